@@ -1,0 +1,95 @@
+"""When a label may be used: the one place that knows the tournament's delays.
+
+The label of era s is usable at era t if and only if `s <= t - lag`. Scores and weights use the score lag, anything
+that fits trees the tree lag (the purge of Numerai's benchmark models plus one).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# A target over h eras (20 days: 4, 60 days: 12) is known h + 1 weeks later with two days of data delay; one more week
+# is what the literature and Numerai's own tools keep (numerai docs; Wong and Barahona 2023, b2 = 6).
+SCORE_MARGIN = 2
+# Numerai's benchmark models purge 8 eras for 20-day and 16 for 60-day targets: the lag is the purge plus one.
+TREE_MARGIN = 5
+DAYS_PER_ERA = 5
+DEFAULT_HORIZON = 4
+
+
+def horizon_of(target: str, horizon_eras: int = 0) -> int:
+    """Eras that a target's return spans: from its suffix (`_20`: 4, `_60`: 12), else `horizon_eras`, else 4."""
+    suffix = re.search(r"_(\d+)$", target)
+    if suffix and int(suffix.group(1)) % DAYS_PER_ERA == 0:
+        return int(suffix.group(1)) // DAYS_PER_ERA
+    return horizon_eras or DEFAULT_HORIZON
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The two lags of one target, in eras.
+
+    Attributes:
+        score_lag: lag for scores, weights and the gate (6 for 20-day targets, 14 for 60-day ones).
+        tree_lag: lag for everything that fits trees (9 and 17).
+        minimum_score_lag, minimum_tree_lag: the smallest lags at which nothing leaks.
+        observed_lag: lag between the live era and the newest label in the file.
+    """
+
+    score_lag: int
+    tree_lag: int
+    minimum_score_lag: int
+    minimum_tree_lag: int
+    observed_lag: int = 0
+
+    @classmethod
+    def for_target(
+        cls,
+        target: str,
+        *,
+        horizon_eras: int = 0,
+        observed_lag: int = 0,
+        score_lag: int | None = None,
+        tree_lag: int | None = None,
+    ) -> Clock:
+        """Derive the lags of a target.
+
+        Args:
+            target: column name; its suffix gives the horizon.
+            horizon_eras: horizon of targets without a suffix, eras.
+            observed_lag: lag seen in the data file; the larger of it and the rule counts.
+            score_lag, tree_lag: explicit lags that replace both; below the minimum the run is stamped as leaking.
+        """
+        horizon = horizon_of(target, horizon_eras)
+        least_score, least_tree = horizon + SCORE_MARGIN, horizon + TREE_MARGIN
+        return cls(
+            score_lag=max(least_score, observed_lag) if score_lag is None else score_lag,
+            tree_lag=max(least_tree, observed_lag) if tree_lag is None else tree_lag,
+            minimum_score_lag=least_score,
+            minimum_tree_lag=least_tree,
+            observed_lag=observed_lag,
+        )
+
+    @property
+    def leaking(self) -> bool:
+        """Whether a lag is shorter than the labels need."""
+        return self.score_lag < self.minimum_score_lag or self.tree_lag < self.minimum_tree_lag
+
+    @property
+    def purge(self) -> int:
+        """Eras left out between the last training era and the first predicted one."""
+        return self.tree_lag - 1
+
+    @property
+    def hac_lag(self) -> int:
+        """Bartlett lag for means over eras: twice the horizon (8 for 20 days, 16 was set for 60)."""
+        return 8 if self.minimum_score_lag - SCORE_MARGIN <= DEFAULT_HORIZON else 16
+
+    def newest_score(self, era: int) -> int:
+        """Newest era whose label may enter scores and weights at `era`."""
+        return era - self.score_lag
+
+    def newest_tree_label(self, era: int) -> int:
+        """Newest era whose label may enter trees that predict `era`."""
+        return era - self.tree_lag

@@ -1,0 +1,1 @@
+"""The way into the Numerai tournament: data, predictions, diagnostics, scores and models."""

@@ -1,0 +1,122 @@
+"""Live predictions: the file that becomes a submission, checked before it is written and before it is sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numerai_tools.submissions import validate_submission_numerai
+
+from eravane.errors import SubmitError
+
+COLUMNS = ("id", "prediction")
+FILE_NAME = "live_predictions.csv"
+
+
+def _named(ids: Iterable[str]) -> str:
+    """The first three ids of a selection, for an error message."""
+    shown = list(ids)
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def _check_ids(ids: pd.Series, live_ids: pd.Series) -> None:
+    if ids.isna().any():
+        raise SubmitError(f"{int(ids.isna().sum())} rows have no id; every row needs the id of a live row")
+    repeated = ids[ids.duplicated()]
+    if len(repeated):
+        raise SubmitError(f"ids must occur once; repeated: {_named(repeated)}")
+    missing = live_ids[~live_ids.isin(ids)]
+    if len(missing):
+        raise SubmitError(
+            f"{len(missing)} of {len(live_ids)} live ids have no prediction: {_named(missing)}; "
+            "predict the live file of the current round"
+        )
+    foreign = ids[~ids.isin(live_ids)]
+    if len(foreign):
+        raise SubmitError(
+            f"{len(foreign)} ids are not in the live file: {_named(foreign)}; "
+            "predict the live file of the current round"
+        )
+
+
+def _check_values(ids: pd.Series, values: pd.Series) -> None:
+    if not pd.api.types.is_float_dtype(values.dtype):
+        raise SubmitError(f"predictions must be floating point, not {values.dtype}")
+    outside = ~(values.gt(0.0) & values.lt(1.0))
+    if outside.any():
+        first = values[outside].iloc[0]
+        raise SubmitError(
+            f"predictions must be finite and strictly between 0 and 1; {int(outside.sum())} are not, "
+            f"first {ids[outside].iloc[0]} = {first}"
+        )
+    if values.min() == values.max():
+        raise SubmitError(f"all {len(values)} predictions are {values.iloc[0]}; a constant cannot be scored")
+
+
+def validate_live_predictions(frame: pd.DataFrame, live_ids: Sequence[str] | pd.Index | pd.Series) -> None:
+    """Check that a frame is a submission for exactly these live rows.
+
+    `frame` has the columns `id` and `prediction` (floating point), in this order, one row per live id
+    in any order. The values must be finite, strictly inside (0, 1) and not constant. What is stricter
+    than the tournament's own rules is checked first, then `numerai_tools.submissions` has the last word.
+
+    Raises:
+        SubmitError: naming the first offending ids or value.
+    """
+    if tuple(frame.columns) != COLUMNS:
+        raise SubmitError(f"columns must be {', '.join(COLUMNS)}; given: {', '.join(map(str, frame.columns))}")
+    universe = pd.Series(np.asarray(live_ids, dtype=object)).astype(str)
+    if not len(universe):
+        raise SubmitError("there are no live ids; fetch the live file of the current round")
+    if universe.duplicated().any():
+        raise SubmitError(f"the live file repeats ids: {_named(universe[universe.duplicated()])}")
+    _check_ids(frame["id"], universe)
+    _check_values(frame["id"], frame["prediction"])
+    try:
+        validate_submission_numerai(universe, frame)
+    except AssertionError as error:
+        raise SubmitError(f"numerai-tools refuses the predictions: {error}") from None
+
+
+def write_live_predictions(path: Path, frame: pd.DataFrame, live_ids: Sequence[str] | pd.Index | pd.Series) -> Path:
+    """Validate the predictions, then write them as CSV under their final name in one step; returns the path.
+
+    The ids are written as they are and the values so that reading them returns the same float64.
+
+    Raises:
+        SubmitError: as `validate_live_predictions`; nothing is written then.
+    """
+    validate_live_predictions(frame, live_ids)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            frame.to_csv(file, index=False, lineterminator="\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_live_predictions(path: Path) -> pd.DataFrame:
+    """Read a predictions CSV: `id` as text, `prediction` as float64, exactly as written.
+
+    Raises:
+        SubmitError: when the file is missing or is not a CSV of these two columns.
+    """
+    try:
+        return pd.read_csv(
+            path,
+            dtype={"id": "string", "prediction": "float64"},
+            float_precision="round_trip",
+            keep_default_na=False,
+            na_values=[""],
+        )
+    except FileNotFoundError:
+        raise SubmitError(f"{path} does not exist; `eravane run` writes it") from None
+    except (ValueError, OSError) as error:
+        raise SubmitError(f"{path} is not a CSV with the columns {', '.join(COLUMNS)}: {error}") from None
