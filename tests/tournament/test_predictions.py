@@ -51,13 +51,19 @@ def test_a_value_outside_the_open_interval_is_named(value: float) -> None:
         (frame().rename(columns={"prediction": "score"}), "columns must be id, prediction; given: id, score"),
         (frame()[["prediction", "id"]], "given: prediction, id"),
         (frame().set_index("id"), "given: prediction"),
-        (frame().iloc[:-4], rf"4 of 40 live ids have no prediction: {IDS[36]}, {IDS[37]}, {IDS[38]} and 1 more"),
+        (
+            frame().iloc[:-4],
+            rf"4 of 40 live ids have no prediction: {IDS[36]}, {IDS[37]}, {IDS[38]} and 1 more",
+        ),
         (frame(id=[*IDS[:-1], IDS[0]]), f"repeated: {IDS[0]}"),
         (frame(id=[*IDS[:-1], None]), "1 rows have no id"),
         (pd.concat([frame(), pd.DataFrame({"id": ["nX"], "prediction": [0.5]})]), "not in the live file: nX"),
         (frame(prediction=0.25), "all 40 predictions are 0.25"),
         (frame(prediction=1), "floating point, not int64"),
-        (frame(prediction=0.5 + 1e-12 * np.arange(40)), "numerai-tools refuses .* non-zero standard deviation"),
+        (
+            frame(prediction=0.5 + 1e-12 * np.arange(40)),
+            "numerai-tools refuses .* non-zero standard deviation",
+        ),
     ],
 )
 def test_a_bad_submission_is_refused(bad: pd.DataFrame, message: str) -> None:
@@ -73,8 +79,12 @@ def test_the_live_ids_themselves_must_make_sense() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(0.0, 1.0, exclude_min=True, exclude_max=True), min_size=2, max_size=30, unique=True))
-def test_written_predictions_read_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, values: list[float]) -> None:
+@given(
+    st.lists(st.floats(0.0, 1.0, exclude_min=True, exclude_max=True), min_size=2, max_size=30, unique=True)
+)
+def test_written_predictions_read_back_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float]
+) -> None:
     if np.isclose(0.0, np.std(values, ddof=1)):
         return
     path = tmp_path_factory.mktemp("run") / "live_predictions.csv"

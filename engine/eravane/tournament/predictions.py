@@ -1,4 +1,4 @@
-"""Live predictions: the file that becomes a submission, checked before it is written and before it is sent."""
+"""Live predictions: what becomes a submission, checked before it is written and before it is sent."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def validate_live_predictions(frame: pd.DataFrame, live_ids: Sequence[str] | pd.
         SubmitError: naming the first offending ids or value.
     """
     if tuple(frame.columns) != COLUMNS:
-        raise SubmitError(f"columns must be {', '.join(COLUMNS)}; given: {', '.join(map(str, frame.columns))}")
+        raise SubmitError(
+            f"columns must be {', '.join(COLUMNS)}; given: {', '.join(map(str, frame.columns))}"
+        )
     universe = pd.Series(np.asarray(live_ids, dtype=object)).astype(str)
     if not len(universe):
         raise SubmitError("there are no live ids; fetch the live file of the current round")
@@ -81,7 +83,9 @@ def validate_live_predictions(frame: pd.DataFrame, live_ids: Sequence[str] | pd.
         raise SubmitError(f"numerai-tools refuses the predictions: {error}") from None
 
 
-def write_live_predictions(path: Path, frame: pd.DataFrame, live_ids: Sequence[str] | pd.Index | pd.Series) -> Path:
+def write_live_predictions(
+    path: Path, frame: pd.DataFrame, live_ids: Sequence[str] | pd.Index | pd.Series
+) -> Path:
     """Validate the predictions, then write them as CSV under their final name in one step; returns the path.
 
     The ids are written as they are and the values so that reading them returns the same float64.
@@ -109,14 +113,10 @@ def read_live_predictions(path: Path) -> pd.DataFrame:
         SubmitError: when the file is missing or is not a CSV of these two columns.
     """
     try:
-        return pd.read_csv(
-            path,
-            dtype={"id": "string", "prediction": "float64"},
-            float_precision="round_trip",
-            keep_default_na=False,
-            na_values=[""],
-        )
+        text = pd.read_csv(path, dtype=str, keep_default_na=False)
+        # NumPy parses decimals to the nearest float64; the default parser of pandas 2 may be one unit off.
+        return text.assign(prediction=text["prediction"].to_numpy(dtype=object).astype(np.float64))
     except FileNotFoundError:
         raise SubmitError(f"{path} does not exist; `eravane run` writes it") from None
-    except (ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError) as error:
         raise SubmitError(f"{path} is not a CSV with the columns {', '.join(COLUMNS)}: {error}") from None
