@@ -67,9 +67,7 @@ class FeatureCatalog:
         """
         listed, targets = _read(path)
         wanted_sets = tuple(dict.fromkeys("all" if name == "large" else name for name in sets))
-        known_groups = tuple(
-            name for name in listed if name not in FEATURE_SETS and not _OTHER_SETS.match(name)
-        )
+        known_groups = tuple(name for name in listed if name not in FEATURE_SETS and not _OTHER_SETS.match(name))
         wanted_groups = known_groups if groups is None else tuple(groups)
         for kind, wanted in (("feature set", wanted_sets), ("feature group", wanted_groups)):
             for name in wanted:

@@ -31,9 +31,7 @@ class DataConfig:
     """Which eras, features and target the run uses."""
 
     target: str = setting("target", "Target column on which the ensemble is scored.")
-    horizon_eras: int = setting(
-        0, "Eras a label spans, for targets without a _20 or _60 suffix (0: 4 eras).", least=0
-    )
+    horizon_eras: int = setting(0, "Eras a label spans, for targets without a _20 or _60 suffix (0: 4 eras).", least=0)
     first_era: int = setting(0, "Oldest era to use (0: all).", least=0)
     last_era: int = setting(0, "Newest era to use (0: all).", least=0)
     feature_sets: tuple[str, ...] = setting(("small", "medium", "all"), "Feature sets; large means all.")
@@ -69,8 +67,8 @@ class PrepareConfig:
     impute: Literal["none", "mean", "median", "mode", "constant", "knn"] = setting(
         "median", "How missing values are filled."
     )
-    constant: float = setting(2.0, "Value for impute = \"constant\", and where an era has no value at all.")
-    neighbours: int = setting(5, "Neighbours for impute = \"knn\".", least=1)
+    constant: float = setting(2.0, 'Value for impute = "constant", and where an era has no value at all.')
+    neighbours: int = setting(5, 'Neighbours for impute = "knn".', least=1)
     indicators: bool = setting(False, "Append a column per feature that says where it was missing.")
     outliers: Literal["none", "winsorize", "std", "mad"] = setting(
         "winsorize", "Clip at quantiles, at mean +- k std, or at median +- k MAD."

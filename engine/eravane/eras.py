@@ -113,16 +113,14 @@ class EraIndex:
             raise KeyError(f"era {era} is not among eras {self.first} to {self.last}")
         return position
 
-    def slice(self, era: int) -> slice:
+    def rows_of(self, era: int) -> slice:
         """Rows of one era."""
         position = self.at(era)
         return slice(int(self.offsets[position]), int(self.offsets[position + 1]))
 
     def positions(self, first: int, last: int) -> slice:
         """Positions of the eras numbered first..last, both inclusive; empty where there are none."""
-        return slice(
-            int(np.searchsorted(self.labels, first)), int(np.searchsorted(self.labels, last, side="right"))
-        )
+        return slice(int(np.searchsorted(self.labels, first)), int(np.searchsorted(self.labels, last, side="right")))
 
     def span(self, first: int, last: int) -> slice:
         """Rows of the eras numbered first..last, both inclusive."""
@@ -168,7 +166,7 @@ class EraFrame:
 
     def era(self, era: int) -> EraFrame:
         """One era of the frame, as a view."""
-        rows = self.index.slice(era)
+        rows = self.index.rows_of(era)
         ids = None if self.ids is None else self.ids[rows.start : rows.stop]
         return EraFrame(self.values[:, rows], self.columns, self.index.select(era, era), ids)
 

@@ -1,0 +1,53 @@
+"""What a run tells while it goes on: one JSON line per step, and one line per step for people."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger("eravane")
+
+
+class EventLog:
+    """Appends one JSON object per line to `events.jsonl`.
+
+    Args:
+        path: the file; None keeps no record (for library use).
+        device: name of the device, written into every line.
+    """
+
+    def __init__(self, path: Path | None, device: str = "cpu") -> None:
+        self._path = path
+        self._device = device
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Append one event; `facts` are JSON-able values such as era, seconds, bytes."""
+        if self._path is None:
+            return
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **facts, "device": self._device})
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    @contextmanager
+    def stage(self, stage: str, **facts: Any) -> Iterator[dict[str, Any]]:
+        """Time a stage; what the block puts into the yielded dictionary is written with it."""
+        started = time.perf_counter()
+        found: dict[str, Any] = {}
+        yield found
+        self.write("stage", stage=stage, seconds=round(time.perf_counter() - started, 4), **facts, **found)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Read `events.jsonl`; a last line cut by a kill is left out."""
+    events: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events

@@ -1,0 +1,82 @@
+"""Scores over eras: mean, Sharpe, drawdown, and means with errors that know eras overlap."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, spread and risk of a series of per-era scores; NaN eras are left out.
+
+    Attributes:
+        corr_mean: mean score.
+        corr_std: standard deviation over eras (ddof 0, as numerai-tools).
+        sharpe: mean / standard deviation, per era, not annualised.
+        max_drawdown: largest fall of the cumulative sum from its running maximum, in score units, positive.
+        n_eras: eras with a score.
+    """
+
+    corr_mean: float
+    corr_std: float
+    sharpe: float
+    max_drawdown: float
+    n_eras: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """The fields for a JSON file; undefined numbers become None."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}
+
+
+def summarise(scores_E: ArrayLike) -> Summary:
+    """Summarise per-era scores [E]; eras without a score (NaN) do not count."""
+    scores = np.asarray(scores_E, dtype=np.float64)
+    scores = scores[~np.isnan(scores)]
+    if scores.size == 0:
+        return Summary(np.nan, np.nan, np.nan, np.nan, 0)
+    mean, std = float(scores.mean()), float(scores.std())
+    return Summary(mean, std, mean / std if std > 0 else np.nan, max_drawdown(scores), scores.size)
+
+
+def max_drawdown(scores_E: ArrayLike) -> float:
+    """Largest fall of the cumulative sum of scores [E] from its running maximum (example-scripts' convention)."""
+    cumulative = np.cumsum(np.asarray(scores_E, dtype=np.float64))
+    return float(np.max(np.maximum.accumulate(cumulative) - cumulative)) if cumulative.size else np.nan
+
+
+@dataclass(frozen=True)
+class HacMean:
+    """A mean over overlapping eras, its standard error and t statistic."""
+
+    mean: float
+    se: float
+    t: float
+    n_eras: int
+
+
+def hac_mean(series_E: ArrayLike, lag: int) -> HacMean:
+    """Mean of a series [E] with a heteroskedasticity- and autocorrelation-consistent error.
+
+    Bartlett weights 1 - k/(lag+1) on the autocovariances (Newey and West 1987). NaN eras are left out.
+
+    Args:
+        series_E: scores, or differences of scores, in era order.
+        lag: highest autocovariance that enters; 8 for 20-day targets, 16 for 60-day ones.
+    """
+    x = np.asarray(series_E, dtype=np.float64)
+    x = x[~np.isnan(x)]
+    n = x.size
+    if n == 0:
+        return HacMean(np.nan, np.nan, np.nan, 0)
+    centred = x - x.mean()
+    variance = centred @ centred / n
+    for k in range(1, min(lag, n - 1) + 1):
+        variance += 2 * (1 - k / (lag + 1)) * (centred[k:] @ centred[:-k]) / n
+    se = float(np.sqrt(max(variance, 0.0) / n))
+    mean = float(x.mean())
+    return HacMean(mean, se, mean / se if se > 0 else np.nan, n)
