@@ -117,6 +117,41 @@ class GateConfig:
     """The meta-learner that decides, per era, which base models run and with what weight."""
 
     warmup: int = setting(30, "Resolved eras at equal weight before the gate decides.", least=1)
+    inputs: tuple[str, ...] = setting(
+        ("scores", "structure", "marginals", "agreement"),
+        "Inputs of the network: lagged scores, correlation structure, feature marginals, agreement of predictions.",
+    )
+    objective: Literal["corr", "payout"] = setting(
+        "corr", "Train on CORR, or on the payout mix (.75 CORR + 2.25 MMC) where meta-model references exist."
+    )
+    reward: Literal["gain", "dynamos"] = setting(
+        "gain", "Standardised gain over equal weight less the keep-ratio penalty, or the literal reward of Dynamos."
+    )
+    gradient: Literal["exact", "reinforce"] = setting(
+        "exact", "Gradient through the correlation itself, or REINFORCE on sampled gates (always so for dynamos)."
+    )
+    gates: Literal["bernoulli", "sparsemax", "topk"] = setting(
+        "bernoulli", "Bernoulli gates (open at inference where p >= .5), the support of sparsemax, or the best k."
+    )
+    max_active: int = setting(0, "At most this many open gates per era (0: no cap); the k of topk.", least=0)
+    keep_ratio: float = setting(0.7, "Share of open gates that the penalty aims at.", least=0, most=1)
+    keep_penalty: float = setting(1.0, "Weight of the squared distance to keep_ratio.", least=0)
+    amplify: float = setting(2.0, "Factor on the penalty in eras that lose against equal weight.", least=1)
+    prototype_weight: float = setting(0.1, "Weight of the prototype loss (0: none).", least=0)
+    prototype_margin: float = setting(4.0, "Distance of gate logits beyond which unlike eras repel no more.", least=0)
+    prototypes: int = setting(4, "Regimes that the inspection of resolved eras looks for.", least=1)
+    seeds: int = setting(10, "Networks whose gates and weights are averaged.", least=1)
+    hidden: int = setting(8, "Hidden units of the shared scorer.", least=1)
+    steps: int = setting(150, "Gradient steps of a full refit.", least=1)
+    rate: float = setting(0.02, "Learning rate of a full refit; warm starts take a quarter.", least=0)
+    decay: float = setting(0.01, "Decay of the scorer's parameters per step, relative to the learning rate.", least=0)
+    refit_every: int = setting(26, "Resolved eras between full refits of the network and its normalisers.", least=1)
+    warm_steps: int = setting(4, "Gradient steps per era between full refits.", least=0)
+    replay: int = setting(128, "Resolved eras drawn for each warm start.", least=2)
+    half_lives: tuple[float, ...] = setting((4.0, 16.0, 64.0), "Half-lives of the lagged scores, in resolved eras.")
+    ridge_half_life: float = setting(16.0, "Half-life of the lagged-EMA ridge, in resolved eras.", least=1)
+    ridge: float = setting(1.0, "Ridge of the lagged-EMA ridge, in units of the predictions' variance.", least=0)
+    rest_after: int = setting(4, "A model closed for this many eras in a row skips its tree updates.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
