@@ -1,0 +1,174 @@
+"""The learner: XGBoost trees grown on quantile matrices that are built from the store's columns without a sketch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from eravane.errors import ConfigError, DeviceError, RunError
+
+FloatArray = NDArray[np.float32]
+
+DEFAULT_PARAMS: Mapping[str, Any] = {
+    "objective": "reg:squarederror",
+    "tree_method": "hist",
+    "max_depth": 5,
+    "eta": 0.05,
+    "colsample_bytree": 0.1,
+    "max_bin": 256,
+    "verbosity": 1,
+}
+# The intercept is fixed: targets are centred on it, and a fitted one would be added again by every appended block.
+INTERCEPT = 0.5
+# Every value an int8 feature can hold; a matrix that bins by this reference needs no sketch and gives the same trees.
+LEVELS = np.arange(-1, 5, dtype=np.int8)
+
+
+class Cancelled(RunError):
+    """Training was interrupted between two trees."""
+
+
+def resolve_params(params: Mapping[str, Any], device: str) -> tuple[dict[str, Any], list[str]]:
+    """Complete XGBoost parameters with the defaults and translate names that XGBoost has dropped.
+
+    Returns:
+        The parameters, and a note for each translation (`gpu_hist` was removed in XGBoost 3.1).
+
+    Raises:
+        ConfigError: a parameter contradicts what the engine sets itself, or would merge levels.
+    """
+    merged, notes = {**DEFAULT_PARAMS, **params}, []
+    for name in ("device", "seed", "random_state", "nthread", "n_jobs", "base_score", "missing"):
+        if name in params:
+            raise ConfigError(f"zoo.params.{name} is set by eravane ([compute] and seed decide); remove it")
+    if merged["tree_method"] == "gpu_hist":
+        merged["tree_method"] = "hist"
+        notes.append('zoo.params.tree_method "gpu_hist" was removed in XGBoost 3.1: using "hist" on the run\'s device')
+    if merged["tree_method"] != "hist":
+        raise ConfigError(f'zoo.params.tree_method is "hist", given {merged["tree_method"]!r}')
+    if int(merged["max_bin"]) < LEVELS.size:
+        raise ConfigError(f"zoo.params.max_bin must be at least {LEVELS.size} to keep the levels apart")
+    return {**merged, "device": device, "nthread": 1, "base_score": INTERCEPT}, notes
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A fitted model: one booster, or a first booster and blocks of trees appended to it.
+
+    Attributes:
+        blocks: UBJ bytes; the first holds the intercept, each later one starts from the margin of those before.
+        columns: names of the features, in the order of training.
+    """
+
+    blocks: tuple[bytes, ...]
+    columns: tuple[str, ...]
+
+    def boosters(self) -> list[xgb.Booster]:
+        """The blocks as boosters that predict with one thread."""
+        return [load_booster(block) for block in self.blocks]
+
+    @property
+    def rounds(self) -> int:
+        """Trees over all blocks."""
+        return sum(booster.num_boosted_rounds() for booster in self.boosters())
+
+
+def load_booster(block: bytes) -> xgb.Booster:
+    """A booster from UBJ bytes."""
+    booster = xgb.Booster({"nthread": 1})
+    booster.load_model(bytearray(block))
+    return booster
+
+
+def predict(boosters: list[xgb.Booster], values_CN: NDArray[Any]) -> FloatArray:
+    """Predict rows with the sum of a model's blocks.
+
+    Args:
+        boosters: from `Trees.boosters`.
+        values_CN: int8 or float32 [C, N], the model's columns alone.
+
+    Returns:
+        float32 [N].
+    """
+    total = np.zeros(values_CN.shape[1], dtype=np.float32)
+    for booster in boosters:
+        total += booster.inplace_predict(values_CN.T, validate_features=False)
+    return total
+
+
+def quantile_matrix(table: pa.Table, params: Mapping[str, Any]) -> xgb.QuantileDMatrix:
+    """Bin a table of int8 or float32 columns (chunks are fine, nothing is copied) for training.
+
+    Integer levels are binned by a six-row reference that lists all of them, so that every matrix of every fold has
+    the same cuts and XGBoost skips its quantile sketch: half the time, identical trees.
+    """
+    reference = None
+    if pa.types.is_int8(table.schema.types[0]):
+        rows = np.repeat(LEVELS[:, None], table.num_columns, axis=1)
+        reference = xgb.QuantileDMatrix(
+            rows, np.zeros(LEVELS.size), max_bin=params["max_bin"], nthread=1, feature_names=table.column_names
+        )
+    return xgb.QuantileDMatrix(table, ref=reference, max_bin=params["max_bin"], nthread=1)
+
+
+def fit(
+    matrix: xgb.QuantileDMatrix,
+    label_N: FloatArray,
+    weight_N: FloatArray | None,
+    *,
+    trees: int,
+    params: Mapping[str, Any],
+    seed: int,
+    margin_N: FloatArray | None = None,
+    stop: threading.Event | None = None,
+) -> bytes:
+    """Grow trees on a matrix that may already have served other targets.
+
+    Args:
+        matrix: from `quantile_matrix`; its labels are replaced.
+        label_N: float32 [N]; NaN rows get weight 0, which is the same as leaving them out.
+        weight_N: float32 [N] or None for equal weights.
+        trees: boosting rounds.
+        params: from `resolve_params`.
+        seed: of this training call alone.
+        margin_N: float32 [N] output of earlier blocks; the new trees then carry no intercept of their own.
+        stop: checked between trees.
+
+    Returns:
+        The booster as UBJ bytes.
+
+    Raises:
+        RunError: no row has a label.
+        DeviceError: the trees were not grown on the device that was asked for.
+        Cancelled: `stop` was set.
+    """
+    known = ~np.isnan(label_N)
+    if not known.any():
+        raise RunError("no training row has a label; use other eras or another target")
+    weight = known.astype(np.float32) if weight_N is None else np.where(known, weight_N, np.float32(0))
+    matrix.set_info(label=np.where(known, label_N, np.float32(INTERCEPT)), weight=weight)
+    settings = dict(params)
+    if margin_N is not None:
+        settings["base_score"] = 0.0
+    matrix.set_base_margin(np.array([], dtype=np.float32) if margin_N is None else margin_N)
+    booster = xgb.Booster({**settings, "seed": seed}, [matrix])
+    for iteration in range(trees):
+        if stop is not None and stop.is_set():
+            raise Cancelled("training was interrupted")
+        booster.update(matrix, iteration)
+    _check_device(booster, params["device"])
+    return bytes(booster.save_raw("ubj"))
+
+
+def _check_device(booster: xgb.Booster, device: str) -> None:
+    # XGBoost only warns when it falls back to the CPU.
+    config = booster.save_config()
+    if device.startswith("cuda") and '"device":"cuda' not in config.replace(" ", ""):
+        raise DeviceError(f"XGBoost was asked for {device} but trained on the CPU; check the driver and the wheel")
