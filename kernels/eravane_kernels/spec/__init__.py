@@ -1,0 +1,48 @@
+"""The kernels in plain NumPy: their specification, readable before fast."""
+
+from __future__ import annotations
+
+from eravane_kernels.spec.context import between_groups, dispersion, gram, group_structure
+from eravane_kernels.spec.cross_section import (
+    contribution,
+    exposure,
+    feature_neutral_corr,
+    gaussianize,
+    neutralize,
+    numerai_corr,
+    rank,
+)
+from eravane_kernels.spec.missing import fill, fill_values, knn_impute, missing_indicators
+from eravane_kernels.spec.outliers import apply_table, clip, clip_bounds, outlier_rows
+from eravane_kernels.spec.statistics import era_stats, float_stats, level_counts, level_stats
+from eravane_kernels.tables import clip_table, compose_tables, fill_table, missing_eras
+
+__all__ = [
+    "apply_table",
+    "between_groups",
+    "clip",
+    "clip_bounds",
+    "clip_table",
+    "compose_tables",
+    "contribution",
+    "dispersion",
+    "era_stats",
+    "exposure",
+    "feature_neutral_corr",
+    "fill",
+    "fill_table",
+    "fill_values",
+    "float_stats",
+    "gaussianize",
+    "gram",
+    "group_structure",
+    "knn_impute",
+    "level_counts",
+    "level_stats",
+    "missing_eras",
+    "missing_indicators",
+    "neutralize",
+    "numerai_corr",
+    "outlier_rows",
+    "rank",
+]

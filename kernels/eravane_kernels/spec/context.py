@@ -1,0 +1,117 @@
+"""What an era looks like as a whole: agreement of predictions, correlation inside and between feature groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eravane_kernels import checks
+from eravane_kernels.arrays import MISSING, Columns, Double, Floats, Integers
+from eravane_kernels.eras import spans
+from eravane_kernels.spec.cross_section import check_predictions
+
+Groups = Sequence[npt.NDArray[np.integer[Any]]]
+
+ALONE = (0.0, 0.0, 0.0, 1.0, 0.0)
+"""Structure of a group with fewer than two columns that vary."""
+
+
+def gram(z_MN: Floats, offsets_E1: Integers) -> Double:
+    """Mean product of every pair of rows, `z z' / n`, per era: with gaussianised predictions, their agreement.
+
+    z_MN: float32 or float64, finite. Returns float64 [E, M, M], NaN for an empty era. Raises: ValueError.
+    """
+    check_predictions(z_MN, offsets_E1)
+    result = np.full((len(offsets_E1) - 1, len(z_MN), len(z_MN)), np.nan)
+    for era, rows in enumerate(spans(offsets_E1)):
+        part = z_MN[:, rows].astype(np.float64)
+        if part.shape[1]:
+            result[era] = part @ part.T / part.shape[1]
+    return result
+
+
+def dispersion(p_MN: Floats, offsets_E1: Integers) -> Double:
+    """Standard deviation (ddof 0) of every prediction within the era.
+
+    p_MN: float32 or float64, finite. Returns float64 [M, E], NaN for an empty era. Raises: ValueError.
+    """
+    check_predictions(p_MN, offsets_E1)
+    result = np.full((len(p_MN), len(offsets_E1) - 1), np.nan)
+    for era, rows in enumerate(spans(offsets_E1)):
+        if rows.stop > rows.start:
+            result[:, era] = p_MN[:, rows].astype(np.float64).std(axis=1)
+    return result
+
+
+def group_structure(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
+    """How far the columns of a group move together in an era.
+
+    x_CN: int8 levels or float32 with NaN; groups: column positions. A missing cell counts as its column's mean;
+    columns that are constant or missing throughout the era are left out. Returns float64 [E, G, 5]: mean correlation,
+    mean absolute and mean squared correlation of the pairs, first and second eigenvalue of the correlation matrix
+    over the number of columns; (0, 0, 0, 1, 0) for fewer than two columns. Raises: ValueError.
+    """
+    check_groups(x_CN, offsets_E1, groups)
+    result = np.empty((len(offsets_E1) - 1, len(groups), 5))
+    for era, rows in enumerate(spans(offsets_E1)):
+        for number, group in enumerate(groups):
+            unit_CN = _unit(x_CN[np.asarray(group, dtype=np.intp), rows])
+            result[era, number] = structure(unit_CN @ unit_CN.T)
+    return result
+
+
+def structure(corr_CC: Double) -> tuple[float, ...]:
+    """The five numbers of `group_structure` from a correlation matrix."""
+    width = len(corr_CC)
+    if width < 2:
+        return ALONE
+    pairs = corr_CC[np.triu_indices(width, 1)]
+    second, first = np.linalg.eigvalsh(corr_CC)[-2:] / width
+    return (float(pairs.mean()), float(np.abs(pairs).mean()), float((pairs**2).mean()), float(first), float(second))
+
+
+def between_groups(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
+    """Correlation of the groups' mean standardised columns in every era.
+
+    Columns and missing cells are treated as in `group_structure`. Returns float64 [E, G, G] with 1 on the diagonal
+    and 0 for a group without a column that varies, or whose mean does not. Raises: ValueError.
+    """
+    check_groups(x_CN, offsets_E1, groups)
+    result = np.empty((len(offsets_E1) - 1, len(groups), len(groups)))
+    for era, rows in enumerate(spans(offsets_E1)):
+        means = [_unit(x_CN[np.asarray(group, dtype=np.intp), rows]).sum(axis=0) for group in groups]
+        result[era] = correlation_of_means(means)
+    return result
+
+
+def correlation_of_means(mean_GN: Sequence[Double]) -> Double:
+    """Cosines of centred vectors, 0 for one that is zero to rounding, 1 on the diagonal."""
+    unit_GN = [vector / length if (length := np.sqrt(vector @ vector)) > 1e-9 else vector * 0.0 for vector in mean_GN]
+    corr_GG = np.array([[left @ right for right in unit_GN] for left in unit_GN]).reshape(len(unit_GN), len(unit_GN))
+    np.fill_diagonal(corr_GG, 1.0)
+    return corr_GG
+
+
+def _unit(x_CN: Columns) -> Double:
+    """The columns that vary, centred and of length 1, missing cells at the mean."""
+    value_CN = x_CN.astype(np.float64)
+    if x_CN.dtype == np.int8:
+        value_CN[x_CN == MISSING] = np.nan
+    least, most = np.fmin.reduce(value_CN, 1, initial=np.inf), np.fmax.reduce(value_CN, 1, initial=-np.inf)
+    kept = value_CN[least < most]
+    centred = [np.nan_to_num(column - np.nanmean(column)) for column in kept]
+    return np.array([column / np.sqrt(column @ column) for column in centred]).reshape(len(kept), x_CN.shape[1])
+
+
+def check_groups(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> None:
+    """Checks columns, eras and groups."""
+    checks.columns(x_CN, "x_CN", "int8", "float32")
+    checks.offsets(offsets_E1, x_CN.shape[1])
+    checks.groups(groups, len(x_CN))
+    if x_CN.dtype == np.int8:
+        checks.levels(x_CN, "x_CN")
+    else:
+        checks.no_infinity(x_CN, "x_CN")
