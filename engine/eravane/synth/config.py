@@ -1,0 +1,118 @@
+"""What a made dataset is like: its size, its signal and how its regimes show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from eravane.errors import ConfigError
+
+Visibility = Literal["structure", "marginal", "hidden"]
+
+DEFAULT_TARGETS = (
+    "target_cyrusd_20",
+    "target_cyrusd_60",
+    "target_ender_20",
+    "target_ender_60",
+    "target_jasper_20",
+    "target_jasper_60",
+)
+
+_SHARES = ("overlap", "missing_share", "train_share", "row_spread", "interactions", "correlation")
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """A made dataset's size, signal and regimes; equal configurations give equal data.
+
+    Size:
+        eras: historical eras, numbered from 1; the live era comes after them.
+        rows: mean rows per era; `row_spread` is the largest relative deviation of one era from it.
+        features, groups: feature columns and named groups; `features_json` replaces both.
+        targets: target names, each ending in `_20` or `_60`; `main_target` is copied to `target`.
+        features_json: a Numerai `features.json` whose names, sets, groups and targets are used.
+        row_group_eras: eras per parquet row group (a group also never exceeds 1,048,576 rows).
+        train_share: share of the eras that goes to train.parquet.
+
+    Signal:
+        snr: correlation of the latent target with the regime's own mix of group signals.
+        interactions: weight of pair products against linear terms in a group's signal, 0 to 1.
+        correlation: correlation of two latent features of one group.
+        overlap: share of the features that also belong to a second group.
+        missing_share: share of the features that are missing (level 2, float NaN) in early eras.
+        return_noise: standard deviation over eras of a group's realised weight around its expected
+            weight, in units of the expected weights (which have squares that sum to 1).
+        feature_persistence: correlation of a stock's latent features in consecutive eras.
+
+    Regimes:
+        regimes: where the regime shows: in within-group correlation ("structure"), in means and
+            spreads of float32 features ("marginal"), or nowhere in the features ("hidden").
+        n_regimes, persistence: states of the Markov chain and its probability of staying.
+        null: no regimes; every group has the same expected weight in every era.
+
+    Raises:
+        ConfigError: a value outside its range, or a target without a horizon.
+    """
+
+    eras: int = 80
+    rows: int = 150
+    features: int = 60
+    groups: int = 12
+    seed: int = 0
+    targets: tuple[str, ...] = DEFAULT_TARGETS
+    main_target: str = "target_ender_20"
+    features_json: Path | None = None
+    row_group_eras: int = 10
+    train_share: float = 0.47
+    row_spread: float = 0.05
+    snr: float = 0.08
+    interactions: float = 0.4
+    correlation: float = 0.25
+    overlap: float = 0.15
+    missing_share: float = 0.1
+    return_noise: float = 0.15
+    feature_persistence: float = 0.98
+    regimes: Visibility = "structure"
+    n_regimes: int = 4
+    persistence: float = 0.97
+    null: bool = False
+
+    def __post_init__(self) -> None:
+        """Check ranges, so that a bad number is named before any file is written."""
+        for name, low in (("eras", 30), ("rows", 20), ("features", 1), ("row_group_eras", 1), ("n_regimes", 1)):
+            _require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
+        for name in _SHARES:
+            _require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "from 0 to below 1")
+        for name in ("persistence", "feature_persistence"):
+            _require(0.0 <= getattr(self, name) <= 1.0, name, getattr(self, name), "from 0 to 1")
+        for name in ("snr", "return_noise"):
+            _require(getattr(self, name) >= 0.0, name, getattr(self, name), "0 or more")
+        _require(1 <= self.groups <= 13, "groups", self.groups, "1 to 13")
+        _require(
+            self.regimes in ("structure", "marginal", "hidden"),
+            "regimes",
+            self.regimes,
+            "structure, marginal or hidden",
+        )
+        for target in self.targets:
+            _require(target.endswith(("_20", "_60")), "targets", target, "names that end in _20 or _60")
+        if self.features_json is None:
+            _require(self.main_target in self.targets, "main_target", self.main_target, "one of the targets")
+
+
+def _require(holds: bool, name: str, given: object, expected: str) -> None:
+    """Raise ConfigError naming the field when a condition does not hold."""
+    if not holds:
+        raise ConfigError(f"synth: {name} is {given!r}; expected {expected}")
+
+
+PRESETS: dict[str, SynthConfig] = {
+    "tiny": SynthConfig(eras=80, rows=150, features=60, snr=0.5),
+    "small": SynthConfig(eras=200, rows=1_000, features=240, snr=0.25),
+    "v5.3": SynthConfig(eras=120, rows=5_000, features=3_555, groups=13),
+}
+"""Named sizes. `tiny` (tests) and `small` (the demo) have few rows, so their signal is stronger than
+Numerai's: without that no base model could learn anything from them. `v5.3` has the full width and
+Numerai's signal-to-noise; its 120 eras hold 600,000 rows (2.1 GB in memory). The full history is
+`eras=1231, rows=5567`."""

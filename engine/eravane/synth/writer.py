@@ -1,0 +1,167 @@
+"""The files of a made dataset, as Numerai names and types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eravane.errors import DataError
+from eravane.synth.config import SynthConfig
+from eravane.synth.world import MadeEra, World
+
+_MAX_GROUP_ROWS = 1_048_576
+UNRESOLVED = {"20": 5, "60": 13}
+"""Newest eras whose target is missing, by horizon: usable labels end 6 and 14 eras before the live era."""
+
+
+def synthesise(out_dir: Path | str, config: SynthConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write features.json, train/validation/live.parquet and truth.parquet of a made dataset.
+
+    The folder appears complete or not at all. Memory: `config.row_group_eras` eras and the stocks' latent
+    state, independent of the number of eras. `progress(done, total)` is called after each era.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        DataError: `out_dir` exists already, or `features_json` cannot be read.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    out = Path(out_dir)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"synth: {out} exists and is not an empty folder; choose another name or remove it")
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write_all(part, World(config), progress)
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return out
+
+
+def _write_all(folder: Path, world: World, progress: Callable[[int, int], None] | None) -> None:
+    """Walk through the eras once and send each to its file."""
+    config = world.config
+    document = json.dumps(world.layout.document(), indent=2)
+    (folder / "features.json").write_text(document + "\n", encoding="utf-8")
+    n_train = max(1, round(config.train_share * config.eras))
+    limits = {"train": n_train, "validation": config.eras, "live": config.eras + 1}
+    truth: list[dict[str, object]] = []
+    made_eras = world.eras()
+    for name, last in limits.items():
+        first = 1 + len(truth)
+        with _EraWriter(folder / f"{name}.parquet", world) as writer:
+            for made in (next(made_eras) for _ in range(first, last + 1)):
+                writer.add(made)
+                if made.era <= config.eras:
+                    truth.append(_truth_row(world, made))
+                if progress is not None:
+                    progress(made.era, config.eras + 1)
+    pq.write_table(pa.Table.from_pylist(truth), folder / "truth.parquet")
+
+
+def _truth_row(world: World, made: MadeEra) -> dict[str, object]:
+    """Return one row of truth.parquet: era, regime, and weights per group of the main target."""
+    row: dict[str, object] = {"era": f"{made.era:04d}", "regime": made.regime}
+    for kind, weights_G in (
+        ("expected", made.expected_G),
+        ("realised_20", made.realised_20_G),
+        ("realised_60", made.realised_60_G),
+    ):
+        row |= {f"{kind}_{group}": float(w) for group, w in zip(world.layout.groups, weights_G, strict=True)}
+    return row
+
+
+class _EraWriter:
+    """A parquet file that takes whole eras and writes them in row groups of several."""
+
+    def __init__(self, path: Path, world: World) -> None:
+        self._world = world
+        self._schema = _schema(world)
+        self._writer = pq.ParquetWriter(path, self._schema)
+        self._waiting: list[pa.RecordBatch] = []
+
+    def __enter__(self) -> _EraWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._flush()
+        finally:
+            self._writer.close()
+
+    def add(self, made: MadeEra) -> None:
+        """Append one era; it reaches the disk when its row group is full."""
+        self._waiting.append(_era_batch(made, self._world, self._schema))
+        if len(self._waiting) == self._world.config.row_group_eras:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            table = pa.Table.from_batches(self._waiting, self._schema)
+            self._waiting = []
+            self._writer.write_table(table, row_group_size=_MAX_GROUP_ROWS)
+
+
+def _schema(world: World) -> pa.Schema:
+    """Return the columns as pandas writes Numerai's frames: era, data_type, features, targets, index id."""
+    dtype: type = np.float32 if world.config.regimes == "marginal" else np.int8
+    names = ["era", "data_type", *world.layout.features, "target", *world.layout.targets]
+    dtypes: dict[str, type] = dict.fromkeys(names, np.float32)
+    dtypes |= dict.fromkeys(world.layout.features, dtype) | dict.fromkeys(names[:2], object)
+    frame = pd.DataFrame({name: pd.Series([], dtype=dtypes[name]) for name in names})
+    frame.index = pd.Index([], name="id", dtype=object)
+    inferred = pa.Schema.from_pandas(frame)
+    fields = [f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in inferred]
+    return pa.schema(fields, metadata=inferred.metadata)
+
+
+def _era_batch(made: MadeEra, world: World, schema: pa.Schema) -> pa.RecordBatch:
+    """Return one era as Arrow columns, with the targets that are not known yet as nulls."""
+    n = made.features_FN.shape[1]
+    eras = world.config.eras
+    live = made.era > eras
+    targets = [
+        pa.nulls(n, pa.float32()) if made.era > eras - UNRESOLVED[name.rsplit("_", 1)[1]] else pa.array(y_N)
+        for name, y_N in zip(world.layout.targets, made.targets_TN, strict=True)
+    ]
+    main = targets[world.layout.main]
+    if live:
+        kind = "live"
+    elif made.era <= max(1, round(world.config.train_share * eras)):
+        kind = "train"
+    else:
+        kind = "test" if main.null_count else "validation"
+    era = pa.repeat(pa.scalar("X" if live else f"{made.era:04d}"), n)
+    columns = [era, pa.repeat(pa.scalar(kind), n), *(pa.array(x_N) for x_N in made.features_FN)]
+    return pa.record_batch([*columns, main, *targets, _ids(world.config.seed, made.era, n)], schema=schema)
+
+
+def _ids(seed: int, era: int, n: int) -> pa.StringArray:
+    """Return n ids, `n` and 15 hexadecimal digits: a bijection of (era, row), so no two are equal."""
+    mask = np.uint64((1 << 60) - 1)
+    x_N = (np.uint64(era) << np.uint64(32)) | np.arange(n, dtype=np.uint64)
+    x_N ^= np.uint64(np.random.default_rng([seed, 6]).integers(1 << 60))
+    for factor in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9):
+        # Odd factors and right shifts are invertible modulo 2^60.
+        x_N = (x_N * np.uint64(factor)) & mask
+        x_N ^= x_N >> np.uint64(29)
+    nibbles_ND = (x_N[:, None] >> np.arange(56, -4, -4, dtype=np.uint64)) & np.uint64(15)
+    text_ND = np.empty((n, 16), dtype=np.uint8)
+    text_ND[:, 0] = ord("n")
+    text_ND[:, 1:] = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[nibbles_ND]
+    offsets_N: NDArray[np.int32] = np.arange(n + 1, dtype=np.int32) * 16
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets_N), pa.py_buffer(text_ND.tobytes()))
