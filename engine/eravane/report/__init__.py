@@ -1,0 +1,8 @@
+"""Reports of runs: one page per run, and a paired comparison between runs."""
+
+from __future__ import annotations
+
+from eravane.report.load import RunView, load_run
+from eravane.report.page import write_report
+
+__all__ = ["RunView", "load_run", "write_report"]

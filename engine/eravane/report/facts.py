@@ -1,0 +1,232 @@
+"""The numbers a report rests on, computed from the run's tables rather than taken from its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from eravane.metrics import HacMean, Summary, hac_mean, summarise
+from eravane.report.load import RunView
+
+FloatArray = NDArray[np.float64]
+
+# Two-sided 5 % and 80 % power: 1.960 + 0.842 standard errors (Cohen 1988, normal approximation).
+DETECTABLE_ERRORS = 2.8016
+# Payout since 2026-01: 0.75 CORR + 2.25 MMC; a run's manifest may state the round's own multipliers.
+PAYOUT = {"corr": 0.75, "mmc": 2.25}
+CORRELATION_ERAS = 40
+
+
+@dataclass(frozen=True)
+class SeriesFacts:
+    """One score series over the counted eras: summary, HAC mean, and its paired gain over equal weight."""
+
+    name: str
+    summary: Summary
+    mean: HacMean
+    gain: HacMean | None
+
+
+def series_facts(view: RunView, name: str) -> SeriesFacts:
+    """Summarise one score column from `report_start` on; `gain` is None for equal weight itself or without it."""
+    scores = view.counted(name)
+    gain = None
+    if name != "equal_weight" and "equal_weight" in view.table("scores"):
+        gain = hac_mean(difference(scores, view.counted("equal_weight")), view.hac_lag)
+    return SeriesFacts(name, summarise(scores), hac_mean(scores, view.hac_lag), gain)
+
+
+def difference(one: pd.Series[float], other: pd.Series[float]) -> FloatArray:
+    """`one - other` on the eras that both have, float64 [E], in era order."""
+    shared = one.index.intersection(other.index).sort_values()
+    return (one.loc[shared] - other.loc[shared]).to_numpy(dtype=np.float64)
+
+
+def detectable(mean: HacMean) -> float:
+    """Smallest true gain that these eras would have shown with 80 % power at the two-sided 5 % level."""
+    return DETECTABLE_ERRORS * mean.se
+
+
+def drawdown(scores: pd.Series[float]) -> pd.Series[float]:
+    """Fall of the cumulative score from its running maximum, per era, zero or negative."""
+    cumulative = scores.cumsum()
+    return cumulative - cumulative.cummax()
+
+
+def weights(view: RunView) -> pd.DataFrame:
+    """Weights, eras x models, in zoo order; a model without a weight in an era counts as closed."""
+    table = view.table("weights")
+    models = [name for name in view.models if name in table]
+    return table[models].astype(np.float64).fillna(0.0) if len(table) else pd.DataFrame()
+
+
+def model_facts(view: RunView) -> pd.DataFrame:
+    """The zoo table with each model's share of open eras, mean weight and mean loop CORR beside it."""
+    zoo = view.table("zoo").copy()
+    if "model_id" not in zoo:
+        return pd.DataFrame()
+    zoo["model_id"] = zoo["model_id"].astype(str)
+    table, scores = weights(view), view.table("scores")
+    names = zoo["model_id"]
+    zoo["open_share"] = names.map((table > 0).mean() if len(table) else pd.Series(dtype=float))
+    zoo["mean_weight"] = names.map(table.mean() if len(table) else pd.Series(dtype=float))
+    scored = {name: view.counted(name).mean() for name in names if name in scores}
+    zoo["loop_corr"] = names.map(pd.Series(scored, dtype=float))
+    return zoo
+
+
+def label_of(view: RunView, model: str) -> tuple[str, str]:
+    """Feature set and group of a model, "" where the zoo does not say."""
+    zoo = view.table("zoo")
+    if "model_id" not in zoo:
+        return "", ""
+    row = zoo[zoo["model_id"].astype(str) == model]
+    return tuple(str(row[key].iloc[0]) if key in row and len(row) else "" for key in ("feature_set", "group"))  # type: ignore[return-value]
+
+
+def compute_saved(view: RunView) -> pd.Series[float]:
+    """Share of the pool's trees that the gate left unevaluated, per era; of models where trees are unknown."""
+    table, zoo = weights(view), view.table("zoo")
+    if not len(table):
+        return pd.Series(dtype=np.float64)
+    cost = pd.Series(1.0, index=table.columns)
+    if {"model_id", "n_trees"} <= set(zoo.columns):
+        trees = zoo.set_index(zoo["model_id"].astype(str))["n_trees"].reindex(table.columns)
+        if trees.notna().all() and trees.sum() > 0:
+            cost = trees.astype(np.float64)
+    return 1.0 - (table > 0).mul(cost, axis=1).sum(axis=1) / cost.sum()
+
+
+def cell_means(view: RunView, column: str) -> pd.DataFrame:
+    """Mean of a zoo column per feature group (rows) and feature set (columns)."""
+    zoo = view.table("zoo")
+    if not {"feature_set", "group", column} <= set(zoo.columns):
+        return pd.DataFrame()
+    values = pd.to_numeric(zoo[column], errors="coerce")
+    keys = [zoo["group"].astype(str), zoo["feature_set"].astype(str)]
+    return values.groupby(keys).mean().unstack()
+
+
+def model_correlation(view: RunView, eras: int = CORRELATION_ERAS) -> tuple[pd.DataFrame, int, str]:
+    """Mean per-era rank correlation between base models' predictions.
+
+    Reads at most `eras` evenly spaced eras of `base_predictions.parquet`, else of `oof.parquet`. A model that is
+    constant or incomplete in an era is left out of that era.
+
+    Returns:
+        models x models, the number of eras it rests on, and the file; empty where neither file can be read.
+    """
+    for name in ("base_predictions.parquet", "oof.parquet"):
+        path = view.path / name
+        if not path.is_file():
+            continue
+        try:
+            labels = pq.read_table(path, columns=["era"]).column("era").to_pandas().unique()
+            chosen = labels[np.unique(np.linspace(0, len(labels) - 1, eras).round().astype(int))]
+            rows = pq.read_table(path, filters=[("era", "in", list(chosen))]).to_pandas()
+        except (OSError, ValueError, KeyError, IndexError):
+            continue
+        models = [model for model in view.models if model in rows] or [
+            str(column) for column in rows.columns if column not in ("id", "era")
+        ]
+        if len(models) > 1 and len(rows):
+            return _mean_rank_correlation(rows, models), len(chosen), name
+    return pd.DataFrame(), 0, ""
+
+
+def _mean_rank_correlation(rows: pd.DataFrame, models: list[str]) -> pd.DataFrame:
+    total = np.zeros((len(models), len(models)))
+    count = np.zeros_like(total)
+    for _, era in rows.groupby("era", sort=False):
+        values = era[models].to_numpy(dtype=np.float64)
+        usable = np.isfinite(values).all(axis=0) & (np.ptp(np.nan_to_num(values), axis=0) > 0)
+        if usable.sum() < 2:
+            continue
+        where = np.ix_(usable, usable)
+        total[where] += np.corrcoef(rankdata(values[:, usable], axis=0), rowvar=False)
+        count[where] += 1
+    with np.errstate(invalid="ignore"):
+        return pd.DataFrame(total / np.where(count > 0, count, np.nan), index=models, columns=models)
+
+
+def stage_of(event: Mapping[str, Any]) -> str:
+    """The name of the step an event tells of."""
+    name = event.get("event") or event.get("name") or "step"
+    return str(event.get("stage", name)) if name in ("stage", "step") else str(name)
+
+
+def stage_costs(view: RunView) -> pd.DataFrame:
+    """What each stage cost: steps, seconds, share of all timed seconds, median and largest step, peak bytes, device.
+
+    Energy (`joules`) is a column where any event reports it.
+    """
+    rows = [
+        {
+            "stage": stage_of(event),
+            "seconds": _number(event.get("seconds")),
+            "bytes": _number(event.get("bytes")),
+            "joules": _number(event.get("joules", event.get("energy_j"))),
+            "device": str(event.get("device", "")),
+        }
+        for event in view.events
+    ]
+    timed = [row for row in rows if np.isfinite(row["seconds"])]
+    if not timed:
+        return pd.DataFrame()
+    grouped = pd.DataFrame(timed).groupby("stage", sort=False)
+    costs = pd.DataFrame(
+        {
+            "steps": grouped.size(),
+            "seconds": grouped["seconds"].sum(),
+            "median": grouped["seconds"].median(),
+            "longest": grouped["seconds"].max(),
+            "bytes": grouped["bytes"].max(),
+            "joules": grouped["joules"].sum(min_count=1),
+            "device": grouped["device"].agg(lambda names: ", ".join(sorted(set(names) - {""}))),
+        }
+    )
+    costs.insert(2, "share", costs["seconds"] / max(costs["seconds"].sum(), 1e-12))
+    return costs.sort_values("seconds", ascending=False, kind="stable")
+
+
+def era_seconds(view: RunView) -> pd.DataFrame:
+    """Seconds per era (rows) and stage (columns), from events that name an era."""
+    rows = [
+        (int(str(event["era"])), stage_of(event), _number(event.get("seconds")))
+        for event in view.events
+        if str(event.get("era", "")).isdecimal()
+    ]
+    table = pd.DataFrame(rows, columns=["era", "stage", "seconds"]).dropna()
+    if not len(table):
+        return pd.DataFrame()
+    return table.pivot_table(index="era", columns="stage", values="seconds", aggfunc="sum", sort=True)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+
+
+def payout_multipliers(view: RunView) -> dict[str, float]:
+    """The payout mix: the manifest's `payout` table, else 0.75 CORR + 2.25 MMC."""
+    stated = view.fact("payout")
+    if isinstance(stated, Mapping) and {"corr", "mmc"} <= set(stated):
+        return {key: float(stated[key]) for key in ("corr", "mmc")}
+    return dict(PAYOUT)
+
+
+def payout(view: RunView, name: str) -> pd.Series[float]:
+    """Payout mix of a series per era, on the counted eras where `references.parquet` has `<series>_mmc`."""
+    references = view.table("references")
+    column = f"{name}_mmc"
+    if column not in references:
+        return pd.Series(dtype=np.float64)
+    mix = payout_multipliers(view)
+    mmc = references[column].astype(np.float64).dropna()
+    return (mix["corr"] * view.counted(name) + mix["mmc"] * mmc).dropna()
