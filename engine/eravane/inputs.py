@@ -1,0 +1,245 @@
+"""From facts to the network's inputs: normalisers and reductions fitted on past eras, applied to every replayed one.
+
+Early inputs are known before any base model predicts the era, late ones come from its predictions. Each model's inputs
+are functions of that model's own facts and of symmetric functions of all models: permuting models permutes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.config import GateConfig
+from eravane.experts import ridge_weights
+from eravane.outcomes import EraFacts, History
+from eravane.records import Records
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+# A statistic varies where its standard deviation over eras exceeds this share of the feature's own standard deviation:
+# five equal bins give 1e-4 (rows that do not divide by 5), the sampling error of a raw mean over 5,000 rows .014.
+VARIES = 0.002
+COMPONENTS = 3
+CLIP = 4.0
+RIDGE_FLOOR = 0.05
+MARGINAL_INPUTS = ("marginal_mean", "marginal_std", "marginal_spread", "marginal_skew", "marginal_distance")
+
+
+@dataclass(frozen=True, eq=False)
+class InputMap:
+    """Normalisers of facts, fitted on past eras.
+
+    Attributes:
+        model_center_MS, model_scale_MS: of each model's own statistics; scale 0 where a statistic does not vary.
+        context_center_D, context_scale_D: of the era's statistics.
+        kept_KF: bool [K, F], marginal statistics that vary.
+        marginal_center_KF, marginal_scale_KF: of those.
+        components_PV: leading directions of the V kept marginal statistics.
+        reduced_center_MR, reduced_scale_MR: of each cell's reduced marginals.
+        lagged_scale_L, agreement_scale_A: root mean square of the lagged and the agreement inputs; 0 switches one off.
+        ridge: ridge of the agreement inputs.
+    """
+
+    model_center_MS: FloatArray
+    model_scale_MS: FloatArray
+    context_center_D: FloatArray
+    context_scale_D: FloatArray
+    kept_KF: BoolArray
+    marginal_center_KF: FloatArray
+    marginal_scale_KF: FloatArray
+    components_PV: FloatArray
+    reduced_center_MR: FloatArray
+    reduced_scale_MR: FloatArray
+    lagged_scale_L: FloatArray
+    agreement_scale_A: FloatArray
+    ridge: float
+
+    @classmethod
+    def fit(cls, history: History, records: Records, known: int, lag: int, config: GateConfig) -> InputMap:
+        """Fit on the first `known` resolved eras."""
+        facts = history.facts[:known]
+        lagged_EML = np.stack([lagged_inputs(records, history.known(era, lag)) for era in history.eras[:known]])
+        agreement_EMA = np.stack([_replayed_agreement(history, records, i, lag, config.ridge) for i in range(known)])
+        model_center, model_scale = _moments(np.stack([item.model_MS for item in facts]))
+        context_center, context_scale = _moments(np.stack([item.context_D for item in facts]))
+        marginal_EKF = np.stack([item.marginal_KF for item in facts]).astype(np.float64)
+        kept_KF, center_KF, scale_KF = _varying(marginal_EKF)
+        z_EKF = _scaled(marginal_EKF, center_KF, scale_KF)
+        reduced_EMR = np.stack([_reduce(z_KF, kept_KF, facts[0].cells) for z_KF in z_EKF])
+        reduced_center, reduced_scale = _moments(reduced_EMR)
+        return cls(
+            *(model_center, model_scale, context_center, context_scale, kept_KF, center_KF, scale_KF),
+            components_PV=_components(z_EKF[:, kept_KF]),
+            reduced_center_MR=reduced_center,
+            reduced_scale_MR=reduced_scale,
+            lagged_scale_L=root_mean_square(lagged_EML) * ("scores" in config.inputs),
+            agreement_scale_A=root_mean_square(agreement_EMA) * ("agreement" in config.inputs),
+            ridge=config.ridge,
+        )
+
+    @property
+    def early(self) -> int:
+        """How many of a model's inputs are known before any base model predicts the era."""
+        return len(self.lagged_scale_L) + self.model_center_MS.shape[1] + self.reduced_center_MR.shape[1]
+
+    def inputs(
+        self,
+        records: Records,
+        known: int,
+        facts: EraFacts,
+        open_M: BoolArray,
+        C_MM: FloatArray,
+        dispersion_M: FloatArray,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Inputs of every model [M, F], early ones first, and of the era [D]; all finite."""
+        own_MS, context_D = self.normalise(facts)
+        lagged_ML = _scaled(lagged_inputs(records, known), np.zeros(1), self.lagged_scale_L)
+        agreement_MA = agreement_inputs(records, known, self.ridge, open_M, C_MM, dispersion_M)
+        return np.hstack([lagged_ML, own_MS, _scaled(agreement_MA, np.zeros(1), self.agreement_scale_A)]), context_D
+
+    def replay(self, history: History, records: Records, position: int, lag: int) -> tuple[FloatArray, FloatArray]:
+        """Inputs of a resolved era as they were when it was decided, every model open."""
+        known = history.known(history.eras[position], lag)
+        present_M, C_MM = history.row("present", position), history.row("C", position)
+        dispersion_M = history.row("dispersion", position)
+        return self.inputs(records, known, history.facts[position], present_M, C_MM, dispersion_M)
+
+    def normalise(self, facts: EraFacts) -> tuple[FloatArray, FloatArray]:
+        """Normalise one era: own statistics of each model [M, S + R], context of the era [D + P + 2]; all finite."""
+        own_MS = _scaled(facts.model_MS, self.model_center_MS, self.model_scale_MS)
+        context_D = _scaled(facts.context_D, self.context_center_D, self.context_scale_D)
+        distances = [np.sqrt(np.mean(own_MS**2)) if own_MS.size else 0.0]
+        if facts.marginal_KF.shape[0] == 0:
+            return own_MS, np.concatenate([context_D, distances])
+        z_KF = _scaled(facts.marginal_KF.astype(np.float64), self.marginal_center_KF, self.marginal_scale_KF)
+        reduced_MR = _scaled(_reduce(z_KF, self.kept_KF, facts.cells), self.reduced_center_MR, self.reduced_scale_MR)
+        kept_V = z_KF[self.kept_KF]
+        distances.append(np.sqrt(np.mean(kept_V**2)) if kept_V.size else 0.0)
+        return np.hstack([own_MS, reduced_MR]), np.concatenate([context_D, distances, self.components_PV @ kept_V])
+
+    def realign(self, positions: Sequence[int | None]) -> InputMap:
+        """The map of another pool: a new model's own statistics count as average until the next refit."""
+        moved = {
+            name: _moved(getattr(self, name), positions)
+            for name in ("model_center_MS", "model_scale_MS", "reduced_center_MR", "reduced_scale_MR")
+        }
+        return replace(self, **moved)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays, for safetensors."""
+        return {f"inputs.{name}": getattr(self, name) for name in _ARRAYS}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]], ridge: float) -> InputMap:
+        """Rebuild a map from `arrays()`."""
+        return cls(**{name: arrays[f"inputs.{name}"] for name in _ARRAYS}, ridge=ridge)
+
+
+_ARRAYS = tuple(name for name in InputMap.__dataclass_fields__ if name != "ridge")
+
+
+def _moved(values_MS: FloatArray, positions: Sequence[int | None]) -> FloatArray:
+    """Rows of the former pool in the order of the present one; zeros for a new model."""
+    blank_S = np.zeros_like(values_MS[0])
+    return np.stack([blank_S if position is None else values_MS[position] for position in positions])
+
+
+def _replayed_agreement(history: History, records: Records, position: int, lag: int, ridge: float) -> FloatArray:
+    known = history.known(history.eras[position], lag)
+    present_M, dispersion_M = history.row("present", position), history.row("dispersion", position)
+    return agreement_inputs(records, known, ridge, present_M, history.row("C", position), dispersion_M)
+
+
+def _moments(values_E: FloatArray) -> tuple[FloatArray, FloatArray]:
+    known_E = np.isfinite(values_E)
+    count = np.maximum(known_E.sum(axis=0), 1)
+    center = np.where(known_E, values_E, 0.0).sum(axis=0) / count
+    square = np.where(known_E, (values_E - center) ** 2, 0.0).sum(axis=0) / count
+    scale = np.sqrt(square)
+    return center, np.where(scale > 1e-9 * (np.abs(center) + 1e-3), scale, 0.0)
+
+
+def _varying(values_EKF: FloatArray) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+    center_KF, scale_KF = _moments(values_EKF)
+    if values_EKF.shape[1] == 0:
+        return np.zeros(scale_KF.shape, dtype=bool), center_KF, scale_KF
+    kept_KF = scale_KF > VARIES * center_KF[1]
+    return kept_KF, center_KF, np.where(kept_KF, scale_KF, 0.0)
+
+
+def _scaled(values: FloatArray, center: FloatArray, scale: FloatArray) -> FloatArray:
+    usable = (scale > 0) & np.isfinite(values)
+    return np.where(usable, np.clip((values - center) / np.where(scale > 0, scale, 1.0), -CLIP, CLIP), 0.0)
+
+
+def _reduce(z_KF: FloatArray, kept_KF: BoolArray, cells: Sequence[NDArray[np.int64]]) -> FloatArray:
+    rows = []
+    for columns in cells:
+        if z_KF.shape[0] == 0:
+            rows.append(np.zeros(len(MARGINAL_INPUTS)))
+            continue
+        z, kept = z_KF[:, columns], kept_KF[:, columns]
+        mean, std, low, _, middle, _, high = z.sum(axis=1) / np.maximum(kept.sum(axis=1), 1)
+        distance = np.sqrt((z**2).sum() / max(kept.sum(), 1))
+        rows.append(np.array([mean, std, high - low, high + low - 2 * middle, distance]))
+    return np.stack(rows)
+
+
+def _components(z_EV: FloatArray) -> FloatArray:
+    """Leading principal directions, from the E x E Gram matrix; signs fixed by the largest entry."""
+    if z_EV.shape[1] == 0:
+        return np.zeros((COMPONENTS, 0))
+    values, vectors = np.linalg.eigh(z_EV @ z_EV.T)
+    components_PV = np.zeros((COMPONENTS, z_EV.shape[1]))
+    for p in range(min(COMPONENTS, len(values))):
+        direction_V = vectors[:, -1 - p] @ z_EV
+        norm = np.linalg.norm(direction_V)
+        if norm > 1e-9:
+            sign = np.sign(direction_V[np.argmax(np.abs(direction_V))])
+            components_PV[p] = sign * direction_V / norm / np.sqrt(max(values[-1 - p], 1e-12) / len(values))
+    return components_PV
+
+
+def lagged_inputs(records: Records, known: int) -> FloatArray:
+    """What resolved eras say of each model [M, H + 2]: lagged scores against the pool's mean, and the lagged ridge.
+
+    The last column, the logarithm of the ridge's weight, lets a softmax reproduce the ridge.
+    """
+    seen_M = records.seen_NM[known]
+    means_MH = records.means_NMH[known]
+    pool_H = means_MH[seen_M].mean(axis=0) if seen_M.any() else np.zeros(means_MH.shape[1])
+    centred_MH = np.where(seen_M[:, None], means_MH - pool_H, 0.0)
+    relative_M = np.where(seen_M, records.ridge_NM[known] * max(seen_M.sum(), 1), 1.0)
+    return np.column_stack([centred_MH, relative_M - 1.0, np.log(relative_M + RIDGE_FLOOR)])
+
+
+def agreement_inputs(
+    records: Records, known: int, ridge: float, open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray
+) -> FloatArray:
+    """What this era's predictions say of each open model [M, 4], closed models 0.
+
+    Mean correlation with the other open models; log prediction spread against the others' and against its own past;
+    the weight that a ridge with this era's C gives it.
+    """
+    if not open_M.any():
+        return np.zeros((len(open_M), 4))
+    count = int(open_M.sum())
+    mask_MM = (open_M[:, None] & open_M[None, :]).astype(np.float64)
+    C_MM = np.nan_to_num(C_MM) * mask_MM
+    others_M = (C_MM.sum(axis=1) - np.diag(C_MM)) / max(count - 1, 1)
+    spread_M = np.log(np.maximum(np.nan_to_num(dispersion_M), 1e-12))
+    surprise_M = np.where(records.seen_NM[known], spread_M - records.dispersion_NM[known], 0.0)
+    ridge_M = ridge_weights(records.signal_NM[known] * open_M, C_MM, ridge, open_M) * count
+    columns = np.column_stack([others_M, spread_M, surprise_M, ridge_M])
+    return np.where(open_M[:, None], columns - columns[open_M].mean(axis=0), 0.0)
+
+
+def root_mean_square(values_EMA: FloatArray) -> FloatArray:
+    """Scale of each last-dimension column; 1 where it is 0 throughout."""
+    scale_A = np.sqrt(np.mean(values_EMA**2, axis=(0, 1)))
+    return np.where(scale_A > 1e-12, scale_A, 1.0)

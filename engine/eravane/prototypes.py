@@ -1,0 +1,83 @@
+"""The prototype loss: eras that resolved alike share gate patterns, eras that resolved unlike part.
+
+An outcome-side affinity stands for the class label of Dynamos (arXiv 2301.00620); the statistics of the inputs would be
+circular, since the policy is a function of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+FloatArray = NDArray[np.float64]
+
+
+def whiten(scores_EM: FloatArray) -> FloatArray:
+    """Row-centred score vectors [E, M], whitened by their Ledoit-Wolf covariance (Ledoit and Wolf, 2004)."""
+    centred_EM = scores_EM - scores_EM.mean(axis=1, keepdims=True)
+    centred_EM = centred_EM - centred_EM.mean(axis=0)
+    values, vectors = np.linalg.eigh(ledoit_wolf(centred_EM))
+    floor = max(float(values.max()), 1e-12) * 1e-3
+    return np.asarray(centred_EM @ vectors / np.sqrt(np.maximum(values, floor)))
+
+
+def ledoit_wolf(centred_EM: FloatArray) -> FloatArray:
+    """Covariance shrunk towards a multiple of the identity, as scikit-learn's `ledoit_wolf(assume_centered=True)`."""
+    eras, size = centred_EM.shape
+    sample_MM = centred_EM.T @ centred_EM / eras
+    mean = np.trace(sample_MM) / size
+    distance = ((sample_MM - mean * np.eye(size)) ** 2).sum() / size
+    fourth = ((centred_EM**2).T @ centred_EM**2 / eras - sample_MM**2).sum() / (eras * size)
+    shrinkage = min(fourth, distance) / distance if distance > 0 else 0.0
+    return np.asarray((1 - shrinkage) * sample_MM + shrinkage * mean * np.eye(size))
+
+
+def affinity(vectors_EM: FloatArray) -> FloatArray:
+    """Similarity of eras, exp(-|q_i - q_j|^2 / 2 h^2) [E, E], h the median distance of distinct eras."""
+    square_E = (vectors_EM**2).sum(axis=1)
+    distance_EE = np.maximum(square_E[:, None] + square_E[None, :] - 2 * vectors_EM @ vectors_EM.T, 0.0)
+    upper = distance_EE[np.triu_indices(len(vectors_EM), 1)]
+    width = np.median(upper) if len(upper) and np.median(upper) > 0 else 1.0
+    return np.asarray(np.exp(-distance_EE / (2 * width)))
+
+
+def prototype_loss(logits_EM: Tensor, affinity_EE: Tensor, pairs_EE: Tensor, margin: float) -> Tensor:
+    """Pull like eras together, push unlike ones apart up to a margin; means, so that it does not depend on E.
+
+    L = (1 + sum A d / sum A) / (1 + sum (1 - A) min(d, margin) / sum (1 - A)), d = |z_i - z_j|^2 / M, over `pairs_EE`.
+
+    Args:
+        logits_EM: [..., E, M], standardised gate logits z.
+        affinity_EE: [E, E] in [0, 1]; pairs_EE: [E, E], 1 where a pair counts.
+        margin: distance beyond which unlike eras repel no more.
+    """
+    distance_EE = squared_distances(logits_EM) / logits_EM.shape[-1]
+    like_EE, unlike_EE = affinity_EE * pairs_EE, (1 - affinity_EE) * pairs_EE
+    near = (like_EE * distance_EE).sum((-2, -1)) / like_EE.sum((-2, -1)).clamp_min(1e-9)
+    far = (unlike_EE * distance_EE.clamp_max(margin)).sum((-2, -1)) / unlike_EE.sum((-2, -1)).clamp_min(1e-9)
+    return (1 + near) / (1 + far)
+
+
+def dynamos_prototype_loss(logits_ND: Tensor, classes_N: Tensor) -> Tensor:
+    """The literal prototype loss of Dynamos over correctly classified samples: sums over i < j, no margin.
+
+    L = (1 + sum same |z_i - z_j|^2 / D) / (1 + sum other |z_i - z_j|^2 / D), z [N, D] the unstandardised gate logits.
+    """
+    distance_NN = squared_distances(logits_ND).triu(1) / logits_ND.shape[-1]
+    same_NN = (classes_N[:, None] == classes_N[None, :]).to(logits_ND.dtype)
+    return (1 + (same_NN * distance_NN).sum((-2, -1))) / (1 + ((1 - same_NN) * distance_NN).sum((-2, -1)))
+
+
+def squared_distances(points_ND: Tensor) -> Tensor:
+    """Squared Euclidean distances between all points [..., N, N]."""
+    square_N = (points_ND**2).sum(-1)
+    cross_NN = points_ND @ points_ND.transpose(-2, -1)
+    return (square_N.unsqueeze(-1) + square_N.unsqueeze(-2) - 2 * cross_NN).clamp_min(0.0)
+
+
+def standardise(logits_EM: Tensor) -> Tensor:
+    """Logits with mean 0 and standard deviation 1 over eras and models."""
+    centred = logits_EM - logits_EM.mean((-2, -1), keepdim=True)
+    return centred / torch.sqrt((centred**2).mean((-2, -1), keepdim=True) + 1e-4)
