@@ -70,8 +70,9 @@ class PrepareConfig:
     constant: float = setting(2.0, 'Value for impute = "constant", and where an era has no value at all.')
     neighbours: int = setting(5, 'Neighbours for impute = "knn".', least=1)
     indicators: bool = setting(False, "Append a column per feature that says where it was missing.")
-    outliers: Literal["none", "winsorize", "std", "mad"] = setting(
-        "winsorize", "Clip at quantiles, at mean +- k std, or at median +- k MAD."
+    outliers: Literal["auto", "none", "winsorize", "std", "mad"] = setting(
+        "auto",
+        "Clip at quantiles, at mean +- k std, or at median +- k MAD; auto winsorizes floats and leaves levels alone.",
     )
     low: float = setting(0.001, "Lower quantile for winsorize.", least=0, most=0.5)
     high: float = setting(0.999, "Upper quantile for winsorize.", least=0.5, most=1)
@@ -148,6 +149,11 @@ class GateConfig:
     refit_every: int = setting(26, "Resolved eras between full refits of the network and its normalisers.", least=1)
     warm_steps: int = setting(4, "Gradient steps per era between full refits.", least=0)
     replay: int = setting(128, "Resolved eras drawn for each warm start.", least=2)
+    rehearsal: int = setting(
+        104,
+        "Newest eras of the folds' history on which the top level tries its experts before the loop starts.",
+        least=0,
+    )
     half_lives: tuple[float, ...] = setting((4.0, 16.0, 64.0), "Half-lives of the lagged scores, in resolved eras.")
     ridge_half_life: float = setting(16.0, "Half-life of the lagged-EMA ridge, in resolved eras.", least=1)
     ridge: float = setting(1.0, "Ridge of the lagged-EMA ridge, in units of the predictions' variance.", least=0)
@@ -276,9 +282,9 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} is one of {', '.join(map(str, arguments))}, given {value!r}{hint_text}")
         return value
     if origin is tuple:
-        if not isinstance(value, list | tuple) or not all(isinstance(entry, arguments[0]) for entry in value):
+        if not isinstance(value, list | tuple):
             raise ConfigError(f"{where} is a list of {arguments[0].__name__}, given {value!r}")
-        return tuple(value)
+        return tuple(_scalar(arguments[0], entry, f"{where}, each entry,") for entry in value)
     if origin is dict or hint is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} is a table, given {value!r}")

@@ -73,7 +73,7 @@ class MetaLearner:
         self._history = History(len(models))
         self._records = Records(len(models), config.half_lives, config.ridge_half_life, config.ridge)
         self._hedge = AdaHedge(np.zeros(len(EXPERTS)))
-        self._hedged = 0
+        self._hedged, self._decided = 0, 0
         self._pending: dict[int, FloatArray] = {}
         self._closed_M = np.zeros(len(models), dtype=np.int64)
         self._network = Network(config, self.models, lag, seed, device)
@@ -91,8 +91,8 @@ class MetaLearner:
     def learn(self, era: int) -> LearnReport:
         """Train on what is known before `era`: hedge, then a full refit every k resolved eras, else a warm start.
 
-        Resolved eras that were never weighed (the folds' history) are rehearsed first: the network is refitted on
-        what was known then and its weights are scored, so that the top level has evidence when the loop starts.
+        The newest resolved eras that were never weighed (the folds' history) are rehearsed first: the network is
+        refitted on what was known then and its weights are scored, so that the top level starts with evidence.
 
         Raises:
             RunError: an observed era is newer than `era - lag`.
@@ -100,7 +100,8 @@ class MetaLearner:
         self._check(era)
         known = len(self._history)
         for position in range(self._hedged, known):
-            self._settle(position)
+            if self._history.eras[position] in self._pending or known - position <= self._config.rehearsal:
+                self._settle(position)
         self._hedged = known
         trained, loss = "none", float("nan")
         if known < self._config.warmup:
@@ -130,7 +131,9 @@ class MetaLearner:
         if self._config.max_active and open_M.sum() > self._config.max_active:
             ranked = np.argsort(-np.where(open_M, share_M, -1.0), kind="stable")[: self._config.max_active]
             open_M = np.isin(np.arange(size), ranked)
-        self._closed_M = np.where(open_M, 0, self._closed_M + 1)
+        if era > self._decided:
+            self._closed_M = np.where(open_M, 0, self._closed_M + 1)
+            self._decided = era
         return np.asarray(open_M)
 
     def weigh(
@@ -230,25 +233,33 @@ class MetaLearner:
         arrays = self._history.arrays() | self._network.arrays()
         arrays |= {f"pending.{era}": experts_PM for era, experts_PM in self._pending.items()}
         arrays |= {"hedge.losses": self._hedge.losses_P, "closed": self._closed_M}
-        names = self._history.names()
-        values = {"gap": self._hedge.gap, "hedged": self._hedged, "names": names, "notes": self._notes}
-        return arrays, values | {
+        return arrays, {
+            "config": asdict(self._config),
             "models": [asdict(model) for model in self.models],
             "lag": self._lag,
             "seed": self._seed,
+            "gap": self._hedge.gap,
+            "hedged": self._hedged,
+            "decided": self._decided,
+            "names": self._history.names(),
+            "notes": self._notes,
         }
 
     @classmethod
     def restore(
-        cls, config: GateConfig, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, device: str = "cpu"
+        cls, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, device: str = "cpu"
     ) -> MetaLearner:
         """Rebuild the learner that `state` described; it goes on byte for byte as that one would."""
+        stored = values["config"]
+        lists = {name: tuple(entry) for name, entry in stored.items() if isinstance(entry, list)}
+        config = GateConfig(**{**stored, **lists})
         models = [GateModel(**model) for model in values["models"]]
         learner = cls(config, models, lag=values["lag"], seed=values["seed"], device=device)
         learner._history = History.restore(len(models), arrays, values["names"])
         learner._replay_records()
         learner._hedge = AdaHedge(np.array(arrays["hedge.losses"]), values["gap"])
-        learner._hedged, learner._notes = values["hedged"], list(values["notes"])
+        learner._hedged, learner._decided = values["hedged"], values["decided"]
+        learner._notes = list(values["notes"])
         learner._closed_M = np.array(arrays["closed"])
         prefix = "pending."
         learner._pending = {int(n.removeprefix(prefix)): arrays[n] for n in arrays if n.startswith(prefix)}

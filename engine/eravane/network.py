@@ -50,10 +50,12 @@ class Network:
         self.input_map: InputMap | None = None
         self._scorer: Scorer | None = None
         self.fitted = 0
+        self._replayed: dict[int, tuple[FloatArray, FloatArray]] = {}
         self.set_models(models)
 
     def set_models(self, models: Sequence[GateModel], positions: Sequence[int | None] | None = None) -> None:
         """Serve another pool; entry m of `positions` is where its model m stood before, None where it is new."""
+        self._replayed.clear()
         tiers = sorted({model.feature_set for model in models})
         if self._scorer is not None and tiers != self._tiers:
             self._scorer.regroup([self._tiers.index(tier) if tier in self._tiers else None for tier in tiers])
@@ -82,6 +84,7 @@ class Network:
         """Fit normalisers and nets from scratch on the first `known` resolved eras; return the last loss."""
         config = self._config
         self.input_map = InputMap.fit(history, records, known, self._lag, config)
+        self._replayed.clear()
         batch = self._batch(history, records, np.arange(known))
         seed = zlib.crc32(f"refit {self._seed} {known}".encode())
         sizes = (self.input_map.early, batch.x_EMF.shape[2], batch.context_ED.shape[1])
@@ -108,7 +111,10 @@ class Network:
         known = [history.known(history.eras[position], self._lag) for position in positions]
         kept = [int(position) for position, n in zip(positions, known, strict=True) if n >= LEAST_KNOWN]
         kept = kept or [int(position) for position in positions]
-        rows = [self.input_map.replay(history, records, position, self._lag) for position in kept]
+        for position in kept:
+            if position not in self._replayed:
+                self._replayed[position] = self.input_map.replay(history, records, position, self._lag)
+        rows = [self._replayed[position] for position in kept]
         present_EM = np.stack([history.row("present", position) for position in kept])
         objective = "contribution" if self._config.objective == "payout" else "c"
         c_EM = np.stack([history.row(objective, position) for position in kept])
@@ -134,7 +140,7 @@ class Network:
         C_MM: FloatArray,
         dispersion_M: FloatArray,
     ) -> tuple[BoolArray, FloatArray]:
-        """Gates [M], and weights [M] of the open models behind open gates (of all open gates where no model is open)."""
+        """Gates [M], and weights [M] of the open models behind them (of all open gates where no model is open)."""
         assert self.input_map is not None
         assert self._scorer is not None
         x_MF, context_D = self.input_map.inputs(records, known, facts, open_M, C_MM, dispersion_M)

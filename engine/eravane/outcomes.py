@@ -118,7 +118,7 @@ class History:
         self.facts.append(outcome.facts)
 
     def column(self, name: str, count: int | None = None) -> NDArray[Any]:
-        """Stack one of scores, c, dispersion, contribution, present [E, M] or C [E, M, M] over the first `count` eras."""
+        """Stack one of scores, c, dispersion, contribution, present [E, M] or C [E, M, M] over `count` eras."""
         rows = self._rows[name][:count]
         if rows:
             return np.stack(rows)
