@@ -95,7 +95,14 @@ def make_events(rng: np.random.Generator, zoo: pd.DataFrame) -> list[dict[str, A
         {"event": "run_started", "device": "cpu"},
     ]
     events += [
-        {"event": "stage", "stage": "train", "model": name, "seconds": float(cost), "bytes": 400_000_000, "device": "cpu"}
+        {
+            "event": "stage",
+            "stage": "train",
+            "model": name,
+            "seconds": float(cost),
+            "bytes": 400_000_000,
+            "device": "cpu",
+        }
         for name, cost in zip(zoo["model_id"], zoo["seconds"], strict=True)
     ]
     for era in range(FIRST_ERA, FIRST_ERA + ERAS):
@@ -126,13 +133,17 @@ def by_era(table: pd.DataFrame) -> pd.DataFrame:
 
 
 MANIFEST: dict[str, Any] = {
-    "eravane": "0.1.0", "device": "cpu", "seed": 7, "target": "target_ender_20", "finished": "2026-11-23T12:00:00Z",
+    "eravane": "0.1.0",
+    "device": "cpu",
+    "seed": 7,
+    "target": "target_ender_20",
+    "finished": "2026-11-23T12:00:00Z",
     "data": {"fingerprint": "9f2c1b7a", "rows": 640_000},
     "periods": {"loop_start": FIRST_ERA, "report_start": REPORT_START},
     "lags": {"score_lag": 6, "tree_lag": 9, "hac_lag": 8},
     "versions": {"python": "3.11.9", "xgboost": "3.2.0", "torch": "2.13.0"},
     "leaking": False,
-}  # fmt: skip
+}
 
 
 def make_run(path: Path, seed: int = 0) -> MadeRun:
@@ -168,13 +179,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     return make_run(tmp_path_factory.mktemp("run") / "demo-2018")
 
 
-@pytest.fixture()
+@pytest.fixture
 def changed(made: MadeRun, tmp_path: Path) -> Path:
     """A copy of the made run's folder, free to be damaged."""
     return Path(shutil.copytree(made.path, tmp_path / "run"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def run_maker():
     """The function that writes a made run: `run_maker(path, seed)`."""
     return make_run
@@ -184,10 +195,17 @@ class Browser:
     """Chromium over `--remote-debugging-pipe`: messages are JSON, ended by a zero byte; nothing listens on a port."""
 
     FLAGS = (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
         "--remote-debugging-pipe",
-    )  # fmt: skip
+    )
 
     def __init__(self, binary: str, profile: Path) -> None:
         to_child, self._send = os.pipe()
@@ -233,7 +251,9 @@ class Browser:
     def open(self, path: Path, width: int = 1400, height: int = 1000, dark: bool = False) -> None:
         """Load a local file at a width in CSS pixels and a theme, and wait until it has loaded."""
         self.events.clear()
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=theme)
         self.call("Page.navigate", url=path.resolve().as_uri())

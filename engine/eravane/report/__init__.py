@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from eravane.report.compare import Comparison, compare
 from eravane.report.load import RunView, load_run
 from eravane.report.page import write_report
 
-__all__ = ["RunView", "load_run", "write_report"]
+__all__ = ["Comparison", "RunView", "compare", "load_run", "write_report"]

@@ -46,7 +46,7 @@ def series_facts(view: RunView, name: str) -> SeriesFacts:
 def difference(one: pd.Series[float], other: pd.Series[float]) -> FloatArray:
     """`one - other` on the eras that both have, float64 [E], in era order."""
     shared = one.index.intersection(other.index).sort_values()
-    return (one.loc[shared] - other.loc[shared]).to_numpy(dtype=np.float64)
+    return np.asarray(one.loc[shared] - other.loc[shared], dtype=np.float64)
 
 
 def detectable(mean: HacMean) -> float:
@@ -177,10 +177,10 @@ def stage_costs(view: RunView) -> pd.DataFrame:
         }
         for event in view.events
     ]
-    timed = [row for row in rows if np.isfinite(row["seconds"])]
-    if not timed:
+    timed = pd.DataFrame(rows).dropna(subset="seconds") if rows else pd.DataFrame()
+    if not len(timed):
         return pd.DataFrame()
-    grouped = pd.DataFrame(timed).groupby("stage", sort=False)
+    grouped = timed.groupby("stage", sort=False)
     costs = pd.DataFrame(
         {
             "steps": grouped.size(),
@@ -189,11 +189,15 @@ def stage_costs(view: RunView) -> pd.DataFrame:
             "longest": grouped["seconds"].max(),
             "bytes": grouped["bytes"].max(),
             "joules": grouped["joules"].sum(min_count=1),
-            "device": grouped["device"].agg(lambda names: ", ".join(sorted(set(names) - {""}))),
+            "device": grouped["device"].agg(_distinct),
         }
     )
     costs.insert(2, "share", costs["seconds"] / max(costs["seconds"].sum(), 1e-12))
     return costs.sort_values("seconds", ascending=False, kind="stable")
+
+
+def _distinct(names: pd.Series[str]) -> str:
+    return ", ".join(sorted(set(names) - {""}))
 
 
 def era_seconds(view: RunView) -> pd.DataFrame:

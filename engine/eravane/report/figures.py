@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eravane.eras import era_label
 from eravane.report.facts import compute_saved, drawdown, era_seconds, payout, weights
 from eravane.report.load import RunView
 
@@ -74,10 +73,14 @@ def colours_of(view: RunView) -> dict[str, str]:
 def line(name: str, x: list[int], y: list[Any], colour: str, hover: str, **style: Any) -> Trace:
     """A line over eras whose tooltip shows `hover` for the value."""
     return {
-        "type": "scatter", "mode": "lines", "name": name, "x": x, "y": y,
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": x,
+        "y": y,
         "line": {"color": colour, "width": 2} | style.pop("line", {}),
         "hovertemplate": f"{hover}<extra>{name}</extra>",
-    } | style  # fmt: skip
+    } | style
 
 
 def _series_lines(view: RunView, transform: Any, hover: str) -> list[Trace]:
@@ -87,9 +90,7 @@ def _series_lines(view: RunView, transform: Any, hover: str) -> list[Trace]:
         if len(scores):
             width = 3 if name == "ensemble" else 1.75
             values = numbers(transform(scores))
-            traces.append(
-                line(title_of(name), eras_of(scores), values, colours[name], hover, line={"width": width})
-            )
+            traces.append(line(title_of(name), eras_of(scores), values, colours[name], hover, line={"width": width}))
     return traces[::-1]
 
 
@@ -98,7 +99,6 @@ def _axes(y_title: str, **more: Any) -> dict[str, Any]:
         "xaxis": {"title": {"text": "era"}, "tickformat": "04d", "hoverformat": "04d"},
         "yaxis": {"title": {"text": y_title}},
         "hovermode": "x unified",
-        "legend": {"traceorder": "reversed"},
     } | more
 
 
@@ -136,10 +136,13 @@ def _by_era(view: RunView) -> list[Trace]:
         return []
     smooth = scores.rolling(20, min_periods=5).mean()
     bars = {
-        "type": "bar", "name": "Ensemble", "x": eras_of(scores), "y": numbers(scores),
+        "type": "bar",
+        "name": "Ensemble",
+        "x": eras_of(scores),
+        "y": numbers(scores),
         "marker": {"color": ["var(--good)" if value >= 0 else "var(--bad)" for value in scores], "opacity": 0.55},
         "hovertemplate": "%{y:.4f}<extra>CORR</extra>",
-    }  # fmt: skip
+    }
     return [bars, line("Mean of 20 eras", eras_of(scores), numbers(smooth), "var(--s1)", "%{y:.4f}")]
 
 
@@ -160,28 +163,49 @@ def gate_figure(view: RunView) -> Figure | None:
         return None
     active, saved = (table > 0).sum(axis=1), compute_saved(view)
     open_gates = line(
-        "Open models", eras_of(table), numbers(active), "var(--s1)", "%{y:.0f} of " + str(table.shape[1]),
-        fill="tozeroy", fillcolor="var(--s1-soft)", line={"shape": "hv"},
-    )  # fmt: skip
-    spared = line("Trees not evaluated", eras_of(saved), numbers(saved), "var(--s4)", "%{y:.0%}", yaxis="y2")
+        "Open models",
+        eras_of(table),
+        numbers(active),
+        "var(--s1)",
+        "%{y:.0f} of " + str(table.shape[1]),
+        fill="tozeroy",
+        fillcolor="var(--s1-soft)",
+        line={"shape": "hv"},
+    )
+    spared = line(
+        "Trees not evaluated", eras_of(saved), numbers(saved), "var(--s4)", "%{y:.0%}", yaxis="y2", line={"shape": "hv"}
+    )
     layout = _axes("open models") | {
         "yaxis": {"title": {"text": "open models"}, "range": [0, table.shape[1] * 1.05]},
         "yaxis2": {
-            "title": {"text": "trees not evaluated"}, "overlaying": "y", "side": "right",
-            "range": [0, 1.05], "tickformat": ".0%", "showgrid": False,
+            "title": {"text": "trees not evaluated"},
+            "overlaying": "y",
+            "side": "right",
+            "range": [0, 1.05],
+            "tickmode": "linear",
+            "dtick": 0.25,
+            "tickformat": ".0%",
+            "showgrid": False,
         },
         "shapes": start_marks(view),
-    }  # fmt: skip
+    }
     note = "How many base models ran in each era, and the share of the pool's trees that did not have to."
     return Figure("gate", "Gate openness and compute saved", note, [View("", [open_gates, spared], layout)], 280)
 
 
 def start_marks(view: RunView) -> list[dict[str, Any]]:
     """A dotted line at the first counted era."""
-    return [{
-        "type": "line", "x0": view.report_start, "x1": view.report_start, "y0": 0, "y1": 1, "yref": "paper",
-        "line": {"color": "var(--ink-2)", "width": 1, "dash": "dot"},
-    }]  # fmt: skip
+    return [
+        {
+            "type": "line",
+            "x0": view.report_start,
+            "x1": view.report_start,
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "line": {"color": "var(--ink-2)", "width": 1, "dash": "dot"},
+        }
+    ]
 
 
 def missing_figure(view: RunView) -> Figure | None:
@@ -190,9 +214,15 @@ def missing_figure(view: RunView) -> Figure | None:
     if "n_missing" not in table or not len(table):
         return None
     bars = line(
-        "Missing features", eras_of(table), numbers(table["n_missing"]), "var(--s3)", "%{y:.0f}",
-        fill="tozeroy", fillcolor="var(--s3-soft)", line={"shape": "hv"},
-    )  # fmt: skip
+        "Missing features",
+        eras_of(table),
+        numbers(table["n_missing"]),
+        "var(--s3)",
+        "%{y:.0f}",
+        fill="tozeroy",
+        fillcolor="var(--s3-soft)",
+        line={"shape": "hv"},
+    )
     note = "Features without information in an era (every row at level 2, or NaN)."
     return Figure("missing", "Missing features over time", note, [View("", [bars], _axes("features"))], 240)
 
@@ -205,11 +235,15 @@ def time_figure(view: RunView) -> Figure | None:
     largest = table.sum().sort_values(ascending=False).index[: len(CYCLE)]
     bars = [
         {
-            "type": "bar", "name": title_of(str(stage)), "x": eras_of(table), "y": numbers(table[stage]),
-            "marker": {"color": CYCLE[position]}, "hovertemplate": "%{y:.3f} s<extra>" + title_of(str(stage)) + "</extra>",
+            "type": "bar",
+            "name": title_of(str(stage)),
+            "x": eras_of(table),
+            "y": numbers(table[stage]),
+            "marker": {"color": CYCLE[position]},
+            "hovertemplate": "%{y:.3f} s<extra>" + title_of(str(stage)) + "</extra>",
         }
         for position, stage in enumerate(largest)
-    ]  # fmt: skip
+    ]
     layout = _axes("seconds", barmode="stack", bargap=0)
     note = "Time per era, by stage. Level bars mean that the cost does not grow with history."
     return Figure("time", "Seconds per era", note, [View("", bars, layout)], 280)
@@ -219,10 +253,12 @@ def telemetry_figure(view: RunView) -> Figure | None:
     """GPU utilisation, memory and power sampled during the run; one view per column."""
     table = view.table("telemetry")
     known = {
-        "utilisation": ("GPU utilisation", "%"), "memory_bytes": ("GPU memory", "bytes"),
-        "power_watts": ("Power", "W"), "rss_bytes": ("Host memory", "bytes"),
-    }  # fmt: skip
-    seconds = table["seconds"] if "seconds" in table else None
+        "utilisation": ("GPU utilisation", "%"),
+        "memory_bytes": ("GPU memory", "bytes"),
+        "power_watts": ("Power", "W"),
+        "rss_bytes": ("Host memory", "bytes"),
+    }
+    seconds = table.get("seconds")
     views = []
     for column, (label, unit) in known.items():
         if column not in table or seconds is None or not table[column].notna().any():
@@ -233,8 +269,3 @@ def telemetry_figure(view: RunView) -> Figure | None:
     if not views:
         return None
     return Figure("telemetry", "Telemetry", "Sampled while the run went on.", views, 280)
-
-
-def era_text(eras: list[int]) -> list[str]:
-    """Era labels for tooltips."""
-    return [era_label(era) for era in eras]

@@ -10,7 +10,8 @@ from typing import Any
 
 from eravane.metrics import HacMean
 
-DASH = "–"
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 CONFIDENCE_ERRORS = 1.96
 
 
@@ -23,7 +24,7 @@ def number(value: object, form: str = ".4f") -> str:
     """A number in a format such as `.4f` or `+.4f` with a true minus sign; a dash where it is undefined."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return DASH
-    return format(value, form).replace("-", "−")  # noqa: RUF001
+    return format(value, form).replace("-", MINUS)
 
 
 def seconds(value: float) -> str:
@@ -92,16 +93,22 @@ def pairs(facts: Sequence[tuple[str, str]]) -> str:
     return '<dl class="facts">' + "".join(f"<div><dt>{text(k)}</dt><dd>{v}</dd></div>" for k, v in facts) + "</dl>"
 
 
-def interval(mean: HacMean, reach: float) -> str:
-    """A 95 % interval as a line with a dot, zero in the middle, `reach` at either edge."""
-    if not (mean.n_eras and math.isfinite(mean.mean) and reach > 0):
-        return ""
-    low, high = mean.mean - CONFIDENCE_ERRORS * mean.se, mean.mean + CONFIDENCE_ERRORS * mean.se
-    left, middle, right = (50 + 48 * max(-1.0, min(1.0, value / reach)) for value in (low, mean.mean, high))
+def bounds(mean: HacMean) -> tuple[float, float]:
+    """The 95 % confidence interval of a HAC mean."""
+    return mean.mean - CONFIDENCE_ERRORS * mean.se, mean.mean + CONFIDENCE_ERRORS * mean.se
+
+
+def interval(mean: HacMean, left_edge: float, right_edge: float) -> str:
+    """A 95 % interval as a line with a dot and a mark at zero, drawn between two edges that include zero."""
+    if not (mean.n_eras and math.isfinite(mean.mean) and right_edge > left_edge):
+        return "<i></i>"
+    low, high = bounds(mean)
+    scale = 96 / (right_edge - left_edge)
+    left, middle, right, zero = (2 + scale * (value - left_edge) for value in (low, mean.mean, high, 0.0))
     tone = "good" if low > 0 else "bad" if high < 0 else "even"
     return (
         f'<svg class="interval {tone}" viewBox="0 0 100 12" preserveAspectRatio="none" role="img" '
-        f'aria-label="{number(low, "+.4f")} to {number(high, "+.4f")}"><line class="zero" x1="50" x2="50" y1="0" '
-        f'y2="12"/><line x1="{left:.1f}" x2="{right:.1f}" y1="6" y2="6"/><line class="dot" x1="{middle:.1f}" '
+        f'aria-label="{number(low, "+.4f")} to {number(high, "+.4f")}"><line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" '
+        f'y1="0" y2="12"/><line x1="{left:.1f}" x2="{right:.1f}" y1="6" y2="6"/><line class="dot" x1="{middle:.1f}" '
         f'x2="{middle:.1f}" y1="6" y2="6"/></svg>'
     )

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from eravane.eras import era_label
 from eravane.report.facts import cell_means, label_of, model_correlation, weights
-from eravane.report.figures import CYCLE, Figure, Trace, View, era_text, eras_of, numbers, start_marks, title_of
+from eravane.report.figures import CYCLE, Figure, Trace, View, eras_of, numbers, start_marks, title_of
 from eravane.report.load import RunView
 
 SEQUENTIAL = [[0, "var(--heat-0)"], [0.25, "var(--heat-1)"], [0.6, "var(--heat-2)"], [1, "var(--heat-3)"]]
-DIVERGING = [[0, "var(--low)"], [0.5, "var(--heat-0)"], [1, "var(--high)"]]
+DIVERGING = [[0, "var(--low)"], [0.5, "var(--mid)"], [1, "var(--high)"]]
 # What keeps the page small: cells of a weights heat map, models in a correlation map, bars of exposure.
 MOST_CELLS = 120_000
 MOST_MODELS = 80
 MOST_BARS = 40
 
 
-def heat(z: pd.DataFrame, hover: str, *, diverging: bool = False, **more: Any) -> Trace:
-    """A heat map of a table, its index as y and its columns as x; diverging scales are centred on 0."""
+def heat(z: pd.DataFrame, hover: str, *, least: float = 0.0, **more: Any) -> Trace:
+    """A heat map of a table, its index as y and its columns as x.
+
+    Values of one sign get a sequential scale from `least`, values of both signs a diverging one centred on 0.
+    """
     values = z.to_numpy(dtype=np.float64)
-    reach = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-    bounds = {"zmin": -reach, "zmax": reach} if diverging else {"zmin": min(0.0, float(np.nanmin(values)))}
-    return {
-        "type": "heatmap", "z": numbers(values), "x": [str(name) for name in z.columns],
-        "y": [str(name) for name in z.index], "colorscale": DIVERGING if diverging else SEQUENTIAL,
-        "hovertemplate": hover + "<extra></extra>", "hoverongaps": False, "xgap": 1, "ygap": 1,
-        "colorbar": {"thickness": 8, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 10}},
-    } | bounds | more  # fmt: skip
+    known = values[np.isfinite(values)]
+    diverging = bool((known < 0).any())
+    reach = float(np.abs(known).max()) if known.size else 1.0
+    bounds = {"zmin": -reach, "zmax": reach} if diverging else {"zmin": least, "zmax": reach}
+    return (
+        {
+            "type": "heatmap",
+            "z": numbers(values),
+            "x": [str(name) for name in z.columns],
+            "y": [str(name) for name in z.index],
+            "colorscale": DIVERGING if diverging else SEQUENTIAL,
+            "hovertemplate": hover + "<extra></extra>",
+            "hoverongaps": False,
+            "xgap": 1,
+            "ygap": 1,
+            "colorbar": {"thickness": 8, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 10}},
+        }
+        | bounds
+        | more
+    )
+
+
+def short_names(table: pd.DataFrame) -> list[str]:
+    """Column names without the parts that all of them end on: `small-wisdom-t20`, `all-luck-t20` lose the `-t20`."""
+    names = [re.split(r"(?=[^0-9A-Za-z])", str(name)) for name in table.columns]
+    while len(names) > 1 and len({parts[-1] for parts in names}) == 1 and all(len(parts) > 1 for parts in names):
+        names = [parts[:-1] for parts in names]
+    return ["".join(parts) for parts in names]
 
 
 def weights_figure(view: RunView) -> Figure | None:
@@ -62,16 +87,20 @@ def _weights_view(view: RunView, label: str, table: pd.DataFrame, labels: dict[s
     shown = table.where(table > 0)
     detail = [" / ".join(filter(None, labels.get(str(name), ("", "")))) for name in table.columns]
     trace = heat(
-        shown.T, "era %{x:04d}<br>%{y}<br>%{customdata}<br><b>%{z:.1%}</b>",
-        x=eras, customdata=[[text] * len(eras) for text in detail], xgap=0, zmin=0,
-    )  # fmt: skip
+        shown.T,
+        "era %{x:04d}<br>%{y}<br>%{customdata}<br><b>%{z:.1%}</b>",
+        x=eras,
+        y=short_names(table),
+        customdata=[[text] * len(eras) for text in detail],
+        xgap=0,
+    )
     if not any(detail):
         trace["hovertemplate"] = "era %{x:04d}<br>%{y}<br><b>%{z:.1%}</b><extra></extra>"
         del trace["customdata"]
     trace["colorbar"] |= {"tickformat": ".0%"}
     layout = {
         "xaxis": {"title": {"text": "era"}, "tickformat": "04d"},
-        "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False},
+        "yaxis": {"autorange": "reversed", "type": "category"},
         "shapes": start_marks(view),
     }
     return View(label, [trace], layout)
@@ -85,8 +114,9 @@ def cells_figure(view: RunView) -> Figure | None:
         if not table.size or not np.isfinite(table.to_numpy()).any():
             continue
         order = table.mean(axis=1).sort_values(ascending=False).index
+        sets = [name for name in view.table("zoo")["feature_set"].astype(str).unique() if name in table]
         hover = "%{x} / %{y}<br>" + label + " <b>%{z:" + form + "}</b>"
-        trace = heat(table.loc[order], hover, diverging=True, texttemplate="%{z:" + form + "}")
+        trace = heat(table.loc[order, sets], hover, texttemplate="%{z:" + form + "}")
         layout = {"yaxis": {"autorange": "reversed", "type": "category"}, "xaxis": {"type": "category"}}
         views.append(View(label, [trace], layout))
     if not views:
@@ -102,7 +132,9 @@ def correlation_figure(view: RunView) -> Figure | None:
     if table.shape[0] < 2:
         return None
     cut = table.iloc[:MOST_MODELS, :MOST_MODELS]
-    trace = heat(cut, "%{y}<br>%{x}<br><b>%{z:.3f}</b>", diverging=True, zmin=-1, zmax=1)
+    names = short_names(cut)
+    least = float(np.nanmin(cut.to_numpy())) if cut.notna().any(axis=None) else 0.0
+    trace = heat(cut, "%{y}<br>%{x}<br><b>%{z:.3f}</b>", least=least, x=names, y=names)
     axis = {"type": "category", "showticklabels": cut.shape[0] <= 30}
     layout = {"xaxis": axis | {"tickangle": -60}, "yaxis": axis | {"autorange": "reversed"}}
     left_out = f" The first {MOST_MODELS} of {table.shape[0]} models." if table.shape[0] > MOST_MODELS else ""
@@ -115,34 +147,40 @@ def regimes_figure(view: RunView) -> Figure | None:
     table = view.table("prototypes")
     if not {"prototype", "x", "y"} <= set(table.columns) or not len(table):
         return None
-    kinds = sorted(table["prototype"].unique().tolist())
-    names = {kind: f"Regime {kind}" for kind in kinds}
+    names = {kind: f"Regime {kind}" for kind in sorted(table["prototype"].unique().tolist())}
     points, calendar = [], []
-    for position, kind in enumerate(kinds):
+    for position, (kind, name) in reversed(list(enumerate(names.items()))):
         part = table[table["prototype"] == kind]
-        style = {"color": CYCLE[position % len(CYCLE)], "size": 8, "opacity": 0.8}
-        shared = {"type": "scatter", "mode": "markers", "name": names[kind], "text": era_text(eras_of(part))}
-        hover = "era %{text}<extra>" + names[kind] + "</extra>"
-        points.append(shared | {"x": numbers(part["x"]), "y": numbers(part["y"]), "marker": style, "hovertemplate": hover})
-        square = style | {"symbol": "square", "size": 9}
-        calendar.append(
-            shared | {"x": eras_of(part), "y": [names[kind]] * len(part), "marker": square, "hovertemplate": hover}
-        )
-    bare = {"showticklabels": False, "zeroline": False, "title": {"text": ""}}
+        trace = {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "text": [era_label(era) for era in eras_of(part)],
+            "hovertemplate": "era %{text}<extra>" + name + "</extra>",
+            "marker": {"color": CYCLE[position % len(CYCLE)], "size": 9, "opacity": 0.8},
+        }
+        points.append(trace | {"x": numbers(part["x"]), "y": numbers(part["y"])})
+        calendar.append(trace | {"x": eras_of(part), "y": [name] * len(part)})
+    bare = {"showticklabels": False, "zeroline": False, "showgrid": False}
+    order = {"type": "category", "categoryarray": list(names.values()), "autorange": "reversed"}
+    by_era = {"xaxis": {"title": {"text": "era"}, "tickformat": "04d"}, "yaxis": order, "hovermode": "closest"}
     views = [
         View("Map", points, {"xaxis": bare, "yaxis": bare, "hovermode": "closest"}),
-        View("Calendar", calendar, {
-            "xaxis": {"title": {"text": "era"}, "tickformat": "04d"}, "hovermode": "closest", "showlegend": False,
-            "yaxis": {"type": "category", "autorange": "reversed"},
-        }),
-    ]  # fmt: skip
-    used = weights(view).join(table["prototype"], how="inner")
-    if len(used):
-        mean = used.groupby("prototype").mean().rename(index=names)
-        trace = heat(mean.T, "%{y}<br>%{x}<br>mean weight <b>%{z:.1%}</b>")
-        views.append(View("Models used", [trace], {"yaxis": {"type": "category", "autorange": "reversed"}}))
+        View("Calendar", calendar, by_era),
+        *_models_of_regimes(view, table["prototype"].map(names)),
+    ]
     note = "Eras that lie close share gate patterns. Drawn with hindsight: outcomes of all resolved eras enter."
     return Figure("regimes", "Regimes", note, views, 400)
+
+
+def _models_of_regimes(view: RunView, regime: pd.Series[str]) -> list[View]:
+    used = weights(view).join(regime.rename("regime"), how="inner")
+    if not len(used):
+        return []
+    mean = used.groupby("regime").mean()
+    trace = heat(mean.T, "%{y}<br>%{x}<br>mean weight <b>%{z:.1%}</b>", y=short_names(mean))
+    trace["colorbar"] |= {"tickformat": ".0%"}
+    return [View("Models used", [trace], {"yaxis": {"type": "category", "autorange": "reversed"}})]
 
 
 def exposure_figure(view: RunView) -> Figure | None:
@@ -157,11 +195,20 @@ def exposure_figure(view: RunView) -> Figure | None:
         names = [f"{row_set} / {group}" for row_set, group in zip(top["feature_set"], names, strict=True)]
     bars = [
         {
-            "type": "bar", "orientation": "h", "name": title_of(column), "y": names, "x": numbers(top[column]),
-            "marker": {"color": colour}, "hovertemplate": "%{y}<br>%{x:.4f}<extra>" + column + "</extra>",
+            "type": "bar",
+            "orientation": "h",
+            "name": title_of(column),
+            "y": names,
+            "x": numbers(top[column]),
+            "marker": {"color": colour},
+            "hovertemplate": "%{y}<br>%{x:.4f}<extra>" + column + "</extra>",
         }
         for column, colour in (("max", "var(--s1-soft)"), ("mean", "var(--s1)"))
-    ]  # fmt: skip
-    layout = {"barmode": "overlay", "xaxis": {"title": {"text": "correlation with features"}}, "yaxis": {"type": "category"}}
+    ]
+    layout = {
+        "barmode": "overlay",
+        "xaxis": {"title": {"text": "correlation with features"}},
+        "yaxis": {"type": "category"},
+    }
     note = "How much the ensemble leans on single features: mean and largest correlation within an era."
     return Figure("exposure", "Feature exposure", note, [View("", bars, layout)], min(120 + 22 * len(names), 760))

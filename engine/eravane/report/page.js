@@ -12,8 +12,7 @@
   };
   const isAxis = (key) => /^[xy]axis\d*$/.test(key);
 
-  const layoutFor = (view, width, height) => {
-    const small = width < 560;
+  const layoutFor = (view, small, height) => {
     const axis = {
       gridcolor: "var(--line)", zerolinecolor: "var(--line)", linecolor: "var(--line)", automargin: true, fixedrange: small,
       tickfont: { size: small ? 10 : 12 }, title: { standoff: 8, font: { size: 12 } },
@@ -22,18 +21,15 @@
       height, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 8, r: 8, t: 12, b: 8 },
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "var(--ink-2)" },
       hoverlabel: { bgcolor: "var(--card)", bordercolor: "var(--line)", font: { color: "var(--ink)", size: 12 } },
-      dragmode: small ? false : "zoom", xaxis: {}, yaxis: {}, bargap: 0.15,
+      dragmode: small ? false : "zoom", xaxis: {}, yaxis: {}, bargap: 0.15, showlegend: false,
     };
     for (const [key, value] of Object.entries(view.layout)) layout[key] = value;
     for (const key of Object.keys(layout).filter(isAxis)) {
       const own = layout[key];
       layout[key] = { ...axis, ...own, title: { ...axis.title, ...own.title } };
-      if (small && key.startsWith("y")) {
-        layout[key].title = { text: "" };
-        if (own.type === "category") layout[key].tickfont = { size: 9 };
-      }
+      if (own.type === "category") Object.assign(layout[key], { showgrid: false, ticks: "" });
+      if (small && key.startsWith("y")) layout[key].title = { text: "" };
     }
-    layout.legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { color: "var(--ink)" }, ...view.layout.legend };
     return layout;
   };
 
@@ -42,9 +38,31 @@
     const plot = card.querySelector(".plot");
     const view = figure.views[Number(card.dataset.view || 0)];
     const style = getComputedStyle(document.documentElement);
-    const [data, layout] = resolve([view.data, layoutFor(view, plot.clientWidth, figure.height)], style);
+    const small = plot.clientWidth < 560;
+    const traces = view.data.map((trace) => (small && trace.type === "heatmap" ? { ...trace, showscale: false } : trace));
+    const [data, layout] = resolve([traces, layoutFor(view, small, figure.height)], style);
     Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true });
+    drawLegend(card.querySelector(".legend"), plot, data);
     drawn.set(card, true);
+  };
+
+  // Traces are drawn with the most important one last, on top; the legend names it first.
+  const drawLegend = (legend, plot, data) => {
+    const named = data.map((trace, position) => ({ trace, position })).filter(({ trace }) => trace.name).reverse();
+    legend.replaceChildren(...(named.length < 2 ? [] : named.map(({ trace, position }) => {
+      const button = document.createElement("button");
+      const key = document.createElement("i");
+      const colour = trace.line?.color ?? trace.marker?.color;
+      key.style.setProperty("--key", Array.isArray(colour) ? colour[0] : colour);
+      button.type = "button";
+      button.ariaPressed = "true";
+      button.append(key, trace.name);
+      button.addEventListener("click", () => {
+        button.ariaPressed = String(button.ariaPressed !== "true");
+        Plotly.restyle(plot, { visible: button.ariaPressed === "true" }, [position]);
+      });
+      return button;
+    })));
   };
 
   const cards = [...document.querySelectorAll("[data-figure]")];
@@ -92,8 +110,8 @@
   const links = [...document.querySelectorAll("nav a")];
   const spy = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
-      if (isIntersecting) links.forEach((a) => a.classList.toggle("here", a.hash === `#${target.id}`));
+      links.find((a) => a.hash === `#${target.id}`)?.classList.toggle("here", isIntersecting);
     }
-  }, { rootMargin: "-30% 0px -60%" });
+  }, { rootMargin: "-30% 0px -69%" });
   document.querySelectorAll("main > section").forEach((section) => spy.observe(section));
 })();

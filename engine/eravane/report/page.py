@@ -108,6 +108,6 @@ def _figure(figure: Figure) -> str:
         switches = f'<div class="switch" role="group" aria-label="{text(figure.title)}">{buttons}</div>'
     return (
         f'<figure class="card" data-figure="{figure.name}"><div class="bar"><h3>{text(figure.title)}</h3>{switches}'
-        f'</div><div class="plot" style="height:{figure.height}px"></div>'
+        f'</div><div class="legend"></div><div class="plot" style="height:{figure.height}px"></div>'
         f"<figcaption>{text(figure.note)}</figcaption></figure>"
     )

@@ -23,7 +23,19 @@ from eravane.report.facts import (
     weights,
 )
 from eravane.report.figures import title_of
-from eravane.report.html import CONFIDENCE_ERRORS, DASH, Cell, interval, number, pairs, seconds, size, table, text
+from eravane.report.html import (
+    CONFIDENCE_ERRORS,
+    DASH,
+    Cell,
+    bounds,
+    interval,
+    number,
+    pairs,
+    seconds,
+    size,
+    table,
+    text,
+)
 from eravane.report.load import CONTRACT, RunView
 
 SURE = 3.0
@@ -35,14 +47,14 @@ JUDGEABLE_ERAS = 20
 def chips(view: RunView) -> str:
     """The facts that name a run: target, data, device, eras, seed, version."""
     scores = view.table("scores")
-    span = f"{era_label(int(scores.index[0]))} – {era_label(int(scores.index[-1]))}" if len(scores) else ""
+    span = f"{era_label(int(scores.index[0]))} {DASH} {era_label(int(scores.index[-1]))}" if len(scores) else ""
     facts = (
         ("target", view.target),
         ("loop eras", span),
         ("device", view.fact("device", default="")),
         ("seed", view.fact("seed", default="")),
         ("eravane", view.fact("eravane", "version", default="")),
-        ("written", view.fact("finished_at", "finished", "created", default="")),
+        ("written", str(view.fact("finished_at", "finished", "created", default="")).replace("T", " ")),
     )
     shown = [(name, value) for name, value in facts if str(value) and not isinstance(value, dict | list)]
     return "".join(f"<li><span>{text(name)}</span> {text(value)}</li>" for name, value in shown)
@@ -57,7 +69,11 @@ def verdict(view: RunView, found: Sequence[Alert]) -> str:
 def _judge(view: RunView, found: Sequence[Alert]) -> tuple[str, str, str]:
     stop = next((alert for alert in found if alert.level == "stop"), None)
     if stop is not None:
-        return "bad", f"Not valid: {stop.title[:1].lower()}{stop.title[1:]}", "Mend this before reading any number below."
+        return (
+            "bad",
+            f"Not valid: {stop.title[:1].lower()}{stop.title[1:]}",
+            "Mend this before reading any number below.",
+        )
     ensemble = series_facts(view, "ensemble")
     if not ensemble.summary.n_eras:
         return "even", "No scores yet", "No counted era has a score so far; what is there is shown below."
@@ -65,7 +81,7 @@ def _judge(view: RunView, found: Sequence[Alert]) -> tuple[str, str, str]:
     if gain is None or gain.n_eras < JUDGEABLE_ERAS or not gain.se > 0:
         count = gain.n_eras if gain else 0
         return "even", "Too early to judge", f"{count} eras compare the ensemble with equal weight."
-    least = f"These {gain.n_eras} eras show a true gain of {number(detectable(gain))} or more four times in five."
+    least = f"The smallest gain that {gain.n_eras} eras could reliably have shown is {number(detectable(gain))}."
     said = f"{number(gain.mean, '+.4f')} CORR per era, HAC t {number(gain.t, '.1f')}. {least}"
     for bound, tone, words in (
         (SURE, "good", "Clearly better than equal weight"),
@@ -83,17 +99,28 @@ def headline(view: RunView) -> str:
     if not ensemble.summary.n_eras:
         return ""
     summary, counted = ensemble.summary, view.counted("ensemble")
-    span = f"eras {era_label(int(counted.index[0]))} – {era_label(int(counted.index[-1]))}"
+    span = f"eras {era_label(int(counted.index[0]))} {DASH} {era_label(int(counted.index[-1]))}"
     tiles = [
-        ("CORR", number(summary.corr_mean), f"± {number(CONFIDENCE_ERRORS * ensemble.mean.se)} · t {number(ensemble.mean.t, '.1f')}"),
+        (
+            "CORR",
+            number(summary.corr_mean),
+            f"± {number(CONFIDENCE_ERRORS * ensemble.mean.se)} · t {number(ensemble.mean.t, '.1f')}",
+        ),
         ("Sharpe", number(summary.sharpe, ".2f"), f"std {number(summary.corr_std)}"),
-        ("Max drawdown", number(summary.max_drawdown), "summed CORR below its peak"),
+        ("Max drawdown", number(summary.max_drawdown), "of cumulative CORR"),
         ("Eras", str(summary.n_eras), span),
-    ]  # fmt: skip
-    if len(opened := weights(view)):
-        saved = compute_saved(view).mean()
+    ]
+    opened, saved = weights(view), compute_saved(view)
+    opened = opened[opened.index >= view.report_start]
+    if len(opened):
         mean_open = (opened > 0).sum(axis=1).mean()
-        tiles.append(("Open models", f"{mean_open:.1f} of {opened.shape[1]}", f"{saved:.0%} of trees not evaluated"))
+        tiles.append(
+            (
+                "Open models",
+                f"{mean_open:.1f} of {opened.shape[1]}",
+                f"{saved.loc[opened.index].mean():.0%} of trees not evaluated",
+            )
+        )
     if len(mix := payout(view, "ensemble")):
         paid, parts = hac_mean(mix.to_numpy(), view.hac_lag), payout_multipliers(view)
         formula = f"{parts['corr']:g} CORR + {parts['mmc']:g} MMC, {paid.n_eras} eras, t {number(paid.t, '.1f')}"
@@ -102,24 +129,26 @@ def headline(view: RunView) -> str:
 
 
 def _tile(label: str, value: str, below: str) -> str:
-    return f'<div class="tile"><span>{text(label)}</span><strong>{text(value)}</strong><small>{text(below)}</small></div>'
+    return (
+        f'<div class="tile"><span>{text(label)}</span><strong>{text(value)}</strong><small>{text(below)}</small></div>'
+    )
 
 
 def _gains(view: RunView) -> str:
     ensemble = view.counted("ensemble")
     rows = [
-        (f"over {title_of(name).lower()}", hac_mean(difference(ensemble, view.counted(name)), view.hac_lag))
+        (title_of(name), hac_mean(difference(ensemble, view.counted(name)), view.hac_lag))
         for name in view.series
         if name != "ensemble" and len(view.counted(name))
     ]
-    reach = max((abs(g.mean) + CONFIDENCE_ERRORS * g.se for _, g in rows), default=0.0)
+    edges = [0.0, *(edge for _, gain in rows for edge in bounds(gain))]
     lines = "".join(
-        f'<li><span>{text(name)}</span>{interval(gain, reach)}<b>{number(gain.mean, "+.4f")}</b>'
+        f"<li><span>{text(name)}</span>{interval(gain, min(edges), max(edges))}<b>{number(gain.mean, '+.4f')}</b>"
         f"<small>t {number(gain.t, '.1f')}</small></li>"
         for name, gain in rows
     )
     note = f"Paired per-era gain of the ensemble; the line is the 95 % interval (Bartlett, lag {view.hac_lag})."
-    return f'<div class="card gains"><h3>The ensemble’s gain</h3><ul>{lines}</ul><p>{note}</p></div>' if rows else ""  # noqa: RUF001
+    return f'<div class="card gains"><h3>Ensemble against</h3><ul>{lines}</ul><p>{note}</p></div>' if rows else ""
 
 
 def series(view: RunView) -> str:
@@ -132,10 +161,16 @@ def series(view: RunView) -> str:
             continue
         gain = facts.gain or HacMean(math.nan, math.nan, math.nan, 0)
         values = (
-            (facts.summary.corr_mean, ".4f"), (CONFIDENCE_ERRORS * facts.mean.se, ".4f"), (facts.mean.t, ".1f"),
-            (facts.summary.corr_std, ".4f"), (facts.summary.sharpe, ".2f"), (facts.summary.max_drawdown, ".4f"),
-            (gain.mean, "+.4f"), (gain.t, ".1f"), (facts.summary.n_eras, ".0f"),
-        )  # fmt: skip
+            (facts.summary.corr_mean, ".4f"),
+            (CONFIDENCE_ERRORS * facts.mean.se, ".4f"),
+            (facts.mean.t, ".1f"),
+            (facts.summary.corr_std, ".4f"),
+            (facts.summary.sharpe, ".2f"),
+            (facts.summary.max_drawdown, ".4f"),
+            (gain.mean, "+.4f"),
+            (gain.t, ".1f"),
+            (facts.summary.n_eras, ".0f"),
+        )
         rows.append([Cell.of(title_of(name)), *(Cell.of(value, form) for value, form in values)])
     if not rows:
         return ""
@@ -143,11 +178,20 @@ def series(view: RunView) -> str:
 
 
 ZOO_COLUMNS = (
-    ("feature_set", "Set", ""), ("group", "Group", ""), ("target", "Target", ""), ("n_features", "Features", ",.0f"),
-    ("n_trees", "Trees", ",.0f"), ("corr_mean", "CORR", ".4f"), ("corr_std", "Std", ".4f"), ("sharpe", "Sharpe", ".2f"),
-    ("max_drawdown", "Drawdown", ".4f"), ("loop_corr", "Loop CORR", ".4f"), ("mean_weight", "Weight", ".1%"),
-    ("open_share", "Open", ".0%"), ("seconds", "Seconds", ".1f"),
-)  # fmt: skip
+    ("feature_set", "Set", ""),
+    ("group", "Group", ""),
+    ("target", "Target", ""),
+    ("n_features", "Features", ",.0f"),
+    ("n_trees", "Trees", ",.0f"),
+    ("corr_mean", "CORR", ".4f"),
+    ("corr_std", "Std", ".4f"),
+    ("sharpe", "Sharpe", ".2f"),
+    ("max_drawdown", "Drawdown", ".4f"),
+    ("loop_corr", "Loop CORR", ".4f"),
+    ("mean_weight", "Weight", ".1%"),
+    ("open_share", "Open", ".0%"),
+    ("seconds", "Seconds", ".1f"),
+)
 
 
 def zoo(view: RunView) -> str:
@@ -155,16 +199,20 @@ def zoo(view: RunView) -> str:
     models = model_facts(view)
     if not len(models):
         return ""
-    columns = [column for column in ZOO_COLUMNS if column[0] in models and models[column[0]].notna().any()]
+    columns = [
+        column
+        for column in ZOO_COLUMNS
+        if column[0] in models and models[column[0]].notna().any() and (column[2] or models[column[0]].nunique() > 1)
+    ]
     told = "reason" in models or "selected" in models
     rows = []
     for _, model in models.iterrows():
-        cells = [Cell.of(model["model_id"])]
+        cells = [Cell.of(model["model_id"]), *([_status(model)] if told else [])]
         for key, _, form in columns:
             value = model[key]
             cells.append(Cell.of(float(value) if form else value, form))
-        rows.append(cells + ([_status(model)] if told else []))
-    heads = ["Model", *(title for _, title, _ in columns), *(["Status"] if told else [])]
+        rows.append(cells)
+    heads = ["Model", *(["Status"] if told else []), *(title for _, title, _ in columns)]
     count = int(models["selected"].astype(bool).sum()) if "selected" in models else len(models)
     note = f"<p>{count} of {len(models)} models selected. CORR to drawdown are out of fold.</p>"
     return f'<div class="card"><h3>Zoo</h3>{note}{table("zoo-table", heads, rows)}</div>'
@@ -189,17 +237,20 @@ def costs(view: RunView) -> str:
         share = float(cost["share"])
         bar = f'<span class="share"><i style="width:{share:.1%}"></i></span>{share:.0%}'
         cells = [
-            Cell.of(title_of(str(stage))), Cell.of(float(cost["steps"]), ",.0f"),
+            Cell.of(title_of(str(stage))),
+            Cell.of(float(cost["steps"]), ",.0f"),
             *(Cell(seconds(float(cost[key])), float(cost[key])) for key in ("seconds",)),
             Cell(bar, share),
             *(Cell(seconds(float(cost[key])), float(cost[key])) for key in ("median", "longest")),
             Cell(size(float(cost["bytes"])), float(cost["bytes"])),
-        ]  # fmt: skip
+        ]
         cells += [Cell.of(float(cost["joules"]) / 3600, ".2f")] if energy else []
         rows.append([*cells, Cell.of(cost["device"] or DASH)])
     heads += ["Energy, Wh", "Device"] if energy else ["Device"]
     total = seconds(float(found["seconds"].sum()))
-    return f'<div class="card"><h3>By stage</h3><p>{total} in all timed steps.</p>{table("cost-table", heads, rows)}</div>'
+    return (
+        f'<div class="card"><h3>By stage</h3><p>{total} in all timed steps.</p>{table("cost-table", heads, rows)}</div>'
+    )
 
 
 def about(view: RunView) -> str:
@@ -217,7 +268,11 @@ def about(view: RunView) -> str:
     return (
         (f'<div class="card"><h3>Manifest</h3>{pairs(facts)}</div>' if facts else "")
         + f'<div class="card"><h3>Files</h3>{table("file-table", ["File", "What", "Size", "State"], files)}</div>'
-        + (f'<details class="card"><summary>Configuration</summary><pre>{text(content)}</pre></details>' if content else "")
+        + (
+            f'<details class="card"><summary>Configuration</summary><pre>{text(content)}</pre></details>'
+            if content
+            else ""
+        )
     )
 
 
