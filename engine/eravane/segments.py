@@ -1,0 +1,123 @@
+"""A segment: whole eras of a store, opened when it is first touched."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eravane.digest import digest_text
+from eravane.eras import EraIndex
+from eravane.errors import StoreError
+from eravane.files import write_atomically
+from eravane.manifest import FileRecord, SegmentRecord
+from eravane.matrixfile import MatrixLayout, digests_path, map_values
+
+
+class Matrix:
+    """A sealed matrix of the store, mapped read-only on first use.
+
+    Args:
+        store: folder of the store.
+        layout: where the matrix lies.
+        columns, dtype, rows: its shape.
+    """
+
+    def __init__(self, store: Path, layout: MatrixLayout, columns: int, dtype: str, rows: int) -> None:
+        self.path = store / layout.file
+        self.layout = layout
+        self._shape = (columns, dtype, rows)
+
+    @cached_property
+    def _mapped(self) -> tuple[NDArray[Any], pa.Buffer]:
+        return map_values(self.path, self.layout, *self._shape)
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """[C, N], a read-only view of the file."""
+        return self._mapped[0]
+
+    def arrow(self, positions: NDArray[np.intp], rows: slice) -> list[pa.Array]:
+        """Columns as Arrow arrays over the same memory, without a copy."""
+        _, dtype, _ = self._shape
+        kind, width, whole = pa.from_numpy_dtype(dtype), np.dtype(dtype).itemsize, self._mapped[1]
+        count = rows.stop - rows.start
+        first = self.layout.start + rows.start * width
+        return [
+            pa.Array.from_buffers(kind, count, [None, whole.slice(first + int(at) * self.layout.stride, count * width)])
+            for at in positions
+        ]
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """The era digests as stored, uint64 [E, C].
+
+        Raises:
+            StoreError: their file is damaged.
+        """
+        path = digests_path(self.path)
+        if digest_text(path.read_bytes()) != self.layout.digests:
+            raise StoreError(f"{path} is damaged: its checksum does not match; delete the store and ingest again")
+        table: NDArray[np.uint64] = np.load(path, allow_pickle=False)
+        return table
+
+
+class Segment:
+    """Features, labels and ids of whole eras.
+
+    Args:
+        store: folder of the store.
+        record: the segment's entry in the manifest.
+        columns, dtype, targets: as in the manifest.
+
+    Attributes:
+        index: the segment's eras.
+        features: int8 or float32 [C, N].
+        labels: float32 [T, N], NaN where a label is not known.
+    """
+
+    def __init__(self, store: Path, record: SegmentRecord, columns: int, dtype: str, targets: int) -> None:
+        self.record = record
+        self.index = EraIndex.from_counts(record.eras, record.rows)
+        self.features = Matrix(store, record.features, columns, dtype, self.index.rows)
+        self.labels = Matrix(store, record.labels, targets, "float32", self.index.rows)
+        self._ids_path = store / record.ids.file
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The features, [C, N]."""
+        return self.features.values
+
+    def arrow(self, positions: NDArray[np.intp], rows: slice) -> list[pa.Array]:
+        """Feature columns as Arrow arrays, without a copy."""
+        return self.features.arrow(positions, rows)
+
+    @cached_property
+    def ids(self) -> pa.StringArray:
+        """Row ids, N strings, mapped."""
+        return read_ids(self._ids_path)
+
+
+def write_ids(path: Path, ids: pa.StringArray, root: Path) -> FileRecord:
+    """Write row ids as an Arrow file and describe it.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    sink = pa.BufferOutputStream()
+    batch = pa.RecordBatch.from_arrays([ids], schema=pa.schema([pa.field("id", pa.string(), nullable=False)]))
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    content = sink.getvalue().to_pybytes()
+    write_atomically(path, content)
+    return FileRecord(path.relative_to(root).as_posix(), len(content), digest_text(content))
+
+
+def read_ids(path: Path) -> pa.StringArray:
+    """Read row ids back, without a copy."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).get_batch(0).column(0)

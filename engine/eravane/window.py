@@ -1,0 +1,131 @@
+"""A range of eras and a list of columns of a store, read without copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eravane.eras import EraFrame, EraIndex
+from eravane.errors import DataError
+from eravane.segments import Segment
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Rows of one segment that belong to a window: `rows` inside the segment, `start` inside the window."""
+
+    segment: Segment
+    rows: slice
+    start: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return int(self.rows.stop - self.rows.start)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Eras first..last of some columns.
+
+    Attributes:
+        index: the eras; rows are counted from 0.
+        columns: the C names.
+        positions: intp [C], where the columns lie in the store.
+        pieces: the segment slices that hold the rows, in era order.
+    """
+
+    index: EraIndex
+    columns: tuple[str, ...]
+    positions: NDArray[np.intp]
+    pieces: tuple[Piece, ...]
+    dtype: str
+
+    @property
+    def parts(self) -> tuple[NDArray[Any], ...]:
+        """One matrix [C, n_i] per segment, contiguous columns.
+
+        They are views where the columns are evenly spaced in the store (all of them, one of them, a contiguous
+        group), else copies made at this moment; `arrow` never copies.
+        """
+        where = _as_slice(self.positions)
+        return tuple(piece.segment.values[:, piece.rows][where] for piece in self.pieces)
+
+    def frame(self) -> EraFrame:
+        """The window as one frame without ids; a view where one segment holds it and `parts` gives views."""
+        if len(self.pieces) == 1:
+            return EraFrame(self.parts[0], self.columns, self.index)
+        values_CN = np.empty((len(self.columns), self.index.rows), dtype=self.dtype)
+        for piece in self.pieces:
+            _copy_rows(piece, self.positions, values_CN[:, piece.start : piece.start + piece.count])
+        return EraFrame(values_CN, self.columns, self.index)
+
+    def arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The window as an Arrow table, one chunk per segment, without a copy; every field is non-nullable.
+
+        Raises:
+            DataError: a name is not among the window's columns.
+        """
+        names = self.columns if columns is None else tuple(columns)
+        positions = self.positions[positions_of(self.columns, names)]
+        schema = pa.schema([pa.field(name, pa.from_numpy_dtype(self.dtype), nullable=False) for name in names])
+        batches = [
+            pa.RecordBatch.from_arrays(piece.segment.arrow(positions, piece.rows), schema=schema)
+            for piece in self.pieces
+        ]
+        return pa.Table.from_batches(batches, schema=schema)
+
+    def era(self, era: int) -> EraFrame:
+        """One era with its ids: a view where the columns are evenly spaced in the store, else a copy of the era.
+
+        Raises:
+            KeyError: the era is not in the window.
+        """
+        rows = self.index.rows_of(era)
+        piece = next(piece for piece in self.pieces if rows.start < piece.start + piece.count)
+        shift = piece.rows.start - piece.start
+        inside = slice(rows.start + shift, rows.stop + shift)
+        values_CN = piece.segment.values[:, inside][_as_slice(self.positions)]
+        ids = piece.segment.ids[inside.start : inside.stop]
+        return EraFrame(values_CN, self.columns, self.index.select(era, era), ids)
+
+    def __iter__(self) -> Iterator[EraFrame]:
+        """The eras one by one, oldest first."""
+        return (self.era(era) for era in self.index)
+
+
+def positions_of(columns: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]:
+    """Positions of names among columns, intp [len(names)].
+
+    Raises:
+        DataError: a name is not there.
+    """
+    where = {name: position for position, name in enumerate(columns)}
+    missing = [name for name in names if name not in where]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(names)} columns are not in the store, the first is {missing[0]!r}; "
+            f"it has {len(columns)} columns from {columns[0]!r} to {columns[-1]!r}"
+        )
+    return np.array([where[name] for name in names], dtype=np.intp)
+
+
+def _as_slice(positions: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Evenly spaced ascending positions as a slice, so that indexing gives a view."""
+    if positions.size == 0:
+        return slice(0, 0)
+    steps = np.diff(positions)
+    step = int(steps[0]) if steps.size else 1
+    if step < 1 or np.any(steps != step):
+        return positions
+    return slice(int(positions[0]), int(positions[-1]) + 1, step)
+
+
+def _copy_rows(piece: Piece, positions: NDArray[np.intp], out_CN: NDArray[Any]) -> None:
+    for row, position in enumerate(positions):
+        out_CN[row] = piece.segment.values[position, piece.rows]
