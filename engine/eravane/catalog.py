@@ -112,6 +112,16 @@ class FeatureCatalog:
         ]
 
 
+def listed_features(path: Path) -> tuple[str, ...]:
+    """Every feature that some list of `features.json` names, once, in the file's order.
+
+    Raises:
+        DataError: the file is missing, is no JSON, or lacks `feature_sets`.
+    """
+    listed, _ = _read(path)
+    return tuple(dict.fromkeys(name for members in listed.values() for name in members))
+
+
 def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
