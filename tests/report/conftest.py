@@ -90,25 +90,19 @@ def make_base(rng: np.random.Generator, weights: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_events(rng: np.random.Generator, zoo: pd.DataFrame) -> list[dict[str, Any]]:
-    events = [
+    events: list[dict[str, Any]] = [
         {"event": "stage", "stage": "ingest", "seconds": 3.25, "bytes": 120_000_000, "device": "cpu"},
-        {"event": "run_started", "device": "cpu"},
+        {"event": "started", "device": "cpu"},
     ]
     events += [
-        {
-            "event": "stage",
-            "stage": "train",
-            "model": name,
-            "seconds": float(cost),
-            "bytes": 400_000_000,
-            "device": "cpu",
-        }
+        {"event": "trained", "cell": name, "seconds": float(cost), "device": "cpu"}
         for name, cost in zip(zoo["model_id"], zoo["seconds"], strict=True)
     ]
+    events.append({"event": "stage", "stage": "zoo", "seconds": 31.5, "bytes": 400_000_000, "device": "cpu"})
     for era in range(FIRST_ERA, FIRST_ERA + ERAS):
-        for stage, cost in (("predict", 0.08), ("score", 0.01), ("gate", 0.05)):
-            seconds = float(cost * rng.uniform(0.8, 1.2))
-            events.append({"event": "stage", "stage": stage, "era": f"{era:04d}", "seconds": seconds, "device": "cpu"})
+        costs = {"trees": 0.0 if era % 26 else 2.0, "predict": 0.08, "gate": 0.05, "weigh": 0.01}
+        parts = {name: round(float(cost * rng.uniform(0.8, 1.2)), 4) for name, cost in costs.items()}
+        events.append({"event": "era", "era": era, "seconds": sum(parts.values()), "parts": parts, "device": "cpu"})
     return events
 
 
@@ -133,16 +127,18 @@ def by_era(table: pd.DataFrame) -> pd.DataFrame:
 
 
 MANIFEST: dict[str, Any] = {
-    "eravane": "0.1.0",
+    "status": "complete",
+    "versions": {"eravane": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "xgboost-cpu": "3.2.0"},
     "device": "cpu",
+    "data": {"path": "/data/v5.3", "fingerprint": "9f2c1b7a"},
+    "config_digest": "0a1b2c3d4e5f",
     "seed": 7,
     "target": "target_ender_20",
-    "finished": "2026-11-23T12:00:00Z",
-    "data": {"fingerprint": "9f2c1b7a", "rows": 640_000},
-    "periods": {"loop_start": FIRST_ERA, "report_start": REPORT_START},
-    "lags": {"score_lag": 6, "tree_lag": 9, "hac_lag": 8},
-    "versions": {"python": "3.11.9", "xgboost": "3.2.0", "torch": "2.13.0"},
+    "periods": {"first_era": 1, "loop_start": FIRST_ERA, "report_start": REPORT_START, "folds": ["1-44", "45-88"]},
+    "lags": {"score": 6, "tree": 9, "minimum_score": 6, "minimum_tree": 9, "observed": 0, "hac": 8},
     "leaking": False,
+    "peak_memory_bytes": 1_530_000_000,
+    "notes": ["18 of 21 base models selected on 120 out-of-fold eras"],
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eravane.report.compare import Comparison, compare
+from eravane.report.comparison import Comparison, compare
 from eravane.report.load import RunView, load_run
 from eravane.report.page import write_report
 

@@ -46,7 +46,7 @@ def _leaks(view: RunView) -> Iterator[Alert]:
             "None of the scores below could have been earned.",
         )
     scores = view.table("scores")
-    lag = view.fact("minimum_score_lag", "score_lag")
+    lag = view.fact("minimum_score")
     if "known_at" in scores and isinstance(lag, int) and len(scores):
         early = scores.index[(scores["known_at"] - scores.index) < lag]
         if len(early):
@@ -130,13 +130,13 @@ def _weights(view: RunView) -> Iterator[Alert]:
 def _said_by_run(view: RunView) -> Iterator[Alert]:
     for text in view.fact("warnings", default=()) or ():
         yield Alert("warn", "The run says", str(text))
-    for text in view.fact("notes", default=()) or ():
-        yield Alert("note", "The run says", str(text))
 
 
 def _files(view: RunView) -> Iterator[Alert]:
     for name, why in view.damaged.items():
         yield Alert("warn", f"{name} is damaged", why)
-    if view.missing:
-        listed = ", ".join(f"{name} ({CONTRACT[name]})" for name in view.missing)
-        yield Alert("note", "This run is not finished", f"Not there yet: {listed}.")
+    if view.finished and not view.missing:
+        return
+    title = "Files this run does not have" if view.finished else "This run is not finished"
+    listed = ", ".join(f"{name} ({CONTRACT[name]})" for name in view.missing)
+    yield Alert("note", title, f"Not there{'' if view.finished else ' yet'}: {listed}." if listed else "")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def weights(view: RunView) -> pd.DataFrame:
 
 
 def model_facts(view: RunView) -> pd.DataFrame:
-    """The zoo table with each model's share of open eras, mean weight and mean loop CORR beside it."""
+    """The zoo table with HAC t, share of open eras, mean weight and mean loop CORR of each model beside it."""
     zoo = view.table("zoo").copy()
     if "model_id" not in zoo:
         return pd.DataFrame()
@@ -79,6 +79,8 @@ def model_facts(view: RunView) -> pd.DataFrame:
     zoo["mean_weight"] = names.map(table.mean() if len(table) else pd.Series(dtype=float))
     scored = {name: view.counted(name).mean() for name in names if name in scores}
     zoo["loop_corr"] = names.map(pd.Series(scored, dtype=float))
+    if "corr_se" in zoo:
+        zoo["corr_t"] = zoo["corr_mean"] / zoo["corr_se"].where(zoo["corr_se"] > 0)
     return zoo
 
 
@@ -156,32 +158,64 @@ def _mean_rank_correlation(rows: pd.DataFrame, models: list[str]) -> pd.DataFram
         return pd.DataFrame(total / np.where(count > 0, count, np.nan), index=models, columns=models)
 
 
-def stage_of(event: Mapping[str, Any]) -> str:
-    """The name of the step an event tells of."""
-    name = event.get("event") or event.get("name") or "step"
-    return str(event.get("stage", name)) if name in ("stage", "step") else str(name)
+@dataclass(frozen=True)
+class Cost:
+    """One timed step of a run.
+
+    Attributes:
+        stage: what was done; the parts of a loop era are stages of their own.
+        era: era number, None outside the loop.
+        seconds: wall-clock time.
+        bytes, joules: NaN where they were not measured.
+        inside: whether the step ran within another timed one, so that its time must not be added.
+    """
+
+    stage: str
+    era: int | None
+    seconds: float
+    bytes: float
+    joules: float
+    device: str
+    inside: bool
+
+
+def costs(view: RunView) -> list[Cost]:
+    """Every timed step that `events.jsonl` tells of.
+
+    Events called `stage` and events of an era add up to the run; other timed events are details within a stage.
+    """
+    found: list[Cost] = []
+    for event in view.events:
+        name, label = str(event.get("event", "step")), str(event.get("era", ""))
+        era = int(label) if label.isdecimal() else None
+        parts = event.get("parts")
+        times = parts if isinstance(parts, Mapping) else {str(event.get("stage", name)): event.get("seconds")}
+        found += [
+            Cost(
+                stage=str(stage),
+                era=era,
+                seconds=_number(seconds),
+                bytes=_number(event.get("bytes")),
+                joules=_number(event.get("joules")),
+                device=str(event.get("device", "")),
+                inside=name != "stage" and era is None,
+            )
+            for stage, seconds in times.items()
+            if math.isfinite(_number(seconds))
+        ]
+    return found
 
 
 def stage_costs(view: RunView) -> pd.DataFrame:
-    """What each stage cost: steps, seconds, share of all timed seconds, median and largest step, peak bytes, device.
+    """What each stage cost: steps, seconds, share of the run, median and longest step, peak bytes, joules, device.
 
-    Energy (`joules`) is a column where any event reports it.
+    Details within a stage have no share; the dearest stage comes first.
     """
-    rows = [
-        {
-            "stage": stage_of(event),
-            "seconds": _number(event.get("seconds")),
-            "bytes": _number(event.get("bytes")),
-            "joules": _number(event.get("joules", event.get("energy_j"))),
-            "device": str(event.get("device", "")),
-        }
-        for event in view.events
-    ]
-    timed = pd.DataFrame(rows).dropna(subset="seconds") if rows else pd.DataFrame()
+    timed = pd.DataFrame([asdict(cost) for cost in costs(view)])
     if not len(timed):
         return pd.DataFrame()
-    grouped = timed.groupby("stage", sort=False)
-    costs = pd.DataFrame(
+    grouped = timed.groupby(["inside", "stage"], sort=False)
+    table = pd.DataFrame(
         {
             "steps": grouped.size(),
             "seconds": grouped["seconds"].sum(),
@@ -191,9 +225,10 @@ def stage_costs(view: RunView) -> pd.DataFrame:
             "joules": grouped["joules"].sum(min_count=1),
             "device": grouped["device"].agg(_distinct),
         }
-    )
-    costs.insert(2, "share", costs["seconds"] / max(costs["seconds"].sum(), 1e-12))
-    return costs.sort_values("seconds", ascending=False, kind="stable")
+    ).reset_index("inside")
+    outer = table["seconds"].where(~table["inside"])
+    table["share"] = outer / max(float(outer.sum()), 1e-12)
+    return table.sort_values(["inside", "seconds"], ascending=[True, False], kind="stable")
 
 
 def _distinct(names: pd.Series[str]) -> str:
@@ -201,16 +236,10 @@ def _distinct(names: pd.Series[str]) -> str:
 
 
 def era_seconds(view: RunView) -> pd.DataFrame:
-    """Seconds per era (rows) and stage (columns), from events that name an era."""
-    rows = [
-        (int(str(event["era"])), stage_of(event), _number(event.get("seconds")))
-        for event in view.events
-        if str(event.get("era", "")).isdecimal()
-    ]
-    table = pd.DataFrame(rows, columns=["era", "stage", "seconds"]).dropna()
-    if not len(table):
-        return pd.DataFrame()
-    return table.pivot_table(index="era", columns="stage", values="seconds", aggfunc="sum", sort=True)
+    """Seconds per era (rows) and stage (columns) of the loop."""
+    rows = [(cost.era, cost.stage, cost.seconds) for cost in costs(view) if cost.era is not None]
+    table = pd.DataFrame(rows, columns=["era", "stage", "seconds"])
+    return table.pivot_table(index="era", columns="stage", values="seconds", aggfunc="sum") if rows else table
 
 
 def _number(value: object) -> float:

@@ -106,9 +106,12 @@ def interval(mean: HacMean, left_edge: float, right_edge: float) -> str:
     scale = 96 / (right_edge - left_edge)
     left, middle, right, zero = (2 + scale * (value - left_edge) for value in (low, mean.mean, high, 0.0))
     tone = "good" if low > 0 else "bad" if high < 0 else "even"
+    marks = ((zero, zero, 0, 12, "zero"), (left, right, 6, 6, ""), (middle, middle, 6, 6, "dot"))
+    lines = "".join(
+        f'<line class="{kind}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1}" y2="{y2}"/>' for x1, x2, y1, y2, kind in marks
+    )
+    said = f"{number(low, '+.4f')} to {number(high, '+.4f')}"
     return (
         f'<svg class="interval {tone}" viewBox="0 0 100 12" preserveAspectRatio="none" role="img" '
-        f'aria-label="{number(low, "+.4f")} to {number(high, "+.4f")}"><line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" '
-        f'y1="0" y2="12"/><line x1="{left:.1f}" x2="{right:.1f}" y1="6" y2="6"/><line class="dot" x1="{middle:.1f}" '
-        f'x2="{middle:.1f}" y1="6" y2="6"/></svg>'
+        f'aria-label="{said}">{lines}</svg>'
     )

@@ -86,7 +86,7 @@ class RunView:
     @property
     def hac_lag(self) -> int:
         """Bartlett lag in eras: the manifest's, else by the target's horizon (8 for 20-day, 16 for 60-day)."""
-        stated = self.fact("hac_lag", "hac")
+        stated = self.fact("hac")
         return int(stated) if isinstance(stated, int) else Clock.for_target(self.target).hac_lag
 
     @property
@@ -105,8 +105,9 @@ class RunView:
 
     @property
     def finished(self) -> bool:
-        """Whether every file of the contract is there and whole."""
-        return not self.missing and not self.damaged
+        """Whether the run came to its end: its manifest says so, or, without a word there, no file is missing."""
+        status = self.manifest.get("status")
+        return status == "complete" if status is not None else not self.missing
 
     @property
     def models(self) -> tuple[str, ...]:

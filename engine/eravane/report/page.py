@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -11,6 +10,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
+from eravane.files import write_atomically
 from eravane.report import figures, maps, sections
 from eravane.report.alerts import Alert, alerts
 from eravane.report.figures import Figure
@@ -30,9 +30,7 @@ def write_report(run_dir: Path | str) -> Path:
     """
     view = load_run(run_dir)
     path = view.path / "report.html"
-    draft = path.with_suffix(".html.part")
-    draft.write_text(render(view), encoding="utf-8")
-    os.replace(draft, path)
+    write_atomically(path, render(view).encode())
     return path
 
 

@@ -40,6 +40,7 @@ from eravane.report.load import CONTRACT, RunView
 
 SURE = 3.0
 LIKELY = 2.0
+JOULES_PER_WATT_HOUR = 3600
 # Below this many eras a HAC t is too rough to speak of.
 JUDGEABLE_ERAS = 20
 
@@ -184,6 +185,7 @@ ZOO_COLUMNS = (
     ("n_features", "Features", ",.0f"),
     ("n_trees", "Trees", ",.0f"),
     ("corr_mean", "CORR", ".4f"),
+    ("corr_t", "HAC t", ".1f"),
     ("corr_std", "Std", ".4f"),
     ("sharpe", "Sharpe", ".2f"),
     ("max_drawdown", "Drawdown", ".4f"),
@@ -230,27 +232,38 @@ def costs(view: RunView) -> str:
     found = stage_costs(view)
     if not len(found):
         return ""
-    energy = bool(found["joules"].notna().any())
-    heads = ["Stage", "Steps", "Total", "Share", "Median step", "Longest step", "Peak bytes"]
+    measured = {key: bool(found[key].notna().any()) for key in ("bytes", "joules")}
+    heads = ["Stage", "Steps", "Total", "Share", "Median step", "Longest step", "Peak memory", "Energy, Wh", "Device"]
+    shown = [True] * 6 + [measured["bytes"], measured["joules"], True]
     rows = []
     for stage, cost in found.iterrows():
-        share = float(cost["share"])
-        bar = f'<span class="share"><i style="width:{share:.1%}"></i></span>{share:.0%}'
+        times = {key: Cell(seconds(float(cost[key])), float(cost[key])) for key in ("seconds", "median", "longest")}
         cells = [
-            Cell.of(title_of(str(stage))),
+            Cell.of(title_of(str(stage)) + (" (inside)" if cost["inside"] else "")),
             Cell.of(float(cost["steps"]), ",.0f"),
-            *(Cell(seconds(float(cost[key])), float(cost[key])) for key in ("seconds",)),
-            Cell(bar, share),
-            *(Cell(seconds(float(cost[key])), float(cost[key])) for key in ("median", "longest")),
+            times["seconds"],
+            _share(float(cost["share"])),
+            times["median"],
+            times["longest"],
             Cell(size(float(cost["bytes"])), float(cost["bytes"])),
+            Cell.of(float(cost["joules"]) / JOULES_PER_WATT_HOUR, ".2f"),
+            Cell.of(cost["device"] or DASH),
         ]
-        cells += [Cell.of(float(cost["joules"]) / 3600, ".2f")] if energy else []
-        rows.append([*cells, Cell.of(cost["device"] or DASH)])
-    heads += ["Energy, Wh", "Device"] if energy else ["Device"]
-    total = seconds(float(found["seconds"].sum()))
-    return (
-        f'<div class="card"><h3>By stage</h3><p>{total} in all timed steps.</p>{table("cost-table", heads, rows)}</div>'
-    )
+        rows.append([cell for cell, show in zip(cells, shown, strict=True) if show])
+    outer = found[~found["inside"]]
+    peak = view.fact("peak_memory_bytes")
+    memory = f", {size(float(peak))} of memory at the peak" if isinstance(peak, int | float) else ""
+    note = f"{seconds(float(outer['seconds'].sum()))} in timed stages{memory}."
+    if found["inside"].any():
+        note += " Rows marked as inside are parts of a stage, summed over threads."
+    heads = [head for head, show in zip(heads, shown, strict=True) if show]
+    return f'<div class="card"><h3>By stage</h3><p>{text(note)}</p>{table("cost-table", heads, rows)}</div>'
+
+
+def _share(share: float) -> Cell:
+    if math.isnan(share):
+        return Cell(DASH, share)
+    return Cell(f'<span class="share"><i style="width:{share:.1%}"></i></span>{share:.0%}', share)
 
 
 def about(view: RunView) -> str:
@@ -265,8 +278,10 @@ def about(view: RunView) -> str:
         files.append([Cell.of(name), Cell.of(what), Cell(size(weight), weight), Cell(tag, state)])
     config = view.path / "run.toml"
     content = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    notes = "".join(f"<li>{text(note)}</li>" for note in view.fact("notes", default=()) or ())
     return (
-        (f'<div class="card"><h3>Manifest</h3>{pairs(facts)}</div>' if facts else "")
+        (f'<div class="card"><h3>What the run said</h3><ul class="notes">{notes}</ul></div>' if notes else "")
+        + (f'<div class="card"><h3>Manifest</h3>{pairs(facts)}</div>' if facts else "")
         + f'<div class="card"><h3>Files</h3>{table("file-table", ["File", "What", "Size", "State"], files)}</div>'
         + (
             f'<details class="card"><summary>Configuration</summary><pre>{text(content)}</pre></details>'
