@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.builder import Builder, LabelChanges, Shape, clear
-from eravane.cast import stored_dtype
 from eravane.catalog import listed_features
-from eravane.digest import digest_file
 from eravane.errors import DataError, StoreError
 from eravane.files import exclusive
-from eravane.intake import Choice, Intake, check_unique, prepare_intake
-from eravane.manifest import BUILDING, MANIFEST, Manifest, SourceRecord
-from eravane.source import Source
+from eravane.storage.builder import Builder, LabelChanges, Shape, clear
+from eravane.storage.cast import stored_dtype
+from eravane.storage.digest import digest_file
+from eravane.storage.intake import Choice, Intake, check_unique, prepare_intake
+from eravane.storage.manifest import BUILDING, MANIFEST, Manifest, SourceRecord
+from eravane.storage.source import Source
+from eravane.storage.transfer import Progress
 from eravane.store import EraStore, IngestReport
-from eravane.transfer import Progress
 
 HISTORY = ("train.parquet", "validation.parquet")
 LIVE = "live.parquet"

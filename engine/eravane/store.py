@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from eravane.eras import EraFrame, EraIndex
 from eravane.errors import DataError, StoreError
-from eravane.manifest import BUILDING, Manifest
-from eravane.segments import Matrix, Segment, read_ids
-from eravane.window import Piece, Window, positions_of
+from eravane.storage.manifest import BUILDING, Manifest
+from eravane.storage.segments import Matrix, Segment, read_ids
+from eravane.storage.window import Piece, Window, positions_of
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eravane.digest import digest_runs, digest_text
 from eravane.errors import StoreError
 from eravane.files import write_atomically
+from eravane.storage.digest import digest_runs, digest_text
 
 ARROW_TYPES = {"int8": pa.int8(), "float32": pa.float32()}
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.cast import as_floats, as_levels
-from eravane.placement import Placement, Rows
-from eravane.source import Source
+from eravane.storage.cast import as_floats, as_levels
+from eravane.storage.placement import Placement, Rows
+from eravane.storage.source import Source
 
 # Called with the file's name, the cells done and the cells in all.
 Progress = Callable[[str, int, int], None]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eravane.errors import DataError
-from eravane.source import Source
+from eravane.storage.source import Source
 
 LEVELS = 4
 

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eravane.digest import digest_text
 from eravane.eras import EraIndex
 from eravane.errors import StoreError
 from eravane.files import write_atomically
-from eravane.manifest import FileRecord, SegmentRecord
-from eravane.matrixfile import MatrixLayout, digests_path, map_values
+from eravane.storage.digest import digest_text
+from eravane.storage.manifest import FileRecord, SegmentRecord
+from eravane.storage.matrixfile import MatrixLayout, digests_path, map_values
 
 
 class Matrix:

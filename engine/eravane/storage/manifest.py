@@ -11,7 +11,7 @@ from typing import Any
 
 from eravane.errors import StoreError
 from eravane.files import write_atomically
-from eravane.matrixfile import MatrixLayout
+from eravane.storage.matrixfile import MatrixLayout
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"

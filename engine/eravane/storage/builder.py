@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.digest import first_level_fault
 from eravane.files import write_atomically
-from eravane.intake import Intake
-from eravane.manifest import BUILDING, MANIFEST, FileRecord, LiveRecord, Manifest, SegmentRecord
-from eravane.matrixfile import MatrixDraft, MatrixLayout, describe, digests_path
-from eravane.placement import Placement, SegmentPlan
-from eravane.segments import Segment, write_ids
-from eravane.source import Source
-from eravane.transfer import Progress, transfer
+from eravane.storage.digest import first_level_fault
+from eravane.storage.intake import Intake
+from eravane.storage.manifest import BUILDING, MANIFEST, FileRecord, LiveRecord, Manifest, SegmentRecord
+from eravane.storage.matrixfile import MatrixDraft, MatrixLayout, describe, digests_path
+from eravane.storage.placement import Placement, SegmentPlan
+from eravane.storage.segments import Segment, write_ids
+from eravane.storage.source import Source
+from eravane.storage.transfer import Progress, transfer
 
 _FOLDER = "segments"
 

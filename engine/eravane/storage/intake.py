@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eravane.digest import hash_ids
 from eravane.eras import era_label
 from eravane.errors import DataError
-from eravane.placement import Placement, SegmentPlan, place, plan_segments
-from eravane.segments import Segment
-from eravane.source import Source
+from eravane.storage.digest import hash_ids
+from eravane.storage.placement import Placement, SegmentPlan, place, plan_segments
+from eravane.storage.segments import Segment
+from eravane.storage.source import Source
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eravane.eras import EraFrame, EraIndex
 from eravane.errors import DataError
-from eravane.segments import Segment
+from eravane.storage.segments import Segment
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.eras import EraIndex
-from eravane.source import RowGroup
+from eravane.storage.source import RowGroup
 
 SEGMENT_BYTES = 64 << 20
 SEGMENT_ROWS = 1 << 18
