@@ -8,9 +8,37 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 logger = logging.getLogger("eravane")
+
+
+class Progress(Protocol):
+    """Where a long piece of work shows how far it is."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Begin a stage of `total` steps; the stage before it is over."""
+
+    def advance(self, detail: str = "") -> None:
+        """One step is done."""
+
+    def say(self, text: str) -> None:
+        """Tell the user a fact worth a line."""
+
+
+class Silent:
+    """Progress for library use: facts go to the log, steps nowhere."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Begin a stage."""
+        logger.debug("%s: %d steps", stage, total)
+
+    def advance(self, detail: str = "") -> None:
+        """One step is done."""
+
+    def say(self, text: str) -> None:
+        """Log a fact."""
+        logger.info(text)
 
 
 class EventLog:

@@ -16,6 +16,10 @@ class Fold:
     predict_first: int
     predict_last: int
 
+    def train_last_at(self, tree_lag: int) -> int:
+        """Newest training era of a target with another lag than the fold was cut for."""
+        return self.predict_first - tree_lag
+
     @property
     def name(self) -> str:
         """The fold as it stands in logs and cache keys."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eravane.clock import Clock
@@ -21,7 +22,8 @@ class Timeline:
         loop_start: first era of the prequential loop; it goes on to `last_era`, labelled or not.
         report_start: first era that counts in metrics.json.
         clock: the lags of the main target.
-        folds: walk-forward folds before the loop.
+        tree_lags: tree lag of each training target, eras.
+        folds: walk-forward folds before the loop, cut for the longest tree lag.
     """
 
     first_era: int
@@ -30,6 +32,7 @@ class Timeline:
     loop_start: int
     report_start: int
     clock: Clock
+    tree_lags: Mapping[str, int]
     folds: tuple[Fold, ...]
 
     @property
@@ -82,12 +85,13 @@ def plan_timeline(config: RunConfig, index: EraIndex, newest_label: int) -> Time
             f"the loop would start at era {loop_start}, but eras {newest.first} to {newest_label} have labels; "
             "set time.loop_start, or time.loop_eras to fewer than the labelled eras"
         )
+    lags = tree_lags(config, clock)
     folds = tuple(
         walk_forward(
             newest.first,
             loop_start - 1,
             chunk=config.zoo.fold_eras,
-            tree_lag=max(tree_lags(config, clock).values()),
+            tree_lag=max(lags.values()),
             newest=config.zoo.folds,
             window=config.zoo.window,
             minimum=config.zoo.minimum_eras,
@@ -106,6 +110,7 @@ def plan_timeline(config: RunConfig, index: EraIndex, newest_label: int) -> Time
         loop_start=loop_start,
         report_start=config.time.report_start or max(loop_start, min(warm, newest_label)),
         clock=clock,
+        tree_lags=lags,
         folds=folds,
     )
 
@@ -115,8 +120,6 @@ def tree_lags(config: RunConfig, clock: Clock) -> dict[str, int]:
     if config.time.tree_lag is not None:
         return dict.fromkeys(config.targets, config.time.tree_lag)
     return {
-        target: max(
-            clock.tree_lag, Clock.for_target(target, horizon_eras=config.data.horizon_eras).minimum_tree_lag
-        )
+        target: max(clock.tree_lag, Clock.for_target(target, horizon_eras=config.data.horizon_eras).minimum_tree_lag)
         for target in config.targets
     }

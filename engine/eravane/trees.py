@@ -31,7 +31,7 @@ INTERCEPT = 0.5
 LEVELS = np.arange(-1, 5, dtype=np.int8)
 
 
-class Cancelled(RunError):
+class TrainingInterruptedError(RunError):
     """Training was interrupted between two trees."""
 
 
@@ -147,7 +147,7 @@ def fit(
     Raises:
         RunError: no row has a label.
         DeviceError: the trees were not grown on the device that was asked for.
-        Cancelled: `stop` was set.
+        TrainingInterruptedError: `stop` was set.
     """
     known = ~np.isnan(label_N)
     if not known.any():
@@ -161,7 +161,7 @@ def fit(
     booster = xgb.Booster({**settings, "seed": seed}, [matrix])
     for iteration in range(trees):
         if stop is not None and stop.is_set():
-            raise Cancelled("training was interrupted")
+            raise TrainingInterruptedError("training was interrupted")
         booster.update(matrix, iteration)
     _check_device(booster, params["device"])
     return bytes(booster.save_raw("ubj"))

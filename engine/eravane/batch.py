@@ -1,0 +1,385 @@
+"""The job: from a dataset and a configuration to a run folder with predictions, scores, report and submission file."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from eravane import __version__
+from eravane.backend import Backend, choose
+from eravane.catalog import FeatureCatalog
+from eravane.checkpoint import Checkpoints
+from eravane.config import RunConfig, digest_of
+from eravane.context import ContextBuilder
+from eravane.eras import EraFrame
+from eravane.errors import ConfigError, DataError, RunError
+from eravane.events import EventLog, Progress, Silent
+from eravane.features import Features
+from eravane.files import exclusive
+from eravane.gate import MetaLearner
+from eravane.ingest import FEATURES_JSON, ingest
+from eravane.journal import Journal
+from eravane.loop import Loop, StepReport
+from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
+from eravane.models import ModelFolder
+from eravane.outcomes import GateModel
+from eravane.report import write_report
+from eravane.results import oof_table, write_results, zoo_table
+from eravane.runfolder import RunFolder, versions
+from eravane.seeds import derive_seed
+from eravane.selection import OofScores, Verdict, score_out_of_fold, select
+from eravane.store import EraStore
+from eravane.timeline import Timeline, plan_timeline
+from eravane.tournament.predictions import FILE_NAME, write_live_predictions
+from eravane.updates import Updater
+from eravane.zoo import ModelSpec, OutOfFold, Trained, TrainTask, Zoo, model_specs, out_of_fold, start_models
+
+CACHE_VARIABLE = "ERAVANE_CACHE"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run is.
+
+    Attributes:
+        path: the run folder.
+        metrics: the content of metrics.json.
+        report: path of report.html.
+        notes: facts the user should know, in order.
+    """
+
+    path: Path
+    metrics: dict[str, Any]
+    report: Path
+    notes: tuple[str, ...]
+
+
+def default_cache() -> Path:
+    """Folder of stores and finished boosters: $ERAVANE_CACHE, else ~/.cache/eravane."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else Path.home() / ".cache" / "eravane"
+
+
+def run(
+    data: Path,
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Do the whole job.
+
+    Args:
+        data: folder with Numerai's parquet files and features.json, or a store made by `ingest`.
+        config: the run's configuration.
+        out: run folder to make; with `resume` one that was interrupted.
+        resume: go on where an interrupted run stopped; the outcome is the same as without the interruption.
+        cache: folder of stores and finished boosters, shared by runs (None: `default_cache()`).
+        progress: where to show how far it is.
+
+    Raises:
+        ConfigError: the configuration does not fit the data.
+        DataError: the files break the dataset's contract.
+        RunError: the run folder exists already, belongs to another run, or cannot be written.
+        DeviceError: the device asked for does not work.
+    """
+    progress, cache = progress or Silent(), cache or default_cache()
+    backend = choose(config.compute.device, progress.say)
+    folder = _enter(out, config, resume)
+    with exclusive(folder.path), _readable_disk_errors(folder):
+        return _Job(data, config, folder, cache, backend, progress).run()
+
+
+def _enter(out: Path, config: RunConfig, resume: bool) -> RunFolder:
+    if not resume:
+        return RunFolder.create(out, config)
+    folder = RunFolder.open(out)
+    if folder.config().digest() != config.digest():
+        raise RunError(f"{out} was started with another configuration (see its run.toml); resume with that one")
+    return folder
+
+
+@contextmanager
+def _readable_disk_errors(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{error.strerror or error}{f' at {error.filename}' if error.filename else ''}; mend it and go on with "
+            f"--resume (what is in {folder.path} is whole)"
+        ) from error
+
+
+class _Job:
+    """One run, stage by stage."""
+
+    def __init__(
+        self, data: Path, config: RunConfig, folder: RunFolder, cache: Path, backend: Backend, progress: Progress
+    ) -> None:
+        self._data, self._config, self._folder, self._cache = data, config, folder, cache
+        self._backend, self._progress = backend, progress
+        self._events = EventLog(folder.path / "events.jsonl", backend.name)
+        self._notes: list[str] = []
+
+    def run(self) -> RunResult:
+        config, ops = self._config, self._backend.ops
+        catalog = self._catalog()
+        store = self._store(catalog)
+        features = Features.open(store.path, config.prepare)
+        timeline = plan_timeline(config, store.index, self._newest_label(store))
+        self._say_periods(timeline, catalog)
+        self._write_manifest(store, timeline, "running")
+        zoo = Zoo(
+            store.path, config, timeline, xgboost_device=self._backend.xgboost_device, cache=self._cache / "boosters"
+        )
+        for note in zoo.notes:
+            self._say(note)
+        specs = model_specs(catalog, config)
+        oof = self._out_of_fold(zoo, specs, timeline)
+        scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops)
+        verdicts = self._select(specs, scores, oof, timeline, features)
+        chosen = [verdict.spec for verdict in verdicts if verdict.selected]
+        loop, journal = self._loop(zoo, chosen, oof, features, timeline)
+        self._predict_live(loop, chosen, features, timeline)
+        self._progress.start("results", 2)
+        names = [spec.model_id for spec in chosen]
+        metrics = write_results(self._folder, journal, features, names, timeline, config.data.target, ops)
+        self._progress.advance()
+        self._write_manifest(store, timeline, "complete")
+        report = write_report(self._folder.path)
+        self._progress.advance()
+        return RunResult(self._folder.path, metrics, report, tuple(self._notes))
+
+    def _say(self, note: str) -> None:
+        self._notes.append(note)
+        self._progress.say(note)
+
+    def _catalog(self) -> FeatureCatalog:
+        data = self._config.data
+        catalog = FeatureCatalog.load(
+            self._data / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None
+        )
+        empty = catalog.empty_cells()
+        if empty:
+            self._say(f"{len(empty)} empty cells are skipped: {', '.join('.'.join(cell) for cell in empty)}")
+        return catalog
+
+    def _store(self, catalog: FeatureCatalog) -> EraStore:
+        if (self._data / STORE_MANIFEST).is_file():
+            return EraStore.open(self._data)
+        data = self._config.data
+        limits = {"first_era": data.first_era or None, "last_era": data.last_era or None}
+        name = digest_of([str(self._data.resolve()), list(catalog.columns), limits])
+        self._progress.start("ingest", 1)
+        with self._events.stage("ingest") as found:
+            store = ingest(self._data, self._cache / "stores" / name, columns=list(catalog.columns), **limits)
+            found |= {"rows": store.index.rows, "columns": len(store.columns)}
+        self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
+        return store
+
+    def _newest_label(self, store: EraStore) -> int:
+        target = self._config.data.target
+        if target not in store.targets:
+            raise ConfigError(f"data.target {target!r} is not in the data; it has {', '.join(store.targets)}")
+        for era in reversed(list(store.index)):
+            if not np.isnan(store.target(target, era, era)).all():
+                return era
+        raise DataError(f"target {target!r} is missing in every row of {self._data}; choose another data.target")
+
+    def _say_periods(self, timeline: Timeline, catalog: FeatureCatalog) -> None:
+        clock = timeline.clock
+        self._say(
+            f"eras {timeline.first_era} to {timeline.last_era}, labels to {timeline.newest_label}; "
+            f"{len(timeline.folds)} folds, loop from era {timeline.loop_start}, report from {timeline.report_start}"
+        )
+        self._say(
+            f"lags: {clock.score_lag} eras for scores, {clock.tree_lag} for trees (the rule: {clock.minimum_score_lag} "
+            f"and {clock.minimum_tree_lag}; seen in the file: {clock.observed_lag or 'not used'})"
+        )
+        if clock.leaking:
+            self._say("LEAKING: a lag is shorter than the labels need; no score of this run can be believed")
+
+    def _write_manifest(self, store: EraStore, timeline: Timeline, status: str) -> None:
+        clock = timeline.clock
+        self._folder.write_json(
+            "manifest.json",
+            {
+                "status": status,
+                "versions": versions(),
+                "device": self._backend.name,
+                "data": {"path": str(self._data.resolve()), "store": str(store.path), "fingerprint": store.fingerprint},
+                "config_digest": self._config.digest(),
+                "seed": self._config.seed,
+                "target": self._config.data.target,
+                "periods": timeline.as_dict(),
+                "lags": {
+                    "score": clock.score_lag,
+                    "tree": clock.tree_lag,
+                    "minimum_score": clock.minimum_score_lag,
+                    "minimum_tree": clock.minimum_tree_lag,
+                    "observed": clock.observed_lag,
+                    "hac": clock.hac_lag,
+                },
+                "leaking": clock.leaking,
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "notes": self._notes,
+            },
+        )
+
+    def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline) -> OutOfFold:
+        self._progress.start("zoo", len(zoo.fold_tasks(specs)))
+        with self._events.stage("zoo", models=len(specs), folds=len(timeline.folds)):
+            return out_of_fold(zoo, specs, timeline.folds, self._trained)
+
+    def _trained(self, task: TrainTask, trained: Trained) -> None:
+        seconds = sum(trained.seconds.values())
+        spec = task.specs[0]
+        self._events.write(
+            "trained",
+            cell=f"{spec.feature_set}.{spec.group}",
+            models=len(task.specs),
+            cached=trained.cached,
+            train_last=task.train_last,
+            seconds=round(seconds, 4),
+        )
+        source = "cached" if trained.cached == len(task.specs) else f"{seconds:.1f} s"
+        self._progress.advance(f"{spec.feature_set}.{spec.group} to era {task.train_last}: {source}")
+
+    def _select(
+        self, specs: Sequence[ModelSpec], scores: OofScores, oof: OutOfFold, timeline: Timeline, features: Features
+    ) -> list[Verdict]:
+        config = self._config
+        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.selection, timeline.clock.hac_lag)
+        self._folder.write_table("zoo.parquet", zoo_table(verdicts, config.zoo.trees, config.zoo.learner, oof.seconds))
+        self._folder.write_table("oof.parquet", oof_table(oof, features))
+        kept = sum(verdict.selected for verdict in verdicts)
+        self._say(f"{kept} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
+        return verdicts
+
+    def _loop(
+        self, zoo: Zoo, specs: Sequence[ModelSpec], oof: OutOfFold, features: Features, timeline: Timeline
+    ) -> tuple[Loop, Journal]:
+        store, config = features.store, self._config
+        journal = Journal(self._folder.path / "checkpoints" / "eras")
+        checkpoints = Checkpoints(
+            self._folder.path / "checkpoints",
+            {"config": config.digest(), "data": store.fingerprint, "version": __version__},
+        )
+        models = ModelFolder(self._folder.path / "models")
+        columns = {spec.model_id: spec.columns for spec in specs}
+        index = store.index.select(oof.first_era, oof.last_era)
+
+        def base_of(era: int) -> NDArray[np.float32]:
+            return oof.era(index, era, list(columns)) if era < timeline.loop_start else journal.read(era).base_MN
+
+        loop = self._new_loop(zoo, specs, features, timeline)
+        saved = checkpoints.load()
+        if saved is None:
+            journal.forget_after(-1)
+            done = timeline.loop_start - 1
+            self._progress.start("first models", len(zoo.start_tasks(specs, timeline.loop_start)))
+            with self._events.stage("first models", models=len(specs)):
+                loop.models = start_models(zoo, specs, timeline.loop_start, self._trained)
+            self._progress.start("history", len(index))
+            with self._events.stage("history", eras=len(index)):
+                for era in index:
+                    loop.await_labels(era, base_of(era))
+                    self._progress.advance(f"era {era}")
+        else:
+            done, files, facts, notes = saved
+            for note in notes:
+                self._say(note)
+            journal.forget_after(done)
+            loop.restore(models.get(facts["blocks"], columns), files, facts["loop"], base_of)
+            self._say(f"resumed after era {done}")
+        remaining = [era for era in store.index.select(timeline.loop_start, timeline.last_era) if era > done]
+        self._progress.start("loop", len(remaining))
+        for era in remaining:
+            record, report = loop.step(era)
+            journal.write(record)
+            files, facts = loop.state()
+            blocks = models.put(loop.models)
+            checkpoints.save(era, files, {"loop": facts, "blocks": blocks})
+            self._stepped(report)
+        names = models.put(loop.models)
+        models.write_index(names, columns)
+        models.keep_only(name for blocks in names.values() for name in blocks)
+        return loop, journal
+
+    def _new_loop(self, zoo: Zoo, specs: Sequence[ModelSpec], features: Features, timeline: Timeline) -> Loop:
+        store, config = features.store, self._config
+        pool = [GateModel(spec.model_id, spec.feature_set, spec.group) for spec in specs]
+        places = {name: position for position, name in enumerate(store.columns)}
+        cells = {
+            (spec.feature_set, spec.group): np.array([places[name] for name in spec.columns], dtype=np.int64)
+            for spec in specs
+        }
+        gate = MetaLearner(
+            config.gate,
+            pool,
+            lag=timeline.clock.score_lag,
+            seed=derive_seed(config.seed, "gate"),
+            device=self._backend.torch_device,
+        )
+        return Loop(
+            features,
+            specs,
+            {},
+            gate=gate,
+            context=ContextBuilder(pool, cells, self._backend.ops, config.gate),
+            updater=Updater(store.path, config, timeline, zoo),
+            timeline=timeline,
+            target=config.data.target,
+            ops=self._backend.ops,
+        )
+
+    def _stepped(self, report: StepReport) -> None:
+        self._events.write(
+            "era",
+            era=report.era,
+            resolved=list(report.resolved),
+            updated=len(report.updated),
+            n_open=report.n_open,
+            seconds=round(sum(report.seconds.values()), 4),
+            parts={name: round(seconds, 4) for name, seconds in report.seconds.items()},
+        )
+        self._progress.advance(f"era {report.era}, {report.n_open} models ran")
+
+    def _predict_live(self, loop: Loop, specs: Sequence[ModelSpec], features: Features, timeline: Timeline) -> None:
+        live = features.store.live()
+        if live is None:
+            self._say("the dataset has no live.parquet: no live predictions were made")
+            return
+        with self._events.stage("live", rows=live.index.rows):
+            record, _ = loop.predict(timeline.live_era, LiveEra(features, live))
+            frame = pd.DataFrame({"id": live.ids.to_pylist(), "prediction": record.prediction_N})
+            write_live_predictions(self._folder.path / FILE_NAME, frame, frame["id"])
+        weights = {spec.model_id: float(weight) for spec, weight in zip(specs, record.weights_M, strict=True)}
+        self._folder.write_json("live.json", {"era": timeline.live_era, "rows": len(frame), "weights": weights})
+        self._say(f"{len(frame):,} live predictions by {int(record.open_M.sum())} models are ready to submit")
+
+
+class LiveEra:
+    """The live rows as the loop reads an era."""
+
+    def __init__(self, features: Features, frame: EraFrame) -> None:
+        self._features, self._frame = features, frame
+
+    def raw(self) -> NDArray[Any]:
+        """All stored columns, [C, N]."""
+        return self._frame.values
+
+    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
+        """Prepared columns of one cell, [C, N]."""
+        return self._features.live(columns).values

@@ -1,0 +1,86 @@
+"""What the command line shows: live progress on a terminal, plain lines when piped, and readable tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+# A stage's plain lines when piped: its start, about this many in between, and its end.
+PLAIN_STEPS = 4
+
+
+class ConsoleProgress:
+    """Shows the stages of a run; use as a context manager.
+
+    Args:
+        console: where to; a terminal gets bars with rates and time left, a pipe gets lines.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("[dim]{task.fields[detail]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._stage, self._total, self._done, self._started = "", 0, 0, 0.0
+        self._task: Any = None
+
+    def __enter__(self) -> ConsoleProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def start(self, stage: str, total: int) -> None:
+        """Begin a stage of `total` steps."""
+        self._stage, self._total, self._done, self._started = stage, total, 0, time.perf_counter()
+        self._task = self._bars.add_task(stage, total=total, detail="")
+
+    def advance(self, detail: str = "") -> None:
+        """One step is done."""
+        self._done += 1
+        self._bars.update(self._task, advance=1, detail=detail)
+        last = self._done == self._total
+        if not self._console.is_terminal and (last or self._done % max(1, self._total // PLAIN_STEPS) == 0):
+            seconds = time.perf_counter() - self._started
+            self._console.print(f"{self._stage} {self._done}/{self._total} {seconds:.1f} s {detail}", highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print a fact above the bars."""
+        self._console.print(text, highlight=False, markup=False)
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """The headline of a run: every series of metrics.json as a row."""
+    table = Table(title="CORR per era", title_justify="left")
+    for name in ("series", "mean", "std", "Sharpe", "max drawdown", "eras"):
+        table.add_column(name, justify="left" if name == "series" else "right")
+    for name, row in metrics["series"].items():
+        cells = [_number(row[key]) for key in ("corr_mean", "corr_std", "sharpe", "max_drawdown")]
+        table.add_row(name.replace("_", " "), *cells, str(row["n_eras"]))
+    return table
+
+
+def gain_sentence(metrics: Mapping[str, Any]) -> str:
+    """The gain over equal weight in words."""
+    gain = metrics["gain_over_equal_weight"]
+    return (
+        f"gain over equal weight: {_number(gain['mean'])} per era, HAC t {_number(gain['hac_t'], 2)}, "
+        f"{gain['n_eras']} eras"
+    )
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,43 @@
+"""From base predictions and weights to the ensemble: gaussianized ranks, weighted, ranked again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def one_era(rows: int) -> NDArray[np.int64]:
+    """Offsets of a single era of that many rows, as the kernels take them."""
+    return np.array([0, rows], dtype=np.int64)
+
+
+def gaussianize(base_MN: NDArray[np.float32], ops: Any) -> FloatArray:
+    """Tie-kept ranks of each model's predictions in one era as normal quantiles, float64 [M, N]."""
+    z_MN: FloatArray = ops.gaussianize(base_MN, one_era(base_MN.shape[1]))
+    return z_MN
+
+
+def combine(z_MN: FloatArray, weights_M: FloatArray) -> FloatArray:
+    """Weighted sum of the models with weight, float64 [N]; closed models may hold anything, NaN included."""
+    used = weights_M > 0
+    mixed: FloatArray = weights_M[used] @ z_MN[used]
+    return mixed
+
+
+def to_prediction(mixed_N: FloatArray, ops: Any) -> FloatArray:
+    """Tie-kept ranks in (0, 1) of one era's mix: (rank - 0.5) / n, float64 [N]."""
+    prediction_N: FloatArray = ops.rank(mixed_N[None, :], one_era(mixed_N.size))[0]
+    return prediction_N
+
+
+def standardised_target(label_N: NDArray[np.float32]) -> FloatArray:
+    """A target as numerai_corr sees it: centred, sign * |.|^1.5, then unit variance; NaN labels stay NaN."""
+    centred = label_N.astype(np.float64) - np.nanmean(label_N, dtype=np.float64)
+    powered = np.sign(centred) * np.abs(centred) ** 1.5
+    spread = np.nanstd(powered)
+    centred_power: FloatArray = powered - np.nanmean(powered)
+    return centred_power / spread if spread > 0 else centred_power

@@ -1,0 +1,109 @@
+"""Prepared features and labels of a store by era: what trees are trained on and what they predict from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eravane.config import PrepareConfig
+from eravane.eras import EraFrame
+from eravane.prepare import Preparer, joined
+from eravane.store import EraStore
+
+
+class Features:
+    """A store seen through imputation and clipping; where those change nothing, every result is a view.
+
+    Args:
+        store: the opened store.
+        preparer: fills and clips an era from what is known at that era.
+    """
+
+    def __init__(self, store: EraStore, preparer: Preparer) -> None:
+        self.store, self._preparer = store, preparer
+
+    @classmethod
+    def open(cls, path: Path, config: PrepareConfig) -> Features:
+        """Open a store with the CPU's kernels, as every worker does.
+
+        Raises:
+            StoreError: the store is unfinished or damaged.
+        """
+        from eravane_kernels import cpu
+
+        return cls(EraStore.open(path), Preparer(config, cpu))
+
+    def eras(self, first: int, last: int) -> list[int]:
+        """Eras first..last that the store holds."""
+        return list(self.store.index.select(first, last))
+
+    def raw(self, era: int) -> NDArray[Any]:
+        """All columns of an era as stored, a view [C, N]."""
+        return self.store.window(era, era).era(era).values
+
+    def era(self, era: int, columns: Sequence[str]) -> EraFrame:
+        """Prepared columns of one era; indicator columns, where they are switched on, come last."""
+        window = self.store.window(self.needed(era), era, columns)
+        frame = window.frame() if self._preparer.history else window.era(era)
+        return self._preparer.apply(frame, era)
+
+    def live_rows(self) -> EraFrame:
+        """The live rows as stored, under the number of the era after the newest.
+
+        Raises:
+            DataError: the dataset has no live rows.
+        """
+        frame = self.store.live()
+        if frame is None:
+            raise DataError("the dataset has no live.parquet; `eravane fetch` gets it")
+        return frame
+
+    def live(self, columns: Sequence[str]) -> EraFrame:
+        """Prepared columns of the live rows.
+
+        Raises:
+            DataError: the dataset has no live rows.
+        """
+        stored = self.live_rows()
+        era = stored.index.first
+        frame = EraFrame(stored.values[stored.positions(columns)], tuple(columns), stored.index, stored.ids)
+        if self._preparer.history:
+            frame = joined(self.store.window(self.needed(era), era - 1, columns).frame(), frame)
+        return self._preparer.apply(frame, era)
+
+    def needed(self, era: int) -> int:
+        """Oldest era that the preparation of `era` reads."""
+        return era - self._preparer.history
+
+    def table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> pa.Table:
+        """Prepared columns of every n-th era of first..last as an Arrow table."""
+        if every == 1 and self._preparer.keeps(self.store.dtype):
+            return self.store.window(first, last, columns).arrow()
+        return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
+
+    def labels(self, target: str, first: int, last: int, *, every: int = 1) -> NDArray[np.float32]:
+        """Labels of every n-th era of first..last, float32 [N], NaN where not known."""
+        labels = self.store.target(target, first, last)
+        return labels if every == 1 else labels[self._every(first, last, every)]
+
+    def era_of_rows(self, first: int, last: int, *, every: int = 1) -> NDArray[np.int64]:
+        """Era number of every row of every n-th era of first..last, int64 [N]."""
+        eras = self.store.index.select(first, last).per_row()
+        return eras if every == 1 else eras[self._every(first, last, every)]
+
+    def ids(self, first: int, last: int) -> pa.StringArray:
+        """Row ids of eras first..last."""
+        return self.store.ids(first, last)
+
+    def _every(self, first: int, last: int, every: int) -> NDArray[np.bool_]:
+        index = self.store.index.select(first, last)
+        return np.repeat(np.arange(len(index)) % every == 0, index.counts)
+
+
+def _as_table(frame: EraFrame) -> pa.Table:
+    return pa.table({name: pa.array(values) for name, values in zip(frame.columns, frame.values, strict=True)})

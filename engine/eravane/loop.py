@@ -1,0 +1,271 @@
+"""The prequential loop: predict an era, wait until older labels fall due, score, learn, save, go on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from eravane.context import ContextBuilder
+from eravane.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
+from eravane.features import Features
+from eravane.gate import MetaLearner
+from eravane.journal import EraRecord
+from eravane.outcomes import EraFacts, EraOutcome
+from eravane.timeline import Timeline
+from eravane.trees import Trees, predict
+from eravane.updates import Updater
+from eravane.zoo import ModelSpec
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """A predicted era whose labels are not yet usable."""
+
+    era: int
+    base_MN: NDArray[np.float32]
+    facts: EraFacts
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step of the loop did.
+
+    Attributes:
+        resolved: eras whose labels became usable.
+        updated: ids of the base models whose trees changed.
+        n_open: base models that ran.
+        seconds: stage -> time; `shadow` is what evaluating the closed models took.
+    """
+
+    era: int
+    resolved: tuple[int, ...]
+    updated: tuple[str, ...]
+    n_open: int
+    seconds: Mapping[str, float]
+
+
+class EraSource(Protocol):
+    """Feature values of one era: all columns raw for the gate, a cell's columns prepared for the trees."""
+
+    def raw(self) -> NDArray[Any]:
+        """All stored columns as they are, [C, N]."""
+
+    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
+        """Prepared columns of one cell, [C, N]."""
+
+
+class Loop:
+    """The state of the engine between two eras, and the step from one to the next.
+
+    Args:
+        features: the store's prepared features and labels.
+        specs: the selected base models.
+        models: their trees at the first era.
+        gate: the meta-learner.
+        context: measures an era for the gate.
+        updater: updates the trees on schedule.
+        timeline: periods and lags.
+        target: the main target.
+        ops: the kernels' namespace.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        specs: Sequence[ModelSpec],
+        models: Mapping[str, Trees],
+        *,
+        gate: MetaLearner,
+        context: ContextBuilder,
+        updater: Updater,
+        timeline: Timeline,
+        target: str,
+        ops: Any,
+    ) -> None:
+        self.models = dict(models)
+        self._features, self._specs, self._gate, self._context = features, tuple(specs), gate, context
+        self._updater, self._timeline, self._target, self._ops = updater, timeline, target, ops
+        self._pending: deque[Pending] = deque()
+        self._boosters: dict[str, list[xgb.Booster]] = {}
+
+    def await_labels(self, era: int, base_MN: NDArray[np.float32]) -> None:
+        """Hand in predictions of an era (out-of-fold, or of a journal) whose labels the gate has not seen."""
+        self._pending.append(Pending(era, base_MN, self._context.facts(self._features.raw(era), era)))
+
+    def step(self, era: int) -> tuple[EraRecord, StepReport]:
+        """Do one era: use the labels that are due, update, then predict it from its features alone."""
+        clock = _StopClock()
+        resolved = self._resolve(self._timeline.clock.newest_score(era))
+        clock.lap("resolve")
+        updated = self._update(era)
+        clock.lap("trees")
+        self._gate.learn(era)
+        clock.lap("gate")
+        source = StoredEra(self._features, era)
+        record, facts = self.predict(era, source, clock, shadow=True)
+        self._pending.append(Pending(era, record.base_MN, facts))
+        n_open = int(record.open_M.sum())
+        return record, StepReport(era, resolved, updated, n_open, clock.seconds)
+
+    def predict(
+        self, era: int, source: EraSource, clock: _StopClock | None = None, *, shadow: bool = False
+    ) -> tuple[EraRecord, EraFacts]:
+        """Predict an era with the present state: decide gates, run the open models, weigh them.
+
+        Args:
+            era: era number (for live data the one after the newest).
+            source: its features.
+            clock: takes the time of each part.
+            shadow: afterwards also evaluate the closed models, which the gate will need when the era falls due;
+                without it their rows are NaN.
+        """
+        clock = clock or _StopClock()
+        facts = self._context.facts(source.raw(), era)
+        open_M = self._gate.decide(era, facts)
+        clock.lap("decide")
+        base_MN = self._evaluate(source, open_M)
+        z_MN = np.full(base_MN.shape, np.nan)
+        z_MN[open_M] = gaussianize(base_MN[open_M], self._ops)
+        clock.lap("predict")
+        C_MM, dispersion_M = _agreement(z_MN, base_MN, self._ops)
+        weights_M = self._gate.weigh(era, facts, open_M, C_MM, dispersion_M)
+        prediction_N = to_prediction(combine(z_MN, weights_M), self._ops)
+        clock.lap("weigh")
+        comparators: dict[str, FloatArray] = {}
+        if shadow:
+            if not open_M.all():
+                base_MN[~open_M] = self._evaluate(source, ~open_M)[~open_M]
+                z_MN[~open_M] = gaussianize(base_MN[~open_M], self._ops)
+            comparators = self._gate.comparators(era, *_agreement(z_MN, base_MN, self._ops))
+            clock.lap("shadow")
+        return EraRecord(era, base_MN, prediction_N, weights_M, open_M, comparators), facts
+
+    def state(self) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """Everything but the trees that the next step depends on, as files and JSON-able facts."""
+        arrays, gate_facts = self._gate.state()
+        files = {
+            "gate.safetensors": save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
+            "gate.json": json.dumps(gate_facts).encode(),
+        }
+        return files, {"pending": [pending.era for pending in self._pending]}
+
+    def restore(
+        self,
+        models: Mapping[str, Trees],
+        files: Mapping[str, bytes],
+        facts: Mapping[str, Any],
+        base_of: Callable[[int], NDArray[np.float32]],
+    ) -> None:
+        """Take over a state.
+
+        Args:
+            models: the trees at that time.
+            files, facts: from `state`.
+            base_of: base predictions [M, N] of an era that waits for its labels.
+        """
+        self._gate = MetaLearner.restore(load(files["gate.safetensors"]), json.loads(files["gate.json"]))
+        self.models = dict(models)
+        self._boosters.clear()
+        self._pending.clear()
+        for era in facts["pending"]:
+            self.await_labels(era, base_of(era))
+
+    def _resolve(self, newest: int) -> tuple[int, ...]:
+        resolved: list[int] = []
+        while self._pending and self._pending[0].era <= newest:
+            pending = self._pending.popleft()
+            label_N = self._features.labels(self._target, pending.era, pending.era)
+            if not np.isnan(label_N).all():
+                self._gate.observe(outcome_of(pending, label_N, self._ops))
+                resolved.append(pending.era)
+        return tuple(resolved)
+
+    def _update(self, era: int) -> tuple[str, ...]:
+        if not self._updater.due(era):
+            return ()
+        awake = [spec for spec, rests in zip(self._specs, self._gate.resting_M, strict=True) if not rests]
+        self.models = self._updater.update(awake, self.models, era)
+        names = tuple(spec.model_id for spec in awake)
+        for name in names:
+            self._boosters.pop(name, None)
+        return names
+
+    def _evaluate(self, source: EraSource, which_M: NDArray[np.bool_]) -> NDArray[np.float32]:
+        base_MN: NDArray[np.float32] | None = None
+        for m in np.flatnonzero(which_M):
+            spec = self._specs[m]
+            values = source.cell(spec.columns)
+            if base_MN is None:
+                base_MN = np.full((len(self._specs), values.shape[1]), np.nan, dtype=np.float32)
+            if spec.model_id not in self._boosters:
+                self._boosters[spec.model_id] = self.models[spec.model_id].boosters()
+            base_MN[m] = predict(self._boosters[spec.model_id], values)
+        if base_MN is None:
+            return np.full((len(self._specs), source.raw().shape[1]), np.nan, dtype=np.float32)
+        return base_MN
+
+
+class StoredEra:
+    """An era of the store."""
+
+    def __init__(self, features: Features, era: int) -> None:
+        self._features, self._era = features, era
+
+    def raw(self) -> NDArray[Any]:
+        """All stored columns, [C, N]."""
+        return self._features.raw(self._era)
+
+    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
+        """Prepared columns of one cell, [C, N]."""
+        return self._features.era(self._era, columns).values
+
+
+def outcome_of(pending: Pending, label_N: NDArray[np.float32], ops: Any) -> EraOutcome:
+    """What a resolved era teaches the gate: scores and sufficient statistics over its labelled rows."""
+    known = ~np.isnan(label_N)
+    base_MN = np.ascontiguousarray(pending.base_MN[:, known])
+    y_N = standardised_target(label_N[known])
+    z_MN = gaussianize(base_MN, ops)
+    C_MM, dispersion_M = _agreement(z_MN, base_MN, ops)
+    return EraOutcome(
+        era=pending.era,
+        scores_M=ops.numerai_corr(base_MN, label_N[known], one_era(y_N.size))[:, 0],
+        c_M=z_MN @ y_N / y_N.size,
+        C_MM=C_MM,
+        facts=pending.facts,
+        dispersion_M=dispersion_M,
+    )
+
+
+def _agreement(z_MN: FloatArray, base_MN: NDArray[np.float32], ops: Any) -> tuple[FloatArray, FloatArray]:
+    """Gram matrix [M, M] and spread [M] of the models that ran; NaN for the others."""
+    ran = ~np.isnan(base_MN).any(axis=1)
+    C_MM, dispersion_M = np.full((ran.size, ran.size), np.nan), np.full(ran.size, np.nan)
+    offsets = one_era(base_MN.shape[1])
+    C_MM[np.ix_(ran, ran)] = ops.gram(z_MN[ran], offsets)[0]
+    dispersion_M[ran] = ops.dispersion(base_MN[ran], offsets)[:, 0]
+    return C_MM, dispersion_M
+
+
+class _StopClock:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,163 @@
+"""The result files of a run, assembled from its journal: predictions, weights, scores and headline numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eravane.ensemble import combine, gaussianize, one_era
+from eravane.eras import era_label
+from eravane.features import Features
+from eravane.journal import EraRecord, Journal
+from eravane.metrics import hac_mean, summarise
+from eravane.runfolder import RunFolder
+from eravane.selection import Verdict
+from eravane.timeline import Timeline
+from eravane.zoo import OutOfFold
+
+FloatArray = NDArray[np.float64]
+
+ENSEMBLE, EQUAL_WEIGHT = "ensemble", "equal_weight"
+
+
+@dataclass(frozen=True)
+class ScoredEra:
+    """CORR of every series in one era.
+
+    Attributes:
+        era: era number.
+        series: ensemble and comparators, by name.
+        models_M: float64 [M], the base models.
+    """
+
+    era: int
+    series: Mapping[str, float]
+    models_M: FloatArray
+
+
+def score_era(record: EraRecord, label_N: NDArray[np.float32], ops: Any) -> ScoredEra:
+    """Score a record's stored values with numerai_corr; rows without a label do not count."""
+    z_MN = gaussianize(record.base_MN, ops)
+    names = [ENSEMBLE, *record.comparators]
+    mixes = [record.prediction_N, *(combine(z_MN, weights) for weights in record.comparators.values())]
+    offsets = one_era(label_N.size)
+    series = ops.numerai_corr(np.stack(mixes), label_N, offsets)[:, 0]
+    models_M = ops.numerai_corr(record.base_MN, label_N, offsets)[:, 0]
+    return ScoredEra(record.era, dict(zip(names, series.tolist(), strict=True)), models_M)
+
+
+def score_journal(records: Iterable[EraRecord], features: Features, target: str, ops: Any) -> list[ScoredEra]:
+    """Score every era of the journal that has labels in the store."""
+    scored: list[ScoredEra] = []
+    for record in records:
+        label_N = features.labels(target, record.era, record.era)
+        if not np.isnan(label_N).all():
+            scored.append(score_era(record, label_N, ops))
+    return scored
+
+
+def headline(scored: Sequence[ScoredEra], timeline: Timeline) -> dict[str, Any]:
+    """The content of metrics.json, over eras from `report_start` on."""
+    counted = [era for era in scored if era.era >= timeline.report_start]
+    names = list(counted[0].series) if counted else [ENSEMBLE, EQUAL_WEIGHT]
+    series = {name: np.array([era.series[name] for era in counted]) for name in names}
+    gain = hac_mean(series[ENSEMBLE] - series[EQUAL_WEIGHT], timeline.clock.hac_lag)
+    return {
+        "series": {name: summarise(values).as_dict() for name, values in series.items()},
+        "gain_over_equal_weight": {"mean": gain.mean, "hac_t": gain.t, "n_eras": gain.n_eras},
+        "leaking": timeline.clock.leaking,
+    }
+
+
+def write_results(
+    folder: RunFolder,
+    journal: Journal,
+    features: Features,
+    model_ids: Sequence[str],
+    timeline: Timeline,
+    target: str,
+    ops: Any,
+) -> dict[str, Any]:
+    """Write every file that follows from the journal; returns the headline."""
+    records = list(journal)
+    scored = score_journal(records, features, target, ops)
+    folder.write_table("base_predictions.parquet", _base_table(records, features, model_ids))
+    folder.write_table("predictions.parquet", _prediction_table(records, features))
+    folder.write_table("weights.parquet", _weight_table(records, model_ids))
+    folder.write_table("scores.parquet", _score_table(scored, model_ids, timeline))
+    metrics = headline(scored, timeline)
+    folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+def zoo_table(verdicts: Sequence[Verdict], trees: int, learner: str, seconds: Mapping[str, float]) -> pa.Table:
+    """zoo.parquet: what every base model is, how it scored out of fold, and why it was kept or not."""
+    columns: dict[str, list[Any]] = {
+        "model_id": [verdict.spec.model_id for verdict in verdicts],
+        "feature_set": [verdict.spec.feature_set for verdict in verdicts],
+        "group": [verdict.spec.group for verdict in verdicts],
+        "target": [verdict.spec.target for verdict in verdicts],
+        "learner": [learner] * len(verdicts),
+        "n_features": [len(verdict.spec.columns) for verdict in verdicts],
+        "n_trees": [trees] * len(verdicts),
+        "corr_mean": [verdict.summary.corr_mean for verdict in verdicts],
+        "corr_std": [verdict.summary.corr_std for verdict in verdicts],
+        "sharpe": [verdict.summary.sharpe for verdict in verdicts],
+        "max_drawdown": [verdict.summary.max_drawdown for verdict in verdicts],
+        "selected": [verdict.selected for verdict in verdicts],
+        "reason": [verdict.reason for verdict in verdicts],
+        "seconds": [seconds[verdict.spec.model_id] for verdict in verdicts],
+        "n_eras": [verdict.summary.n_eras for verdict in verdicts],
+        "corr_se": [verdict.corr.se for verdict in verdicts],
+    }
+    return pa.table(columns)
+
+
+def oof_table(oof: OutOfFold, features: Features) -> pa.Table:
+    """oof.parquet: out-of-fold predictions of every base model, selected or not."""
+    rows = _row_names(features, oof.first_era, oof.last_era)
+    return pa.table(rows | {name: pa.array(values) for name, values in oof.values.items()})
+
+
+def _row_names(features: Features, first: int, last: int) -> dict[str, pa.Array]:
+    labels = [era_label(era) for era in features.era_of_rows(first, last).tolist()]
+    return {"id": features.ids(first, last), "era": pa.array(labels, pa.string())}
+
+
+def _stacked_names(records: Sequence[EraRecord], features: Features) -> dict[str, Any]:
+    parts = [_row_names(features, record.era, record.era) for record in records]
+    return {name: pa.concat_arrays([part[name] for part in parts]) for name in ("id", "era")}
+
+
+def _base_table(records: Sequence[EraRecord], features: Features, model_ids: Sequence[str]) -> pa.Table:
+    base = np.concatenate([record.base_MN for record in records], axis=1)
+    return pa.table(_stacked_names(records, features) | {name: pa.array(base[m]) for m, name in enumerate(model_ids)})
+
+
+def _prediction_table(records: Sequence[EraRecord], features: Features) -> pa.Table:
+    prediction = np.concatenate([record.prediction_N for record in records])
+    return pa.table(_stacked_names(records, features) | {"prediction": pa.array(prediction)})
+
+
+def _weight_table(records: Sequence[EraRecord], model_ids: Sequence[str]) -> pa.Table:
+    weights = np.stack([record.weights_M for record in records])
+    columns: dict[str, Any] = {"era": [era_label(record.era) for record in records]}
+    columns |= {name: weights[:, m] for m, name in enumerate(model_ids)}
+    columns["n_active"] = pa.array([int(record.open_M.sum()) for record in records], pa.int64())
+    return pa.table(columns)
+
+
+def _score_table(scored: Sequence[ScoredEra], model_ids: Sequence[str], timeline: Timeline) -> pa.Table:
+    columns: dict[str, Any] = {"era": pa.array([era_label(era.era) for era in scored], pa.string())}
+    names = list(scored[0].series) if scored else [ENSEMBLE, EQUAL_WEIGHT]
+    columns |= {name: pa.array([era.series[name] for era in scored], pa.float64()) for name in names}
+    columns |= {
+        name: pa.array([float(era.models_M[m]) for era in scored], pa.float64()) for m, name in enumerate(model_ids)
+    }
+    columns["known_at"] = pa.array([era.era + timeline.clock.score_lag for era in scored], pa.int64())
+    return pa.table(columns)
