@@ -79,9 +79,7 @@ def test_the_live_ids_themselves_must_make_sense() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.floats(0.0, 1.0, exclude_min=True, exclude_max=True), min_size=2, max_size=30, unique=True)
-)
+@given(st.lists(st.floats(0.0, 1.0, exclude_min=True, exclude_max=True), min_size=2, max_size=30, unique=True))
 def test_written_predictions_read_back_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory, values: list[float]
 ) -> None:
@@ -90,7 +88,8 @@ def test_written_predictions_read_back_bit_for_bit(
     path = tmp_path_factory.mktemp("run") / "live_predictions.csv"
     ids = IDS[: len(values)]
     write_live_predictions(path, pd.DataFrame({"id": ids, "prediction": values}), ids)
-    read = read_live_predictions(path)
+    read, content = read_live_predictions(path)
+    assert content == path.read_bytes()
     assert read["id"].tolist() == ids
     assert read["prediction"].tolist() == values
 

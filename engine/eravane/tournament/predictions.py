@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pandas as pd
 from numerai_tools.submissions import validate_submission_numerai
 
 from eravane.errors import SubmitError
+from eravane.files import write_atomically
 
 COLUMNS = ("id", "prediction")
 FILE_NAME = "live_predictions.csv"
@@ -67,9 +68,7 @@ def validate_live_predictions(frame: pd.DataFrame, live_ids: Sequence[str] | pd.
         SubmitError: naming the first offending ids or value.
     """
     if tuple(frame.columns) != COLUMNS:
-        raise SubmitError(
-            f"columns must be {', '.join(COLUMNS)}; given: {', '.join(map(str, frame.columns))}"
-        )
+        raise SubmitError(f"columns must be {', '.join(COLUMNS)}; given: {', '.join(map(str, frame.columns))}")
     universe = pd.Series(np.asarray(live_ids, dtype=object)).astype(str)
     if not len(universe):
         raise SubmitError("there are no live ids; fetch the live file of the current round")
@@ -83,9 +82,7 @@ def validate_live_predictions(frame: pd.DataFrame, live_ids: Sequence[str] | pd.
         raise SubmitError(f"numerai-tools refuses the predictions: {error}") from None
 
 
-def write_live_predictions(
-    path: Path, frame: pd.DataFrame, live_ids: Sequence[str] | pd.Index | pd.Series
-) -> Path:
+def write_live_predictions(path: Path, frame: pd.DataFrame, live_ids: Sequence[str] | pd.Index | pd.Series) -> Path:
     """Validate the predictions, then write them as CSV under their final name in one step; returns the path.
 
     The ids are written as they are and the values so that reading them returns the same float64.
@@ -94,29 +91,32 @@ def write_live_predictions(
         SubmitError: as `validate_live_predictions`; nothing is written then.
     """
     validate_live_predictions(frame, live_ids)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            frame.to_csv(file, index=False, lineterminator="\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, frame.to_csv(index=False, lineterminator="\n").encode())
     return path
 
 
-def read_live_predictions(path: Path) -> pd.DataFrame:
-    """Read a predictions CSV: `id` as text, `prediction` as float64, exactly as written.
+def read_live_predictions(path: Path) -> tuple[pd.DataFrame, bytes]:
+    """Read a predictions CSV; returns `id` as text and `prediction` as float64, and the bytes they were read from.
 
     Raises:
         SubmitError: when the file is missing or is not a CSV of these two columns.
     """
     try:
-        text = pd.read_csv(path, dtype=str, keep_default_na=False)
-        # NumPy parses decimals to the nearest float64; the default parser of pandas 2 may be one unit off.
-        return text.assign(prediction=text["prediction"].to_numpy(dtype=object).astype(np.float64))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise SubmitError(f"{path} does not exist; `eravane run` writes it") from None
-    except (KeyError, ValueError, OSError) as error:
-        raise SubmitError(f"{path} is not a CSV with the columns {', '.join(COLUMNS)}: {error}") from None
+    return parse_predictions(content, str(path)), content
+
+
+def parse_predictions(content: bytes, name: str) -> pd.DataFrame:
+    """The predictions in a CSV; `name` says in errors where it came from.
+
+    Raises:
+        SubmitError: when it is not a CSV of the two columns.
+    """
+    try:
+        text = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+        # NumPy parses decimals to the nearest float64; the default parser of pandas 2 may be one unit off.
+        return text.assign(prediction=text["prediction"].to_numpy(dtype=object).astype(np.float64))
+    except (KeyError, ValueError) as error:
+        raise SubmitError(f"{name} is not a CSV with the columns {', '.join(COLUMNS)}: {error}") from None

@@ -1,0 +1,319 @@
+"""The tournament's API: numerapi with its silent failures closed, and its answers given a shape."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO, Any, TypeVar
+
+import requests
+
+from eravane.tournament.api import GuardedApi
+from eravane.tournament.credentials import Credentials
+from eravane.tournament.transport import ApiError, Patience, TransientError, Transport
+
+T = TypeVar("T")
+CLASSIC = 8  # the tournament's number
+
+_ROUND = """query($tournament: Int!) {
+    rounds(tournament: $tournament number: 0) { number openTime closeTime closeStakingTime }
+}"""
+_DATASET = """query($filename: String! $tournament: Int) {
+    dataset(filename: $filename tournament: $tournament)
+}"""
+_MODELS = "query { account { models { id name tournament computePickleUpload { filename } } } }"
+_SUBMISSIONS = """query($modelId: ID) {
+    submissions(modelId: $modelId) { id filename insertedAt selected errorInfo round { number tournament } }
+}"""
+_DOWNLOAD = "query($id: ID!) { submissionDownloadAuth(id: $id) { url } }"
+_PICKLE_AUTH = """query($filename: String! $modelId: ID) {
+    computePickleUploadAuth(filename: $filename modelId: $modelId) { filename url }
+}"""
+_CREATE_SUBMISSION = """mutation($filename: String! $tournament: Int! $modelId: String $triggerId: String) {
+    create_submission(filename: $filename tournament: $tournament modelId: $modelId
+                      triggerId: $triggerId source: "numerapi") { id }
+}"""
+_CREATE_DIAGNOSTICS = """mutation($filename: String! $tournament: Int! $modelId: String) {
+    createDiagnostics(filename: $filename tournament: $tournament modelId: $modelId) { id }
+}"""
+_CREATE_PICKLE = """mutation($filename: String! $tournament: Int! $modelId: String
+                             $dataVersionId: String $dockerImageId: String) {
+    createComputePickleUpload(filename: $filename tournament: $tournament modelId: $modelId
+                              dataVersionId: $dataVersionId dockerImageId: $dockerImageId) { id }
+}"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model slot of the account; `pickle` names the uploaded model that answers for it, if any."""
+
+    name: str
+    id: str
+    pickle: str | None
+
+
+@dataclass(frozen=True)
+class Round:
+    """A tournament round: opens, takes stakes until `stakes_until`, takes late predictions until `closes`."""
+
+    number: int
+    opens: datetime
+    stakes_until: datetime
+    closes: datetime | None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission as the tournament lists it; `error` is what it found wrong with it."""
+
+    id: str
+    filename: str
+    round: int
+    inserted_at: datetime
+    selected: bool
+    error: str | None
+
+
+class Client:
+    """The calls eravane makes, each retried within a deadline and checked for what came back.
+
+    Args:
+        credentials: the API key; None allows what is public: rounds, datasets and scores.
+        patience: how long to wait, and for what.
+
+    Every method raises `ApiError` when the tournament refuses, stays silent, or answers in another shape.
+    """
+
+    def __init__(self, credentials: Credentials | None = None, patience: Patience | None = None) -> None:
+        self.patience = patience or Patience()
+        self.authorized = credentials is not None
+        self._transport = Transport(self.patience)
+        self._api = GuardedApi(credentials, self._transport)
+
+    def __repr__(self) -> str:
+        return f"Client(authorized={self.authorized})"
+
+    def datasets(self) -> list[str]:
+        """Names of the files that can be fetched, as the tournament gives them."""
+        return [str(name) for name in self._shaped("listDatasets", self._api.list_datasets)]
+
+    def dataset_address(self, name: str) -> str:
+        """A signed address of a file of the current round."""
+        return str(self._query(_DATASET, {"filename": name, "tournament": CLASSIC}, "dataset", authorization=False))
+
+    def current_round(self) -> Round | None:
+        """The round that is open, or was last; None between rounds."""
+        try:
+            found = self._query(_ROUND, {"tournament": CLASSIC}, "rounds", authorization=False)
+        except ApiError as error:
+            # Between rounds the API has no round 0 and says so as an error.
+            if "round not open" in str(error).lower():
+                return None
+            raise
+        return self._shaped("rounds", lambda: _round(found[0])) if found and found[0] is not None else None
+
+    def recent_rounds(self, limit: int) -> list[dict[str, Any]]:
+        """The newest rounds with their score configurations, newest first, as numerapi returns them."""
+
+        def ordered() -> list[dict[str, Any]]:
+            return sorted(self._api.list_rounds(limit=limit), key=lambda item: -int(item["number"]))
+
+        return self._shaped("rounds", ordered)
+
+    def models(self) -> dict[str, Model]:
+        """The account's model slots by name."""
+        account = self._query(_MODELS, {}, "account")
+        return self._shaped("account", lambda: {m.name: m for m in map(_model, _classic(account["models"]))})
+
+    def public_model_id(self, name: str) -> str:
+        """The id of any model of the tournament, by its public name."""
+        profile = self._shaped("v3UserProfile", lambda: self._api.public_user_profile(name))
+        if profile is None:
+            raise ApiError(f"the tournament has no model {name!r}")
+        return self._shaped("v3UserProfile", lambda: str(profile["id"]))
+
+    def submissions(self, model_id: str) -> list[Submission]:
+        """What was submitted for a model, oldest first."""
+        listed = self._query(_SUBMISSIONS, {"modelId": model_id}, "submissions")
+        read = self._shaped("submissions", lambda: [_submission(item) for item in listed if item["round"]])
+        return sorted(read, key=lambda submission: submission.inserted_at)
+
+    def submitted_file(self, submission_id: str) -> bytes:
+        """The file of a submission, as stored.
+
+        A file that cannot be had yet is asked for again until the deadline.
+        """
+
+        def attempt() -> bytes:
+            granted = self._query(_DOWNLOAD, {"id": submission_id}, "submissionDownloadAuth")
+            address = self._shaped("submissionDownloadAuth", lambda: str(granted["url"]))
+            with self.read(address, {}) as response:
+                if response.status_code != 200:
+                    raise TransientError(f"the storage answered HTTP {response.status_code}")
+                return self._transport.body(response)
+
+        return self.patience.insist("reading the submission back", attempt)
+
+    def read(self, address: str, headers: Mapping[str, str]) -> AbstractContextManager[requests.Response]:
+        """Open a signed address; see `Transport.get`."""
+        return self._transport.get(address, headers)
+
+    def submit(self, open_file: Callable[[], IO[bytes]], model_id: str) -> str:
+        """Send predictions for the current round; returns the submission id.
+
+        When the answer to the last step is lost, the list of submissions tells whether it was carried out;
+        it is repeated only if not.
+        """
+        known = {submission.id for submission in self.submissions(model_id)}
+
+        def already() -> str | None:
+            new = [s.id for s in self.submissions(model_id) if s.id not in known]
+            return new[-1] if new else None
+
+        compute_id = os.environ.get("NUMERAI_COMPUTE_ID")
+        headers = {"x_compute_id": compute_id} if compute_id else {}
+        grant = self._grant("submission_upload_auth", "predictions.csv", model_id)
+        stored = self._store(grant, "predictions.csv", open_file, headers)
+        variables = {
+            "filename": stored,
+            "tournament": CLASSIC,
+            "modelId": model_id,
+            "triggerId": os.environ.get("TRIGGER_ID"),
+        }
+        return self._create("create_submission", _CREATE_SUBMISSION, variables, already)
+
+    def start_diagnostics(self, open_file: Callable[[], IO[bytes]], model_id: str) -> str:
+        """Send validation predictions; returns the id of the diagnostics run."""
+        grant = self._grant("diagnosticsUploadAuth", "validation.csv", model_id)
+        stored = self._store(grant, "validation.csv", open_file)
+        variables = {"filename": stored, "tournament": CLASSIC, "modelId": model_id}
+        return self._create("createDiagnostics", _CREATE_DIAGNOSTICS, variables)
+
+    def diagnostics(self, model_id: str, run_id: str) -> dict[str, Any]:
+        """One diagnostics run, finished or not, with numerapi's fields."""
+
+        def only() -> dict[str, Any]:
+            found = self._api.diagnostics(model_id, run_id)
+            run = found[0] if isinstance(found, list) else found
+            return dict(run)
+
+        return self._shaped("diagnostics", only)
+
+    def upload_pickle(
+        self, open_file: Callable[[], IO[bytes]], name: str, model_id: str, data_id: str, image_id: str
+    ) -> str:
+        """Send a model for hosted prediction; returns the id of the upload."""
+
+        def grant() -> Any:
+            return self._query(_PICKLE_AUTH, {"filename": name, "modelId": model_id}, "computePickleUploadAuth")
+
+        variables = {
+            "filename": self._store(grant, name, open_file),
+            "tournament": CLASSIC,
+            "modelId": model_id,
+            "dataVersionId": data_id,
+            "dockerImageId": image_id,
+        }
+        return self._create("createComputePickleUpload", _CREATE_PICKLE, variables)
+
+    def hosting(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Name -> id of the data versions and of the container images that a hosted model can ask for."""
+        versions = self._shaped("computePickleDataVersions", self._api.model_upload_data_versions)
+        images = self._shaped("computePickleDockerImages", self._api.model_upload_docker_images)
+        return versions, images
+
+    def scores(self, model_id: str) -> list[dict[str, Any]]:
+        """The newest score of every round and metric of a model, as numerapi returns them."""
+        return list(self._shaped("submissionScores", lambda: self._api.submission_scores(model_id)))
+
+    def _grant(self, endpoint: str, filename: str, model_id: str) -> Callable[[], Any]:
+        return lambda: self._shaped(endpoint, lambda: self._api._upload_auth(endpoint, filename, CLASSIC, model_id))
+
+    def _store(
+        self,
+        grant: Callable[[], Any],
+        name: str,
+        open_file: Callable[[], IO[bytes]],
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Ask for a signed address, store the file there, and return the name that the tournament gave it."""
+
+        def attempt() -> str:
+            granted = grant()
+            address, stored = self._shaped("upload", lambda: (str(granted["url"]), str(granted["filename"])))
+            with open_file() as file:
+                self._transport.put(address, file, headers or {})
+            return stored
+
+        return self.patience.insist(f"storing {name}", attempt)
+
+    def _create(
+        self,
+        field: str,
+        query: str,
+        variables: Mapping[str, Any],
+        already: Callable[[], str | None] = lambda: None,
+    ) -> str:
+        def attempt() -> str:
+            try:
+                answer = self._api.ask_once(query, variables, authorization=True)
+            except TransientError:
+                made = already()
+                if made is None:
+                    raise
+                return made
+            return self._shaped(field, lambda: str(answer["data"][field]["id"]))
+
+        return self.patience.insist(field, attempt)
+
+    def _query(self, query: str, variables: Mapping[str, Any], field: str, *, authorization: bool = True) -> Any:
+        answer = self._api.raw_query(query, variables, authorization=authorization)
+        return self._shaped(field, lambda: answer["data"][field])
+
+    def _shaped(self, what: str, read: Callable[[], T]) -> T:
+        """Read an answer; one that lacks what is read from it becomes an error that says so."""
+        try:
+            return read()
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            kind = type(error).__name__
+        raise ApiError(f"{what}: the tournament's answer has an unexpected shape ({kind})")
+
+
+def _classic(models: Iterable[Any]) -> list[Any]:
+    return [model for model in models if model["tournament"] == CLASSIC]
+
+
+def _model(item: Mapping[str, Any]) -> Model:
+    pickle = item["computePickleUpload"]
+    return Model(str(item["name"]), str(item["id"]), str(pickle["filename"]) if pickle else None)
+
+
+def _round(item: Mapping[str, Any]) -> Round:
+    closes = item["closeTime"]
+    return Round(
+        number=int(item["number"]),
+        opens=_moment(item["openTime"]),
+        stakes_until=_moment(item["closeStakingTime"]),
+        closes=_moment(closes) if closes else None,
+    )
+
+
+def _submission(item: Mapping[str, Any]) -> Submission:
+    error = item["errorInfo"]
+    return Submission(
+        id=str(item["id"]),
+        filename=str(item["filename"]),
+        round=int(item["round"]["number"]),
+        inserted_at=_moment(item["insertedAt"]),
+        selected=bool(item["selected"]),
+        error=str(error) if error else None,
+    )
+
+
+def _moment(text: str) -> datetime:
+    """A point in time; one without a zone is in UTC, as all times of the API are."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,431 @@
+"""A double of the tournament on the loopback interface: GraphQL, signed downloads and uploads, and faults on demand.
+
+It knows the fields of the real schema that the engine's queries may name, answers with those alone, and refuses
+others; it keeps what is uploaded, judges submissions by the tournament's rules, and counts what it was asked.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+SIGNATURE = "c2lnbmVk"
+MODEL_FIELDS = {"id", "name", "tournament", "computePickleUpload"}
+SCHEMA: dict[str, set[str]] = {
+    "rounds": {"number", "openTime", "closeTime", "closeStakingTime", "roundScoreConfigs", "id", "tournament", "target"}
+    | {"scoreTime", "resolveTime", "resolvedGeneral", "resolvedStaking", "payoutFactor", "stakeThreshold"}
+    | {"dataDatestamp"},
+    "account": {"models"},
+    "models": MODEL_FIELDS,
+    "computePickleUpload": {"id", "filename", "validationStatus"},
+    "submissions": {"id", "filename", "insertedAt", "selected", "status", "errorInfo", "round"},
+    "round": {"number", "tournament"},
+    "submission_upload_auth": {"filename", "url"},
+    "diagnosticsUploadAuth": {"filename", "url"},
+    "computePickleUploadAuth": {"filename", "url"},
+    "submissionDownloadAuth": {"filename", "url"},
+    "create_submission": {"id"},
+    "createDiagnostics": {"id"},
+    "createComputePickleUpload": {"id"},
+}
+
+
+class GraphQLError(Exception):
+    """An error that the API reports in a 200 answer."""
+
+
+@dataclass
+class Fault:
+    """One thing that goes wrong: at `operation`, for `times` requests after `skip`, then `after` is called.
+
+    Kinds: a status code; `cut` (carried out, then the connection breaks half-way through the answer);
+    `unheard` (the connection breaks before anything is done); `slow` (carried out, but answered too late);
+    `malformed` (no JSON); `no data`; for files also `ignore range`, `splice` (a part of a changed file, against
+    If-Range), `short` (half of the file as if it were all), `long` (a part that claims another length),
+    `no etag`; for uploads `lost` (accepted, not stored) and `corrupt` (stored altered).
+    """
+
+    operation: str
+    kind: int | str
+    times: int = 1
+    skip: int = 0
+    after: Callable[[], None] = lambda: None
+    retry_after: str | None = None
+
+
+@dataclass
+class Asked:
+    """One request as the double saw it."""
+
+    operation: str
+    method: str
+    authorized: bool
+    variables: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Double:
+    """The state of the fake tournament; `url` is its GraphQL address while it runs (use `with`)."""
+
+    public_id: str = "PUBLIC"
+    secret_key: str = "SECRET"
+    slow_s: float = 1.0
+    datasets: dict[str, bytes] = field(default_factory=dict)
+    round: dict[str, Any] | None = None
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    live_ids: list[str] = field(default_factory=list)
+    storage: dict[str, bytes] = field(default_factory=dict)
+    submissions: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    diagnostics_wait: int = 0
+    pickles: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __enter__(self) -> Double:
+        handler = type("Handler", (_Handler,), {"double": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def open_round(self, number: int = 1330, *, closes_in: timedelta = timedelta(hours=1)) -> None:
+        """Make a round current that opened an hour ago, takes stakes until `closes_in`, and closes a day later."""
+        now = datetime.now(UTC)
+        self.round = {
+            "number": number,
+            "openTime": (now - timedelta(hours=1)).isoformat(),
+            "closeStakingTime": (now + closes_in).isoformat(),
+            "closeTime": (now + closes_in + timedelta(days=1)).isoformat(),
+        }
+
+    def add_model(self, name: str, *, pickle: str | None = None) -> str:
+        model_id = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+        upload = {"id": "p", "filename": pickle, "validationStatus": "validated"} if pickle else None
+        self.models[name] = {"id": model_id, "name": name, "tournament": 8, "computePickleUpload": upload}
+        return model_id
+
+    def fail(self, operation: str, kind: int | str, **options: Any) -> None:
+        self.faults.append(Fault(operation, kind, **options))
+
+    def count(self, operation: str) -> int:
+        return sum(asked.operation == operation for asked in self.asked)
+
+    def valid(self, name: str) -> list[dict[str, Any]]:
+        """The submissions of a model that the tournament would score."""
+        model_id = self.models[name]["id"]
+        return [s for s in self.submissions if s["modelId"] == model_id and s["errorInfo"] is None]
+
+    def take_fault(self, operation: str) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.operation != operation or fault.times == 0:
+                    continue
+                if fault.skip:
+                    fault.skip -= 1
+                    return None
+                fault.times -= 1
+                return fault
+        return None
+
+    def answer(self, operation: str, variables: dict[str, Any]) -> Any:
+        """What a root field resolves to."""
+        with self.lock:
+            return getattr(self, "_" + re.sub(r"(?<!^)([A-Z])", r"_\1", operation).lower())(variables)
+
+    def _signed(self, kind: str, name: str) -> str:
+        return f"{self.url}/{kind}/{name}?X-Signature={SIGNATURE}"
+
+    def _list_datasets(self, _: dict[str, Any]) -> list[str]:
+        return list(self.datasets)
+
+    def _dataset(self, variables: dict[str, Any]) -> str:
+        if variables["filename"] not in self.datasets:
+            raise GraphQLError("Dataset not found")
+        return self._signed("datasets", variables["filename"])
+
+    def _rounds(self, variables: dict[str, Any]) -> list[Any]:
+        if variables.get("limit"):
+            return self.rounds[: variables["limit"]]
+        if self.round is None:
+            raise GraphQLError("Current round not open for submissions")
+        return [self.round]
+
+    def _account(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"models": list(self.models.values())}
+
+    def _v3_user_profile(self, variables: dict[str, Any]) -> dict[str, Any] | None:
+        return self.models.get(variables["model_name"])
+
+    def _submissions(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
+        return [s for s in self.submissions if s["modelId"] == variables["modelId"]]
+
+    def _upload_slot(self, stem: str) -> dict[str, str]:
+        name = f"{stem}-{uuid.uuid4().hex[:12]}"
+        return {"filename": name, "url": self._signed("storage", name)}
+
+    def _submission_upload_auth(self, variables: dict[str, Any]) -> dict[str, str]:
+        if any(m["id"] == variables["modelId"] and m["computePickleUpload"] for m in self.models.values()):
+            raise GraphQLError("Model has an uploaded pickle")
+        return self._upload_slot("predictions")
+
+    def _diagnostics_upload_auth(self, _: dict[str, Any]) -> dict[str, str]:
+        return self._upload_slot("validation")
+
+    def _compute_pickle_upload_auth(self, _: dict[str, Any]) -> dict[str, str]:
+        return self._upload_slot("pickle")
+
+    def _submission_download_auth(self, variables: dict[str, Any]) -> dict[str, str]:
+        found = next(s for s in self.submissions if s["id"] == variables["id"])
+        return {"filename": found["filename"], "url": self._signed("storage", found["filename"])}
+
+    def _create_submission(self, variables: dict[str, Any]) -> dict[str, str]:
+        if self.round is None:
+            raise GraphQLError("Current round not open for submissions")
+        error = judge(self.storage.get(variables["filename"]), self.live_ids)
+        if error is None:
+            for earlier in self.submissions:
+                if earlier["modelId"] == variables["modelId"]:
+                    earlier["selected"] = False
+        made = {
+            "id": str(uuid.uuid4()),
+            "filename": variables["filename"],
+            "modelId": variables["modelId"],
+            "insertedAt": datetime.now(UTC).isoformat(),
+            "selected": error is None,
+            "errorInfo": error,
+            "round": {"number": self.round["number"], "tournament": 8},
+        }
+        self.submissions.append(made)
+        return {"id": made["id"]}
+
+    def _create_diagnostics(self, variables: dict[str, Any]) -> dict[str, str]:
+        self.diagnostics.setdefault("filename", variables["filename"])
+        return {"id": "diagnostics-1"}
+
+    def _diagnostics(self, _: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.diagnostics_wait > 0:
+            self.diagnostics_wait -= 1
+            return [{"status": "pending"}]
+        return [{"status": "done", **self.diagnostics}]
+
+    def _compute_pickle_data_versions(self, _: dict[str, Any]) -> list[dict[str, str]]:
+        return [{"name": name, "id": f"data-{name}"} for name in ("v5.2", "v5.3")]
+
+    def _compute_pickle_docker_images(self, _: dict[str, Any]) -> list[dict[str, str]]:
+        return [{"name": f"Python 3.{minor}", "id": f"image-3.{minor}"} for minor in (10, 11, 12, 13)]
+
+    def _create_compute_pickle_upload(self, variables: dict[str, Any]) -> dict[str, str]:
+        self.pickles.append(variables)
+        return {"id": "pickle-1"}
+
+    def _submission_scores(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
+        return [score for score in self.scores if score["modelId"] == variables["modelId"]]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers for one `Double`."""
+
+    double: Double
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        """Keep test output quiet."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self._body())
+        selection = _selection(body["query"])
+        operation = next(iter(selection))
+        fault = self._begin(operation, body["variables"] or {})
+        if self._broken(fault):
+            return
+        authorized = self.headers.get("Authorization")
+        expected = f"Token {self.double.public_id}${self.double.secret_key}"
+        if authorized is not None and authorized != expected:
+            self._reply(401, b"unauthorized", fault=fault)
+            return
+        try:
+            value = _project(self.double.answer(operation, body["variables"] or {}), operation, selection[operation])
+            answer: dict[str, Any] = {"data": {operation: value}}
+        except GraphQLError as error:
+            answer = {"errors": [{"message": str(error)}], "data": None}
+        if fault and fault.kind == "no data":
+            answer = {"data": None}
+        text = b"<html>Bad gateway</html>" if fault and fault.kind == "malformed" else json.dumps(answer).encode()
+        self._reply(200, text, fault=fault)
+
+    def do_PUT(self) -> None:
+        content = self._body()
+        fault = self._begin("PUT", {})
+        if self._broken(fault) or not self._signed():
+            return
+        name = urlsplit(self.path).path.removeprefix("/storage/")
+        if fault is None or fault.kind not in ("lost", "corrupt"):
+            self.double.storage[name] = content
+        elif fault.kind == "corrupt":
+            self.double.storage[name] = content.replace(b"0.", b"0.0", 1)
+        self._reply(200, b"", fault=fault)
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        kind, name = path.removeprefix("/").split("/", 1)
+        fault = self._begin(f"GET {name}" if kind == "datasets" else "GET", {})
+        if self._broken(fault) or not self._signed():
+            return
+        shelf = self.double.datasets if kind == "datasets" else self.double.storage
+        if name not in shelf:
+            self._reply(404, b"no such file", fault=fault)
+            return
+        self._send_file(shelf[name], fault)
+
+    def _send_file(self, content: bytes, fault: Fault | None) -> None:
+        kind = fault.kind if fault else ""
+        etag = f'"{hashlib.md5(content).hexdigest()}"'
+        headers = {} if kind == "no etag" else {"ETag": etag}
+        if self.headers.get("If-None-Match") == etag and kind != "no etag":
+            self._reply(304, b"", headers, fault=fault)
+            return
+        start = self._range_start(etag, kind)
+        if kind == "short":
+            content = content[: len(content) // 2]
+        if start is None or start >= len(content):
+            self._reply(200 if start is None else 416, content if start is None else b"", headers, fault=fault)
+            return
+        total = len(content) + (7 if kind == "long" else 0)
+        headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{total}"
+        self._reply(206, content[start:], headers, fault=fault)
+
+    def _range_start(self, etag: str, kind: int | str) -> int | None:
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        condition = self.headers.get("If-Range")
+        if asked is None or kind == "ignore range":
+            return None
+        if condition is not None and condition != etag and kind != "splice":
+            return None
+        return int(asked.group(1))
+
+    def _begin(self, operation: str, variables: dict[str, Any]) -> Fault | None:
+        authorized = "Authorization" in self.headers
+        self.double.asked.append(Asked(operation, self.command, authorized, variables, dict(self.headers)))
+        return self.double.take_fault(operation)
+
+    def _broken(self, fault: Fault | None) -> bool:
+        """Whether the fault answered in place of the double."""
+        if fault is None:
+            return False
+        if fault.kind == "unheard":
+            self.close_connection = True
+            self.connection.close()
+            fault.after()
+            return True
+        if isinstance(fault.kind, int):
+            headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+            self._reply(fault.kind, b"{}", headers, fault=fault)
+            return True
+        return False
+
+    def _signed(self) -> bool:
+        signature = parse_qs(urlsplit(self.path).query).get("X-Signature")
+        if signature == [SIGNATURE]:
+            return True
+        self._reply(403, b"not signed")
+        return False
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _reply(
+        self, status: int, content: bytes, headers: dict[str, str] | None = None, fault: Fault | None = None
+    ) -> None:
+        kind = fault.kind if fault else ""
+        if fault:
+            fault.after()
+        if kind == "slow":
+            time.sleep(self.double.slow_s)
+        try:
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2] if kind == "cut" else content)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+        if kind == "cut":
+            self.close_connection = True
+
+
+def judge(content: bytes | None, live_ids: Iterable[str]) -> str | None:
+    """What the tournament finds wrong with a submission, by the rules of its own validator."""
+    if content is None:
+        return "file not found"
+    rows = list(csv.reader(io.StringIO(content.decode())))
+    if rows[0] != ["id", "prediction"]:
+        return "invalid_submission_headers"
+    given = [row[0] for row in rows[1:]]
+    if len(set(given)) != len(given) or not set(live_ids) <= set(given):
+        return "invalid_submission_ids"
+    values = [float(row[1]) for row in rows[1:]]
+    inside = all(0.0 <= value <= 1.0 for value in values)
+    return None if inside and min(values) < max(values) else "invalid_submission_values"
+
+
+def _selection(query: str) -> dict[str, Any]:
+    """The nested selection sets of a query, arguments left out."""
+    text = re.sub(r"\([^()]*\)", " ", query)
+    tokens = iter(re.findall(r"\w+|[{}]", text[text.index("{") :]))
+    next(tokens)
+
+    def block() -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        name = ""
+        for token in tokens:
+            if token == "{":
+                fields[name] = block()
+            elif token == "}":
+                return fields
+            else:
+                name = token
+                fields[name] = {}
+        return fields
+
+    return block()
+
+
+def _project(value: Any, name: str, selection: dict[str, Any]) -> Any:
+    """The asked-for fields of a value; a field that the schema does not have is an error, as in the real API."""
+    if isinstance(value, list):
+        return [_project(item, name, selection) for item in value]
+    if not isinstance(value, dict):
+        return value
+    unknown = set(selection) - SCHEMA[name] if name in SCHEMA else set()
+    if unknown:
+        raise GraphQLError(f"Cannot query field {sorted(unknown)} on {name}")
+    return {key: _project(value.get(key), key, inner) for key, inner in selection.items()}

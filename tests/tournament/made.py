@@ -1,0 +1,54 @@
+"""Made files in the dataset's format, small enough to travel over the loopback interface in a blink."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+
+GROUPS = {"wisdom": ["feature_a", "feature_b", "feature_c"], "rain": ["feature_c", "feature_d"]}
+FEATURES = ("feature_a", "feature_b", "feature_c", "feature_d")
+
+
+def features_json() -> bytes:
+    sets = {"small": ["feature_a"], "medium": list(FEATURES[:2]), "all": list(FEATURES), **GROUPS}
+    return json.dumps({"feature_sets": sets, "targets": ["target_ender_20", "target"]}).encode()
+
+
+def rows(first: int, last: int, per_era: int = 40, *, seed: int = 0) -> pd.DataFrame:
+    """Rows of the eras first..last: id index, era, data_type, int8 features, one target."""
+    random = np.random.default_rng(seed)
+    eras = np.repeat(np.arange(first, last + 1), per_era)
+    frame = pd.DataFrame(
+        {name: random.integers(0, 5, len(eras)).astype(np.int8) for name in FEATURES},
+        index=pd.Index([f"n{seed:03x}{row:012x}" for row in first * 1000 + np.arange(len(eras))], name="id"),
+    )
+    frame.insert(0, "era", [f"{era:04d}" for era in eras])
+    frame.insert(1, "data_type", "train")
+    frame["target"] = random.choice([0.0, 0.25, 0.5, 0.75, 1.0], len(eras)).astype(np.float32)
+    return frame
+
+
+def live(count: int = 60, *, seed: int = 7) -> pd.DataFrame:
+    frame = rows(1, 1, count, seed=seed)
+    return frame.assign(era="X", data_type="live", target=np.float32("nan"))
+
+
+def parquet(frame: pd.DataFrame, row_group_size: int = 50) -> bytes:
+    """The frame as a parquet file whose size depends on its shape alone."""
+    buffer = io.BytesIO()
+    plain = {"compression": None, "use_dictionary": False, "write_statistics": False}
+    frame.to_parquet(buffer, row_group_size=row_group_size, **plain)
+    return buffer.getvalue()
+
+
+def dataset(version: str = "v5.3") -> dict[str, bytes]:
+    """The four files that a fetch brings, by their remote names."""
+    return {
+        f"{version}/features.json": features_json(),
+        f"{version}/train.parquet": parquet(rows(1, 6)),
+        f"{version}/validation.parquet": parquet(rows(7, 10)),
+        f"{version}/live.parquet": parquet(live()),
+    }
