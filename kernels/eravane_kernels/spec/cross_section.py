@@ -47,10 +47,10 @@ def numerai_corr(p_MN: Floats, y_N: Floats, offsets_E1: Integers) -> Double:
     result = np.full((len(p_MN), len(offsets_E1) - 1), np.nan)
     for era, rows in enumerate(spans(offsets_E1)):
         labelled = ~np.isnan(y_N[rows])
-        label = y_N[rows][labelled].astype(np.float64)
+        label = y_N[rows][labelled]
         if len(label) and label.min() < label.max():
             power = _power(ndtri(_ranked(p_MN[:, rows][:, labelled])))
-            result[:, era] = _correlations(power, _power(label - label.mean())[None])[:, 0]
+            result[:, era] = _correlations(power, powered_label(label)[None])[:, 0]
     return result
 
 
@@ -72,14 +72,27 @@ def contribution(p_MN: Floats, reference_N: Floats, y_N: Floats, offsets_E1: Int
         if len(reference) and reference.min() < reference.max():
             z_MN, base_N = ndtri(_ranked(p_MN[:, rows][:, known])), ndtri(_ranked(reference[None]))[0]
             neutral = z_MN - np.outer(z_MN @ base_N / (base_N @ base_N), base_N)
-            result[:, era] = neutral @ centred_label(y_N[rows][known].astype(np.float64)) / len(base_N)
+            result[:, era] = neutral @ centred_label(y_N[rows][known]) / len(base_N)
     return result
 
 
-def centred_label(label_N: Double) -> Double:
-    """Labels less their mean, times 4 first where all lie within 0..1 (Numerai's five bins become -2..2)."""
-    scaled = label_N * 4.0 if label_N.min() >= 0.0 and label_N.max() <= 1.0 else label_N
-    return np.asarray(scaled - scaled.mean())
+def powered_label(label_N: Floats) -> Double:
+    """Labels less their mean, to the power 1.5 with sign kept, float64.
+
+    Both steps are done in the labels' own precision: the files hold float32, numerai-tools does not widen them, and
+    its rounding of the mean moves a score by up to 1e-8.
+    """
+    centred = label_N - label_N.mean()
+    return np.asarray(np.sign(centred) * np.abs(centred) ** 1.5, dtype=np.float64)
+
+
+def centred_label(label_N: Floats) -> Double:
+    """Labels less their mean in their own precision, as `powered_label`, float64.
+
+    Times 4 first where all lie within 0..1 (Numerai's five bins become -2..2).
+    """
+    scaled = label_N * label_N.dtype.type(4) if label_N.min() >= 0.0 and label_N.max() <= 1.0 else label_N
+    return np.asarray(scaled - scaled.mean(), dtype=np.float64)
 
 
 def neutralize(p_MN: Floats, f_FN: Columns, offsets_E1: Integers, proportion: float = 1.0) -> Double:
