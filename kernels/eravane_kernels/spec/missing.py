@@ -28,6 +28,8 @@ def fill_values(
     NaN where no value is present. Raises: ValueError for bad arrays, methods or windows, and for a missing constant.
     """
     check_fill_values(x_CN, offsets_E1, method, constant, window)
+    if x_CN.dtype == np.float32:
+        checks.no_infinity(x_CN, "x_CN")
     if method == "constant":
         return np.full((len(offsets_E1) - 1, len(x_CN)), constant, dtype=np.float64)
     wanted = (0.5,) if method == "median" else ()
@@ -41,7 +43,7 @@ def fill_values(
 
 
 def check_fill_values(x_CN: Columns, offsets_E1: Integers, method: str, constant: float | None, window: int) -> None:
-    """Checks what `fill_values` takes."""
+    """Checks what `fill_values` takes, but for infinities."""
     checks.columns(x_CN, "x_CN", "int8", "float32")
     checks.offsets(offsets_E1, x_CN.shape[1])
     checks.choice(method, "method", FILL_METHODS)
@@ -50,8 +52,6 @@ def check_fill_values(x_CN: Columns, offsets_E1: Integers, method: str, constant
         raise ValueError(f"constant: expected a number with method 'constant' alone, given {constant} with {method!r}")
     if constant is not None and not np.isfinite(constant):
         raise ValueError(f"constant: expected a finite number, given {constant}")
-    if x_CN.dtype == np.float32:
-        checks.no_infinity(x_CN, "x_CN")
 
 
 def fill(x_CN: Single, offsets_E1: Integers, value_EC: Double) -> Single:

@@ -31,6 +31,8 @@ def clip_bounds(
     NaN where no value is present. Raises: ValueError for bad arrays, methods, quantiles, k or window.
     """
     check_bounds(x_CN, offsets_E1, method, low, high, k, window)
+    if x_CN.dtype == np.float32:
+        checks.no_infinity(x_CN, "x_CN")
     if method == "mad":
         centre, spread = _median_deviation(x_CN, offsets_E1, window)
         return centre - k * spread, centre + k * spread
@@ -47,7 +49,7 @@ def clip_bounds(
 def check_bounds(
     x_CN: Columns, offsets_E1: Integers, method: str, low: float, high: float, k: float, window: int
 ) -> None:
-    """Checks what `clip_bounds` takes."""
+    """Checks what `clip_bounds` takes, but for infinities."""
     checks.columns(x_CN, "x_CN", "int8", "float32")
     checks.offsets(offsets_E1, x_CN.shape[1])
     checks.choice(method, "method", METHODS)
@@ -57,8 +59,6 @@ def check_bounds(
         raise ValueError(f"low, high: expected low <= high, given {low} and {high}")
     if not k >= 0.0:
         raise ValueError(f"k: expected 0 or more, given {k}")
-    if x_CN.dtype == np.float32:
-        checks.no_infinity(x_CN, "x_CN")
 
 
 def _median_deviation(x_CN: Columns, offsets_E1: Integers, window: int) -> tuple[Double, Double]:

@@ -30,7 +30,7 @@ def level_counts(x_CN: Levels, offsets_E1: Integers) -> Counts:
 
 
 def level_stats(counts_ECL: Counts, quantiles: Sequence[float] = QUANTILES) -> Stats:
-    """Statistics of levels 0..4 from their counts, exact before the last division.
+    """Statistics of levels 0..4 from their counts.
 
     counts_ECL: uint32 [E, C, 6]; quantiles within 0..1. Returns Stats. Raises: ValueError.
     """
@@ -44,15 +44,15 @@ def stats_of_counts(counts_ECL: Integers, quantiles: Sequence[float]) -> Stats:
     present = counts_ECL[..., :LEVELS]
     count = present.sum(axis=2)
     level_L = np.arange(LEVELS)
-    first, second = present @ level_L, present @ level_L**2
     n = np.where(count > 0, count, np.nan)
+    mean = present @ level_L / n
     absent = count == 0
     held = present > 0
     return Stats(
         count_EC=count,
         missing_EC=counts_ECL[..., LEVELS].copy(),
-        mean_EC=first / n,
-        std_EC=np.sqrt((count * second - first**2) / n**2),
+        mean_EC=mean,
+        std_EC=np.sqrt((present * (level_L - mean[..., None]) ** 2).sum(axis=2) / n),
         min_EC=np.where(absent, np.nan, held.argmax(axis=2)),
         max_EC=np.where(absent, np.nan, LEVELS - 1 - held[..., ::-1].argmax(axis=2)),
         mode_EC=np.where(absent, np.nan, present.argmax(axis=2)),
