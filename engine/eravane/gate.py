@@ -14,6 +14,7 @@ from eravane.errors import ConfigError, RunError
 from eravane.experts import AdaHedge, correlation, normalise
 from eravane.network import Network
 from eravane.outcomes import EraFacts, EraOutcome, GateModel, History
+from eravane.prototypes import Prototypes, find_regimes, whiten
 from eravane.records import Records, comparator_weights, with_newcomers
 
 FloatArray = NDArray[np.float64]
@@ -161,6 +162,28 @@ class MetaLearner:
         """Weights of the comparators for `era`, from outcomes up to `era - lag` alone (see `comparator_weights`)."""
         self._check(era)
         return comparator_weights(self._records, len(self._history), dispersion_M)
+
+    def prototypes(self) -> Prototypes:
+        """Regimes among the resolved eras, and which models the present network uses in them (see `Prototypes`).
+
+        Raises:
+            RunError: no era is resolved.
+        """
+        if not len(self._history):
+            raise RunError("no era is resolved yet: there are no regimes to look at")
+        history, everyone = self._history, np.ones(len(self.models), dtype=bool)
+        regime_E, share_EP = find_regimes(whiten(history.column("scores")), self._config.prototypes)
+        uses = []
+        for position, era in enumerate(history.eras):
+            known = history.known(era, self._lag)
+            facts, C_MM = history.facts[position], history.row("C", position)
+            experts_PM, gates_M = self._experts(known, facts, everyone, C_MM, history.row("dispersion", position))
+            uses.append(np.stack([history.row("scores", position), gates_M, experts_PM[-1]]))
+        means = np.stack(
+            [np.mean([u for u, r in zip(uses, regime_E, strict=True) if r == p], axis=0) for p in np.unique(regime_E)]
+        )
+        era_E = np.array(history.eras, dtype=np.int64)
+        return Prototypes(era_E, regime_E, share_EP, means[:, 0], means[:, 1], means[:, 2])
 
     @property
     def resting_M(self) -> BoolArray:

@@ -78,7 +78,7 @@ class InputMap:
             reduced_center_MR=reduced_center,
             reduced_scale_MR=reduced_scale,
             lagged_scale_L=root_mean_square(lagged_EML) * ("scores" in config.inputs),
-            agreement_scale_A=root_mean_square(agreement_EMA) * ("agreement" in config.inputs),
+            agreement_scale_A=root_mean_square(agreement_EMA) * np.array(_agreement_switches(config.inputs)),
             ridge=config.ridge,
         )
 
@@ -147,6 +147,12 @@ def _moved(values_MS: FloatArray, positions: Sequence[int | None]) -> FloatArray
     """Rows of the former pool in the order of the present one; zeros for a new model."""
     blank_S = np.zeros_like(values_MS[0])
     return np.stack([blank_S if position is None else values_MS[position] for position in positions])
+
+
+def _agreement_switches(inputs: Sequence[str]) -> list[bool]:
+    """Which columns of `agreement_inputs` are on: its ridge rests on lagged scores too."""
+    agreement = "agreement" in inputs
+    return [agreement, agreement, agreement, agreement and "scores" in inputs]
 
 
 def _replayed_agreement(history: History, records: Records, position: int, lag: int, ridge: float) -> FloatArray:

@@ -6,12 +6,69 @@ circular, since the policy is a function of them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 FloatArray = NDArray[np.float64]
+ROUNDS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """Regimes among resolved eras, by what the base models scored in them; drawn with hindsight.
+
+    Attributes:
+        era_E: era numbers; regime_E: regime of each, regime 0 being the commonest.
+        share_EP: float64 [E, P], soft membership, sum 1.
+        score_PM: mean score of each model in each regime.
+        open_PM: share of the regime's eras in which the present gates would open the model.
+        weight_PM: its mean weight there.
+    """
+
+    era_E: NDArray[np.int64]
+    regime_E: NDArray[np.int64]
+    share_EP: FloatArray
+    score_PM: FloatArray
+    open_PM: FloatArray
+    weight_PM: FloatArray
+
+
+def find_regimes(vectors_EM: FloatArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:
+    """Cluster eras by k-means from a farthest-first start: regime of each era, the commonest first, and membership.
+
+    Membership is softmax(-|q - centre|^2 / mean squared distance to the own centre), float64 [E, P].
+    """
+    count = min(count, len(vectors_EM))
+    centres_PM = _spread_out(vectors_EM, count)
+    nearest_E = np.zeros(len(vectors_EM), dtype=np.int64)
+    for _ in range(ROUNDS):
+        distance_EP = ((vectors_EM[:, None] - centres_PM[None]) ** 2).sum(-1)
+        nearest_E = distance_EP.argmin(axis=1)
+        means = [
+            vectors_EM[nearest_E == p].mean(axis=0) if (nearest_E == p).any() else centres_PM[p] for p in range(count)
+        ]
+        if np.array_equal(np.stack(means), centres_PM):
+            break
+        centres_PM = np.stack(means)
+    order = np.argsort(-np.bincount(nearest_E, minlength=count), kind="stable")
+    distance_EP = ((vectors_EM[:, None] - centres_PM[order][None]) ** 2).sum(-1)
+    width = max(float(distance_EP.min(axis=1).mean()), 1e-12)
+    share_EP = np.exp(-(distance_EP - distance_EP.min(axis=1, keepdims=True)) / width)
+    return distance_EP.argmin(axis=1), share_EP / share_EP.sum(axis=1, keepdims=True)
+
+
+def _spread_out(vectors_EM: FloatArray, count: int) -> FloatArray:
+    """Start at the era nearest to the mean, then always take the era farthest from those taken."""
+    first = ((vectors_EM - vectors_EM.mean(axis=0)) ** 2).sum(axis=1).argmin()
+    chosen = [int(first)]
+    while len(chosen) < count:
+        distance_EP = ((vectors_EM[:, None] - vectors_EM[chosen][None]) ** 2).sum(-1)
+        chosen.append(int(distance_EP.min(axis=1).argmax()))
+    return vectors_EM[chosen]
 
 
 def whiten(scores_EM: FloatArray) -> FloatArray:
