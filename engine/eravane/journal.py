@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from eravane.errors import RunError
@@ -54,8 +55,9 @@ class EraRecord:
     def from_bytes(cls, era: int, content: bytes) -> EraRecord:
         """Read what `to_bytes` wrote."""
         arrays = load(content)
+        # safetensors keeps no order, result files need one.
         comparators = {
-            name.removeprefix(COMPARATOR): array for name, array in arrays.items() if name.startswith(COMPARATOR)
+            name.removeprefix(COMPARATOR): arrays[name] for name in sorted(arrays) if name.startswith(COMPARATOR)
         }
         return cls(era, arrays["base"], arrays["prediction"], arrays["weights"], arrays["open"], comparators)
 
@@ -84,7 +86,7 @@ class Journal:
         path = self._path(era)
         try:
             return EraRecord.from_bytes(era, path.read_bytes())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, KeyError) as error:
             raise RunError(f"{path} cannot be read ({error}); start the run again in a new folder") from error
 
     def eras(self) -> list[int]:

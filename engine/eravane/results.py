@@ -43,8 +43,8 @@ class ScoredEra:
 def score_era(record: EraRecord, label_N: NDArray[np.float32], ops: Any) -> ScoredEra:
     """Score a record's stored values with numerai_corr; rows without a label do not count."""
     z_MN = gaussianize(record.base_MN, ops)
-    names = [ENSEMBLE, *record.comparators]
-    mixes = [record.prediction_N, *(combine(z_MN, weights) for weights in record.comparators.values())]
+    names = [ENSEMBLE, EQUAL_WEIGHT, *(name for name in record.comparators if name != EQUAL_WEIGHT)]
+    mixes = [record.prediction_N, *(combine(z_MN, record.comparators[name]) for name in names[1:])]
     offsets = one_era(label_N.size)
     series = ops.numerai_corr(np.stack(mixes), label_N, offsets)[:, 0]
     models_M = ops.numerai_corr(record.base_MN, label_N, offsets)[:, 0]

@@ -1,0 +1,103 @@
+"""Checkpoints, journal and booster files: whole, checked, and refused when they belong elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eravane.checkpoint import Checkpoints
+from eravane.errors import RunError
+from eravane.journal import EraRecord, Journal
+from eravane.models import ModelFolder
+from eravane.trees import Trees
+
+IDENTITY = {"config": "abc", "data": "def", "version": "1"}
+
+
+def test_the_last_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    assert checkpoints.load() is None
+    for step in range(5):
+        checkpoints.save(step, {"gate": bytes([step])}, {"era": step})
+    assert checkpoints.steps() == [3, 4]
+    assert checkpoints.load() == (4, {"gate": b"\x04"}, {"era": 4}, [])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "manifest", "gone"])
+def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    for step in (1, 2):
+        checkpoints.save(step, {"gate": b"state"}, {})
+    newest = tmp_path / "000002"
+    if damage == "flip":
+        (newest / "gate").write_bytes(b"stbte")
+    elif damage == "cut":
+        (newest / "gate").write_bytes(b"sta")
+    elif damage == "manifest":
+        (newest / "manifest.json").write_text('{"identity":')
+    else:
+        (newest / "gate").unlink()
+    loaded = checkpoints.load()
+    assert loaded is not None
+    assert loaded[0] == 1
+    assert "000002 is damaged" in loaded[3][0]
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, IDENTITY).save(1, {}, {})
+    with pytest.raises(RunError, match="data was def, is xyz"):
+        Checkpoints(tmp_path, {**IDENTITY, "data": "xyz"}).load()
+
+
+def test_half_written_folders_are_not_seen(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    checkpoints.save(1, {"a": b"1"}, {})
+    (tmp_path / ".000002.77").mkdir()
+    (tmp_path / ".000002.77" / "a").write_bytes(b"2")
+    assert checkpoints.steps() == [1]
+
+
+def _record(era: int) -> EraRecord:
+    rng = np.random.default_rng(era)
+    return EraRecord(
+        era,
+        rng.normal(size=(3, 7)).astype(np.float32),
+        rng.random(7),
+        np.array([0.5, 0.5, 0.0]),
+        np.array([True, True, False]),
+        {"equal_weight": np.full(3, 1 / 3)},
+    )
+
+
+def test_the_journal_returns_what_was_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "eras")
+    assert journal.eras() == []
+    for era in (1000, 999, 12):
+        journal.write(_record(era))
+    assert [record.era for record in journal] == [12, 999, 1000]
+    found, expected = journal.read(999), _record(999)
+    np.testing.assert_array_equal(found.base_MN, expected.base_MN)
+    np.testing.assert_array_equal(found.comparators["equal_weight"], expected.comparators["equal_weight"])
+    assert found.open_M.dtype == bool
+    journal.forget_after(900)
+    assert journal.eras() == [12]
+    (tmp_path / "eras" / "0012.safetensors").write_bytes(b"cut")
+    with pytest.raises(RunError, match="cannot be read"):
+        journal.read(12)
+
+
+def test_boosters_are_stored_once_and_checked(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path / "models")
+    columns = {"m": ("a", "b"), "n": ("c",)}
+    names = folder.put({"m": Trees((b"one", b"two"), columns["m"]), "n": Trees((b"one",), columns["n"])})
+    assert len(list((tmp_path / "models").glob("*.ubj"))) == 2
+    assert folder.get(names, columns)["m"] == Trees((b"one", b"two"), ("a", "b"))
+    folder.write_index(names, columns)
+    folder.keep_only(names["n"])
+    with pytest.raises(RunError, match="cannot be read"):
+        folder.get(names, columns)
+    (tmp_path / "models" / f"{names['n'][0]}.ubj").write_bytes(b"other")
+    with pytest.raises(RunError, match="damaged"):
+        folder.get({"n": names["n"]}, columns)
