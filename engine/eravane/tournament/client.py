@@ -141,6 +141,17 @@ class Client:
         read = self._shaped("submissions", lambda: [_submission(item) for item in listed if item["round"]])
         return sorted(read, key=lambda submission: submission.inserted_at)
 
+    def submission(self, model_id: str, submission_id: str) -> Submission:
+        """One submission of a model; one that is not listed yet is looked for until the deadline."""
+
+        def attempt() -> Submission:
+            found = [s for s in self.submissions(model_id) if s.id == submission_id]
+            if not found:
+                raise TransientError("it is not listed")
+            return found[0]
+
+        return self.patience.insist(f"finding submission {submission_id}", attempt)
+
     def submitted_file(self, submission_id: str) -> bytes:
         """The file of a submission, as stored.
 

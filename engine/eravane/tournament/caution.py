@@ -1,0 +1,100 @@
+"""What would make a person look twice before sending predictions, measured against the last submission."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from eravane.tournament.dataset import read_columns
+from eravane.tournament.receipts import Profile
+
+# Between two rounds a steady model keeps its exposures within a few hundredths (7,000 rows: standard error .012)
+# and its weights within a few tenths; the limits are several times that.
+LEAST_CORRELATION = 0.5
+MOST_EXPOSURE_CHANGE = 0.2
+MOST_LARGEST_EXPOSURE_RISE = 0.15
+MOST_WEIGHT_MOVED = 0.5
+LEAST_SHARED = 50  # rows; fewer tell nothing of a correlation
+
+FloatArray = NDArray[np.float64]
+
+
+def profile_of(
+    frame: pd.DataFrame,
+    live: Path,
+    live_ids: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    weights: Mapping[str, float],
+) -> Profile:
+    """Measure predictions against the live file they are for.
+
+    Args:
+        frame: columns `id` and `prediction`, one row per live id.
+        live: the live parquet file; its rows have `live_ids`, in order.
+        live_ids: N ids.
+        groups: feature group -> feature columns of the live file.
+        weights: base model -> weight, kept as it is.
+    """
+    prediction_N = frame.set_index("id")["prediction"].loc[list(live_ids)].to_numpy(dtype=np.float64)
+    exposures, largest, missing = {}, 0.0, []
+    for group, columns in groups.items():
+        values_FN = read_columns(live, list(columns)).astype(np.float64)
+        correlations_F = _correlations(values_FN, prediction_N)
+        largest = max(largest, float(np.abs(correlations_F).max(initial=0.0)))
+        exposures[group] = float(_correlations(values_FN.mean(axis=0)[None, :], prediction_N)[0])
+        if (values_FN.min(axis=1) == values_FN.max(axis=1)).all():
+            missing.append(group)
+    return Profile(exposures, largest, tuple(missing), dict(weights))
+
+
+def _correlations(values_FN: FloatArray, prediction_N: FloatArray) -> FloatArray:
+    """Pearson correlation of each row with the predictions, float64 [F]; 0 for a constant or missing feature."""
+    centred_FN = np.nan_to_num(values_FN - np.nanmean(values_FN, axis=1, keepdims=True))
+    centred_N = prediction_N - prediction_N.mean()
+    norms_F = np.linalg.norm(centred_FN, axis=1) * np.linalg.norm(centred_N)
+    products_F: FloatArray = centred_FN @ centred_N
+    found_F: FloatArray = np.divide(products_F, norms_F, out=np.zeros_like(norms_F), where=norms_F > 0)
+    return found_F
+
+
+def correlation(first: pd.DataFrame, second: pd.DataFrame) -> float | None:
+    """Rank correlation of two submissions over the ids they share; None when they share too few to tell."""
+    shared = first.merge(second, on="id", suffixes=("_first", "_second"))
+    if len(shared) < LEAST_SHARED:
+        return None
+    return float(shared["prediction_first"].rank().corr(shared["prediction_second"].rank()))
+
+
+def objections(now: Profile, last: Profile) -> list[str]:
+    """What changed since the last submission more than it should, one sentence each."""
+    found = []
+    shared = now.exposures.keys() & last.exposures.keys()
+    jumps = {group: now.exposures[group] - last.exposures[group] for group in shared}
+    widest = max(jumps, key=lambda group: abs(jumps[group]), default=None)
+    if widest is not None and abs(jumps[widest]) > MOST_EXPOSURE_CHANGE:
+        before, after = last.exposures[widest], now.exposures[widest]
+        found.append(f"the exposure to {widest} jumped from {before:+.3f} to {after:+.3f}")
+    if now.largest_exposure - last.largest_exposure > MOST_LARGEST_EXPOSURE_RISE:
+        found.append(
+            f"the largest exposure to one feature rose from {last.largest_exposure:.3f} to {now.largest_exposure:.3f}"
+        )
+    absent = sorted((set(now.missing) | (last.exposures.keys() - now.exposures.keys())) - set(last.missing))
+    if absent:
+        found.append(f"feature groups are missing in the live file: {', '.join(absent)}")
+    names = now.weights.keys() | last.weights.keys()
+    moved = sum(abs(now.weights.get(name, 0.0) - last.weights.get(name, 0.0)) for name in names) / 2
+    if now.weights and last.weights and moved > MOST_WEIGHT_MOVED:
+        found.append(f"{moved:.0%} of the weight moved to other base models")
+    return found
+
+
+def correlation_objections(first: pd.DataFrame, second: pd.DataFrame, second_name: str) -> list[str]:
+    """An objection when two submissions rank the rows they share too differently."""
+    found = correlation(first, second)
+    if found is None or found >= LEAST_CORRELATION:
+        return []
+    return [f"the rank correlation with {second_name} is {found:+.2f}"]
