@@ -68,8 +68,7 @@ def levels(x_CN: Levels, name: str, missing: bool = True) -> None:
     """Values 0..4, and -1 where `missing` allows it."""
     least = MISSING if missing else 0
     for column, values in enumerate(x_CN):
-        bad = (values < least) | (values >= LEVELS)
-        if bad.any():
+        if values.size and (values.min() < least or values.max() >= LEVELS):
             raise bad_level(values, name, column, missing)
 
 
@@ -93,7 +92,9 @@ def finite(x_CN: Floats, name: str) -> None:
 
 def _every(x_CN: Floats, name: str, bad: Any, wanted: str) -> None:
     for column, values in enumerate(np.atleast_2d(x_CN)):
-        found = bad(values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sound = np.isfinite(values.sum())
+        found = np.False_ if sound else bad(values)
         if found.any():
             row = int(np.argmax(found))
             raise ValueError(f"{name}: expected {wanted}, given {values[row]} at column {column}, row {row}")

@@ -50,7 +50,7 @@ def numerai_corr(p_MN: Floats, y_N: Floats, offsets_E1: Integers) -> Double:
         label = y_N[rows][labelled]
         if len(label) and label.min() < label.max():
             power = _power(ndtri(_ranked(p_MN[:, rows][:, labelled])))
-            result[:, era] = _correlations(power, powered_label(label)[None])[:, 0]
+            result[:, era] = _correlations(power, powered_label(y_N[rows])[None])[:, 0]
     return result
 
 
@@ -77,12 +77,14 @@ def contribution(p_MN: Floats, reference_N: Floats, y_N: Floats, offsets_E1: Int
 
 
 def powered_label(label_N: Floats) -> Double:
-    """Labels less their mean, to the power 1.5 with sign kept, float64.
+    """Known labels less their mean, to the power 1.5 with sign kept, float64; NaN is left out.
 
-    Both steps are done in the labels' own precision: the files hold float32, numerai-tools does not widen them, and
-    its rounding of the mean moves a score by up to 1e-8.
+    Both steps are done in the labels' own precision, the sum with zeros in place of NaN: the files hold float32,
+    numerai-tools does not widen them, and its rounding of the mean moves a score by up to 1e-8.
     """
-    centred = label_N - label_N.mean()
+    known_N = ~np.isnan(label_N)
+    mean = np.where(known_N, label_N, 0).sum() / label_N.dtype.type(known_N.sum())
+    centred = label_N[known_N] - mean
     return np.asarray(np.sign(centred) * np.abs(centred) ** 1.5, dtype=np.float64)
 
 
