@@ -149,7 +149,10 @@ def test_both_gradients_reach_the_best_of_all_masks(models, gradient):
         optimiser.zero_grad()
         if gradient == "exact":
             log_prob_K = log_probability(
-                masks, (logits / temperature)[None], torch.ones(1, models, dtype=torch.float64), torch.ones(models, 1).double()
+                masks,
+                (logits / temperature)[None],
+                torch.ones(1, models, dtype=torch.float64),
+                torch.ones(models, 1).double(),
             )[..., 0]
             loss = -(log_prob_K.exp() * value_K).sum()
         else:

@@ -116,7 +116,7 @@ class Network:
                 self._replayed[position] = self.input_map.replay(history, records, position, self._lag)
         rows = [self._replayed[position] for position in kept]
         present_EM = np.stack([history.row("present", position) for position in kept])
-        objective = "contribution" if self._config.objective == "payout" else "c"
+        objective = "payout" if self._config.objective == "payout" else "c"
         c_EM = np.stack([history.row(objective, position) for position in kept])
         C_EMM = np.stack([history.row("C", position) for position in kept])
         scores_EM = np.stack([history.row("c", position) for position in kept])

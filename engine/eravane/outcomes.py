@@ -18,6 +18,10 @@ from eravane.errors import RunError
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
+# Numerai's payout mix. MMC is linear in the ensemble's weights up to the same normalisation as CORR, so that the mix is
+# again c'w / sqrt(w'Cw) with another c.
+CORR_SHARE, MMC_SHARE = 0.75, 2.25
+
 
 @dataclass(frozen=True)
 class GateModel:
@@ -59,7 +63,7 @@ class EraOutcome:
         C_MM: float64 [M, M], z z' / n.
         facts: the era's facts as they were before it was predicted.
         dispersion_M: float64 [M], standard deviation of each model's raw predictions.
-        contribution_M: float64 [M], z y / n with z made orthogonal to the meta-model; None where there is no reference.
+        contribution_M: float64 [M], contribution of each model to the meta-model (MMC); None where it is unknown.
     """
 
     era: int
@@ -100,13 +104,15 @@ class History:
             raise RunError(
                 f"era {outcome.era} brings {outcome.c_M.shape[0]} models, the gate has {self._size}: set_models first"
             )
-        contribution_M = outcome.c_M if outcome.contribution_M is None else outcome.contribution_M
+        payout_M = outcome.c_M
+        if outcome.contribution_M is not None:
+            payout_M = CORR_SHARE * outcome.c_M + MMC_SHARE * outcome.contribution_M
         values = {
             "scores": outcome.scores_M,
             "c": outcome.c_M,
             "C": outcome.C_MM,
             "dispersion": outcome.dispersion_M,
-            "contribution": contribution_M,
+            "payout": payout_M,
         }
         for name, value in values.items():
             self._rows[name].append(np.nan_to_num(np.asarray(value, dtype=np.float64), posinf=0.0, neginf=0.0))
@@ -118,7 +124,7 @@ class History:
         self.facts.append(outcome.facts)
 
     def column(self, name: str, count: int | None = None) -> NDArray[Any]:
-        """Stack one of scores, c, dispersion, contribution, present [E, M] or C [E, M, M] over `count` eras."""
+        """Stack one of scores, c, payout, dispersion, present [E, M] or C [E, M, M] over the first `count` eras."""
         rows = self._rows[name][:count]
         if rows:
             return np.stack(rows)
@@ -184,7 +190,7 @@ class History:
         return history
 
 
-_ROWS = ("scores", "c", "C", "dispersion", "contribution", "present")
+_ROWS = ("scores", "c", "C", "dispersion", "payout", "present")
 
 
 def _take(row: NDArray[Any], positions: Sequence[int | None], *, square: bool) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from eravane.reward import (
 
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.15
 SAMPLES = 4
-# Half of what Dynamos used in its largest experiment was already pinned to the keep ratio (methods, section 1.6).
+# The smaller of the two penalties of the paper's experiments.
 DYNAMOS_PENALTY = 200.0
 PROTOTYPE_ERAS = 256
 
@@ -169,77 +169,72 @@ class Trainer:
 
     def loss(self, scorer: Scorer, batch: Batch, temperature: float, generator: torch.Generator) -> Tensor:
         """Loss per net [S]: the policy's, plus the prototype loss."""
+        config = self._config
         gate_SEM, weight_SEM = scorer(batch.x_EMF, batch.context_ED, self._agents_MA)
-        equal_E = ensemble_correlation(batch.present_EM, batch.c_EM, batch.C_EMM)
-        if self._config.reward == "dynamos" or (
-            self._config.gradient == "reinforce" and self._config.gates == "bernoulli"
-        ):
-            loss_S, gain_SE = self._sampled(gate_SEM, weight_SEM, equal_E, batch, temperature, generator)
+        if config.gates == "bernoulli" and (config.reward == "dynamos" or config.gradient == "reinforce"):
+            loss_S, gain_SE = self._sampled(gate_SEM, weight_SEM, batch, temperature, generator)
         else:
-            loss_S, gain_SE = self._exact(gate_SEM, weight_SEM, equal_E, batch, temperature)
-        if self._config.prototype_weight > 0:
-            loss_S = loss_S + self._config.prototype_weight * self._prototype(gate_SEM, gain_SE, batch, generator)
+            gates_SEM = self._soft_gates(gate_SEM, batch.present_EM, temperature)
+            gain_SE = self.gain(gates_SEM, weight_SEM, batch)
+            loss_S = -_agent_mean(*self._rewards(gain_SE, gates_SEM, batch)).mean(-1)
+        if config.prototype_weight > 0:
+            loss_S = loss_S + config.prototype_weight * self._prototype(gate_SEM, gain_SE.detach(), batch, generator)
         return loss_S
 
-    def _reward(self, gain: Tensor, gates_M: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def gain(self, gates_SEM: Tensor, weight_SEM: Tensor, batch: Batch) -> Tensor:
+        """Correlation of the gated ensemble less that of equal weight, [..., E]."""
+        weights_SEM = masked_softmax(weight_SEM.expand_as(gates_SEM), gates_SEM)
+        equal_E = ensemble_correlation(batch.present_EM, batch.c_EM, batch.C_EMM)
+        return ensemble_correlation(weights_SEM, batch.c_EM, batch.C_EMM) - equal_E
+
+    def reward(self, gates_SEM: Tensor, weight_SEM: Tensor, batch: Batch) -> Tensor:
+        """Reward of gates, averaged over agents, [..., E]."""
+        return _agent_mean(*self._rewards(self.gain(gates_SEM, weight_SEM, batch), gates_SEM, batch))
+
+    def _rewards(self, gain: Tensor, gates_SEM: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         config = self._config
-        share, counts = open_share(gates_M, batch.present_EM, self._agents_MA)
+        share, counts = open_share(gates_SEM, batch.present_EM, self._agents_MA)
         if config.reward == "dynamos":
             return dynamos_reward(gain, share, keep_ratio=config.keep_ratio, penalty=DYNAMOS_PENALTY), counts
+        penalty = config.keep_penalty if config.gates == "bernoulli" else 0.0
         reward = gain_reward(
             gain,
             share,
             scale=batch.scale,
             keep_ratio=config.keep_ratio,
-            penalty=config.keep_penalty if config.gates == "bernoulli" else 0.0,
+            penalty=penalty,
             amplify=config.amplify,
         )
         return reward, counts
 
-    def _exact(
-        self, gate_SEM: Tensor, weight_SEM: Tensor, equal_E: Tensor, batch: Batch, temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        gates_SEM = self._soft_gates(gate_SEM, batch.present_EM, temperature)
-        gain_SE = ensemble_correlation(masked_softmax(weight_SEM, gates_SEM), batch.c_EM, batch.C_EMM) - equal_E
-        reward, counts = self._reward(gain_SE, gates_SEM, batch)
-        return -_agent_mean(reward, counts).mean(-1), gain_SE.detach()
-
     def _soft_gates(self, gate_SEM: Tensor, present_EM: Tensor, temperature: float) -> Tensor:
         logits_SEM = torch.where(present_EM > 0, gate_SEM, -30.0)
-        soft_SEM = torch.sigmoid(logits_SEM / temperature)
         if self._config.gates == "sparsemax":
             return sparsemax(logits_SEM)
+        soft_SEM = torch.sigmoid(logits_SEM / temperature)
         if self._config.gates == "topk":
             hard_SEM = top_k(logits_SEM, gate_count(self._config, logits_SEM.shape[-1]))
             return (hard_SEM + soft_SEM - soft_SEM.detach()) * present_EM
         return soft_SEM * present_EM
 
     def _sampled(
-        self,
-        gate_SEM: Tensor,
-        weight_SEM: Tensor,
-        equal_E: Tensor,
-        batch: Batch,
-        temperature: float,
-        generator: torch.Generator,
+        self, gate_SEM: Tensor, weight_SEM: Tensor, batch: Batch, temperature: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        logits_SEM = gate_SEM / temperature
+        """REINFORCE on sampled gates; the weights behind them have the exact gradient."""
+        logits_SEM, present_EM = gate_SEM / temperature, batch.present_EM
         draws = torch.rand((SAMPLES, *gate_SEM.shape), generator=generator).to(gate_SEM.device)
-        gates_KSEM = open_one((draws < torch.sigmoid(logits_SEM)) * batch.present_EM, logits_SEM, batch.present_EM)
-        greedy_SEM = open_one((gate_SEM >= 0) * batch.present_EM, gate_SEM, batch.present_EM)
-
-        def gain(gates: Tensor) -> Tensor:
-            weights = masked_softmax(weight_SEM.expand_as(gates), gates)
-            return ensemble_correlation(weights, batch.c_EM, batch.C_EMM) - equal_E
-
-        gain_KSE, gain_SE = gain(gates_KSEM), gain(greedy_SEM)
-        reward, counts = self._reward(gain_KSE, gates_KSEM, batch)
-        literal = self._config.reward == "dynamos"
-        baseline = torch.zeros(()) if literal else self._reward(gain_SE, greedy_SEM, batch)[0]
-        log_prob = log_probability(gates_KSEM, logits_SEM, batch.present_EM, self._agents_MA)
-        policy = -_agent_mean((reward - baseline).detach() * log_prob, counts)
-        weighted = (gain_KSE if not literal else gain_SE.unsqueeze(0)) / batch.scale
-        return policy.mean((0, -1)) - weighted.mean((0, -1)), gain_SE.detach()
+        gates_KSEM = open_one((draws < torch.sigmoid(logits_SEM)) * present_EM, logits_SEM, present_EM)
+        greedy_SEM = open_one((gate_SEM >= 0) * present_EM, gate_SEM, present_EM)
+        gain_KSE, gain_SE = self.gain(gates_KSEM, weight_SEM, batch), self.gain(greedy_SEM, weight_SEM, batch)
+        reward, counts = self._rewards(gain_KSE, gates_KSEM, batch)
+        log_prob = log_probability(gates_KSEM, logits_SEM, present_EM, self._agents_MA)
+        if self._config.reward == "dynamos":
+            # As in the paper: no baseline, and the loss of the task itself (here the correlation) beside the reward.
+            advantage, task = reward, gain_SE.mean(-1)
+        else:
+            advantage, task = reward - self._rewards(gain_SE, greedy_SEM, batch)[0], gain_KSE.mean((0, -1))
+        policy = -_agent_mean(advantage.detach() * log_prob, counts).mean((0, -1))
+        return policy - task / batch.scale, gain_SE
 
     def _prototype(self, gate_SEM: Tensor, gain_SE: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         eras = gate_SEM.shape[1]
