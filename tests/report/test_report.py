@@ -124,7 +124,8 @@ def test_zoo_table_joins_loop_facts(page: str, made) -> None:
     for _, model in made.zoo.iterrows():
         row = rows[model["model_id"]]
         assert float(row["CORR"][0]) == model["corr_mean"]
-        assert row["Status"][1] == model["reason"]
+        assert row["Status"][1] == ("kept" if model["selected"] else "dropped")
+        assert row["Why"][1] == model["reason"]
         if not model["selected"]:
             assert row["Weight"] == ("", "\N{EN DASH}")
             continue

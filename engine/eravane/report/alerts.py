@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from eravane.eras import era_label
-from eravane.report.facts import detectable, series_facts, weights
+from eravane.report.facts import series_facts, weights
 from eravane.report.load import CONTRACT, RunView
 
 Level = Literal["stop", "warn", "note"]
@@ -74,8 +74,10 @@ def _scores(view: RunView) -> Iterator[Alert]:
     n = int(counted["ensemble"].notna().sum())
     gain = series_facts(view, "ensemble").gain
     if n < FEW_ERAS:
-        least = f" A true gain below {detectable(gain):.4f} CORR would go unseen." if gain and gain.n_eras > 1 else ""
-        yield Alert("warn", "Few eras", f"The headline rests on {n} scored eras; a year has about 52.{least}")
+        detail = (
+            f"The headline rests on {n} scored eras; a year has 52, and neighbouring eras share most of their returns."
+        )
+        yield Alert("warn", "Few eras", detail)
     if gain is not None and gain.n_eras > 1 and not gain.se > 0:
         yield Alert(
             "note",

@@ -88,10 +88,11 @@ def _series_lines(view: RunView, transform: Any, hover: str) -> list[Trace]:
     for name in view.series:
         scores = view.counted(name)
         if len(scores):
-            width = 3 if name == "ensemble" else 1.75
+            on_top = name == "ensemble"
+            style: Trace = {"line": {"width": 3 if on_top else 1.75}, "zorder": int(on_top)}
             values = numbers(transform(scores))
-            traces.append(line(title_of(name), eras_of(scores), values, colours[name], hover, line={"width": width}))
-    return traces[::-1]
+            traces.append(line(title_of(name), eras_of(scores), values, colours[name], hover, **style))
+    return traces
 
 
 def _axes(y_title: str, **more: Any) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def cumulative_figure(view: RunView) -> Figure | None:
         if len(mix := payout(view, name))
     ]
     if paid:
-        views.append(View("Payout mix", paid[::-1], _axes("cumulative payout score")))
+        views.append(View("Payout mix", paid, _axes("cumulative payout score")))
     views.append(View("By era", _by_era(view), _axes("CORR")))
     note = "Sum of per-era CORR from the first counted era on. Gain: ensemble less each baseline, era by era."
     return Figure("cumulative", "Cumulative CORR", note, [item for item in views if item.data], 420)
@@ -127,7 +128,7 @@ def _gains(view: RunView) -> list[Trace]:
         if name != "ensemble" and len(gain):
             label = f"over {title_of(name).lower()}"
             traces.append(line(label, eras_of(gain), numbers(gain.cumsum()), colours_of(view)[name], "%{y:+.4f}"))
-    return traces[::-1]
+    return traces
 
 
 def _by_era(view: RunView) -> list[Trace]:
@@ -151,7 +152,7 @@ def drawdown_figure(view: RunView) -> Figure | None:
     lines = _series_lines(view, drawdown, "%{y:.4f}")
     if not lines:
         return None
-    lines[-1] |= {"fill": "tozeroy", "fillcolor": "var(--s1-soft)"}
+    lines[0] |= {"fill": "tozeroy", "fillcolor": "var(--s1-soft)"}
     note = "How far cumulative CORR stands below its own highest point so far."
     return Figure("drawdown", "Drawdown", note, [View("", lines, _axes("CORR below peak"))], 260)
 
@@ -194,7 +195,9 @@ def gate_figure(view: RunView) -> Figure | None:
 
 
 def start_marks(view: RunView) -> list[dict[str, Any]]:
-    """A dotted line at the first counted era."""
+    """A dotted line at the first counted era, where eras before it are shown."""
+    if not (weights(view).index < view.report_start).any():
+        return []
     return [
         {
             "type": "line",
@@ -245,8 +248,10 @@ def time_figure(view: RunView) -> Figure | None:
         for position, stage in enumerate(largest)
     ]
     layout = _axes("seconds", barmode="stack", bargap=0)
+    usual = 4 * float(table.sum(axis=1).median())
+    close = layout | {"yaxis": layout["yaxis"] | {"range": [0, usual]}}
     note = "Time per era, by stage. Level bars mean that the cost does not grow with history."
-    return Figure("time", "Seconds per era", note, [View("", bars, layout)], 280)
+    return Figure("time", "Seconds per era", note, [View("All", bars, layout), View("Close up", bars, close)], 280)
 
 
 def telemetry_figure(view: RunView) -> Figure | None:

@@ -24,7 +24,10 @@ def number(value: object, form: str = ".4f") -> str:
     """A number in a format such as `.4f` or `+.4f` with a true minus sign; a dash where it is undefined."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return DASH
-    return format(value, form).replace("-", MINUS)
+    written = format(value, form)
+    if not any(digit in written for digit in "123456789"):
+        written = written.replace("-", "")
+    return written.replace("-", MINUS)
 
 
 def seconds(value: float) -> str:

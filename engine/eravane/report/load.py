@@ -41,7 +41,7 @@ class RunView:
 
     Attributes:
         path: the run folder.
-        manifest, metrics, config: the parsed JSON and TOML files, empty where they could not be read.
+        manifest, metrics, config, live: the parsed JSON and TOML files, empty where they could not be read.
         events: one dict per readable line of `events.jsonl`.
         tables: the small parquet files by stem (`zoo`, `weights`, `scores` and the optional ones); tables by
             era have the integer era as index, ascending, the last row of a repeated era kept.
@@ -53,6 +53,7 @@ class RunView:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    live: Mapping[str, Any] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
@@ -162,6 +163,7 @@ def load_run(path: Path | str) -> RunView:
         manifest=_read_mapping(run / "manifest.json", damaged),
         metrics=_read_mapping(run / "metrics.json", damaged),
         config=_read_mapping(run / "run.toml", damaged),
+        live=_read_mapping(run / "live.json", damaged),
         events=_read_events(run / "events.jsonl", damaged),
         tables=tables,
         missing=missing,

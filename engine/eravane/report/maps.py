@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,26 @@ def _weights_view(view: RunView, label: str, table: pd.DataFrame, labels: dict[s
     return View(label, [trace], layout)
 
 
+def live_figure(view: RunView) -> Figure | None:
+    """Weights of the open models in the live round."""
+    stated = view.live.get("weights")
+    known = {str(name): float(value) for name, value in stated.items()} if isinstance(stated, Mapping) else {}
+    shown = pd.Series(known, dtype=np.float64).loc[lambda weight: weight > 0].sort_values()
+    if not len(shown):
+        return None
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": shown.index.tolist(),
+        "x": numbers(shown),
+        "marker": {"color": "var(--s1)"},
+        "hovertemplate": "%{y}<br><b>%{x:.1%}</b><extra></extra>",
+    }
+    layout = {"xaxis": {"tickformat": ".0%", "title": {"text": "weight"}}, "yaxis": {"type": "category"}}
+    note = f"Base models that make up the live predictions, {len(shown)} of {len(known)}."
+    return Figure("live", "Live round", note, [View("", [bars], layout)], min(110 + 22 * len(shown), 760))
+
+
 def cells_figure(view: RunView) -> Figure | None:
     """Mean CORR and Sharpe of the zoo by feature group and feature set."""
     views = []
@@ -149,7 +170,7 @@ def regimes_figure(view: RunView) -> Figure | None:
         return None
     names = {kind: f"Regime {kind}" for kind in sorted(table["prototype"].unique().tolist())}
     points, calendar = [], []
-    for position, (kind, name) in reversed(list(enumerate(names.items()))):
+    for position, (kind, name) in enumerate(names.items()):
         part = table[table["prototype"] == kind]
         trace = {
             "type": "scatter",

@@ -29,6 +29,7 @@
       layout[key] = { ...axis, ...own, title: { ...axis.title, ...own.title } };
       if (own.type === "category") Object.assign(layout[key], { showgrid: false, ticks: "" });
       if (small && key.startsWith("y")) layout[key].title = { text: "" };
+      if (small && own.tickangle) layout[key].showticklabels = false;
     }
     return layout;
   };
@@ -46,9 +47,8 @@
     drawn.set(card, true);
   };
 
-  // Traces are drawn with the most important one last, on top; the legend names it first.
   const drawLegend = (legend, plot, data) => {
-    const named = data.map((trace, position) => ({ trace, position })).filter(({ trace }) => trace.name).reverse();
+    const named = data.map((trace, position) => ({ trace, position })).filter(({ trace }) => trace.name);
     legend.replaceChildren(...(named.length < 2 ? [] : named.map(({ trace, position }) => {
       const button = document.createElement("button");
       const key = document.createElement("i");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -17,7 +18,52 @@ from eravane.report.figures import Figure
 from eravane.report.html import text
 from eravane.report.load import RunView, load_run
 
-Draw = Callable[[RunView], Figure | None]
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page: its anchor and title, plots, words after the first plot, what to say without any."""
+
+    name: str
+    title: str
+    draws: tuple[Callable[[RunView], Figure | None], ...]
+    words: Callable[[RunView], str] | None
+    empty: str = ""
+
+
+PARTS = (
+    Part(
+        "performance",
+        "Performance",
+        (figures.cumulative_figure, figures.drawdown_figure),
+        sections.series,
+        "No counted era has a score yet.",
+    ),
+    Part(
+        "gate",
+        "Gate",
+        (maps.weights_figure, figures.gate_figure, maps.regimes_figure, maps.live_figure),
+        None,
+        "The loop has not begun: there are no weights yet.",
+    ),
+    Part(
+        "zoo",
+        "Base models",
+        (maps.cells_figure, maps.correlation_figure),
+        sections.zoo,
+        "No base model is trained yet.",
+    ),
+    Part(
+        "risk",
+        "Exposure and data",
+        (maps.exposure_figure, figures.missing_figure),
+        None,
+        "This run has recorded neither feature exposure nor missing features.",
+    ),
+    Part(
+        "cost", "Cost", (figures.time_figure, figures.telemetry_figure), sections.costs, "No step has been timed yet."
+    ),
+    Part("run", "This run", (), sections.about),
+)
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -38,17 +84,7 @@ def render(view: RunView) -> str:
     """The report of a run as HTML text."""
     found = alerts(view)
     drawn: list[Figure] = []
-    body = "".join(
-        _section(view, drawn, *part)
-        for part in (
-            ("performance", "Performance", [figures.cumulative_figure, figures.drawdown_figure], sections.series),
-            ("gate", "Gate", [maps.weights_figure, figures.gate_figure, maps.regimes_figure], None),
-            ("zoo", "Base models", [maps.cells_figure, maps.correlation_figure], sections.zoo),
-            ("risk", "Exposure and data", [maps.exposure_figure, figures.missing_figure], None),
-            ("cost", "Cost", [figures.time_figure, figures.telemetry_figure], sections.costs),
-            ("run", "This run", [], sections.about),
-        )
-    )
+    body = "".join(_section(view, part, drawn) for part in PARTS)
     # "<" is escaped so that no name in the data can close the script element.
     data = json.dumps([figure.as_dict() for figure in drawn], allow_nan=False, separators=(",", ":"))
     return Template(_asset("page.html")).substitute(
@@ -77,22 +113,13 @@ def _alert(alert: Alert) -> str:
     )
 
 
-def _section(
-    view: RunView,
-    drawn: list[Figure],
-    name: str,
-    title: str,
-    draws: list[Draw],
-    words: Callable[[RunView], str] | None,
-) -> str:
-    found = [figure for draw in draws if (figure := draw(view)) is not None]
+def _section(view: RunView, part: Part, drawn: list[Figure]) -> str:
+    found = [figure for draw in part.draws if (figure := draw(view)) is not None]
     drawn += found
-    written = words(view) if words is not None else ""
-    content = "".join(map(_figure, found[:1])) + written + "".join(map(_figure, found[1:]))
-    return f'<section id="{name}"><h2>{text(title)}</h2>{content or EMPTY}</section>'
-
-
-EMPTY = '<p class="empty">Nothing recorded yet.</p>'
+    cards = [_figure(figure) for figure in found]
+    words = part.words(view) if part.words is not None else ""
+    content = "".join([*cards[:1], words, *cards[1:]]) or f'<p class="empty">{text(part.empty)}</p>'
+    return f'<section id="{part.name}"><h2>{text(part.title)}</h2>{content}</section>'
 
 
 def _figure(figure: Figure) -> str:

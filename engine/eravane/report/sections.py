@@ -40,6 +40,11 @@ from eravane.report.load import CONTRACT, RunView
 
 SURE = 3.0
 LIKELY = 2.0
+VERDICTS = (
+    (SURE, "good", "Clearly better than equal weight"),
+    (LIKELY, "good", "Probably better than equal weight"),
+    (-LIKELY, "even", "No proven difference to equal weight"),
+)
 JOULES_PER_WATT_HOUR = 3600
 # Below this many eras a HAC t is too rough to speak of.
 JUDGEABLE_ERAS = 20
@@ -82,16 +87,16 @@ def _judge(view: RunView, found: Sequence[Alert]) -> tuple[str, str, str]:
     if gain is None or gain.n_eras < JUDGEABLE_ERAS or not gain.se > 0:
         count = gain.n_eras if gain else 0
         return "even", "Too early to judge", f"{count} eras compare the ensemble with equal weight."
-    least = f"The smallest gain that {gain.n_eras} eras could reliably have shown is {number(detectable(gain))}."
-    said = f"{number(gain.mean, '+.4f')} CORR per era, HAC t {number(gain.t, '.1f')}. {least}"
-    for bound, tone, words in (
-        (SURE, "good", "Clearly better than equal weight"),
-        (LIKELY, "good", "Probably better than equal weight"),
-        (-LIKELY, "even", "No proven difference to equal weight"),
-    ):
+    said = (
+        f"{number(gain.mean, '+.4f')} CORR per era, HAC t {number(gain.t, '.1f')}. "
+        f"The smallest gain that {gain.n_eras} eras could reliably have shown is {number(detectable(gain))}."
+    )
+    if not ensemble.mean.t >= LIKELY:
+        said += f" The ensemble's own CORR is not proven to be above zero (t {number(ensemble.mean.t, '.1f')})."
+    for bound, tone, words in VERDICTS:
         if gain.t >= bound:
-            return tone, words, said
-    return "bad", "Worse than equal weight", said
+            return tone, words, text(said)
+    return "bad", "Worse than equal weight", text(said)
 
 
 def headline(view: RunView) -> str:
@@ -193,6 +198,7 @@ ZOO_COLUMNS = (
     ("mean_weight", "Weight", ".1%"),
     ("open_share", "Open", ".0%"),
     ("seconds", "Seconds", ".1f"),
+    ("reason", "Why", ""),
 )
 
 
@@ -206,25 +212,24 @@ def zoo(view: RunView) -> str:
         for column in ZOO_COLUMNS
         if column[0] in models and models[column[0]].notna().any() and (column[2] or models[column[0]].nunique() > 1)
     ]
-    told = "reason" in models or "selected" in models
+    order = [key for key in ("selected", "corr_mean") if key in models]
+    models = models.sort_values(order, ascending=False, kind="stable") if order else models
     rows = []
     for _, model in models.iterrows():
-        cells = [Cell.of(model["model_id"]), *([_status(model)] if told else [])]
+        cells = [Cell.of(model["model_id"]), *([_status(model)] if "selected" in models else [])]
         for key, _, form in columns:
             value = model[key]
             cells.append(Cell.of(float(value) if form else value, form))
         rows.append(cells)
-    heads = ["Model", *(["Status"] if told else []), *(title for _, title, _ in columns)]
+    heads = ["Model", *(["Status"] if "selected" in models else []), *(title for _, title, _ in columns)]
     count = int(models["selected"].astype(bool).sum()) if "selected" in models else len(models)
     note = f"<p>{count} of {len(models)} models selected. CORR to drawdown are out of fold.</p>"
     return f'<div class="card"><h3>Zoo</h3>{note}{table("zoo-table", heads, rows)}</div>'
 
 
 def _status(model: pd.Series[object]) -> Cell:
-    kept = bool(model.get("selected", False))
-    given = model.get("reason")
-    reason = str(given) if isinstance(given, str) and given else ("selected" if kept else "dropped")
-    return Cell(f'<span class="tag {"on" if kept else "off"}">{text(reason)}</span>', f"{'0' if kept else '1'}{reason}")
+    word, tone = ("kept", "on") if model["selected"] else ("dropped", "off")
+    return Cell(f'<span class="tag {tone}">{word}</span>', word)
 
 
 def costs(view: RunView) -> str:
