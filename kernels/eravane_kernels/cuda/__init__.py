@@ -1,0 +1,49 @@
+"""The kernels on a GPU: CuPy, and the CUDA C++ of `cu/*.cu`.
+
+The functions of `eravane_kernels.spec` under the same names and signatures. Arrays are CuPy's, or NumPy's, which are
+uploaded; results stay on the device. CuPy is imported at the first call, kernels are compiled at their first use, once
+per process and device (CuPy keeps them on disk). Devices of compute capability 8.0 and more.
+
+Every result is bit-reproducible, and no era's result depends on the other eras of a call, but for what cuBLAS and
+cuSOLVER compute.
+"""
+
+from __future__ import annotations
+
+from eravane_kernels.cuda.context import between_groups, dispersion, gram, group_structure
+from eravane_kernels.cuda.cross_section import gaussianize, numerai_corr, rank
+from eravane_kernels.cuda.missing import fill, fill_table, fill_values, missing_eras, missing_indicators
+from eravane_kernels.cuda.neighbours import knn_impute
+from eravane_kernels.cuda.outliers import apply_table, clip, clip_bounds, clip_table, compose_tables, outlier_rows
+from eravane_kernels.cuda.projection import contribution, exposure, feature_neutral_corr, neutralize
+from eravane_kernels.cuda.statistics import era_stats, float_stats, level_counts, level_stats
+
+__all__ = [
+    "apply_table",
+    "between_groups",
+    "clip",
+    "clip_bounds",
+    "clip_table",
+    "compose_tables",
+    "contribution",
+    "dispersion",
+    "era_stats",
+    "exposure",
+    "feature_neutral_corr",
+    "fill",
+    "fill_table",
+    "fill_values",
+    "float_stats",
+    "gaussianize",
+    "gram",
+    "group_structure",
+    "knn_impute",
+    "level_counts",
+    "level_stats",
+    "missing_eras",
+    "missing_indicators",
+    "neutralize",
+    "numerai_corr",
+    "outlier_rows",
+    "rank",
+]

@@ -1,0 +1,136 @@
+"""Ranks and correlations within the era on the device.
+
+Formulas as in `eravane_kernels.spec.cross_section`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+from eravane_kernels.arrays import Double, Integers
+from eravane_kernels.cuda import inputs
+from eravane_kernels.cuda.inputs import Array, stride
+from eravane_kernels.cuda.launch import FINITE, NOT_INFINITE, Runs, launch, room, runs
+from eravane_kernels.cuda.runtime import active, upload
+
+KEYS: dict[str, type[np.unsignedinteger[Any]]] = {"float32": np.uint32, "float64": np.uint64}
+Transform = Callable[[Double], Double]
+SUFFIX = {"float32": "float", "float64": "double"}
+
+
+def rank(p_MN: Array, offsets_E1: Integers) -> Array:
+    """Tie-kept rank within the era, `(average rank - 0.5) / n`, in (0, 1), by cu/rank.cu.
+
+    p_MN: float32 or float64, finite. Returns float64 [M, N].
+    Raises: ValueError for other dtypes, strides or offsets, and for NaN or an infinity, naming column and row.
+    """
+    return _ranked(p_MN, offsets_E1, _same)
+
+
+def gaussianize(p_MN: Array, offsets_E1: Integers) -> Array:
+    """Normal quantile of the tie-kept rank within the era. Arguments and errors as `rank`; float64 [M, N]."""
+    return _ranked(p_MN, offsets_E1, _gauss)
+
+
+def _ranked(p_MN: Array, offsets_E1: Integers, transform: Transform) -> Array:
+    p_MN, eras = predictions(p_MN, offsets_E1)
+    result_MN = active().xp.empty(p_MN.shape, dtype=np.float64)
+    bad_EM = eras.empty(np.uint8)
+    space = room(eras.number, eras.longest, KEYS[p_MN.dtype.name])
+    tables, results = _tables(eras, transform), (result_MN, stride(result_MN), bad_EM)
+    arguments = (*eras.of(p_MN), space.scratch, space.places, *tables, *results)
+    launch("rank", f"rank_{SUFFIX[p_MN.dtype.name]}", space.blocks, *arguments, shared=space.shared)
+    eras.reject(bad_EM, p_MN, "p_MN", FINITE)
+    return result_MN
+
+
+def numerai_corr(p_MN: Array, y_N: Array, offsets_E1: Integers) -> Array:
+    """Numerai's CORR of every prediction in every era, by cu/corr.cu.
+
+    p_MN: float32 or float64, finite; y_N: float32 or float64, NaN for unknown. Returns float64 [M, E], NaN for a
+    constant prediction, a constant label or fewer than two labels. Raises: ValueError.
+    """
+    p_MN, eras = predictions(p_MN, offsets_E1)
+    y_N = labels(y_N, "y_N", eras)
+    p_MN, (y_N,), eras = known_rows(p_MN, (y_N,), eras)
+    label_N, squares_E = _powered(y_N, eras)
+    corr_ME = active().xp.empty(eras.shape[::-1], dtype=np.float64)
+    bad_EM = eras.empty(np.uint8)
+    space = room(eras.number, eras.longest, KEYS[p_MN.dtype.name])
+    tables = _tables(eras, _power)
+    arguments = (*eras.of(p_MN), space.scratch, space.places, *tables, label_N, squares_E, corr_ME, bad_EM)
+    launch("corr", f"numerai_corr_{SUFFIX[p_MN.dtype.name]}", space.blocks, *arguments, shared=space.shared)
+    eras.reject(bad_EM, p_MN, "p_MN", FINITE)
+    return corr_ME
+
+
+def _powered(y_N: Array, eras: Runs) -> tuple[Array, Array]:
+    """Labels centred, to the power 1.5 and centred again, and the sums of their squares per era."""
+    xp = active().xp
+    label_N, squares_E = xp.empty_like(y_N), xp.empty(len(eras.begin_E), dtype=np.float64)
+    over = Runs(eras.begin_E, eras.end_E, 1)
+    _, _, begin_E, end_E, number, _ = over.of(y_N[None])
+    launch("corr", "power_labels", over.number, y_N, begin_E, end_E, number, label_N, squares_E)
+    return label_N, squares_E
+
+
+def predictions(p_MN: Array, offsets_E1: Integers) -> tuple[Array, Runs]:
+    """Predictions on the device, float32 or float64, and their runs; whether they are finite the kernels find out."""
+    p_MN = inputs.columns(p_MN, "p_MN", "float32", "float64")
+    return p_MN, runs(inputs.offsets(offsets_E1, p_MN.shape[1]), len(p_MN))
+
+
+def labels(y_N: Array, name: str, eras: Runs) -> Array:
+    """Labels on the device as float64, checked: one per row, finite or NaN."""
+    rows = int(eras.end_E.max(initial=0))
+    y_N = inputs.vector(y_N, name, rows, "float32", "float64").astype(np.float64)
+    whole = runs(np.array([0, rows]), 1)
+    whole.check(y_N[None], name, NOT_INFINITE)
+    return y_N
+
+
+def known_rows(p_MN: Array, per_row: tuple[Array, ...], eras: Runs) -> tuple[Array, tuple[Array, ...], Runs]:
+    """Predictions and vectors without the rows in which a vector is NaN, and the runs that are left.
+
+    Raises: ValueError for predictions that are not finite, if a row goes: the kernels will not see it.
+    """
+    xp = active().xp
+    known_N = ~xp.isnan(xp.stack(per_row)).any(axis=0)
+    if bool(known_N.all()):
+        return p_MN, per_row, eras
+    eras.check(p_MN, "p_MN", FINITE)
+    before_N1 = np.concatenate([np.zeros(1, np.int64), np.cumsum(active().host(known_N), dtype=np.int64)])
+    left = Runs(before_N1[eras.begin_E], before_N1[eras.end_E], eras.columns)
+    return xp.ascontiguousarray(p_MN[:, known_N]), tuple(y_N[known_N] for y_N in per_row), left
+
+
+def _tables(eras: Runs, transform: Transform) -> tuple[Array, Array]:
+    """What twice an average rank becomes, for every size of era, and where each era's part begins."""
+    sizes, which_E = np.unique(eras.end_E - eras.begin_E, return_inverse=True)
+    begin_S = np.concatenate([np.zeros(1, np.int64), np.cumsum(2 * sizes + 1)])
+    return upload(_table(transform, tuple(sizes.tolist()))), upload(begin_S[:-1][which_E])
+
+
+@lru_cache(maxsize=4)
+def _table(transform: Transform, sizes: tuple[int, ...]) -> Double:
+    """Transformed ranks `(k / 2 - 0.5) / n`, k = 0, 1, ..., 2 n, for every size n; k below 2 does not occur."""
+    ranks = [(0.5 * np.arange(2 * size + 1) - 0.5) / max(size, 1) for size in sizes]
+    return transform(np.concatenate(ranks or [np.zeros(1)]))
+
+
+def _same(rank: Double) -> Double:
+    return rank
+
+
+def _gauss(rank: Double) -> Double:
+    return np.asarray(ndtri(rank))
+
+
+def _power(rank: Double) -> Double:
+    gauss = _gauss(rank)
+    return np.asarray(np.sign(gauss) * np.abs(gauss) ** 1.5)

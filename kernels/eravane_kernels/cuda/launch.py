@@ -1,0 +1,156 @@
+"""Launches of the kernels: grids, shared memory, scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eravane_kernels.arrays import LEVELS, MISSING, Integers
+from eravane_kernels.cuda.inputs import Array, stride
+from eravane_kernels.cuda.runtime import active, upload
+
+THREADS = 256
+"""Of a block, as THREADS in cu/*.cu."""
+WARPS = THREADS // 32
+LARGEST_GRID = 2**31 - 1
+LONGEST_SORT = 2**28
+SHARED_DEFAULT = 48 << 10
+SHARED_STATIC = 1 << 10
+"""Set aside for the static shared memory of the kernels that sort."""
+BLOCKS_PER_PROCESSOR = 3
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The row ranges of every column that a launch works through, one per era.
+
+    begin_E, end_E: int64 on the host.
+    """
+
+    begin_E: Integers
+    end_E: Integers
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Eras, columns."""
+        return len(self.begin_E), self.columns
+
+    @property
+    def number(self) -> int:
+        """Of runs."""
+        return len(self.begin_E) * self.columns
+
+    @property
+    def longest(self) -> int:
+        """Rows of the longest run."""
+        return int((self.end_E - self.begin_E).max(initial=0))
+
+    def of(self, x_CN: Array) -> tuple[Any, ...]:
+        """What every kernel takes first: values, their stride, begins, ends, number of eras and of columns."""
+        begin_E, end_E = upload(np.stack([self.begin_E, self.end_E]))
+        return x_CN, stride(x_CN), begin_E, end_E, np.int64(len(self.begin_E)), np.int64(self.columns)
+
+    def empty(self, dtype: type[np.generic]) -> Array:
+        """An uninitialised result [E, C]."""
+        return active().xp.empty(self.shape, dtype=dtype)
+
+    def slices(self) -> Iterator[tuple[int, slice]]:
+        """Number and rows of every era that has rows."""
+        for era, (first, last) in enumerate(zip(self.begin_E.tolist(), self.end_E.tolist(), strict=True)):
+            if last > first:
+                yield era, slice(first, last)
+
+    def check(self, x_CN: Array, name: str, wanted: str) -> None:
+        """Raises ValueError as `reject` for the first value that is not as wanted."""
+        bad_EC = active().xp.zeros(self.shape, dtype=np.bool_)
+        for era, rows in self.slices():
+            bad_EC[era] = _UNWANTED[wanted](x_CN[:, rows]).any(axis=1)
+        self.reject(bad_EC, x_CN, name, wanted)
+
+    def reject(self, bad_EC: Array, x_CN: Array, name: str, wanted: str) -> None:
+        """Raises ValueError for the first run that a kernel marked, naming column, row and value.
+
+        wanted: which values are right, one of LEVEL, PRESENT, NOT_INFINITE and FINITE.
+        """
+        if not bool(bad_EC.any()):
+            return
+        host = active().host
+        column, era = (int(at) for at in np.argwhere(host(bad_EC).T)[0])
+        first = int(self.begin_E[era])
+        values = host(x_CN[column, first : int(self.end_E[era])])
+        row = int(np.argmax(_UNWANTED[wanted](values)))
+        raise ValueError(f"{name}: expected {wanted}, given {values[row]} at column {column}, row {first + row}")
+
+
+LEVEL = "levels 0..4 or -1 for missing"
+PRESENT = "levels 0..4, missing values filled before"
+NOT_INFINITE = "finite values or NaN for missing"
+FINITE = "finite values"
+_UNWANTED: dict[str, Callable[[Any], Any]] = {
+    LEVEL: lambda values: (values < MISSING) | (values >= LEVELS),
+    PRESENT: lambda values: (values < 0) | (values >= LEVELS),
+    NOT_INFINITE: np.isinf,
+    FINITE: lambda values: ~np.isfinite(values),
+}
+
+
+def runs(offsets_E1: Integers, columns: int, window: int = 0) -> Runs:
+    """Runs of the eras, each pooled with the `window` eras before it."""
+    last = len(offsets_E1) - 1
+    first_E = np.maximum(np.arange(last) - window, 0)
+    return Runs(offsets_E1[first_E], offsets_E1[1:].copy(), columns)
+
+
+def launch(file: str, kernel: str, blocks: int, *arguments: Any, shared: int = 0) -> None:
+    """Runs a kernel of cu/`file`.cu on `blocks` blocks, or on as many as a grid holds.
+
+    Numbers among the arguments are NumPy scalars of the parameter's type. Raises what CuPy raises for a launch that
+    fails.
+    """
+    if blocks == 0:
+        return
+    function = active().module(file).get_function(kernel)
+    if shared > SHARED_DEFAULT:
+        function.max_dynamic_shared_size_bytes = shared
+    function((min(blocks, LARGEST_GRID),), (THREADS,), arguments, shared_mem=shared)
+
+
+def blocks_of_warps(number: int) -> int:
+    """Blocks for a kernel that gives every run a warp."""
+    return -(-number // WARPS)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where the blocks of a sorting kernel keep their keys.
+
+    shared: bytes of dynamic shared memory; scratch and places: global memory and each block's share of it (0 where
+    shared memory is enough); blocks: how many to launch.
+    """
+
+    shared: int
+    scratch: Array
+    places: np.int64
+    blocks: int
+
+
+def room(number: int, longest: int, key: type[np.unsignedinteger[Any]]) -> Room:
+    """Room to sort `number` runs of up to `longest` keys. Raises: ValueError for a run too long to sort."""
+    if longest > LONGEST_SORT:
+        raise ValueError(f"offsets_E1: expected at most {LONGEST_SORT} rows to sort in one run, given {longest}")
+    runtime, size = active(), np.dtype(key).itemsize
+    places = _places(longest)
+    if places * size + SHARED_STATIC <= runtime.shared_bytes:
+        return Room(places * size, runtime.xp.empty(1, dtype=key), np.int64(0), number)
+    blocks = min(number, BLOCKS_PER_PROCESSOR * runtime.processors)
+    return Room(0, runtime.xp.empty(blocks * places, dtype=key), np.int64(places), blocks)
+
+
+def _places(rows: int) -> int:
+    """Places of the slots that a run of `rows` keys is sorted in: `place` of cu/sort.cuh, after the last."""
+    slots = 1 << max(rows - 1, 0).bit_length()
+    return slots + (slots - 1) // 32

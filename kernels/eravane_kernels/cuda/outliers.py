@@ -1,0 +1,164 @@
+"""Outliers on the device: bounds per (era, column), clipping, tables of levels, rows outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from eravane_kernels import checks, tables
+from eravane_kernels.arrays import LEVELS, MISSING, SLOTS, Integers
+from eravane_kernels.cuda import inputs
+from eravane_kernels.cuda.inputs import Array, empty_beside, stride
+from eravane_kernels.cuda.launch import LEVEL, NOT_INFINITE, blocks_of_warps, launch, runs
+from eravane_kernels.cuda.runtime import active, upload
+from eravane_kernels.cuda.statistics import (
+    float_deviation,
+    float_moments,
+    float_quantiles,
+    level_counts,
+    pooled_counts,
+    quantiles_of_counts,
+    stats_of_counts,
+)
+from eravane_kernels.spec.outliers import METHODS, Method
+
+
+def clip_bounds(
+    x_CN: Array,
+    offsets_E1: Integers,
+    method: Method = "winsorize",
+    low: float = 0.01,
+    high: float = 0.99,
+    k: float = 3.0,
+    window: int = 0,
+) -> tuple[Array, Array]:
+    """Lower and upper bounds of every (era, column) from that era pooled with the `window` eras before it.
+
+    Arguments as `spec.clip_bounds`. Returns two float64 [E, C] on the device, NaN where no value is present.
+    Raises: ValueError for bad arrays, methods, quantiles, k or window.
+    """
+    x_CN = inputs.columns(x_CN, "x_CN", "int8", "float32")
+    offsets_E1 = inputs.offsets(offsets_E1, x_CN.shape[1])
+    _check_bounds(method, low, high, k, window)
+    find = _level_bounds if x_CN.dtype == np.int8 else _float_bounds
+    first, second = find(x_CN, offsets_E1, method, (low, high), window)
+    return (first, second) if method == "winsorize" else (first - k * second, first + k * second)
+
+
+def _check_bounds(method: str, low: float, high: float, k: float, window: int) -> None:
+    checks.choice(method, "method", METHODS)
+    checks.quantiles((low, high))
+    checks.window(window)
+    if low > high:
+        raise ValueError(f"low, high: expected low <= high, given {low} and {high}")
+    if not k >= 0.0:
+        raise ValueError(f"k: expected 0 or more, given {k}")
+
+
+def _level_bounds(
+    x_CN: Array, offsets_E1: Integers, method: str, ends: tuple[float, float], window: int
+) -> tuple[Array, Array]:
+    """The two quantiles, or centre and spread, of levels."""
+    counts_ECL = pooled_counts(level_counts(x_CN, offsets_E1), window)
+    if method == "mad":
+        return _median_deviation(counts_ECL)
+    stats = stats_of_counts(counts_ECL, ends if method == "winsorize" else ())
+    return (stats.mean_EC, stats.std_EC) if method == "std" else (stats.quantiles_QEC[0], stats.quantiles_QEC[1])
+
+
+def _median_deviation(counts_ECL: Array) -> tuple[Array, Array]:
+    """Median and median absolute deviation of levels, counted in halves as in the specification."""
+    xp = active().xp
+    present = counts_ECL[..., :LEVELS]
+    centre = quantiles_of_counts(present, (0.5,))[0]
+    halves_ECL = xp.abs(2 * xp.arange(LEVELS) - 2 * xp.nan_to_num(centre)[..., None])
+    counts_ECB = xp.stack([xp.where(halves_ECL == half, present, 0).sum(axis=2) for half in range(2 * LEVELS)], axis=2)
+    return centre, quantiles_of_counts(counts_ECB, (0.5,))[0] / 2.0
+
+
+def _float_bounds(
+    x_CN: Array, offsets_E1: Integers, method: str, ends: tuple[float, float], window: int
+) -> tuple[Array, Array]:
+    """The two quantiles, or centre and spread, of floats."""
+    over = runs(offsets_E1, len(x_CN), window)
+    if method == "std":
+        return float_moments(x_CN, over)[2:4]
+    quantiles_QEC = float_quantiles(x_CN, over, ends if method == "winsorize" else (0.5,))
+    if method == "winsorize":
+        return quantiles_QEC[0], quantiles_QEC[1]
+    return quantiles_QEC[0], float_deviation(x_CN, over, quantiles_QEC[0])
+
+
+def clip(x_CN: Array, offsets_E1: Integers, low_EC: Array, high_EC: Array) -> Array:
+    """Limits float columns to the bounds of their era, by cu/limits.cu; NaN stays, a NaN bound limits nothing.
+
+    x_CN: float32; bounds float64 [E, C], rounded to float32. Returns float32 [C, N], columns up to 12 bytes apart.
+    Raises: ValueError for other dtypes, strides, offsets or shapes, low above high, and for an infinity.
+    """
+    x_CN = inputs.columns(x_CN, "x_CN", "float32")
+    eras = runs(inputs.offsets(offsets_E1, x_CN.shape[1]), len(x_CN))
+    low_EC, high_EC = _bounds(low_EC, high_EC, eras.shape)
+    result_CN, bad_EC = empty_beside(x_CN), eras.empty(np.uint8)
+    arguments = (*eras.of(x_CN), low_EC, high_EC, result_CN, stride(result_CN), bad_EC)
+    launch("limits", "clip_values", blocks_of_warps(eras.number), *arguments)
+    eras.reject(bad_EC, x_CN, "x_CN", NOT_INFINITE)
+    return result_CN
+
+
+def _bounds(low_EC: Any, high_EC: Any, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Bounds on the device, checked as `tables.bounds` does."""
+    low_EC = inputs.shaped(low_EC, "low_EC", shape, "float64")
+    high_EC = inputs.shaped(high_EC, "high_EC", shape, "float64")
+    if bool((low_EC > high_EC).any()):
+        tables.bounds(active().host(low_EC), active().host(high_EC))
+    return low_EC, high_EC
+
+
+def apply_table(x_CN: Array, offsets_E1: Integers, table_ECL: Array) -> Array:
+    """Replaces every level by the entry of its era's and column's table, by cu/levels.cu.
+
+    x_CN: int8; table_ECL: int8 [E, C, 6], what 0, 1, 2, 3, 4 and missing become. Returns int8 [C, N], columns up to 15
+    bytes apart. Raises: ValueError for other dtypes, strides, offsets or shapes, and for a value that is no level.
+    """
+    x_CN = inputs.columns(x_CN, "x_CN", "int8")
+    eras = runs(inputs.offsets(offsets_E1, x_CN.shape[1]), len(x_CN))
+    table_ECL = inputs.shaped(table_ECL, "table_ECL", (*eras.shape, SLOTS), "int8")
+    result_CN, bad_EC = empty_beside(x_CN), eras.empty(np.uint8)
+    arguments = (*eras.of(x_CN), table_ECL, result_CN, stride(result_CN), bad_EC)
+    launch("levels", "apply_table", blocks_of_warps(eras.number), *arguments)
+    eras.reject(bad_EC, x_CN, "x_CN", LEVEL)
+    return result_CN
+
+
+def outlier_rows(x_CN: Array, offsets_E1: Integers, low_EC: Array, high_EC: Array) -> Array:
+    """Rows in which any column lies outside the bounds of its era; missing cells and NaN bounds do not count.
+
+    x_CN: int8 levels or float32 with NaN; bounds float64 [E, C], compared as they are. Returns bool [N].
+    Raises: ValueError for other dtypes, strides, offsets or shapes, and low above high.
+    """
+    x_CN = inputs.columns(x_CN, "x_CN", "int8", "float32")
+    offsets_E1 = inputs.offsets(offsets_E1, x_CN.shape[1])
+    low_EC, high_EC = _bounds(low_EC, high_EC, (len(offsets_E1) - 1, len(x_CN)))
+    outside_N = active().xp.zeros(x_CN.shape[1], dtype=np.bool_)
+    for era, (first, last) in enumerate(zip(offsets_E1[:-1].tolist(), offsets_E1[1:].tolist(), strict=True)):
+        part = x_CN[:, first:last]
+        outside = (part < low_EC[era][:, None]) | (part > high_EC[era][:, None])
+        if x_CN.dtype == np.int8:
+            outside &= part != MISSING
+        outside_N[first:last] = outside.any(axis=0)
+    return outside_N
+
+
+def clip_table(low_EC: Array, high_EC: Array) -> Array:
+    """`tables.clip_table` of arrays on the device: the table is small, so it is made on the host."""
+    return upload(tables.clip_table(*map(_on_host, (low_EC, high_EC))))
+
+
+def compose_tables(first_ECL: Array, then_ECL: Array) -> Array:
+    """`tables.compose_tables` of arrays on the device."""
+    return upload(tables.compose_tables(*map(_on_host, (first_ECL, then_ECL))))
+
+
+def _on_host(array: Any) -> Any:
+    return array if isinstance(array, np.ndarray) else active().host(array)

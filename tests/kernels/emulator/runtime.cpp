@@ -1,0 +1,276 @@
+// Fibers and the scheduler behind cuda_on_cpu.h. x86-64, System V calling convention.
+//
+// Compiled apart from the kernels: barriers stay opaque to the compiler (no shared value is kept in a register across
+// one), and the ThreadSanitizer sees the kernels' memory accesses but not the scheduler's.
+#include "cuda_on_cpu.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <numeric>
+#include <sys/mman.h>
+#include <vector>
+
+#ifdef EMULATED_TSAN
+// Each fiber is a thread of its own to the ThreadSanitizer, and only barriers and warp operations order them: a pair
+// of accesses that nothing but the turn-taking keeps apart is reported as a race.
+extern "C" {
+void* __tsan_get_current_fiber();
+void* __tsan_create_fiber(unsigned);
+void __tsan_destroy_fiber(void*);
+void __tsan_switch_to_fiber(void*, unsigned);
+void __tsan_acquire(void*);
+void __tsan_release(void*);
+}
+constexpr unsigned NO_ORDER = 1;
+static void* sanitizer_create() { return __tsan_create_fiber(0); }
+static void sanitizer_destroy(void* fiber) { __tsan_destroy_fiber(fiber); }
+static void sanitizer_switch(void* fiber) { __tsan_switch_to_fiber(fiber, NO_ORDER); }
+static void sanitizer_acquire(void* what) { __tsan_acquire(what); }
+static void sanitizer_release(void* what) { __tsan_release(what); }
+static void* sanitizer_current() { return __tsan_get_current_fiber(); }
+#else
+static void* sanitizer_create() { return nullptr; }
+static void sanitizer_destroy(void*) {}
+static void sanitizer_switch(void*) {}
+static void sanitizer_acquire(void*) {}
+static void sanitizer_release(void*) {}
+static void* sanitizer_current() { return nullptr; }
+#endif
+
+namespace emulator {
+
+State state{};
+
+constexpr size_t MAX_THREADS = 1024;
+constexpr size_t PAGE = 4096;
+constexpr size_t STACK = 64 << 10;
+constexpr size_t STACK_STRIDE = PAGE + STACK;   // a guard page below each stack
+constexpr size_t STAGGER = 320;                 // stacks that begin at one offset would share their cache sets
+constexpr unsigned char POISON = 0xCD;
+
+static struct Scheduler {
+    void* stack_pointer;
+    void* sanitizer;
+    Body body;
+    void* argument;
+    unsigned alive;
+    unsigned phase;                             // barriers that the block has passed
+    // Addresses by which the ThreadSanitizer learns of an order. Rows take turns as in Warp: a thread that has run ahead
+    // to the next barrier must not come before one that has yet to leave this one.
+    char begin_edge, end_edge, barrier_edge[2];
+    const char* failure;
+    char message[256];
+} scheduler;
+
+// Saves the callee-saved registers and the stack pointer, and goes on where the other one stopped.
+extern "C" void emulated_switch(void** save, void* load);
+asm(".text\n"
+    ".hidden emulated_switch\n"
+    ".globl emulated_switch\n"
+    ".type emulated_switch,@function\n"
+    "emulated_switch:\n"
+    "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
+    "  movq %rsp,(%rdi)\n"
+    "  movq %rsi,%rsp\n"
+    "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n"
+    "  ret\n");
+constexpr size_t SAVED_REGISTERS = 6;
+
+static void yield() {
+    Fiber* fiber = state.current;
+    sanitizer_switch(scheduler.sanitizer);
+    emulated_switch(&fiber->stack_pointer, scheduler.stack_pointer);
+}
+
+static void enter() {
+    sanitizer_acquire(&scheduler.begin_edge);
+    scheduler.body(scheduler.argument);
+    sanitizer_release(&scheduler.end_edge);
+    state.current->wait = Wait::done;
+    yield();
+    std::abort();
+}
+
+static void fail(const char* what) {
+    const uint3 &block = state.block, &thread = state.current->index;
+    std::snprintf(scheduler.message, sizeof scheduler.message, "%s (block %u,%u,%u, thread %u,%u,%u)", what, block.x, block.y,
+                  block.z, thread.x, thread.y, thread.z);
+    scheduler.failure = scheduler.message;
+}
+
+// Ends the launch from within a kernel: the scheduler never returns to this fiber.
+static void fail_here(const char* what) {
+    fail(what);
+    yield();
+    std::abort();
+}
+
+void barrier(const char* place) {
+    Fiber* fiber = state.current;
+    fiber->barrier = place;
+    fiber->wait = Wait::at_barrier;
+    char* edge = &scheduler.barrier_edge[scheduler.phase & 1];
+    sanitizer_release(edge);
+    yield();
+    sanitizer_acquire(edge);
+}
+
+const uint64_t* exchange(unsigned mask, uint64_t value) {
+    Fiber* fiber = state.current;
+    Warp* warp = fiber->warp;
+    const unsigned row = warp->generation & 1;
+    if (!(mask >> fiber->lane & 1)) fail_here("a lane is not in the warp mask it passes");
+    if (warp->arrived && warp->mask != mask) fail_here("lanes of a warp meet with different masks");
+    warp->mask = mask;
+    warp->slot[row][fiber->lane] = value;
+    warp->arrived |= 1u << fiber->lane;
+    sanitizer_release(warp->slot[row]);
+    if (warp->arrived == mask) {
+        warp->arrived = 0;
+        warp->generation++;
+    } else {
+        fiber->generation = warp->generation;
+        fiber->wait = Wait::at_warp;
+        yield();
+    }
+    sanitizer_acquire(warp->slot[row]);
+    return warp->slot[row];
+}
+
+// Turns of one block or of the blocks: 0 ascending, 1 descending, else shuffled from that seed.
+class Turns {
+public:
+    Turns(size_t count, int order) : turns_(count), order_(order), random_(88172645463325252ull + order) {
+        std::iota(turns_.begin(), turns_.end(), size_t{0});
+        if (order == 1) std::reverse(turns_.begin(), turns_.end());
+    }
+    const std::vector<size_t>& next() {
+        if (order_ > 1)
+            for (size_t i = turns_.size(); i-- > 1;) std::swap(turns_[i], turns_[draw() % (i + 1)]);
+        return turns_;
+    }
+
+private:
+    uint64_t draw() {   // Marsaglia's xorshift64
+        random_ ^= random_ << 13;
+        random_ ^= random_ >> 7;
+        return random_ ^= random_ << 17;
+    }
+    std::vector<size_t> turns_;
+    int order_;
+    uint64_t random_;
+};
+
+static char* stacks() {
+    static char* memory = [] {
+        void* pages = mmap(nullptr, STACK_STRIDE * MAX_THREADS, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (pages == MAP_FAILED) return static_cast<char*>(nullptr);
+        for (size_t i = 0; i < MAX_THREADS; i++) mprotect(static_cast<char*>(pages) + i * STACK_STRIDE, PAGE, PROT_NONE);
+        return static_cast<char*>(pages);
+    }();
+    return memory;
+}
+
+static void start(Fiber& fiber, size_t number, Warp* warps) {
+    const dim3& size = state.threads;
+    const unsigned i = static_cast<unsigned>(number);
+    fiber.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
+    fiber.lane = i % WARP;
+    fiber.warp = &warps[i / WARP];
+    fiber.wait = Wait::runnable;
+    char* top = stacks() + STACK_STRIDE * (number + 1) - STAGGER * (number % 8);
+    void** frame = reinterpret_cast<void**>(top) - 2;   // leaves the stack aligned as after a call
+    frame[0] = reinterpret_cast<void*>(enter);
+    frame[1] = nullptr;
+    fiber.stack_pointer = frame - SAVED_REGISTERS;
+    fiber.sanitizer = sanitizer_create();
+}
+
+static bool resume(Fiber& fiber) {
+    if (fiber.wait == Wait::at_warp && fiber.warp->generation != fiber.generation) fiber.wait = Wait::runnable;
+    if (fiber.wait != Wait::runnable) return false;
+    state.current = &fiber;
+    sanitizer_switch(fiber.sanitizer);
+    emulated_switch(&scheduler.stack_pointer, fiber.stack_pointer);
+    if (fiber.wait == Wait::done) scheduler.alive--;
+    return true;
+}
+
+// Opens the barrier when all living threads wait at it. False when they wait but not all at one __syncthreads().
+static bool open_barrier(std::vector<Fiber>& fibers, bool& opened) {
+    const char* place = nullptr;
+    unsigned waiting = 0;
+    for (Fiber& fiber : fibers) {
+        if (fiber.wait != Wait::at_barrier) continue;
+        if (place && fiber.barrier != place) return false;
+        place = fiber.barrier;
+        waiting++;
+    }
+    opened = waiting && waiting == scheduler.alive;
+    if (!opened) return true;
+    scheduler.phase++;
+    for (Fiber& fiber : fibers)
+        if (fiber.wait == Wait::at_barrier) fiber.wait = Wait::runnable;
+    return true;
+}
+
+static void run_block(std::vector<Fiber>& fibers, std::vector<Warp>& warps, int order) {
+    std::fill(warps.begin(), warps.end(), Warp{});
+    for (size_t i = 0; i < fibers.size(); i++) start(fibers[i], i, warps.data());
+    scheduler.alive = static_cast<unsigned>(fibers.size());
+    scheduler.sanitizer = sanitizer_current();
+    sanitizer_release(&scheduler.begin_edge);
+    Turns turns(fibers.size(), order);
+    while (scheduler.alive && !scheduler.failure) {
+        bool progress = false, opened = false;
+        for (size_t i : turns.next()) {
+            progress |= resume(fibers[i]);
+            if (scheduler.failure) break;
+        }
+        if (scheduler.failure || !scheduler.alive) break;
+        if (!open_barrier(fibers, opened)) fail("threads wait at different __syncthreads()");
+        else if (!progress && !opened) fail("a barrier or a warp mask that not all threads reach");
+    }
+    for (Fiber& fiber : fibers) sanitizer_destroy(fiber.sanitizer);
+    sanitizer_acquire(&scheduler.end_edge);
+}
+
+// Not memset: the section holds the AddressSanitizer's red zones too, and its memset would report them.
+__attribute__((no_sanitize("address"), optimize("no-tree-loop-distribute-patterns"))) static void poison_section(char* begin, char* end) {
+    for (volatile char* byte = begin; byte < end; byte++) *byte = static_cast<char>(POISON);
+}
+
+static uint3 unravel(size_t i, const dim3& size) {
+    return {static_cast<unsigned>(i % size.x), static_cast<unsigned>(i / size.x % size.y),
+            static_cast<unsigned>(i / (size_t{size.x} * size.y))};
+}
+
+const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument, char* shared_begin,
+                char* shared_end) {
+    if (!stacks()) return "no memory for the stacks of the threads";
+    const size_t count = size_t{threads.x} * threads.y * threads.z;
+    std::vector<Fiber> fibers(count);
+    std::vector<Warp> warps((count + WARP - 1) / WARP);
+    // Exactly the bytes asked for, so that the AddressSanitizer sees the first one beyond.
+    void* dynamic = nullptr;
+    if (dynamic_shared && posix_memalign(&dynamic, 128, dynamic_shared)) return "no memory for dynamic shared memory";
+    state.grid = grid;
+    state.threads = threads;
+    state.dynamic_shared = dynamic;
+    scheduler.body = body;
+    scheduler.argument = argument;
+    scheduler.failure = nullptr;
+    Turns blocks(size_t{grid.x} * grid.y * grid.z, order);
+    for (size_t i : blocks.next()) {
+        state.block = unravel(i, grid);
+        if (dynamic) std::memset(dynamic, POISON, dynamic_shared);
+        poison_section(shared_begin, shared_end);
+        run_block(fibers, warps, order);
+        if (scheduler.failure) break;
+    }
+    std::free(dynamic);
+    return scheduler.failure;
+}
+
+}  // namespace emulator
