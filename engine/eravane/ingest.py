@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from eravane.catalog import listed_features
 from eravane.errors import DataError, StoreError
-from eravane.files import exclusive
+from eravane.files import exclusive, write_atomically
 from eravane.storage.builder import Builder, LabelChanges, Shape, clear
 from eravane.storage.cast import stored_dtype
 from eravane.storage.digest import digest_file
 from eravane.storage.intake import Choice, Intake, check_unique, prepare_intake
-from eravane.storage.manifest import BUILDING, MANIFEST, Manifest, SourceRecord
+from eravane.storage.manifest import BUILDING, MANIFEST, LiveRecord, Manifest, SegmentRecord, SourceRecord
 from eravane.storage.source import Source
-from eravane.storage.transfer import Progress
+from eravane.storage.transfer import Progress, silent
 from eravane.store import EraStore, IngestReport
 
 HISTORY = ("train.parquet", "validation.parquet")
@@ -67,10 +64,9 @@ def ingest(
         path.mkdir(parents=True, exist_ok=True)
     with exclusive(path), _storage_errors(path):
         old = _read_manifest(path)
+        wish = _Wish(columns, first_era or 0, last_era or _NO_LAST, every)
         try:
-            report = _update(
-                data, path, old, columns, (first_era or 0, last_era or _NO_LAST, every), progress or _silent
-            )
+            report = _Update(data, path, old, wish, progress or silent).run()
         except DataError:
             clear(path, old)
             if fresh:
@@ -81,91 +77,144 @@ def ingest(
     return store
 
 
-def _update(
-    data: Path,
-    path: Path,
-    old: Manifest | None,
-    columns: Sequence[str] | None,
-    eras: tuple[int, int, int],
-    progress: Progress,
-) -> IngestReport:
-    sources = _open_sources(data, old)
-    shape = _shape_of(data, sources, old, columns)
-    digests = {source.name: digest_file(source.path) for source in sources}
-    era_rows = {source.name: source.eras() for source in sources if source.name != LIVE}
-    choice = _choice(old, eras, era_rows)
-    builder = Builder(path, old, shape)
-    builder.begin({"sources": digests, "shape": asdict(shape), "choice": asdict(choice), "old": _fingerprint(old)})
-    intakes: list[Intake] = []
-    for source in sources:
-        if source.name != LIVE:
+@dataclass(frozen=True)
+class _Wish:
+    """What the caller asked for."""
+
+    columns: Sequence[str] | None
+    first: int
+    last: int
+    every: int
+
+
+class _Update:
+    """One ingest: what the files bring, measured against the store as it is."""
+
+    def __init__(self, data: Path, path: Path, old: Manifest | None, wish: _Wish, progress: Progress) -> None:
+        self._data, self._path, self._old, self._progress = data, path, old, progress
+        self._sources = _open_sources(data, old)
+        self._shape = _shape_of(data, self._sources, old, wish.columns)
+        self._records = {
+            source.name: SourceRecord(source.path.stat().st_size, digest_file(source.path)) for source in self._sources
+        }
+        self._eras = {source: source.eras() for source in self._sources if source.name != LIVE}
+        self._choice = _choice(old, wish, min(int(era_N.min()) for era_N in self._eras.values()))
+        known = {} if old is None else old.sources
+        self._unchanged = {name for name, record in self._records.items() if known.get(name) == record}
+        self._builder = Builder(path, old, self._shape)
+
+    def run(self) -> IngestReport:
+        """Write what is new beside the store, then put it in force."""
+        self._builder.begin(
+            {
+                "sources": {name: asdict(record) for name, record in self._records.items()},
+                "shape": asdict(self._shape),
+                "choice": asdict(self._choice),
+                "old": None if self._old is None else self._old.fingerprint(),
+            }
+        )
+        intakes = self._intakes()
+        if self._old is None and not any(intake.plans for intake in intakes):
+            first, last = self._choice.first, self._choice.last
+            raise DataError(f"{self._data} has no era from {first} to {last}; nothing was taken")
+        check_unique(intakes, self._builder.segments)
+        changes = LabelChanges()
+        segments = {record.name: record for record in (() if self._old is None else self._old.segments)}
+        for intake in intakes:
+            for record in [*self._builder.relabel(intake, changes), *self._builder.add(intake, self._progress)]:
+                segments[record.name] = record
+        added = [plan for intake in intakes for plan in intake.plans]
+        live = self._live(bool(added))
+        self._commit(tuple(segments[name] for name in sorted(segments)), live)
+        return IngestReport(
+            eras_added=tuple(era for plan in added for era in plan.eras),
+            rows_added=sum(rows for plan in added for rows in plan.rows),
+            labels_filled=dict(changes.filled),
+            labels_corrected=dict(changes.corrected),
+            labels_withdrawn=dict(changes.withdrawn),
+            live_rows=0 if live is None else live.rows,
+            unchanged=tuple(sorted(self._unchanged)),
+        )
+
+    def _intakes(self) -> list[Intake]:
+        """What each file brings; a file whose content is known already brings nothing."""
+        intakes: list[Intake] = []
+        for source, era_N in self._eras.items():
             planned = [plan for intake in intakes for plan in intake.plans]
-            intakes.append(
-                prepare_intake(source, era_rows[source.name], choice, builder.segments, planned, shape.row_bytes)
+            intake = prepare_intake(source, era_N, self._choice, self._builder.segments, planned, self._shape.row_bytes)
+            if intake.plans or source.name not in self._unchanged:
+                intakes.append(intake)
+        return intakes
+
+    def _live(self, grown: bool) -> LiveRecord | None:
+        """The live rows now in force; old ones are dropped once the store has an era that came after them."""
+        source = next((source for source in self._sources if source.name == LIVE), None)
+        old = None if self._old is None else self._old.live
+        if source is None:
+            return None if grown else old
+        if source.name in self._unchanged:
+            return old
+        source.require_live()
+        return self._builder.add_live(source, self._records[LIVE].digest)
+
+    def _commit(self, segments: tuple[SegmentRecord, ...], live: LiveRecord | None) -> None:
+        for source in self._sources:
+            if source.path.stat().st_size != self._records[source.name].size:
+                raise DataError(f"{source.path} changed while it was read; let the download end and run again")
+        catalog = self._data / FEATURES_JSON
+        if catalog.exists():
+            write_atomically(self._path / FEATURES_JSON, catalog.read_bytes())
+        known = {} if self._old is None else self._old.sources
+        self._builder.commit(
+            Manifest(
+                columns=self._shape.columns,
+                dtype=self._shape.dtype,
+                targets=self._shape.targets,
+                first_era=self._choice.first,
+                every=self._choice.every,
+                anchor=self._choice.anchor,
+                segments=segments,
+                live=live,
+                sources={**known, **self._records},
             )
-    check_unique(intakes, builder.segments)
-    changes = LabelChanges()
-    segments = {record.name: record for record in (old.segments if old else ())}
-    for intake in intakes:
-        for record in [*builder.relabel(intake, changes), *builder.add(intake, progress)]:
-            segments[record.name] = record
-    live = old.live if old else None
-    for source in sources:
-        if source.name == LIVE:
-            source.require_live()
-            live = builder.add_live(source, digests[LIVE])
-    records = {source.name: SourceRecord(source.path.stat().st_size, digests[source.name]) for source in sources}
-    manifest = Manifest(
-        columns=shape.columns,
-        dtype=shape.dtype,
-        targets=shape.targets,
-        first_era=choice.first,
-        every=choice.every,
-        anchor=choice.anchor,
-        segments=tuple(segments[name] for name in sorted(segments)),
-        live=live,
-        sources={**(old.sources if old else {}), **records},
-    )
-    builder.commit(manifest)
-    added = [plan for intake in intakes for plan in intake.plans]
-    return IngestReport(
-        eras_added=tuple(era for plan in added for era in plan.eras),
-        rows_added=sum(rows for plan in added for rows in plan.rows),
-        labels_filled=dict(changes.filled),
-        labels_corrected=dict(changes.corrected),
-        labels_withdrawn=dict(changes.withdrawn),
-        live_rows=live.rows if live else 0,
-    )
+        )
 
 
 def _open_sources(data: Path, old: Manifest | None) -> list[Source]:
-    """The files to take in; a new store needs both files of history, an existing one takes what is there."""
+    """The files to take in; a new store needs both files of history, an existing one takes what is there.
+
+    Raises:
+        DataError: the folder or a file is missing, or a file is no sound parquet.
+    """
     if not data.is_dir():
         raise DataError(f"there is no folder {data}; give the folder that holds {', '.join(HISTORY)}")
-    present = [name for name in (*HISTORY, LIVE) if (data / name).exists()]
-    needed = present if old is not None else [*HISTORY, *(name for name in present if name == LIVE)]
-    return [Source(data / name) for name in needed]
+    history = [name for name in HISTORY if old is None or (data / name).exists()]
+    if not history:
+        raise DataError(f"{data} holds none of {', '.join(HISTORY)}")
+    return [Source(data / name) for name in (*history, LIVE) if name != LIVE or (data / name).exists()]
 
 
 def _shape_of(data: Path, sources: Sequence[Source], old: Manifest | None, columns: Sequence[str] | None) -> Shape:
     """Columns, dtype and targets, the same for every file and for the store as it is."""
-    history = [source for source in sources if source.name != LIVE]
+    first = sources[0]
     if old is not None:
-        names, targets = old.columns, old.targets
-        if columns is not None and tuple(columns) != names:
+        shape = Shape(old.columns, old.dtype, old.targets)
+        if columns is not None and tuple(columns) != old.columns:
             raise StoreError(
-                f"the store has {len(names)} columns, {len(columns)} columns, not the same, were asked for; "
-                "ingest into a new store"
+                f"the store holds {len(old.columns)} columns from {old.columns[0]!r} on, the {len(columns)} that are "
+                "asked for are not the same; ingest into a new store"
             )
     else:
-        names = _all_features(data, history[0]) if columns is None else tuple(columns)
-        targets = history[0].targets
+        names = _all_features(data, first) if columns is None else tuple(columns)
+        _require(first, names, "feature")
+        shape = Shape(names, stored_dtype(first, names), first.targets)
+        if not names or not shape.targets:
+            raise DataError(f"{first.path} has {len(names)} feature and {len(shape.targets)} target columns")
     for source in sources:
-        _require(source, names, "feature")
-        if source in history:
-            _require(source, targets, "target")
-    dtype = old.dtype if old is not None else stored_dtype(history[0], names)
-    return Shape(names, dtype, targets)
+        _require(source, shape.columns, "feature")
+        if source.name != LIVE:
+            _require(source, shape.targets, "target")
+    return shape
 
 
 def _all_features(data: Path, source: Source) -> tuple[str, ...]:
@@ -179,7 +228,7 @@ def _all_features(data: Path, source: Source) -> tuple[str, ...]:
             "the files are of different versions of the dataset"
         )
     _require(source, listed, f"{FEATURES_JSON} feature")
-    return source.features
+    return tuple(name for name in source.types if name in known)
 
 
 def _require(source: Source, names: Sequence[str], kind: str) -> None:
@@ -191,36 +240,33 @@ def _require(source: Source, names: Sequence[str], kind: str) -> None:
         )
 
 
-def _choice(old: Manifest | None, eras: tuple[int, int, int], era_rows: Mapping[str, NDArray[np.int32]]) -> Choice:
-    first, last, every = eras
+def _choice(old: Manifest | None, wish: _Wish, oldest: int) -> Choice:
+    if wish.every < 1 or wish.first > wish.last:
+        raise DataError(f"eras {wish.first} to {wish.last}, every {wish.every}: nothing can be taken")
     if old is None:
-        oldest = min(int(era_N.min()) for era_N in era_rows.values())
-        return Choice(first, last, every, max(first, oldest))
-    if (first or old.first_era, every) != (old.first_era, old.every):
+        return Choice(wish.first, wish.last, wish.every, max(wish.first, oldest))
+    if (wish.first, wish.every) != (old.first_era, old.every):
         raise StoreError(
-            f"the store was made with first_era {old.first_era} and every {old.every}, "
-            f"now {first} and {every} are asked for; ingest into a new store"
+            f"the store was made with first era {old.first_era} and every {old.every}, "
+            f"now {wish.first} and {wish.every} are asked for; ingest into a new store"
         )
-    return Choice(old.first_era, last, every, old.anchor)
+    return Choice(old.first_era, wish.last, old.every, old.anchor)
 
 
 def _read_manifest(path: Path) -> Manifest | None:
+    """The manifest in force, None for a folder that is empty or holds an unfinished store.
+
+    Raises:
+        StoreError: the manifest is damaged, or the folder holds something else.
+    """
     try:
         return Manifest.read(path)
     except FileNotFoundError:
-        pass
-    foreign = [
-        entry.name
-        for entry in path.iterdir()
-        if entry.name not in (BUILDING, "segments", MANIFEST + ".part", BUILDING + ".part")
-    ]
-    if foreign:
-        raise StoreError(f"{path} is no store, it holds {foreign[0]!r}; give a new or empty folder")
-    return None
-
-
-def _fingerprint(old: Manifest | None) -> str:
-    return "" if old is None else old.fingerprint()
+        ours = {"segments", FEATURES_JSON, BUILDING, *(name + ".part" for name in (FEATURES_JSON, BUILDING, MANIFEST))}
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+        if foreign:
+            raise StoreError(f"{path} is no store, it holds {foreign[0]!r}; give a new or empty folder") from None
+        return None
 
 
 @contextmanager
@@ -232,7 +278,3 @@ def _storage_errors(path: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         mend = "free some space and run again to resume" if full else "check the path and its permissions"
         raise StoreError(f"cannot write the store {path}: {error.strerror or error}; {mend}") from error
-
-
-def _silent(_name: str, _done: int, _total: int) -> None:
-    pass

@@ -30,6 +30,7 @@ class IngestReport:
         labels_corrected: target -> labels whose known value changed; the file's value was taken.
         labels_withdrawn: target -> labels that were known and no longer are.
         live_rows: live rows now in the store.
+        unchanged: files whose content was taken in before.
     """
 
     eras_added: tuple[int, ...]
@@ -38,6 +39,7 @@ class IngestReport:
     labels_corrected: Mapping[str, int]
     labels_withdrawn: Mapping[str, int]
     live_rows: int
+    unchanged: tuple[str, ...]
 
 
 class EraStore:

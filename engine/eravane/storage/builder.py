@@ -20,7 +20,7 @@ from eravane.storage.matrixfile import MatrixDraft, MatrixLayout, describe, dige
 from eravane.storage.placement import Placement, SegmentPlan
 from eravane.storage.segments import Segment, write_ids
 from eravane.storage.source import Source
-from eravane.storage.transfer import Progress, transfer
+from eravane.storage.transfer import Progress, silent, transfer
 
 _FOLDER = "segments"
 
@@ -86,7 +86,7 @@ class Builder:
         """
         plans = {int(plan.name): plan for plan in intake.plans}
         ids = {number: self._write_ids(intake, plan) for number, plan in plans.items()}
-        labels = self._fill(intake, plans, "labels-0", self._shape.targets, "float32", {}, _silent)
+        labels = self._fill(intake, plans, "labels-0", self._shape.targets, "float32", {}, silent)
         known = {int(segment.record.name): segment.values for segment in intake.known}
         features = self._fill(intake, plans, "features", self._shape.columns, self._shape.dtype, known, progress)
         return [
@@ -110,7 +110,7 @@ class Builder:
             drafts=values,
             stored={},
             filled=_nothing,
-            progress=_silent,
+            progress=silent,
         )
         return [
             record
@@ -129,7 +129,7 @@ class Builder:
         everywhere = Placement(np.zeros(source.rows, dtype=np.int32), np.arange(source.rows, dtype=np.int32))
         plan = SegmentPlan(stem, source.name, (0,), (source.rows,), ("live",))
         intake = Intake(source, everywhere, (plan,), (), {})
-        features = self._fill(intake, {0: plan}, "features", self._shape.columns, self._shape.dtype, {}, _silent)
+        features = self._fill(intake, {0: plan}, "features", self._shape.columns, self._shape.dtype, {}, silent)
         return LiveRecord(source.rows, features[0], self._write_ids(intake, plan, number=0))
 
     def commit(self, manifest: Manifest) -> None:
@@ -224,10 +224,6 @@ def _check_levels(intake: Intake, number: int, columns: tuple[str, ...], levels_
             intake.placement.file_row(number, row),
             f"value {levels_CN[column, row]} is outside 0..4",
         )
-
-
-def _silent(_name: str, _done: int, _total: int) -> None:
-    pass
 
 
 def _nothing(_segment: int) -> None:

@@ -23,6 +23,7 @@ from eravane.errors import StoreError
 from eravane.files import write_atomically
 from eravane.storage.digest import digest_runs, digest_text
 
+_LONGEST_PADDING = 64
 ARROW_TYPES = {"int8": pa.int8(), "float32": pa.float32()}
 
 
@@ -73,11 +74,11 @@ class MatrixDraft:
         digests_path(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         _write_zeros(path, columns, dtype, rows)
-        self._start, self._stride = _measure(path)
+        self._place = start, stride, _ = _measure(path)
         with path.open("r+b", buffering=0) as file:
             memory = mmap.mmap(file.fileno(), 0)
         self.values: NDArray[Any] = np.ndarray(
-            (len(columns), rows), dtype, memory, self._start, (self._stride, np.dtype(dtype).itemsize)
+            (len(columns), rows), dtype, memory, start, (stride, np.dtype(dtype).itemsize)
         )
 
     def seal(self, offsets_E1: NDArray[np.int64], root: Path) -> MatrixLayout:
@@ -91,39 +92,34 @@ class MatrixDraft:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         write_atomically(digests_path(self.path), _npy(digests_EC))
-        return describe(self.path, root)
+        return _layout(self.path, root, *self._place)
 
 
 def describe(path: Path, root: Path) -> MatrixLayout:
-    """The layout of a finished matrix file."""
-    start, stride = _measure(path)
-    size = path.stat().st_size
-    return MatrixLayout(
-        file=path.relative_to(root).as_posix(),
-        size=size,
-        start=start,
-        stride=stride,
-        frame=frame_digest(path, start, stride),
-        digests=digest_text(digests_path(path).read_bytes()),
-    )
+    """The layout of a sealed matrix file, relative to a folder."""
+    return _layout(path, root, *_measure(path))
 
 
 def map_values(path: Path, layout: MatrixLayout, columns: int, dtype: str, rows: int) -> tuple[NDArray[Any], pa.Buffer]:
-    """Map a matrix read-only: the strided view [C, N] and the whole file as an Arrow buffer, both without a copy."""
-    with path.open("rb", buffering=0) as file:
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    width = np.dtype(dtype).itemsize
-    values = np.ndarray((columns, rows), dtype, memory, layout.start, (layout.stride, width))
-    return values, pa.py_buffer(memory)
+    """Map a matrix read-only: the strided view [C, N] and the whole file as an Arrow buffer, both without a copy.
+
+    No file stays open, so a store may have more segments than a process may have files.
+    """
+    with pa.memory_map(str(path)) as source:
+        whole = source.read_buffer(source.size())
+    strides = (layout.stride, np.dtype(dtype).itemsize)
+    return np.ndarray((columns, rows), dtype, whole, layout.start, strides), whole
 
 
-def frame_digest(path: Path, start: int, stride: int) -> str:
-    """Digest of what surrounds the columns in the file: Arrow's schema, batch header and footer."""
-    with path.open("rb") as file:
-        head = file.read(start)
-        batch = pa.ipc.open_file(path)
-        file.seek(start + stride * len(batch.schema))
-        return digest_text(head, file.read())
+def _layout(path: Path, root: Path, start: int, stride: int, frame: str) -> MatrixLayout:
+    return MatrixLayout(
+        file=path.relative_to(root).as_posix(),
+        size=path.stat().st_size,
+        start=start,
+        stride=stride,
+        frame=frame,
+        digests=digest_text(digests_path(path).read_bytes()),
+    )
 
 
 class _SparseSink:
@@ -138,7 +134,9 @@ class _SparseSink:
 
     def write(self, data: Any) -> int:
         size = len(data)
-        if not (isinstance(data, pa.Buffer) and data.address == self._zeros):
+        column = isinstance(data, pa.Buffer) and data.address == self._zeros
+        padding = size < _LONGEST_PADDING and not any(data)
+        if not column and not padding:
             os.pwrite(self._descriptor, data, self.position)
         self.position += size
         return size
@@ -166,18 +164,24 @@ def _write_zeros(path: Path, columns: Sequence[str], dtype: str, rows: int) -> N
         os.posix_fallocate(file.fileno(), 0, sink.position)
 
 
-def _measure(path: Path) -> tuple[int, int]:
-    """Ask Arrow where the columns lie: byte offset of the first, and the stride, checked to be the same for all."""
+def _measure(path: Path) -> tuple[int, int, str]:
+    """Ask Arrow where the columns lie.
+
+    Returns:
+        Byte offset of the first column, the stride, checked to be the same for all, and the digest of what surrounds
+        the columns.
+    """
     with pa.memory_map(str(path)) as source:
         whole = source.read_buffer(source.size())
         source.seek(0)
         columns = pa.ipc.open_file(source).get_batch(0).columns
-        places_C = np.array([column.buffers()[1].address - whole.address for column in columns])
-        lengths = {column.buffers()[1].size for column in columns}
-    steps = set(np.diff(places_C).tolist()) or lengths
+    places_C = np.array([column.buffers()[1].address - whole.address for column in columns])
+    steps = set(np.diff(places_C).tolist()) or {columns[0].buffers()[1].size}
     if len(steps) != 1 or any(column.buffers()[0] is not None for column in columns):
         raise StoreError(f"pyarrow {pa.__version__} does not lay the columns of {path} out evenly; use another version")
-    return int(places_C[0]), steps.pop()
+    start, stride = int(places_C[0]), int(steps.pop())
+    frame = digest_text(whole[:start].to_pybytes(), whole[start + stride * len(columns) :].to_pybytes())
+    return start, stride, frame
 
 
 def _npy(table: NDArray[Any]) -> bytes:

@@ -69,6 +69,10 @@ def transfer(
                         filled(segment)
 
 
+def silent(_name: str, _done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
 def _compare(
     source: Source, name: str, given_N: NDArray[Any], stored_N: NDArray[Any], rows: Rows, first_row: int
 ) -> None:
