@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from eravane.errors import ConfigError
 
@@ -19,12 +19,25 @@ DEFAULT_TARGETS = (
     "target_jasper_60",
 )
 
-_SHARES = ("overlap", "missing_share", "train_share", "row_spread", "interactions", "correlation")
+_LOWEST = {"seed": 0, "eras": 30, "rows": 20, "row_group_eras": 1, "n_regimes": 1, "snr": 0, "return_noise": 0}
+_HIGHEST = {
+    "overlap": 1,
+    "missing_share": 1,
+    "train_share": 0.8,
+    "row_spread": 0.5,
+    "interactions": 1,
+    "correlation": 0.9,
+    "persistence": 1,
+    "feature_persistence": 1,
+}
 
 
 @dataclass(frozen=True)
 class SynthConfig:
     """A made dataset's size, signal and regimes; equal configurations give equal data.
+
+    At the default signal with 4,000 rows, 240 features and 80 training eras, the equally weighted mean of one tree
+    model per group scores a CORR of .015 to .03 per era, and the best weights per regime .026 to .04.
 
     Size:
         eras: historical eras, numbered from 1; the live era comes after them.
@@ -67,12 +80,12 @@ class SynthConfig:
     train_share: float = 0.47
     row_spread: float = 0.05
     snr: float = 0.08
-    interactions: float = 0.4
+    interactions: float = 0.45
     correlation: float = 0.25
     overlap: float = 0.15
     missing_share: float = 0.1
-    return_noise: float = 0.15
-    feature_persistence: float = 0.98
+    return_noise: float = 0.1
+    feature_persistence: float = 0.995
     regimes: Visibility = "structure"
     n_regimes: int = 4
     persistence: float = 0.97
@@ -80,21 +93,13 @@ class SynthConfig:
 
     def __post_init__(self) -> None:
         """Check ranges, so that a bad number is named before any file is written."""
-        for name, low in (("eras", 30), ("rows", 20), ("features", 1), ("row_group_eras", 1), ("n_regimes", 1)):
-            _require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
-        for name in _SHARES:
-            _require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "from 0 to below 1")
-        for name in ("persistence", "feature_persistence"):
-            _require(0.0 <= getattr(self, name) <= 1.0, name, getattr(self, name), "from 0 to 1")
-        for name in ("snr", "return_noise"):
-            _require(getattr(self, name) >= 0.0, name, getattr(self, name), "0 or more")
+        for name, low in _LOWEST.items():
+            _require(getattr(self, name) >= low, name, getattr(self, name), f"{low} or more")
+        for name, high in _HIGHEST.items():
+            _require(0 <= getattr(self, name) <= high, name, getattr(self, name), f"from 0 to {high}")
         _require(1 <= self.groups <= 13, "groups", self.groups, "1 to 13")
-        _require(
-            self.regimes in ("structure", "marginal", "hidden"),
-            "regimes",
-            self.regimes,
-            "structure, marginal or hidden",
-        )
+        _require(self.features >= self.groups, "features", self.features, "at least one per group")
+        _require(self.regimes in get_args(Visibility), "regimes", self.regimes, f"one of {get_args(Visibility)}")
         for target in self.targets:
             _require(target.endswith(("_20", "_60")), "targets", target, "names that end in _20 or _60")
         if self.features_json is None:
@@ -108,11 +113,15 @@ def _require(holds: bool, name: str, given: object, expected: str) -> None:
 
 
 PRESETS: dict[str, SynthConfig] = {
-    "tiny": SynthConfig(eras=80, rows=150, features=60, snr=0.5),
-    "small": SynthConfig(eras=200, rows=1_000, features=240, snr=0.25),
+    "tiny": SynthConfig(eras=80, rows=150, features=60, snr=0.5, persistence=0.95),
+    "small": SynthConfig(eras=200, rows=1_000, features=240, snr=0.2, persistence=0.95),
     "v5.3": SynthConfig(eras=120, rows=5_000, features=3_555, groups=13),
 }
-"""Named sizes. `tiny` (tests) and `small` (the demo) have few rows, so their signal is stronger than
-Numerai's: without that no base model could learn anything from them. `v5.3` has the full width and
-Numerai's signal-to-noise; its 120 eras hold 600,000 rows (2.1 GB in memory). The full history is
-`eras=1231, rows=5567`."""
+"""Named sizes.
+
+`tiny` (tests) and `small` (the demo) have few rows, so their signal is stronger than Numerai's, and their regimes
+last 20 eras instead of 33 so that a short history holds several. On `small` a model of 40 trees per group, trained
+on 60 eras, scores CORR .02 on average (.01 to .045), the mean of the twelve .056, and the best weights per regime .085.
+`v5.3` has the full width and Numerai's signal-to-noise; its 120 eras hold 600,000 rows (2.1 GB in memory). The full
+history is `eras=1231, rows=5567`.
+"""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eravane.synth.config import SynthConfig
 
-_STRONG, _WEAK, _REVERSED = 1.0, 0.2, -0.5
+_STRONG, _WEAK, _REVERSED = 1.0, 0.15, -0.8
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,9 @@ class World:
         self._tilt_KG = rng.standard_normal((len(families), n_groups))
         self._tilt_KG /= np.linalg.norm(self._tilt_KG, axis=1, keepdims=True)
         self._group_returns_WG = rng.standard_normal((n_eras + LONGEST, n_groups))
-        spread = rng.uniform(-config.row_spread, config.row_spread, n_eras)
-        self.rows_E = np.round(config.rows * (1 + spread)).astype(np.int64)
+        knots = np.arange(0, n_eras + 10, 10)
+        spread_E = np.interp(np.arange(n_eras), knots, rng.uniform(-config.row_spread, config.row_spread, knots.size))
+        self.rows_E = np.round(config.rows * (1 + spread_E)).astype(np.int64)
         late = rng.permutation(len(self.layout.features))
         late = late[: round(config.missing_share * late.size)]
         self.first_era_F = np.ones(len(self.layout.features), dtype=np.int64)
@@ -172,7 +173,7 @@ class _Stocks:
         marginal = self._config.regimes == "marginal"
         rho_G, shift_G, spread_G = self._visible(active_G)
         values_FN = np.empty((self._home_F.size, n), dtype=np.float32)
-        features_FN: Features = values_FN.copy() if marginal else values_FN.astype(np.int8)
+        features_FN: Features = np.empty_like(values_FN) if marginal else np.empty(values_FN.shape, dtype=np.int8)
         for start in range(0, self._home_F.size, _BLOCK):
             rows = slice(start, start + _BLOCK)
             home_B = self._home_F[rows]

@@ -97,9 +97,10 @@ class _EraWriter:
     def __enter__(self) -> _EraWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._flush()
+            if kind is None:
+                self._flush()
         finally:
             self._writer.close()
 
