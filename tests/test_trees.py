@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
@@ -42,7 +43,7 @@ def _table(values: np.ndarray, chunks: int = 1) -> pa.Table:
     names = [f"f{n}" for n in range(values.shape[0])]
     parts = [
         pa.table({name: pa.array(row[a:b]) for name, row in zip(names, values, strict=True)})
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+        for a, b in itertools.pairwise(bounds)
     ]
     return pa.concat_tables(parts)
 
