@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from eravane import __version__
 from eravane.backend import Backend, choose
 from eravane.catalog import FeatureCatalog
-from eravane.checkpoint import Checkpoints
 from eravane.config import RunConfig, digest_of
 from eravane.context import ContextBuilder
-from eravane.eras import EraFrame
+from eravane.eras import EraFrame, EraIndex
 from eravane.errors import ConfigError, DataError, RunError
 from eravane.events import EventLog, Progress, Silent
 from eravane.features import Features
@@ -29,14 +28,14 @@ from eravane.gate import MetaLearner
 from eravane.ingest import FEATURES_JSON, ingest
 from eravane.journal import Journal
 from eravane.loop import Loop, StepReport
-from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
-from eravane.models import ModelFolder
 from eravane.outcomes import GateModel
 from eravane.report import write_report
 from eravane.results import oof_table, write_results, zoo_table
 from eravane.runfolder import RunFolder, versions
 from eravane.seeds import derive_seed
 from eravane.selection import OofScores, Verdict, score_out_of_fold, select
+from eravane.session import Session
+from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
 from eravane.timeline import Timeline, plan_timeline
 from eravane.tournament.predictions import FILE_NAME, write_live_predictions
@@ -150,7 +149,7 @@ class _Job:
         scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops)
         verdicts = self._select(specs, scores, oof, timeline, features)
         chosen = [verdict.spec for verdict in verdicts if verdict.selected]
-        loop, journal = self._loop(zoo, chosen, oof, features, timeline)
+        loop, journal = self._run_loop(zoo, chosen, oof, features, timeline)
         self._predict_live(loop, chosen, features, timeline)
         self._progress.start("results", 2)
         names = [spec.model_id for spec in chosen]
@@ -179,11 +178,13 @@ class _Job:
         if (self._data / STORE_MANIFEST).is_file():
             return EraStore.open(self._data)
         data = self._config.data
-        limits = {"first_era": data.first_era or None, "last_era": data.last_era or None}
-        name = digest_of([str(self._data.resolve()), list(catalog.columns), limits])
+        first, last = data.first_era or None, data.last_era or None
+        name = digest_of([str(self._data.resolve()), list(catalog.columns), first, last])
         self._progress.start("ingest", 1)
         with self._events.stage("ingest") as found:
-            store = ingest(self._data, self._cache / "stores" / name, columns=list(catalog.columns), **limits)
+            store = ingest(
+                self._data, self._cache / "stores" / name, columns=list(catalog.columns), first_era=first, last_era=last
+            )
             found |= {"rows": store.index.rows, "columns": len(store.columns)}
         self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
         return store
@@ -267,55 +268,52 @@ class _Job:
         self._say(f"{kept} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
         return verdicts
 
-    def _loop(
+    def _run_loop(
         self, zoo: Zoo, specs: Sequence[ModelSpec], oof: OutOfFold, features: Features, timeline: Timeline
     ) -> tuple[Loop, Journal]:
         store, config = features.store, self._config
-        journal = Journal(self._folder.path / "checkpoints" / "eras")
-        checkpoints = Checkpoints(
-            self._folder.path / "checkpoints",
-            {"config": config.digest(), "data": store.fingerprint, "version": __version__},
-        )
-        models = ModelFolder(self._folder.path / "models")
         columns = {spec.model_id: spec.columns for spec in specs}
-        index = store.index.select(oof.first_era, oof.last_era)
-
-        def base_of(era: int) -> NDArray[np.float32]:
-            return oof.era(index, era, list(columns)) if era < timeline.loop_start else journal.read(era).base_MN
-
+        history = store.index.select(oof.first_era, oof.last_era)
         loop = self._new_loop(zoo, specs, features, timeline)
-        saved = checkpoints.load()
-        if saved is None:
-            journal.forget_after(-1)
+        identity = {"config": config.digest(), "data": store.fingerprint, "version": __version__}
+        session = Session(self._folder.path, loop, columns, identity)
+
+        def oof_of(era: int) -> NDArray[np.float32]:
+            return oof.era(history, era, list(columns))
+
+        resumed = session.resume(oof_of, timeline.loop_start)
+        if resumed is None:
             done = timeline.loop_start - 1
-            self._progress.start("first models", len(zoo.start_tasks(specs, timeline.loop_start)))
-            with self._events.stage("first models", models=len(specs)):
-                loop.models = start_models(zoo, specs, timeline.loop_start, self._trained)
-            self._progress.start("history", len(index))
-            with self._events.stage("history", eras=len(index)):
-                for era in index:
-                    loop.await_labels(era, base_of(era))
-                    self._progress.advance(f"era {era}")
+            self._begin(loop, zoo, specs, timeline, history, oof_of)
         else:
-            done, files, facts, notes = saved
-            for note in notes:
+            done, notes = resumed
+            for note in [*notes, f"resumed after era {done}"]:
                 self._say(note)
-            journal.forget_after(done)
-            loop.restore(models.get(facts["blocks"], columns), files, facts["loop"], base_of)
-            self._say(f"resumed after era {done}")
         remaining = [era for era in store.index.select(timeline.loop_start, timeline.last_era) if era > done]
         self._progress.start("loop", len(remaining))
         for era in remaining:
-            record, report = loop.step(era)
-            journal.write(record)
-            files, facts = loop.state()
-            blocks = models.put(loop.models)
-            checkpoints.save(era, files, {"loop": facts, "blocks": blocks})
-            self._stepped(report)
-        names = models.put(loop.models)
-        models.write_index(names, columns)
-        models.keep_only(name for blocks in names.values() for name in blocks)
-        return loop, journal
+            self._stepped(session.advance(era))
+        session.finish()
+        return loop, session.journal
+
+    def _begin(
+        self,
+        loop: Loop,
+        zoo: Zoo,
+        specs: Sequence[ModelSpec],
+        timeline: Timeline,
+        history: EraIndex,
+        oof_of: Callable[[int], NDArray[np.float32]],
+    ) -> None:
+        """Fit the models that start the loop and hand the gate its out-of-fold history."""
+        self._progress.start("first models", len(zoo.start_tasks(specs, timeline.loop_start)))
+        with self._events.stage("first models", models=len(specs)):
+            loop.models = start_models(zoo, specs, timeline.loop_start, self._trained)
+        self._progress.start("history", len(history))
+        with self._events.stage("history", eras=len(history)):
+            for era in history:
+                loop.await_labels(era, oof_of(era))
+                self._progress.advance(f"era {era}")
 
     def _new_loop(self, zoo: Zoo, specs: Sequence[ModelSpec], features: Features, timeline: Timeline) -> Loop:
         store, config = features.store, self._config

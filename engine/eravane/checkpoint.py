@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ class Checkpoints:
         if not self._folder.is_dir():
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Facts of every checkpoint that can be read, oldest first."""
+        found: list[dict[str, Any]] = []
+        for step in self.steps():
+            with suppress(OSError, ValueError, KeyError):
+                found.append(_read(self._path(step))[1]["facts"])
+        return found
 
     def load(self) -> tuple[int, dict[str, bytes], dict[str, Any], list[str]] | None:
         """The newest checkpoint that is whole.

@@ -149,13 +149,13 @@ class EraFrame:
         values: [C, N], int8 levels or float32; every column is contiguous, the column stride is free.
         columns: the C names.
         index: the eras of the N rows.
-        ids: N row ids (any sequence, usually a `pyarrow.StringArray`), or None where nobody needs them.
+        ids: N row ids (a `pyarrow.StringArray`, or a list), or None where nobody needs them.
     """
 
     values: NDArray[Any]
     columns: tuple[str, ...]
     index: EraIndex
-    ids: Sequence[str] | Any | None = None
+    ids: Any = None
 
     def __post_init__(self) -> None:
         expected = (len(self.columns), self.index.rows)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eravane.config import PrepareConfig
 from eravane.eras import EraFrame
+from eravane.errors import DataError
 from eravane.prepare import Preparer, joined
 from eravane.store import EraStore
 

@@ -20,18 +20,9 @@ from eravane.events import Silent
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONTRACT = [
-    "run.toml",
-    "manifest.json",
-    "events.jsonl",
-    "zoo.parquet",
-    "oof.parquet",
-    "base_predictions.parquet",
-    "weights.parquet",
-    "predictions.parquet",
-    "scores.parquet",
-    "metrics.json",
-    "live_predictions.csv",
-    "report.html",
+    *("run.toml", "manifest.json", "events.jsonl", "zoo.parquet", "oof.parquet", "base_predictions.parquet"),
+    *("weights.parquet", "predictions.parquet", "scores.parquet", "metrics.json"),
+    *("live_predictions.csv", "report.html"),
 ]
 REPEATED = [name for name in CONTRACT if name.endswith((".parquet", ".csv")) or name == "metrics.json"]
 
