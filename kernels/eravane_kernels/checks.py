@@ -127,3 +127,5 @@ def groups(positions: Sequence[npt.NDArray[np.integer[Any]]], width: int) -> Non
             raise ValueError(f"groups[{number}]: expected column positions, given {array.dtype} {array.shape}")
         if array.size and (array.min() < 0 or array.max() >= width):
             raise ValueError(f"groups[{number}]: expected positions within 0..{width - 1}, given {array.tolist()}")
+        if len(np.unique(array)) < array.size:
+            raise ValueError(f"groups[{number}]: expected every position once, given {array.tolist()}")

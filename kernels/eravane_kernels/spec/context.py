@@ -18,6 +18,9 @@ Groups = Sequence[npt.NDArray[np.integer[Any]]]
 ALONE = (0.0, 0.0, 0.0, 1.0, 0.0)
 """Structure of a group with fewer than two columns that vary."""
 
+FLAT = 1e-6
+"""Standard deviation of a group's mean standardised column below which it is taken as constant."""
+
 
 def gram(z_MN: Floats, offsets_E1: Integers) -> Double:
     """Mean product of every pair of rows, `z z' / n`, per era: with gaussianised predictions, their agreement.
@@ -82,17 +85,18 @@ def between_groups(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Doubl
     check_groups(x_CN, offsets_E1, groups)
     result = np.empty((len(offsets_E1) - 1, len(groups), len(groups)))
     for era, rows in enumerate(spans(offsets_E1)):
-        means = [_unit(x_CN[np.asarray(group, dtype=np.intp), rows]).sum(axis=0) for group in groups]
-        result[era] = correlation_of_means(means)
+        means = [_mean_column(x_CN[np.asarray(group, dtype=np.intp), rows]) for group in groups]
+        result[era] = [[left @ right for right in means] for left in means]
+        np.fill_diagonal(result[era], 1.0)
     return result
 
 
-def correlation_of_means(mean_GN: Sequence[Double]) -> Double:
-    """Cosines of centred vectors, 0 for one that is zero to rounding, 1 on the diagonal."""
-    unit_GN = [vector / length if (length := np.sqrt(vector @ vector)) > 1e-9 else vector * 0.0 for vector in mean_GN]
-    corr_GG = np.array([[left @ right for right in unit_GN] for left in unit_GN]).reshape(len(unit_GN), len(unit_GN))
-    np.fill_diagonal(corr_GG, 1.0)
-    return corr_GG
+def _mean_column(x_CN: Columns) -> Double:
+    """Mean of the columns that vary, standardised, scaled to length 1; zeros where it does not vary itself."""
+    unit_CN = _unit(x_CN)
+    total = unit_CN.sum(axis=0)
+    length = np.sqrt(total @ total)
+    return np.asarray(total / length if length > FLAT * len(unit_CN) else total * 0.0)
 
 
 def _unit(x_CN: Columns) -> Double:

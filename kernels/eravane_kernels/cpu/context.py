@@ -1,0 +1,108 @@
+"""What an era looks like as a whole, from one matrix of correlations per era."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import eigvalsh
+
+from eravane_kernels.arrays import LEVELS, MISSING, Columns, Double, Floats, Integers
+from eravane_kernels.cpu.centring import centre
+from eravane_kernels.cpu.layout import flat
+from eravane_kernels.cpu.projection import EXACT
+from eravane_kernels.eras import spans
+from eravane_kernels.spec.context import ALONE, FLAT, Groups, check_groups
+from eravane_kernels.spec.cross_section import check_predictions
+
+
+def gram(z_MN: Floats, offsets_E1: Integers) -> Double:
+    """See `spec.gram`."""
+    check_predictions(z_MN, offsets_E1)
+    result_EMM = np.full((len(offsets_E1) - 1, len(z_MN), len(z_MN)), np.nan)
+    for era, rows in enumerate(spans(offsets_E1)):
+        if rows.stop > rows.start:
+            part_MN = z_MN[:, rows].astype(np.float64, copy=False)
+            result_EMM[era] = part_MN @ part_MN.T / (rows.stop - rows.start)
+    return result_EMM
+
+
+def dispersion(p_MN: Floats, offsets_E1: Integers) -> Double:
+    """See `spec.dispersion`."""
+    check_predictions(p_MN, offsets_E1)
+    result_ME = np.full((len(p_MN), len(offsets_E1) - 1), np.nan)
+    for era, rows in enumerate(spans(offsets_E1)):
+        if rows.stop > rows.start:
+            length_M = centre(*flat(p_MN[:, rows]), np.nan, np.empty((len(p_MN), rows.stop - rows.start)))
+            result_ME[:, era] = np.nan_to_num(length_M) / np.sqrt(rows.stop - rows.start)
+    return result_ME
+
+
+def group_structure(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
+    """See `spec.group_structure`."""
+    check_groups(x_CN, offsets_E1, groups)
+    union_U, place_C = _union(groups, len(x_CN))
+    result_EG5 = np.empty((len(offsets_E1) - 1, len(groups), 5))
+    for era, rows in enumerate(spans(offsets_E1)):
+        corr_UU, varies_U = _correlations(x_CN, rows, union_U)
+        for number, group in enumerate(groups):
+            place_K = place_C[np.asarray(group, dtype=np.intp)]
+            kept_K = place_K[varies_U[place_K]]
+            result_EG5[era, number] = _structure(corr_UU[np.ix_(kept_K, kept_K)])
+    return result_EG5
+
+
+def between_groups(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
+    """See `spec.between_groups`: products of group means are sums over blocks of the correlations."""
+    check_groups(x_CN, offsets_E1, groups)
+    union_U, place_C = _union(groups, len(x_CN))
+    member_GU = np.zeros((len(groups), len(union_U)))
+    for number, group in enumerate(groups):
+        member_GU[number, place_C[np.asarray(group, dtype=np.intp)]] = 1.0
+    result_EGG = np.empty((len(offsets_E1) - 1, len(groups), len(groups)))
+    for era, rows in enumerate(spans(offsets_E1)):
+        corr_UU, varies_U = _correlations(x_CN, rows, union_U)
+        kept_GU = member_GU * varies_U
+        sum_GG = kept_GU @ corr_UU @ kept_GU.T
+        square_G = sum_GG.diagonal()
+        length_G = np.sqrt(np.where(square_G > (FLAT * kept_GU.sum(axis=1)) ** 2, square_G, np.inf))
+        result_EGG[era] = sum_GG / length_G / length_G[:, None]
+        np.fill_diagonal(result_EGG[era], 1.0)
+    return result_EGG
+
+
+def _union(groups: Groups, width: int) -> tuple[Integers, Integers]:
+    """Columns that any group holds, and where each column stands among them."""
+    held_C = np.zeros(width, dtype=np.bool_)
+    for group in groups:
+        held_C[np.asarray(group, dtype=np.intp)] = True
+    return np.flatnonzero(held_C), np.cumsum(held_C) - 1
+
+
+def _correlations(x_CN: Columns, rows: slice, column_U: Integers) -> tuple[Double, Double]:
+    """Correlations of columns in an era, 0 for those that do not vary, and which do; float64 [U, U], bool [U]."""
+    value_UN = x_CN[column_U, rows]
+    count = value_UN.shape[1]
+    if x_CN.dtype == np.int8 and count * (LEVELS - 1) ** 2 < EXACT and not (value_UN == MISSING).any():
+        single_UN = value_UN.astype(np.float32)
+        total_U = single_UN.sum(axis=1, dtype=np.float64)
+        product_UU = count * (single_UN @ single_UN.T).astype(np.float64) - np.outer(total_U, total_U)
+    else:
+        centred_UN = np.empty(value_UN.shape)
+        hole = float(MISSING) if x_CN.dtype == np.int8 else np.nan
+        length_U = centre(*flat(value_UN), hole, centred_UN)
+        centred_UN[np.isnan(length_U)] = 0.0
+        product_UU = centred_UN @ centred_UN.T
+    square_U = product_UU.diagonal()
+    varies_U = square_U > 0.0
+    length_U = np.sqrt(np.where(varies_U, square_U, np.inf))
+    return product_UU / length_U / length_U[:, None], varies_U
+
+
+def _structure(corr_KK: Double) -> tuple[float, ...]:
+    """The five numbers of `spec.group_structure`."""
+    width = len(corr_KK)
+    if width < 2:
+        return ALONE
+    pairs = width * (width - 1)
+    means = [(float(part.sum()) - width) / pairs for part in (corr_KK, np.abs(corr_KK), corr_KK**2)]
+    second, first = eigvalsh(corr_KK, subset_by_index=[width - 2, width - 1], check_finite=False) / width
+    return (*means, float(first), float(second))
