@@ -1,0 +1,54 @@
+"""The choice of a device: made once, said aloud, never silently."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Literal, cast
+
+from eravane.backend.cpu import CpuBackend
+from eravane.backend.protocol import Backend, Log
+from eravane.errors import ConfigError, DeviceError
+
+Device = Literal["auto", "cpu", "cuda"]
+Pool = Literal["async", "pool", "none"]
+MEND = "`eravane doctor` says what is missing; a GPU needs a driver, and eravane installed with the extra cu12 or cu13"
+
+
+def choose(device: Device, log: Log, pool: Pool = "async") -> Backend:
+    """Pick the device of a run.
+
+    Args:
+        device: "cpu"; "cuda" for a GPU and nothing else; "auto" takes a working GPU, else the CPU.
+        log: told which device was taken and why.
+        pool: device memory: the driver's asynchronous pool, a pool of RMM's own, or none.
+
+    Raises:
+        DeviceError: "cuda" was asked for and no GPU works.
+        ConfigError: there is no such device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device {device!r} is unknown; choose auto, cpu or cuda")
+    if device == "cpu":
+        log("device cpu, as asked for")
+        return CpuBackend()
+    reason = why_no_gpu()
+    if reason is None:
+        return _cuda(pool, log)
+    if device == "cuda":
+        raise DeviceError(f"no GPU works here: {reason}; {MEND}")
+    log(f"device cpu, because no GPU works here: {reason}")
+    return CpuBackend()
+
+
+def why_no_gpu() -> str | None:
+    """Why no GPU can be used, or None where one can: a kernel is compiled and run to know."""
+    try:
+        module = importlib.import_module("eravane.backend.cuda")
+    except ImportError as error:
+        return f"{error.name or error} is not installed" if error.name else str(error)
+    return cast("str | None", module.probe())
+
+
+def _cuda(pool: Pool, log: Log) -> Backend:
+    module = importlib.import_module("eravane.backend.cuda")
+    return cast(Backend, module.CudaBackend(pool, log))
