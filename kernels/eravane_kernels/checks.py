@@ -15,7 +15,7 @@ def columns(x_CN: Columns, name: str, *dtypes: str) -> None:
     """Two axes, one of the dtypes, native byte order, aligned, every column contiguous."""
     _array(x_CN, name, 2, dtypes)
     size = x_CN.itemsize
-    if x_CN.shape[1] > 1 and x_CN.strides[1] != size:
+    if x_CN.size and x_CN.shape[1] > 1 and x_CN.strides[1] != size:
         raise ValueError(
             f"{name}: expected contiguous columns (a stride of {size} bytes between rows), given a stride of "
             f"{x_CN.strides[1]} bytes; pass an array laid out as columns x rows"
