@@ -2,8 +2,10 @@
 
 The same stocks stand behind every era. Their latent features follow a slow AR(1); their weekly residual
 returns are independent. A target of era t is the sum of the weekly returns t, t+1, ... over its horizon (4 or
-12 eras), so two targets less than a horizon apart share weeks: the score of any fixed model is then
-autocorrelated about .75, .5, .25, 0 at lags 1 to 4 (20 days), as with Numerai's real targets.
+12 eras), so two targets less than a horizon apart share weeks: realised group weights are autocorrelated .75, .5,
+.25, 0 at lags 1 to 4 (20 days). The score of any fixed model inherits that from group and stock returns alike, less
+what five target values lose: .67, .44, .22, 0 (cutting two normal variables of correlation .75 into the shares
+5/20/50/20/5 leaves .67).
 """
 
 from __future__ import annotations
@@ -69,24 +71,19 @@ class World:
         self.config = config
         self.layout: Layout = build_layout(config)
         n_eras, n_groups = config.eras + 1, len(self.layout.groups)
-        rng = np.random.default_rng([config.seed, 2])
-        self.signals = Signals.draw(rng, self.layout.home_F, n_groups, config.interactions)
-        self.weights_RG = draw_weights(rng, config, n_groups)
-        self.regimes_E = draw_regimes(rng, config, n_eras)
+        signal, weights, chain, returns, rows, late = np.random.default_rng([config.seed, 2]).spawn(6)
+        self.signals = Signals.draw(signal, self.layout.home_F, n_groups, config.interactions)
+        self.weights_RG = draw_weights(weights, config, n_groups)
+        self.regimes_E = draw_regimes(chain, config, n_eras)
         families = list(dict.fromkeys(name.rsplit("_", 1)[0] for name in self.layout.targets))
         self._family_T = [families.index(name.rsplit("_", 1)[0]) for name in self.layout.targets]
         self._weeks_T = [4 if name.endswith("_20") else LONGEST for name in self.layout.targets]
         self._main_family = self._family_T[self.layout.main]
-        self._tilt_KG = rng.standard_normal((len(families), n_groups))
+        self._tilt_KG = weights.standard_normal((len(families), n_groups))
         self._tilt_KG /= np.linalg.norm(self._tilt_KG, axis=1, keepdims=True)
-        self._group_returns_WG = rng.standard_normal((n_eras + LONGEST, n_groups))
-        knots = np.arange(0, n_eras + 10, 10)
-        spread_E = np.interp(np.arange(n_eras), knots, rng.uniform(-config.row_spread, config.row_spread, knots.size))
-        self.rows_E = np.round(config.rows * (1 + spread_E)).astype(np.int64)
-        late = rng.permutation(len(self.layout.features))
-        late = late[: round(config.missing_share * late.size)]
-        self.first_era_F = np.ones(len(self.layout.features), dtype=np.int64)
-        self.first_era_F[late] = rng.integers(2, max(3, round(0.3 * config.eras)), late.size)
+        self._group_returns_WG = returns.standard_normal((n_eras + LONGEST, n_groups))
+        self.rows_E = _row_counts(rows, config, n_eras)
+        self.first_era_F = _first_eras(late, config, len(self.layout.features))
 
     def eras(self) -> Iterator[MadeEra]:
         """Yield every historical era in order, then the live era."""
@@ -152,6 +149,21 @@ class World:
         weeks_WG = self._group_returns_WG[era - 1 : era - 1 + horizon]
         scale = self.config.return_noise / float(np.sqrt(horizon))
         return np.asarray(scale * weeks_WG.sum(axis=0), dtype=np.float64)
+
+
+def _row_counts(rng: np.random.Generator, config: SynthConfig, n_eras: int) -> NDArray[np.int64]:
+    """Return rows per era, which move slowly between random levels ten eras apart."""
+    knots = np.arange(0, n_eras + 10, 10)
+    levels = rng.uniform(-config.row_spread, config.row_spread, knots.size)
+    return np.round(config.rows * (1 + np.interp(np.arange(n_eras), knots, levels))).astype(np.int64)
+
+
+def _first_eras(rng: np.random.Generator, config: SynthConfig, n_features: int) -> NDArray[np.int64]:
+    """Return each feature's first era with data: 1, or for late ones an era in the first 30 %."""
+    first_era_F = np.ones(n_features, dtype=np.int64)
+    late = rng.permutation(n_features)[: round(config.missing_share * n_features)]
+    first_era_F[late] = rng.integers(2, round(0.3 * config.eras), late.size, endpoint=True)
+    return first_era_F
 
 
 class _Stocks:

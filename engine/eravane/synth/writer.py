@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -59,30 +60,43 @@ def _write_all(folder: Path, world: World, progress: Callable[[int, int], None] 
     (folder / "features.json").write_text(document + "\n", encoding="utf-8")
     n_train = max(1, round(config.train_share * config.eras))
     limits = {"train": n_train, "validation": config.eras, "live": config.eras + 1}
-    truth: list[dict[str, object]] = []
+    truth = _Truth(world.layout.groups)
     made_eras = world.eras()
+    done = 0
     for name, last in limits.items():
-        first = 1 + len(truth)
         with _EraWriter(folder / f"{name}.parquet", world) as writer:
-            for made in (next(made_eras) for _ in range(first, last + 1)):
+            for made in itertools.islice(made_eras, last - done):
                 writer.add(made)
-                if made.era <= config.eras:
-                    truth.append(_truth_row(world, made))
+                truth.add(made)
+                done = made.era
                 if progress is not None:
-                    progress(made.era, config.eras + 1)
-    pq.write_table(pa.Table.from_pylist(truth), folder / "truth.parquet")
+                    progress(done, config.eras + 1)
+    pq.write_table(truth.table(config.eras), folder / "truth.parquet")
 
 
-def _truth_row(world: World, made: MadeEra) -> dict[str, object]:
-    """Return one row of truth.parquet: era, regime, and weights per group of the main target."""
-    row: dict[str, object] = {"era": f"{made.era:04d}", "regime": made.regime}
-    for kind, weights_G in (
-        ("expected", made.expected_G),
-        ("realised_20", made.realised_20_G),
-        ("realised_60", made.realised_60_G),
-    ):
-        row |= {f"{kind}_{group}": float(w) for group, w in zip(world.layout.groups, weights_G, strict=True)}
-    return row
+class _Truth:
+    """What was planted, one row per era: regime and the main target's group weights."""
+
+    def __init__(self, groups: tuple[str, ...]) -> None:
+        self._groups = groups
+        self._regime: list[int] = []
+        self._weights_EKG: list[NDArray[np.float64]] = []
+
+    def add(self, made: MadeEra) -> None:
+        """Note an era's regime and its expected and realised weights."""
+        self._regime.append(made.regime)
+        self._weights_EKG.append(np.stack([made.expected_G, made.realised_20_G, made.realised_60_G]))
+
+    def table(self, eras: int) -> pa.Table:
+        """Return the historical eras: era, regime, expected_, realised_20_ and realised_60_<group>."""
+        weights_KGE = np.moveaxis(np.stack(self._weights_EKG[:eras]), 0, -1)
+        columns: dict[str, object] = {
+            "era": [f"{era:04d}" for era in range(1, eras + 1)],
+            "regime": np.array(self._regime[:eras], dtype=np.int64),
+        }
+        for kind, weights_GE in zip(("expected", "realised_20", "realised_60"), weights_KGE, strict=True):
+            columns |= {f"{kind}_{group}": w_E for group, w_E in zip(self._groups, weights_GE, strict=True)}
+        return pa.table(columns)
 
 
 class _EraWriter:
