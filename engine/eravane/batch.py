@@ -20,7 +20,7 @@ from eravane.catalog import FeatureCatalog
 from eravane.config import RunConfig, digest_of
 from eravane.context import ContextBuilder
 from eravane.eras import EraFrame, EraIndex
-from eravane.errors import ConfigError, DataError, RunError
+from eravane.errors import ConfigError, DataError, EravaneError, RunError
 from eravane.events import EventLog, Progress, Silent
 from eravane.features import Features
 from eravane.files import exclusive
@@ -97,7 +97,12 @@ def run(
     backend = choose(config.compute.device, progress.say)
     folder = _enter(out, config, resume)
     with exclusive(folder.path), _readable_disk_errors(folder):
-        return _Job(data, config, folder, cache, backend, progress).run()
+        try:
+            return _Job(data, config, folder, cache, backend, progress).run()
+        except EravaneError:
+            if not resume and not folder.started:
+                shutil.rmtree(folder.path)  # nothing but the configuration is in it
+            raise
 
 
 def _enter(out: Path, config: RunConfig, resume: bool) -> RunFolder:

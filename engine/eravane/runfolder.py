@@ -64,6 +64,11 @@ class RunFolder:
             raise RunError(f"{path} is not a run folder: it has no run.toml")
         return cls(path)
 
+    @property
+    def started(self) -> bool:
+        """Whether the run got past reading its input."""
+        return (self.path / "manifest.json").exists()
+
     def config(self) -> RunConfig:
         """The configuration the run was started with."""
         path = self.path / "run.toml"

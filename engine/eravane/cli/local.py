@@ -1,37 +1,21 @@
-"""The command line."""
+"""Commands that need no tournament: data, runs, reports, this machine."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from eravane import __version__
+from eravane.cli.app import AsJson, RunPath, app, console, progress, show, tell
+from eravane.cli.progress import ConsoleProgress, gain_sentence, metrics_table
 from eravane.config import RunConfig, load_config
-from eravane.console import ConsoleProgress, gain_sentence, metrics_table
-from eravane.errors import ConfigError, EravaneError
+from eravane.errors import ConfigError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="GPU-accelerated batch engine for the Numerai tournament: train a zoo of boosted trees, gate it era by era, "
-    "submit.",
-)
-console = Console()
-errors = Console(stderr=True)
-
-USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+if TYPE_CHECKING:
+    from eravane.store import IngestReport
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML configuration; without it every key has its default.")
@@ -41,44 +25,8 @@ Device = Annotated[
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="Folder of stores and finished boosters [default: $ERAVANE_CACHE or ~/.cache/eravane]."),
+    typer.Option(help="Folder of stores and finished boosters (default: $ERAVANE_CACHE, else ~/.cache/eravane)."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def main() -> None:
-    """Entry point: run a command; one readable message and an exit code for every error."""
-    # Spinning OpenMP threads lose a factor of three beside another busy process; read when the libraries load.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    signal.signal(signal.SIGTERM, _interrupt)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    debug = "--debug" in sys.argv
-    try:
-        app(standalone_mode=False)
-    except KeyboardInterrupt:
-        errors.print("interrupted; what is finished is kept, go on with --resume", highlight=False)
-        sys.exit(INTERRUPTED)
-    except typer.Abort:
-        sys.exit(INTERRUPTED)
-    except EravaneError as error:
-        if debug:
-            raise
-        errors.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(USAGE if isinstance(error, ConfigError) else FAILURE)
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
-        console.print(__version__, highlight=False)
-        raise typer.Exit
 
 
 @app.command()
@@ -119,10 +67,10 @@ def synth(
     changes: dict[str, Any] = {"seed": seed, "regimes": regimes, "null": null, "features_json": features_json}
     changes |= {name: value for name, value in (("eras", eras), ("rows", rows)) if value}
     config = dataclasses.replace(PRESETS[preset], **changes)
-    with _progress() as progress:
-        progress.start("synth", config.eras)
-        synthesise(out, config, lambda done, total: progress.advance(f"era {done}"))
-    console.print(f"made data in {out}", highlight=False)
+    with progress() as shown:
+        shown.start("synth", config.eras)
+        synthesise(out, config, lambda done, total: shown.advance(f"era {done}"))
+    tell(f"made data in {out}")
 
 
 @app.command()
@@ -140,14 +88,14 @@ def ingest(
 
     columns = FeatureCatalog.load(data / FEATURES_JSON, sets=[features]).columns
     first, last = _era_range(eras)
-    with _progress() as progress:
-        progress.start("ingest", 1)
-        made = fill(data, store, columns=list(columns), first_era=first, last_era=last, every=every)
-        progress.advance()
-    console.print(
-        f"store {store}: {made.index.rows:,} rows, {len(made.index)} eras, {len(made.columns)} features",
-        highlight=False,
-    )
+    with progress() as shown:
+        made = fill(
+            data, store, columns=list(columns), first_era=first, last_era=last, every=every, progress=_by_file(shown)
+        )
+    if made.report is not None:
+        for line in _changes(made.report):
+            tell(line)
+    tell(f"store {store}: {made.index.rows:,} rows, {len(made.index)} eras, {len(made.columns)} features")
 
 
 @app.command()
@@ -167,13 +115,11 @@ def run(
 
 
 @app.command()
-def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-) -> None:
-    """Write RUN/report.html anew."""
+def report(run: RunPath) -> None:
+    """Write RUN/report.html anew, also of a run that is not finished."""
     from eravane.report import write_report
 
-    console.print(write_report(run_folder), highlight=False)
+    tell(str(write_report(run)))
 
 
 @app.command()
@@ -182,38 +128,60 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Tell whether a change is real: paired per-era differences with errors that know eras overlap."""
-    from eravane.report.compare import compare as compare_runs
+    from eravane.report import compare as compare_runs
 
     found = compare_runs(runs)
-    _print(found.as_dict() if as_json else found.as_text())
+    show(found.as_dict(), found.as_text(), as_json=as_json)
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    scheduler: Annotated[str, typer.Option(help="Address of a Dask scheduler to try.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """Tell what this machine can do, and what to do about each problem."""
     from eravane.doctor import as_text
     from eravane.doctor import doctor as examine
 
-    checks = examine()
-    _print([dataclasses.asdict(check) for check in checks] if as_json else as_text(checks))
+    checks = examine(scheduler)
+    show(checks, as_text(checks), as_json=as_json)
 
 
 def _run(data: Path, config: RunConfig, out: Path, *, resume: bool, cache: Path | None) -> None:
     from eravane.batch import run as run_batch
 
-    with _progress() as progress:
-        result = run_batch(data, config, out, resume=resume, cache=cache, progress=progress)
+    with progress() as shown:
+        result = run_batch(data, config, out, resume=resume, cache=cache, progress=shown)
     console.print(metrics_table(result.metrics))
-    console.print(gain_sentence(result.metrics), highlight=False)
+    tell(gain_sentence(result.metrics))
     if result.metrics["leaking"]:
         console.print("LEAKING: a lag is shorter than the labels need; these scores mean nothing", style="bold red")
-    console.print(f"report {result.report}", highlight=False, soft_wrap=True)
+    tell(f"report {result.report}")
 
 
-@contextmanager
-def _progress() -> Iterator[ConsoleProgress]:
-    with ConsoleProgress(console) as progress:
-        yield progress
+def _by_file(shown: ConsoleProgress) -> Callable[[str, int, int], None]:
+    """Shows (file, cells done, cells in all) as one stage of 100 steps per file."""
+    current = ""
+
+    def at(file: str, done: int, total: int) -> None:
+        nonlocal current
+        if file != current:
+            current = file
+            shown.start(file, 100)
+        shown.reach(100 * done // max(1, total))
+
+    return at
+
+
+def _changes(report: IngestReport) -> Iterator[str]:
+    """What an ingest changed, a line each."""
+    if report.eras_added:
+        yield f"added eras {report.eras_added[0]} to {report.eras_added[-1]}: {report.rows_added:,} rows"
+    for done in ("filled", "corrected", "withdrawn"):
+        for target, count in getattr(report, f"labels_{done}").items():
+            yield f"{count:,} labels of {target} {done}"
+    if report.unchanged:
+        yield f"unchanged since last time: {', '.join(report.unchanged)}"
 
 
 def _with_compute(config: RunConfig, device: str = "", scheduler: str = "", workers: int = 0) -> RunConfig:
@@ -229,10 +197,3 @@ def _era_range(text: str) -> tuple[int | None, int | None]:
     if text and not (separator and all(part.isdecimal() or not part for part in (first, last))):
         raise ConfigError(f"--eras is FROM:TO such as 101:574, given {text!r}")
     return (int(first) if first else None), (int(last) if last else None)
-
-
-def _print(content: Any) -> None:
-    if isinstance(content, str):
-        console.print(content, highlight=False)
-    else:
-        sys.stdout.write(json.dumps(content, indent=2) + "\n")

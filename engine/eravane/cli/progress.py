@@ -57,6 +57,13 @@ class ConsoleProgress:
             seconds = time.perf_counter() - self._started
             self._console.print(f"{self._stage} {self._done}/{self._total} {seconds:.1f} s {detail}", highlight=False)
 
+    def reach(self, done: int, detail: str = "") -> None:
+        """So many steps are done in all; for work that comes in uneven pieces."""
+        if done > self._done:
+            self._done = done - 1
+            self._bars.update(self._task, completed=self._done)
+            self.advance(detail)
+
     def say(self, text: str) -> None:
         """Print a fact above the bars."""
         self._console.print(text, highlight=False, markup=False)
@@ -68,7 +75,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     for name in ("series", "mean", "std", "Sharpe", "max drawdown", "eras"):
         table.add_column(name, justify="left" if name == "series" else "right")
     for name, row in metrics["series"].items():
-        cells = [_number(row[key]) for key in ("corr_mean", "corr_std", "sharpe", "max_drawdown")]
+        cells = [number(row[key]) for key in ("corr_mean", "corr_std", "sharpe", "max_drawdown")]
         table.add_row(name.replace("_", " "), *cells, str(row["n_eras"]))
     return table
 
@@ -77,10 +84,11 @@ def gain_sentence(metrics: Mapping[str, Any]) -> str:
     """The gain over equal weight in words."""
     gain = metrics["gain_over_equal_weight"]
     return (
-        f"gain over equal weight: {_number(gain['mean'])} per era, HAC t {_number(gain['hac_t'], 2)}, "
+        f"gain over equal weight: {number(gain['mean'])} per era, HAC t {number(gain['hac_t'], 2)}, "
         f"{gain['n_eras']} eras"
     )
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table; what is undefined is a dash."""
+    return "-" if value is None or value != value else f"{value:.{digits}f}"

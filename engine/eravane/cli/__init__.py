@@ -1,0 +1,45 @@
+"""The command line: one readable message and an exit code for every error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+from rich.console import Console
+
+from eravane.cli.app import app
+from eravane.errors import ConfigError, EravaneError
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class _InterruptedByUser(BaseException):
+    """Ctrl-C or SIGTERM; no KeyboardInterrupt, which the command parser would turn into a message of its own."""
+
+
+def main() -> None:
+    """Run a command; exit code 0 on success, 2 on bad usage or configuration, 1 on failure, 130 when interrupted."""
+    # Spinning OpenMP threads lose a factor of three beside another busy process; read when the libraries load.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    from eravane.cli import local, tournament  # noqa: F401  (they register their commands)
+
+    errors = Console(stderr=True)
+    try:
+        app()
+    except _InterruptedByUser:
+        errors.print("interrupted; what is finished is kept: a run goes on with --resume", highlight=False)
+        sys.exit(INTERRUPTED)
+    except EravaneError as error:
+        if "--debug" in sys.argv:
+            raise
+        errors.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(USAGE if isinstance(error, ConfigError) else FAILURE)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise _InterruptedByUser

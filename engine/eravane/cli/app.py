@@ -1,0 +1,63 @@
+"""The Typer application, its shared options and how it talks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from eravane import __version__
+from eravane.cli.progress import ConsoleProgress
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="GPU-accelerated batch engine for the Numerai tournament: train a zoo of boosted trees, gate it era by era, "
+    "submit.",
+)
+console = Console()
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        console.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@contextmanager
+def progress() -> Iterator[ConsoleProgress]:
+    """Progress on the console while a block runs."""
+    with ConsoleProgress(console) as shown:
+        yield shown
+
+
+def tell(text: str) -> None:
+    """Print a line as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show(content: Any, text: str, *, as_json: bool) -> None:
+    """Print a result as JSON (a dataclass, or what json can write) or as text."""
+    if as_json:
+        sys.stdout.write(json.dumps(content, indent=2, default=_plain) + "\n")
+    else:
+        tell(text)
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)

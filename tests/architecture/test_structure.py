@@ -1,0 +1,77 @@
+"""What must hold of the code as a whole: light imports, small files, documented names, a tree in the README."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = (ROOT / "engine" / "eravane", ROOT / "kernels" / "eravane_kernels")
+MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
+HEAVY = {
+    "torch",
+    "xgboost",
+    "numba",
+    "pandas",
+    "cupy",
+    "cudf",
+    "rmm",
+    "dask",
+    "dask_cuda",
+    "distributed",
+    "pynvml",
+    "plotly",
+}
+GPU = {"cupy", "cudf", "rmm", "dask_cuda", "pynvml"}
+MOST_LINES = 400
+LONGEST_FUNCTION = 60
+
+
+def _loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(found.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import eravane", "import eravane_kernels", "import eravane.cli"])
+def test_importing_is_light(statement: str) -> None:
+    assert _loaded_by(statement) & HEAVY == set()
+
+
+def test_the_whole_batch_on_the_cpu_imports_no_gpu_library() -> None:
+    loaded = _loaded_by("import eravane.batch, eravane_kernels.cpu, eravane.backend")
+    assert "xgboost" in loaded  # the statement does load the engine
+    assert loaded & (GPU - {"pynvml"}) == set()  # torch itself imports pynvml, which is plain Python
+
+
+def test_importing_makes_no_cuda_context() -> None:
+    """A context is made by cuInit; the driver library would be mapped into the process."""
+    code = "import eravane.batch; print('libcuda.so' in open('/proc/self/maps').read())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            length = (node.end_lineno or 0) - first.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
+
+
+def test_no_package_folder_holds_code_of_its_own() -> None:
+    assert not (ROOT / "engine" / "__init__.py").exists()
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_readme_names_every_module() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [path.name for path in MODULES if path.name != "__init__.py" and f"{path.name} " not in readme]
+    assert missing == []
