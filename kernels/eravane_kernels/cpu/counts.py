@@ -111,7 +111,7 @@ def stats_of_counts(counts_ECL: Counts | Integers, quantiles: Sequence[float]) -
     _quantiles(cells_PL, wanted_Q, quantile_QP)
     count, missing = whole_2P.reshape(2, *shape)
     mean, std, least, most, mode = value_5P.reshape(5, *shape)
-    return Stats(count, missing, mean, std, least, most, mode, quantile_QP.reshape(-1, *shape))
+    return Stats(count, missing, mean, std, least, most, mode, quantile_QP.reshape(len(wanted_Q), *shape))
 
 
 @kernel
