@@ -350,6 +350,17 @@ def test_constant_predictions_are_counted(changed: Path) -> None:
     assert found["Ensemble has eras without a score"].startswith("2 of 94 due eras")
 
 
+@pytest.mark.parametrize(
+    ("eras", "words"), [(23, "Too early to judge"), (40, "Probably better"), (60, "Clearly better")]
+)
+def test_verdict_takes_eras(changed: Path, eras: int, words: str) -> None:
+    edit(changed, "scores", lambda table: table.iloc[10 : 10 + eras])
+    edit(
+        changed, "scores", lambda table: table.assign(ensemble=table["equal_weight"] + 0.01 + 0.001 * (table.index % 2))
+    )
+    assert f'<p class="words">{words}' in write_report(changed).read_text()
+
+
 def test_few_eras_and_equal_weight(changed: Path) -> None:
     edit(changed, "scores", lambda table: table.head(28))
     assert titles(changed)["Few eras"] == "warn"

@@ -16,7 +16,7 @@ Level = Literal["stop", "warn", "note"]
 
 # HAC means of overlapping weekly eras: below this there are fewer than about 15 independent ones.
 FEW_ERAS = 52
-# Numerai's best published models reach about 0.03; a mean above this is a leak until shown otherwise.
+# Numerai's best published models reach about 0.03; a mean above this on real data is a leak until shown otherwise.
 TOO_GOOD = 0.10
 SUM_TOLERANCE = 1e-6
 AGREEMENT = 1e-9
@@ -61,8 +61,8 @@ def _leaks(view: RunView) -> Iterator[Alert]:
         yield Alert(
             "warn",
             "Too good to be true",
-            f"Mean CORR {ensemble.summary.corr_mean:.3f} is above {TOO_GOOD:g}; look for a leak in features or "
-            "targets before anything else.",
+            f"Mean CORR is {ensemble.summary.corr_mean:.3f}. On Numerai's data no honest model comes near "
+            f"{TOO_GOOD:g}: unless the data is made, look for a leak in features or targets.",
         )
 
 

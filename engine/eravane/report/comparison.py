@@ -13,14 +13,13 @@ from scipy.stats import norm
 
 from eravane.errors import RunError
 from eravane.metrics import HacMean, hac_mean
-from eravane.report.facts import detectable, difference, payout
+from eravane.report.facts import detectable, difference, judgeable_eras, payout
 from eravane.report.html import number
 from eravane.report.load import RunView, load_run
 
 # The ensemble decides; equal weight tells whether a difference comes from the pool rather than from the gate.
 SERIES = ("ensemble", "equal_weight")
 ERROR_RATE = 0.05
-FEW_ERAS = 20
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _versus(name: str, view: RunView, first: RunView, needed: float) -> Versus:
         _difference(series, one, other, lag) for series, one, other in pairs if len(one.index.intersection(other.index))
     )
     ensemble = next((item for item in found if item.series == "ensemble"), None)
-    return Versus(name, found, _verdict(ensemble, needed), tuple(_cautions(view, first, ensemble)))
+    return Versus(name, found, _verdict(ensemble, needed, judgeable_eras(lag)), tuple(_cautions(view, first, ensemble)))
 
 
 def _difference(series: str, one: pd.Series[float], other: pd.Series[float], lag: int) -> Difference:
@@ -155,14 +154,14 @@ def _difference(series: str, one: pd.Series[float], other: pd.Series[float], lag
     return Difference(series, float(one.loc[shared].mean()), float(other.loc[shared].mean()), gain, detectable(gain))
 
 
-def _verdict(ensemble: Difference | None, needed: float) -> str:
+def _verdict(ensemble: Difference | None, needed: float, least: int) -> str:
     if ensemble is None:
         return "cannot be compared: no era is scored in both runs"
     gain = ensemble.gain
     if gain.mean == 0 and gain.se == 0:
         return "the same scores in every shared era"
-    if gain.n_eras < FEW_ERAS or not gain.se > 0:
-        return f"too few shared eras to judge ({gain.n_eras}, at least {FEW_ERAS} are needed)"
+    if gain.n_eras < least or not gain.se > 0:
+        return f"too few shared eras to judge ({gain.n_eras}, at least {least} are needed)"
     if gain.t >= needed:
         return "better, and more than chance"
     if gain.t <= -needed:

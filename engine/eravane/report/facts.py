@@ -54,6 +54,11 @@ def detectable(mean: HacMean) -> float:
     return DETECTABLE_ERRORS * mean.se
 
 
+def judgeable_eras(lag: int) -> int:
+    """Fewest eras on which a verdict rests: three times the lag, below which a HAC error is too rough to speak of."""
+    return 3 * lag
+
+
 def drawdown(scores: pd.Series[float]) -> pd.Series[float]:
     """Fall of the cumulative score from its running maximum, per era, zero or negative."""
     cumulative = scores.cumsum()

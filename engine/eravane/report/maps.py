@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,9 @@ def heat(z: pd.DataFrame, hover: str, *, least: float = 0.0, **more: Any) -> Tra
     )
 
 
-def short_names(table: pd.DataFrame) -> list[str]:
-    """Column names without the parts that all of them end on: `small-wisdom-t20`, `all-luck-t20` lose the `-t20`."""
-    names = [re.split(r"(?=[^0-9A-Za-z])", str(name)) for name in table.columns]
+def short_names(full: Iterable[object]) -> list[str]:
+    """Names without the parts that all of them end on: `small-wisdom-t20`, `all-luck-t20` lose the `-t20`."""
+    names = [re.split(r"(?=[^0-9A-Za-z])", str(name)) for name in full]
     while len(names) > 1 and len({parts[-1] for parts in names}) == 1 and all(len(parts) > 1 for parts in names):
         names = [parts[:-1] for parts in names]
     return ["".join(parts) for parts in names]
@@ -91,7 +91,7 @@ def _weights_view(view: RunView, label: str, table: pd.DataFrame, labels: dict[s
         shown.T,
         "era %{x:04d}<br>%{y}<br>%{customdata}<br><b>%{z:.1%}</b>",
         x=eras,
-        y=short_names(table),
+        y=short_names(table.columns),
         customdata=[[text] * len(eras) for text in detail],
         xgap=0,
     )
@@ -117,7 +117,7 @@ def live_figure(view: RunView) -> Figure | None:
     bars = {
         "type": "bar",
         "orientation": "h",
-        "y": shown.index.tolist(),
+        "y": short_names(shown.index),
         "x": numbers(shown),
         "marker": {"color": "var(--s1)"},
         "hovertemplate": "%{y}<br><b>%{x:.1%}</b><extra></extra>",
@@ -152,9 +152,9 @@ def correlation_figure(view: RunView) -> Figure | None:
     table, eras, source = model_correlation(view)
     if table.shape[0] < 2:
         return None
-    cut = table.iloc[:MOST_MODELS, :MOST_MODELS]
-    names = short_names(cut)
-    least = float(np.nanmin(cut.to_numpy())) if cut.notna().any(axis=None) else 0.0
+    cut = table.iloc[:MOST_MODELS, :MOST_MODELS].mask(np.eye(min(len(table), MOST_MODELS), dtype=bool))
+    names, known = short_names(cut.columns), cut.to_numpy()[np.isfinite(cut.to_numpy())]
+    least = float(known.min()) if known.size else 0.0
     trace = heat(cut, "%{y}<br>%{x}<br><b>%{z:.3f}</b>", least=least, x=names, y=names)
     axis = {"type": "category", "showticklabels": cut.shape[0] <= 30}
     layout = {"xaxis": axis | {"tickangle": -60}, "yaxis": axis | {"autorange": "reversed"}}
@@ -199,7 +199,7 @@ def _models_of_regimes(view: RunView, regime: pd.Series[str]) -> list[View]:
     if not len(used):
         return []
     mean = used.groupby("regime").mean()
-    trace = heat(mean.T, "%{y}<br>%{x}<br>mean weight <b>%{z:.1%}</b>", y=short_names(mean))
+    trace = heat(mean.T, "%{y}<br>%{x}<br>mean weight <b>%{z:.1%}</b>", y=short_names(mean.columns))
     trace["colorbar"] |= {"tickformat": ".0%"}
     return [View("Models used", [trace], {"yaxis": {"type": "category", "autorange": "reversed"}})]
 

@@ -10,11 +10,12 @@ import pandas as pd
 
 from eravane.eras import era_label
 from eravane.metrics import HacMean, hac_mean
-from eravane.report.alerts import Alert
+from eravane.report.alerts import FEW_ERAS, Alert
 from eravane.report.facts import (
     compute_saved,
     detectable,
     difference,
+    judgeable_eras,
     model_facts,
     payout,
     payout_multipliers,
@@ -46,8 +47,6 @@ VERDICTS = (
     (-LIKELY, "even", "No proven difference to equal weight"),
 )
 JOULES_PER_WATT_HOUR = 3600
-# Below this many eras a HAC t is too rough to speak of.
-JUDGEABLE_ERAS = 20
 
 
 def chips(view: RunView) -> str:
@@ -84,9 +83,10 @@ def _judge(view: RunView, found: Sequence[Alert]) -> tuple[str, str, str]:
     if not ensemble.summary.n_eras:
         return "even", "No scores yet", "No counted era has a score so far; what is there is shown below."
     gain = ensemble.gain
-    if gain is None or gain.n_eras < JUDGEABLE_ERAS or not gain.se > 0:
+    if gain is None or gain.n_eras < judgeable_eras(view.hac_lag) or not gain.se > 0:
         count = gain.n_eras if gain else 0
-        return "even", "Too early to judge", f"{count} eras compare the ensemble with equal weight."
+        least = f"a verdict takes {judgeable_eras(view.hac_lag)} and a gate that differs"
+        return "even", "Too early to judge", f"{count} eras compare the ensemble with equal weight; {least}."
     said = (
         f"{number(gain.mean, '+.4f')} CORR per era, HAC t {number(gain.t, '.1f')}. "
         f"The smallest gain that {gain.n_eras} eras could reliably have shown is {number(detectable(gain))}."
@@ -94,7 +94,7 @@ def _judge(view: RunView, found: Sequence[Alert]) -> tuple[str, str, str]:
     if not ensemble.mean.t >= LIKELY:
         said += f" The ensemble's own CORR is not proven to be above zero (t {number(ensemble.mean.t, '.1f')})."
     for bound, tone, words in VERDICTS:
-        if gain.t >= bound:
+        if gain.t >= bound and (bound != SURE or gain.n_eras >= FEW_ERAS):
             return tone, words, text(said)
     return "bad", "Worse than equal weight", text(said)
 
