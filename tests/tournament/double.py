@@ -80,8 +80,8 @@ class Asked:
 class Double:
     """The state of the fake tournament; `url` is its GraphQL address while it runs (use `with`)."""
 
-    public_id: str = "PUBLIC"
-    secret_key: str = "SECRET"
+    public_id: str = field(default="PUBLIC", repr=False)
+    secret_key: str = field(default="SECRET", repr=False)
     slow_s: float = 1.0
     datasets: dict[str, bytes] = field(default_factory=dict)
     round: dict[str, Any] | None = None
@@ -95,13 +95,12 @@ class Double:
     diagnostics_wait: int = 0
     pickles: list[dict[str, Any]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def __enter__(self) -> Double:
         handler = type("Handler", (_Handler,), {"double": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         return self
@@ -247,6 +246,15 @@ class Double:
 
     def _submission_scores(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
         return [score for score in self.scores if score["modelId"] == variables["modelId"]]
+
+
+class _Server(ThreadingHTTPServer):
+    """A server whose clients may vanish without comment."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -128,6 +128,13 @@ class Client:
         account = self._query(_MODELS, {}, "account")
         return self._shaped("account", lambda: {m.name: m for m in map(_model, _classic(account["models"]))})
 
+    def model(self, name: str) -> Model:
+        """A model slot of the account, by name."""
+        models = self.models()
+        if name not in models:
+            raise ApiError(f"the account has no model {name!r}; it has {', '.join(sorted(models)) or 'none'}")
+        return models[name]
+
     def public_model_id(self, name: str) -> str:
         """The id of any model of the tournament, by its public name."""
         profile = self._shaped("v3UserProfile", lambda: self._api.public_user_profile(name))

@@ -90,12 +90,11 @@ def submit(
     current, late = _open_round(client.current_round(), now(), force=force)
     profile = _examine_predictions(client, frame, version, _live_weights(run))
     dispatch = _Dispatch(client, run, frame, content, profile, current, late, now, dry_run=dry_run, force=force)
-    models = client.models() if client.authorized else {}
     if dry_run:
-        return _all(model_names, lambda name: dispatch.to(name, models))
+        return _all(model_names, dispatch.to)
     (run / FOLDER).mkdir(exist_ok=True)
     with exclusive(run / FOLDER):
-        return _all(model_names, lambda name: dispatch.to(name, models))
+        return _all(model_names, dispatch.to)
 
 
 def _all(names: Sequence[str], send: Callable[[str], Receipt]) -> list[Receipt]:
@@ -185,12 +184,12 @@ class _Dispatch:
     dry_run: bool
     force: bool
 
-    def to(self, name: str, models: Mapping[str, Model]) -> Receipt:
+    def to(self, name: str) -> Receipt:
         """Submit to one model, unless the round has these predictions from it already."""
         if not self.client.authorized:
             self._refuse_unless_forced(self._objections(name, None))
             return self._receipt(DRY_RUN, name, "", "")
-        model = self._model(name, models)
+        model = self._model(name)
         standing = self._standing(model)
         stored = None if standing is None else self._stored(standing)
         if standing is not None and stored is not None and self._same(stored) and not self.force:
@@ -206,10 +205,8 @@ class _Dispatch:
         keep_receipt(self.run, receipt, self.content)
         return receipt
 
-    def _model(self, name: str, models: Mapping[str, Model]) -> Model:
-        if name not in models:
-            raise SubmitError(f"the account has no model {name!r}; it has {', '.join(sorted(models)) or 'none'}")
-        model = models[name]
+    def _model(self, name: str) -> Model:
+        model = self.client.model(name)
         if model.pickle is not None:
             raise SubmitError(
                 f"model {name!r} answers with its uploaded pickle {model.pickle!r} and takes no predictions; "

@@ -1,0 +1,178 @@
+"""Diagnostics: the tournament's own verdict on validation predictions, beside ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from eravane.errors import DataError, RunError, SubmitError
+from eravane.metrics import summarise
+from eravane.tournament import connect
+from eravane.tournament.receipts import check_model_name
+from eravane.tournament.references import BMC, CORR, FNC, MMC, era_scores
+
+if TYPE_CHECKING:
+    from eravane.tournament.client import Client
+
+DEADLINE_S = 3600.0  # a diagnostics run takes minutes
+DONE, FAILED = "done", ("failed", "error", "rejected")
+# Our metric -> the field of one era in the tournament's diagnostics.
+FIELDS = {CORR: "validationCorr", MMC: "validationMmc", BMC: "validationBmc", FNC: "validationFeatureNeutralCorrV3"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One number by the tournament and by us, over the eras that both have scored; None where one has none."""
+
+    metric: str
+    numerai: float | None
+    ours: float | None
+    eras: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A finished diagnostics run.
+
+    Attributes:
+        run_id: the tournament's id.
+        eras, rows: what was sent: complete validation eras only.
+        message: what the tournament says of it.
+        comparisons: CORR mean, Sharpe and drawdown, and the means of MMC, BMC and FNC.
+    """
+
+    run_id: str
+    eras: int
+    rows: int
+    message: str
+    comparisons: tuple[Comparison, ...]
+
+
+def diagnose(run: Path, model_name: str, *, data: Path | None = None, client: Client | None = None) -> Diagnosis:
+    """Upload a run's validation predictions, wait for the diagnostics, and compare them with our own scores.
+
+    Args:
+        run: run folder.
+        model_name: model slot of the account.
+        data: dataset folder; None takes the one that the run was made from.
+        client: the tournament's API; None connects with the credentials at hand.
+
+    Raises:
+        SubmitError: no validation era is predicted completely, the model is unknown, or the diagnostics failed.
+        ApiError: the tournament refuses, or does not finish in time.
+        DataError, RunError: the dataset or the run folder lacks what is needed.
+    """
+    check_model_name(model_name)
+    client = client or connect()
+    model = client.model(model_name)
+    folder = data or _data_of(run)
+    frame = complete_eras(run, folder)
+    with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
+        path = Path(scratch) / "validation.csv"
+        frame[["id", "prediction"]].to_csv(path, index=False)
+        run_id = client.start_diagnostics(lambda: path.open("rb"), model.id)
+    verdict = _await(client, model.id, run_id)
+    ours = era_scores(run, folder)
+    return Diagnosis(
+        run_id=run_id,
+        eras=frame["era"].nunique(),
+        rows=len(frame),
+        message=str(verdict.get("message") or ""),
+        comparisons=tuple(compare(verdict, ours)),
+    )
+
+
+def complete_eras(run: Path, data: Path) -> pd.DataFrame:
+    """The predictions of the validation eras that are predicted for every row: id, era, prediction.
+
+    An era that lacks rows is refused by the tournament as a whole.
+
+    Raises:
+        SubmitError: there is no such era.
+        DataError, RunError: validation.parquet or predictions.parquet is missing.
+    """
+    predictions, validation = run / "predictions.parquet", data / "validation.parquet"
+    if not predictions.is_file():
+        raise RunError(f"{run} has no predictions.parquet; `eravane run` writes it")
+    if not validation.is_file():
+        raise DataError(f"{validation} is missing; it tells which eras can be diagnosed")
+    resolved = [("data_type", "==", "validation")]
+    rows = pq.read_table(validation, columns=["id", "era"], filters=resolved).to_pandas(ignore_metadata=True)
+    made = pq.read_table(predictions, columns=["id", "prediction"]).to_pandas(ignore_metadata=True)
+    joined = rows.merge(made, on="id", how="left")
+    whole = joined["prediction"].notna().groupby(joined["era"]).transform("all")
+    if not whole.any():
+        raise SubmitError(f"{run} predicts no validation era completely; its loop must reach into the validation eras")
+    return joined[whole]
+
+
+def compare(verdict: Mapping[str, Any], ours: Mapping[str, pd.Series]) -> list[Comparison]:
+    """Both sides' numbers over the eras that both have scored.
+
+    Args:
+        verdict: diagnostics as the tournament returns them, with `perEraDiagnostics`.
+        ours: metric -> score per era number; BMC may carry the benchmark's name.
+    """
+    eras = verdict.get("perEraDiagnostics") or []
+    found = []
+    for metric, field in FIELDS.items():
+        theirs = pd.Series(
+            {int(era["era"]): float(era[field]) for era in eras if era.get(field) is not None}, dtype="float64"
+        )
+        mine = next((series for name, series in ours.items() if name.split()[0] == metric), pd.Series(dtype="float64"))
+        found += _rows(metric, theirs, mine)
+    return found
+
+
+def _rows(metric: str, theirs: pd.Series, mine: pd.Series) -> list[Comparison]:
+    shared = theirs.index.intersection(mine.index)
+    both = len(shared) > 0
+    left = summarise(theirs[shared] if both else theirs)
+    right = summarise(mine[shared] if both else mine)
+    numbers = {"mean": (left.corr_mean, right.corr_mean)}
+    if metric == CORR:
+        numbers |= {"Sharpe": (left.sharpe, right.sharpe), "max drawdown": (left.max_drawdown, right.max_drawdown)}
+    return [
+        Comparison(f"{metric} {name}", _number(first), _number(second), len(shared))
+        for name, (first, second) in numbers.items()
+    ]
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _await(client: Client, model_id: str, run_id: str) -> dict[str, Any]:
+    """The finished diagnostics.
+
+    Raises:
+        SubmitError: the tournament could not score the predictions.
+        ApiError: it is not done at the deadline.
+    """
+    from eravane.tournament.transport import TransientError
+
+    def attempt() -> dict[str, Any]:
+        verdict = client.diagnostics(model_id, run_id)
+        status = str(verdict.get("status"))
+        if status in FAILED:
+            raise SubmitError(f"the tournament could not diagnose the predictions: {verdict.get('message') or status}")
+        if status != DONE:
+            raise TransientError(f"status {status!r}")
+        return verdict
+
+    return dataclasses.replace(client.patience, deadline_s=DEADLINE_S).insist("diagnostics", attempt)
+
+
+def _data_of(run: Path) -> Path:
+    try:
+        return Path(json.loads((run / "manifest.json").read_text(encoding="utf-8"))["data"]["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{run} has no manifest that names its dataset; give --data") from None

@@ -1,0 +1,209 @@
+"""Scores against what only the tournament provides: the meta model, the benchmark models, the neutral features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eravane.catalog import FeatureCatalog
+from eravane.ensemble import one_era
+from eravane.eras import era_label, era_number
+from eravane.errors import DataError, EravaneError, RunError
+from eravane.metrics import Summary, summarise
+from eravane.store import EraStore
+from eravane_kernels import cpu
+
+CORR, MMC, CWMM, FNC, BMC = "CORR", "MMC", "CWMM", "FNC", "BMC"
+META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
+BENCHMARKS = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
+NEUTRAL_SET = "fncv3_features"
+
+FloatArray = NDArray[np.float64]
+Floats = NDArray[np.float32] | NDArray[np.float64]  # a file's own precision is kept, as numerai-tools does
+
+
+@dataclass(frozen=True)
+class ReferenceScore:
+    """A score of a run over the eras that both the run and the reference cover.
+
+    Attributes:
+        metric: CORR, MMC, CWMM, FNC, or BMC with the benchmark's name behind it.
+        summary: mean, spread and risk over those eras; `n_eras` counts them.
+        first_era, last_era: the range they lie in ("" when there are none).
+    """
+
+    metric: str
+    summary: Summary
+    first_era: str
+    last_era: str
+
+
+def reference_scores(run: Path, data: Path | None = None) -> list[ReferenceScore]:
+    """Score a run's predictions against every reference that the dataset folder holds.
+
+    Args:
+        run: run folder.
+        data: dataset folder; None takes the one that the run was made from.
+
+    Raises:
+        RunError: the run folder lacks its manifest or predictions.
+        DataError: the dataset has no labels for them.
+    """
+    return [_summary(metric, series) for metric, series in era_scores(run, data).items()]
+
+
+def era_scores(run: Path, data: Path | None = None) -> dict[str, pd.Series]:
+    """The scores behind `reference_scores`: metric -> score per era number, eras without one left out.
+
+    Definitions as numerai-tools: CORR `numerai_corr`, MMC and BMC `correlation_contribution`, FNC
+    `feature_neutral_corr` against the set fncv3_features; CWMM is Pearson's correlation of the prediction as CORR
+    transforms it with the raw meta model.
+
+    Raises:
+        RunError, DataError: as `reference_scores`.
+    """
+    scored = _Scored(run, data)
+    series = {CORR: scored.each(lambda rows: cpu.numerai_corr(scored.p_MN[:, rows], scored.y_N[rows], _one(rows)))}
+    meta_N = scored.column(META_MODEL, META_COLUMN)
+    if meta_N is not None:
+        series[MMC] = scored.contribution(meta_N)
+        series[CWMM] = scored.each(lambda rows: _cwmm(scored.p_MN[:, rows], meta_N[rows]))
+    for name, benchmark_N in scored.benchmarks().items():
+        series[f"{BMC} {name}"] = scored.contribution(benchmark_N)
+    series[FNC] = scored.neutral()
+    return {metric: values.dropna() for metric, values in series.items() if values.notna().any()}
+
+
+class _Scored:
+    """A run's labelled predictions, era by era, and references brought into their order."""
+
+    def __init__(self, run: Path, data: Path | None) -> None:
+        self._manifest = _manifest(run)
+        self._data = data or Path(self._manifest["data"]["path"])
+        frame = _predictions(run)
+        self._ids = pd.Index(frame["id"])
+        self.p_MN = frame["prediction"].to_numpy(dtype=np.float64)[None, :]
+        era_N = frame["era"].map(era_number).to_numpy()
+        self._eras, starts = np.unique(era_N, return_index=True)
+        self._spans = [slice(*pair) for pair in zip(starts, [*starts[1:], len(era_N)], strict=True)]
+        label_N = self._joined(("train.parquet", "validation.parquet"), self._manifest["target"])
+        if label_N is None:
+            raise DataError(f"{self._data} has no labels {self._manifest['target']!r} for the eras of {run}")
+        self.y_N = label_N
+
+    def each(self, score: Any) -> pd.Series:
+        """A score of every era, from its rows; NaN where it is undefined."""
+        values = [float(np.ravel(score(rows))[0]) for rows in self._spans]
+        return pd.Series(values, index=self._eras)
+
+    def contribution(self, reference_N: Floats) -> pd.Series:
+        """MMC or BMC against a reference."""
+        return self.each(
+            lambda rows: cpu.contribution(self.p_MN[:, rows], reference_N[rows], self.y_N[rows], _one(rows))
+        )
+
+    def column(self, file: str, name: str) -> Floats | None:
+        """A reference in the order of the predictions, NaN where it has no row; None without the file or rows."""
+        return self._joined((file,), name)
+
+    def benchmarks(self) -> dict[str, Floats]:
+        """Every benchmark model of the dataset, in the order of the predictions."""
+        present = [self._data / name for name in BENCHMARKS if (self._data / name).is_file()]
+        names = {name for path in present for name in pq.read_schema(path).names} - {"id", "era", "data_type"}
+        found = {name: self._joined(BENCHMARKS, name) for name in sorted(names)}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def neutral(self) -> pd.Series:
+        """FNC; nothing where the run's store lacks one of the neutral features."""
+        features = self._neutral_features
+        if features is None:
+            return pd.Series(np.nan, index=self._eras)
+        store, columns = features
+
+        def score(era: int, rows: slice) -> float:
+            window = store.window(era, era, columns)
+            place_of = pd.Index(store.ids(era, era).to_pylist()).get_indexer(self._ids[rows])
+            values_FN = np.ascontiguousarray(window.frame().values[:, place_of])
+            if (place_of < 0).any():
+                return np.nan
+            found = cpu.feature_neutral_corr(self.p_MN[:, rows], values_FN, self.y_N[rows], _one(rows))
+            return float(found[0, 0])
+
+        scored = [
+            score(int(era), rows) if not np.isnan(self.y_N[rows]).all() else np.nan
+            for era, rows in zip(self._eras, self._spans, strict=True)
+        ]
+        return pd.Series(scored, index=self._eras)
+
+    @cached_property
+    def _neutral_features(self) -> tuple[EraStore, list[str]] | None:
+        try:
+            columns = FeatureCatalog.load(self._data / "features.json", sets=(NEUTRAL_SET,)).columns
+            store = EraStore.open(self._manifest["data"]["store"])
+        except EravaneError:
+            return None
+        return (store, list(columns)) if set(columns) <= set(store.columns) else None
+
+    def _joined(self, files: Sequence[str], column: str) -> Floats | None:
+        """A column of the files that have it, by id; None when no prediction has a value."""
+        paths = [self._data / name for name in files if (self._data / name).is_file()]
+        paths = [path for path in paths if column in pq.read_schema(path).names]
+        labels = [era_label(int(era)) for era in self._eras]
+        parts = [_by_id(path, column, labels) for path in paths]
+        if not parts:
+            return None
+        values = pd.concat(parts).reindex(self._ids).to_numpy()
+        return None if np.isnan(values).all() else values
+
+
+def _by_id(path: Path, column: str, eras: Sequence[str]) -> pd.Series:
+    table = pq.read_table(path, columns=["id", column], filters=[("era", "in", list(eras))])
+    return pd.Series(table.column(column).to_numpy(), index=pd.Index(table.column("id").to_pylist()))
+
+
+def _predictions(run: Path) -> pd.DataFrame:
+    path = run / "predictions.parquet"
+    if not path.is_file():
+        raise RunError(f"{run} has no predictions.parquet; `eravane run` writes it")
+    return (
+        pq.read_table(path, columns=["id", "era", "prediction"])
+        .to_pandas(ignore_metadata=True)
+        .sort_values("era", kind="stable")
+    )
+
+
+def _manifest(run: Path) -> Mapping[str, Any]:
+    path = run / "manifest.json"
+    try:
+        noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = noted["data"]["path"], noted["data"]["store"], noted["target"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{path} is missing or damaged; give the folder of a finished run") from None
+    return noted
+
+
+def _one(rows: slice) -> NDArray[np.int64]:
+    return one_era(rows.stop - rows.start)
+
+
+def _cwmm(p_MN: FloatArray, meta_N: Floats) -> float:
+    known = ~np.isnan(meta_N)
+    if known.sum() < 2 or meta_N[known].min() == meta_N[known].max():
+        return np.nan
+    z_N = cpu.gaussianize(p_MN[:, known], one_era(int(known.sum())))[0]
+    powered_N = np.sign(z_N) * np.abs(z_N) ** 1.5
+    return float(np.corrcoef(powered_N, meta_N[known])[0, 1]) if powered_N.std() > 0 else np.nan
+
+
+def _summary(metric: str, series: pd.Series) -> ReferenceScore:
+    eras = [int(era) for era in series.index]
+    return ReferenceScore(metric, summarise(series.to_numpy()), era_label(min(eras)), era_label(max(eras)))

@@ -1,0 +1,134 @@
+"""Scores against references equal numerai-tools, and say over which eras they were taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numerai_tools.scoring import (
+    correlation_contribution,
+    feature_neutral_corr,
+    numerai_corr,
+    tie_kept_rank__gaussianize__pow_1_5,
+)
+from tests.tournament import made
+
+from eravane.errors import DataError, RunError
+from eravane.ingest import ingest
+from eravane.tournament.references import era_scores, reference_scores
+
+NEUTRAL = list(made.FEATURES[:3])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, pd.DataFrame]:
+    """A dataset of eras 1..10 with references for some of them, a run that predicts 4..10, and all of it in a frame."""
+    folder = tmp_path_factory.mktemp("world")
+    data, run = folder / "data", folder / "run"
+    data.mkdir()
+    run.mkdir()
+    rows = pd.concat([made.rows(1, 6, 60), made.rows(7, 10, 60, seed=1)])
+    rows.loc[rows["era"] == "0010", "target"] = np.nan
+    sets = {"all": list(made.FEATURES), "small": ["feature_a"], "medium": ["feature_a"], "fncv3_features": NEUTRAL}
+    (data / "features.json").write_text(json.dumps({"feature_sets": sets, "targets": ["target"]}))
+    validation = rows["era"] > "0006"
+    rows[~validation].to_parquet(data / "train.parquet")
+    rows[validation].assign(data_type="validation").to_parquet(data / "validation.parquet")
+    random = np.random.default_rng(3)
+    rows["prediction"] = random.random(len(rows))
+    rows["numerai_meta_model"] = random.random(len(rows)).round(2)
+    rows["v53_lgbm_ender20"] = random.random(len(rows)).astype(np.float32)
+    meta = rows[rows["era"] >= "0008"]
+    meta[["era", "numerai_meta_model"]].to_parquet(data / "meta_model.parquet")
+    benchmark = rows[rows["era"] >= "0005"]
+    for name, part in (("train", benchmark["era"] <= "0006"), ("validation", benchmark["era"] > "0006")):
+        benchmark.loc[part, ["era", "v53_lgbm_ender20"]].to_parquet(data / f"{name}_benchmark_models.parquet")
+    predicted = rows[rows["era"] >= "0004"].reset_index()
+    predicted[["id", "era", "prediction"]].to_parquet(run / "predictions.parquet", index=False)
+    ingest(data, folder / "store")
+    noted = {"data": {"path": str(data), "store": str(folder / "store")}, "target": "target"}
+    (run / "manifest.json").write_text(json.dumps(noted))
+    return run, data, rows
+
+
+def official(rows: pd.DataFrame, first: str, last: str, score: Callable[[pd.DataFrame], float]) -> pd.Series:
+    chosen = rows[(rows["era"] >= first) & (rows["era"] <= last)]
+    found = {int(era): score(group) for era, group in chosen.groupby("era")}
+    return pd.Series(found)
+
+
+def cwmm(group: pd.DataFrame) -> float:
+    powered = tie_kept_rank__gaussianize__pow_1_5(group[["prediction"]])["prediction"]
+    return float(powered.corr(group["numerai_meta_model"]))
+
+
+def test_every_score_equals_numerai_tools(world: tuple[Path, Path, pd.DataFrame]) -> None:
+    run, _, rows = world
+    found = era_scores(run)
+    expected = {
+        "CORR": official(rows, "0004", "0009", lambda g: numerai_corr(g[["prediction"]], g["target"]).iloc[0]),
+        "MMC": official(
+            rows,
+            "0008",
+            "0009",
+            lambda g: correlation_contribution(g[["prediction"]], g["numerai_meta_model"], g["target"]).iloc[0],
+        ),
+        "CWMM": official(rows, "0008", "0010", cwmm),
+        "BMC v53_lgbm_ender20": official(
+            rows,
+            "0005",
+            "0009",
+            lambda g: correlation_contribution(g[["prediction"]], g["v53_lgbm_ender20"], g["target"]).iloc[0],
+        ),
+        "FNC": official(
+            rows,
+            "0004",
+            "0009",
+            lambda g: feature_neutral_corr(
+                g[["prediction"]].sort_index(), g[NEUTRAL].astype(float).sort_index(), g["target"].sort_index()
+            ).iloc[0],
+        ),
+    }
+    assert set(found) == set(expected)
+    for metric, series in expected.items():
+        pd.testing.assert_series_equal(
+            found[metric], series, check_names=False, check_index_type=False, atol=1e-9, rtol=0, obj=metric
+        )
+
+
+def test_the_overlap_stands_beside_every_number(world: tuple[Path, Path, pd.DataFrame]) -> None:
+    run, data, _ = world
+    found = {score.metric: score for score in reference_scores(run, data)}
+    assert {name: score.summary.n_eras for name, score in found.items()} == {
+        "CORR": 6,
+        "MMC": 2,
+        "CWMM": 3,
+        "BMC v53_lgbm_ender20": 5,
+        "FNC": 6,
+    }
+    assert (found["MMC"].first_era, found["MMC"].last_era) == ("0008", "0009")
+    series = era_scores(run)["BMC v53_lgbm_ender20"].to_numpy()
+    assert found["BMC v53_lgbm_ender20"].summary.corr_mean == pytest.approx(series.mean())
+    assert found["BMC v53_lgbm_ender20"].summary.sharpe == pytest.approx(series.mean() / series.std())
+
+
+def test_without_references_there_is_corr_alone(world: tuple[Path, Path, pd.DataFrame], tmp_path: Path) -> None:
+    run, data, _ = world
+    for name in ("train.parquet", "validation.parquet"):
+        (tmp_path / name).symlink_to(data / name)
+    assert set(era_scores(run, tmp_path)) == {"CORR"}
+
+
+def test_what_is_missing_is_named(world: tuple[Path, Path, pd.DataFrame], tmp_path: Path) -> None:
+    run, _, _ = world
+    with pytest.raises(DataError, match="has no labels 'target' for the eras of"):
+        era_scores(run, tmp_path)
+    with pytest.raises(RunError, match=r"manifest.json is missing or damaged"):
+        era_scores(tmp_path)
+    (tmp_path / "manifest.json").write_text((run / "manifest.json").read_text())
+    with pytest.raises(RunError, match=r"has no predictions.parquet"):
+        era_scores(tmp_path)
