@@ -92,7 +92,7 @@ def make_base(rng: np.random.Generator, weights: pd.DataFrame) -> pd.DataFrame:
 def make_events(rng: np.random.Generator, zoo: pd.DataFrame) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = [
         {"event": "stage", "stage": "ingest", "seconds": 3.25, "bytes": 120_000_000, "device": "cpu"},
-        {"event": "started", "device": "cpu"},
+        {"event": "started", "time": 1795449600.5, "device": "cpu"},
     ]
     events += [
         {"event": "trained", "cell": name, "seconds": float(cost), "device": "cpu"}

@@ -106,6 +106,7 @@ def test_headline_says_what_pandas_says(page: str, made) -> None:
     expected = f"{gain.mean():+.4f} CORR per era, HAC t {t:.1f}. The smallest gain that {len(gain)} eras"
     assert words.group(2) == f"{expected} could reliably have shown is {least:.4f}."
     assert f"<strong>{made.counted['ensemble'].mean():.4f}</strong>" in page
+    assert "<span>last step</span> 2026-11-23 16:00 UTC" in page
 
 
 def test_lag_follows_the_manifest(changed: Path, made) -> None:

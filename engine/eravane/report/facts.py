@@ -95,7 +95,8 @@ def label_of(view: RunView, model: str) -> tuple[str, str]:
     if "model_id" not in zoo:
         return "", ""
     row = zoo[zoo["model_id"].astype(str) == model]
-    return tuple(str(row[key].iloc[0]) if key in row and len(row) else "" for key in ("feature_set", "group"))  # type: ignore[return-value]
+    feature_set, group = (str(row[key].iloc[0]) if key in row and len(row) else "" for key in ("feature_set", "group"))
+    return feature_set, group
 
 
 def compute_saved(view: RunView) -> pd.Series[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ JOULES_PER_WATT_HOUR = 3600
 
 
 def chips(view: RunView) -> str:
-    """The facts that name a run: target, data, device, eras, seed, version."""
+    """The facts that name a run: target, eras, device, seed, version, time."""
     scores = view.table("scores")
     span = f"{era_label(int(scores.index[0]))} {DASH} {era_label(int(scores.index[-1]))}" if len(scores) else ""
     facts = (
@@ -58,11 +59,16 @@ def chips(view: RunView) -> str:
         ("loop eras", span),
         ("device", view.fact("device", default="")),
         ("seed", view.fact("seed", default="")),
-        ("eravane", view.fact("eravane", "version", default="")),
-        ("written", str(view.fact("finished_at", "finished", "created", default="")).replace("T", " ")),
+        ("eravane", view.fact("eravane", default="")),
+        ("last step", _last_step(view)),
     )
     shown = [(name, value) for name, value in facts if str(value) and not isinstance(value, dict | list)]
     return "".join(f"<li><span>{text(name)}</span> {text(value)}</li>" for name, value in shown)
+
+
+def _last_step(view: RunView) -> str:
+    times = [event["time"] for event in view.events if isinstance(event.get("time"), int | float)]
+    return datetime.fromtimestamp(max(times), tz=UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
 
 
 def verdict(view: RunView, found: Sequence[Alert]) -> str:
@@ -218,7 +224,7 @@ def zoo(view: RunView) -> str:
     for _, model in models.iterrows():
         cells = [Cell.of(model["model_id"]), *([_status(model)] if "selected" in models else [])]
         for key, _, form in columns:
-            value = model[key]
+            value = pd.to_numeric(model[key], errors="coerce") if form else model[key]
             cells.append(Cell.of(float(value) if form else value, form))
         rows.append(cells)
     heads = ["Model", *(["Status"] if "selected" in models else []), *(title for _, title, _ in columns)]
