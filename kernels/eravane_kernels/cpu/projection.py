@@ -45,6 +45,7 @@ def neutralize(p_MN: Floats, f_FN: Columns, offsets_E1: Integers, proportion: fl
 
 def feature_neutral_corr(p_MN: Floats, f_FN: Columns, y_N: Floats, offsets_E1: Integers) -> Double:
     """See `spec.feature_neutral_corr`."""
+    check_predictions(p_MN, offsets_E1)
     check_labels(p_MN, y_N)
     neutral_MN = neutralize(gaussianize(p_MN, offsets_E1), f_FN, offsets_E1)
     return numerai_corr(np.nan_to_num(neutral_MN, copy=False), y_N, offsets_E1)

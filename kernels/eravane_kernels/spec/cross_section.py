@@ -129,6 +129,7 @@ def feature_neutral_corr(p_MN: Floats, f_FN: Columns, y_N: Floats, offsets_E1: I
     Ranks and neutralisation take every row of the era, labelled or not. Arguments and errors as `neutralize` and
     `numerai_corr`. Returns float64 [M, E], NaN as in `numerai_corr`.
     """
+    check_predictions(p_MN, offsets_E1)
     check_labels(p_MN, y_N)
     neutral = neutralize(gaussianize(p_MN, offsets_E1), f_FN, offsets_E1)
     return numerai_corr(np.nan_to_num(neutral), y_N, offsets_E1)

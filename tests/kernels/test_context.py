@@ -1,0 +1,107 @@
+"""Era context, against NumPy and pandas."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+OFFSETS = np.array([0, 0, 1, 34, 290], dtype=np.int64)
+ROWS = 290
+GROUPS = tuple(np.array(group, dtype=np.int64) for group in (range(10), [1, 2], [5, 7], [], [3], [4, 8, 9]))
+
+
+def columns(rng, kind):
+    """Ten columns: one constant, one missing throughout, one the reflection of another."""
+    if kind == "levels":
+        x_CN = rng.integers(0, 5, (10, ROWS)).astype(np.int8)
+        x_CN[5], x_CN[2], x_CN[8] = 2, 4 - x_CN[1], np.maximum(x_CN[8], x_CN[4])
+        return x_CN
+    if kind == "levels with missing":
+        x_CN = columns(rng, "levels")
+        x_CN[(rng.random(x_CN.shape) < 0.1) & (np.arange(10) != 5)[:, None]] = -1
+        x_CN[3] = -1
+        return x_CN
+    x_CN = (rng.normal(size=(10, ROWS)) + rng.normal(size=ROWS)).astype(np.float32)
+    x_CN[5], x_CN[2] = 0.1, -x_CN[1]
+    x_CN[rng.random(x_CN.shape) < 0.05] = np.nan
+    x_CN[3] = np.nan
+    return x_CN
+
+
+def imputed(x_CN, first, last):
+    """Columns of an era that vary, missing cells at the mean, as a frame that keeps their positions."""
+    frame = pd.DataFrame(x_CN[:, first:last].T.astype(np.float64))
+    if x_CN.dtype == np.int8:
+        frame = frame.where(frame >= 0)
+    frame = frame.fillna(frame.mean())
+    return frame.loc[:, frame.nunique() > 1]
+
+
+@pytest.mark.parametrize("kind", ["levels", "levels with missing", "floats"])
+def test_structure_equals_the_correlation_matrix(ops, rng, kind):
+    x_CN = columns(rng, kind)
+    result = ops.group_structure(x_CN, OFFSETS, GROUPS)
+    assert result.shape == (4, 6, 5)
+    for era, (first, last) in enumerate(pairwise(OFFSETS)):
+        frame = imputed(x_CN, first, last)
+        for number, group in enumerate(GROUPS):
+            corr = frame[[column for column in group if column in frame]].corr().to_numpy()
+            if len(corr) < 2:
+                np.testing.assert_array_equal(result[era, number], [0, 0, 0, 1, 0])
+                continue
+            pairs = corr[~np.eye(len(corr), dtype=bool)]
+            values = np.sort(np.linalg.eigvalsh(corr))[::-1] / len(corr)
+            wanted = [pairs.mean(), np.abs(pairs).mean(), (pairs**2).mean(), values[0], values[1]]
+            np.testing.assert_allclose(result[era, number], wanted, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["levels", "levels with missing", "floats"])
+def test_between_groups_equals_the_correlation_of_mean_columns(ops, rng, kind):
+    x_CN = columns(rng, kind)
+    result = ops.between_groups(x_CN, OFFSETS, GROUPS)
+    for era, (first, last) in enumerate(pairwise(OFFSETS)):
+        frame = imputed(x_CN, first, last)
+        standard = (frame - frame.mean()) / frame.std(ddof=0)
+        means = pd.DataFrame({n: standard[[c for c in g if c in frame]].mean(axis=1) for n, g in enumerate(GROUPS)})
+        varying = means.loc[:, means.std() > 1e-6].corr()
+        wanted = varying.reindex(index=range(6), columns=range(6)).fillna(0.0).to_numpy(copy=True)
+        np.fill_diagonal(wanted, 1.0)
+        np.testing.assert_allclose(result[era], wanted, rtol=1e-9, atol=1e-9)
+    assert (result[:, 3] == np.eye(6)[3]).all()
+
+
+def test_columns_that_cancel_have_no_mean_column(ops, rng):
+    x_CN = columns(rng, "levels")
+    np.testing.assert_array_equal(ops.between_groups(x_CN, OFFSETS, [GROUPS[1], GROUPS[5]])[3], np.eye(2))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_gram_and_dispersion_equal_numpy(ops, rng, dtype):
+    p_MN = (rng.normal(size=(4, ROWS)) + 10).astype(dtype)
+    p_MN[2] = 0.1
+    gram_EMM, spread_ME = ops.gram(p_MN, OFFSETS), ops.dispersion(p_MN, OFFSETS)
+    assert np.isnan(gram_EMM[0]).all()
+    assert np.isnan(spread_ME[:, 0]).all()
+    for era, (first, last) in list(enumerate(pairwise(OFFSETS)))[1:]:
+        part = p_MN[:, first:last].astype(np.float64)
+        np.testing.assert_allclose(gram_EMM[era], np.einsum("in,jn->ij", part, part) / (last - first), rtol=1e-12)
+        np.testing.assert_allclose(spread_ME[:, era], np.std(part, axis=1), rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ([[0, 10]], r"groups\[0\]: expected positions within 0..9, given \[0, 10\]"),
+        ([[0], [-1]], r"groups\[1\]: expected positions within 0..9"),
+        ([[0.5, 1.0]], r"groups\[0\]: expected column positions, given float64"),
+        ([[[0, 1]]], r"groups\[0\]: expected column positions"),
+        ([[1, 2, 1]], r"groups\[0\]: expected every position once"),
+    ],
+)
+def test_bad_groups_are_refused(ops, rng, groups, words):
+    for name in ("group_structure", "between_groups"):
+        with pytest.raises(ValueError, match=words):
+            getattr(ops, name)(columns(rng, "levels"), OFFSETS, groups)
