@@ -248,7 +248,7 @@ def _choice(old: Manifest | None, wish: _Wish, oldest: int) -> Choice:
     if (wish.first, wish.every) != (old.first_era, old.every):
         raise StoreError(
             f"the store was made with first era {old.first_era} and every {old.every}, "
-            f"now {wish.first} and {wish.every} are asked for; ingest into a new store"
+            f"now first era {wish.first} and every {wish.every} are asked for; ingest into a new store"
         )
     return Choice(old.first_era, wish.last, old.every, old.anchor)
 

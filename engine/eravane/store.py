@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eravane.eras import EraFrame, EraIndex
 from eravane.errors import DataError, StoreError
 from eravane.storage.manifest import BUILDING, Manifest
-from eravane.storage.segments import Matrix, Segment, read_ids
+from eravane.storage.segments import Matrix, Segment, read_ids, verify_file
 from eravane.storage.window import Piece, Window, positions_of
 
 
@@ -155,6 +155,20 @@ class EraStore:
             if targets:
                 whole.update(segment.labels.digests[where][:, labels].tobytes())
         return whole.hexdigest()[:16]
+
+    def verify(self) -> None:
+        """Read the whole store and compare it with its checksums.
+
+        Raises:
+            StoreError: something was damaged; the message names file, column and era.
+        """
+        for segment in self.segments:
+            segment.verify(self.columns, self.targets)
+        record = self.manifest.live
+        if record is not None:
+            matrix = Matrix(self.path, record.features, len(self.columns), self.dtype, record.rows)
+            matrix.verify(self.columns, EraIndex.from_counts([self.index.last + 1], [record.rows]))
+            verify_file(self.path, record.ids)
 
     def _pieces(self, first_era: int, last_era: int) -> list[Piece]:
         """The segment slices that hold eras first..last, placed from row 0 on."""

@@ -36,7 +36,7 @@ class MatrixLayout:
         size: bytes of the file.
         start: byte offset of the first column.
         stride: bytes from one column to the next.
-        frame: digest of the bytes before and after the columns (Arrow's own metadata).
+        frame: digest of everything in the file that is no value: Arrow's metadata and the padding of the columns.
         digests: digest of the file that holds the era digests.
     """
 
@@ -122,6 +122,16 @@ def _layout(path: Path, root: Path, start: int, stride: int, frame: str) -> Matr
     )
 
 
+def frame_digest(values_CN: NDArray[Any], whole: pa.Buffer) -> str:
+    """Digest of every byte of a mapped file that is no value of its matrix: Arrow's metadata and the padding."""
+    columns, rows = values_CN.shape
+    start, stride = values_CN.__array_interface__["data"][0] - whole.address, values_CN.strides[0]
+    width = rows * values_CN.itemsize
+    padding = np.ndarray((columns - 1, stride - width), np.uint8, whole, start + width, (stride, 1))
+    tail = whole[start + (columns - 1) * stride + width :]
+    return digest_text(whole[:start].to_pybytes(), padding.tobytes(), tail.to_pybytes())
+
+
 class _SparseSink:
     """A file that leaves holes where the zeros of the columns would go, so that reserving space writes nothing."""
 
@@ -180,8 +190,9 @@ def _measure(path: Path) -> tuple[int, int, str]:
     if len(steps) != 1 or any(column.buffers()[0] is not None for column in columns):
         raise StoreError(f"pyarrow {pa.__version__} does not lay the columns of {path} out evenly; use another version")
     start, stride = int(places_C[0]), int(steps.pop())
-    frame = digest_text(whole[:start].to_pybytes(), whole[start + stride * len(columns) :].to_pybytes())
-    return start, stride, frame
+    strides = (stride, columns[0].type.bit_width // 8)
+    values = np.ndarray((len(columns), len(columns[0])), columns[0].type.to_pandas_dtype(), whole, start, strides)
+    return start, stride, frame_digest(values, whole)
 
 
 def _npy(table: NDArray[Any]) -> bytes:

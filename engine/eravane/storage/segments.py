@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eravane.eras import EraIndex
+from eravane.eras import EraIndex, era_label
 from eravane.errors import StoreError
 from eravane.files import write_atomically
-from eravane.storage.digest import digest_text
+from eravane.storage.digest import digest_runs, digest_text
 from eravane.storage.manifest import FileRecord, SegmentRecord
-from eravane.storage.matrixfile import MatrixLayout, digests_path, map_values
+from eravane.storage.matrixfile import MatrixLayout, digests_path, frame_digest, map_values
+
+MEND = "delete the store and ingest again"
 
 
 class Matrix:
@@ -61,9 +64,25 @@ class Matrix:
         """
         path = digests_path(self.path)
         if digest_text(path.read_bytes()) != self.layout.digests:
-            raise StoreError(f"{path} is damaged: its checksum does not match; delete the store and ingest again")
+            raise StoreError(f"{path} is damaged: its checksum does not match; {MEND}")
         table: NDArray[np.uint64] = np.load(path, allow_pickle=False)
         return table
+
+    def verify(self, names: Sequence[str], index: EraIndex) -> None:
+        """Compare every (era, column) run, and what lies around and between the columns, with the checksums.
+
+        Raises:
+            StoreError: something was damaged; the message names file, column and era.
+        """
+        where = np.argwhere(digest_runs(self.values, index.offsets) != self.digests)
+        if where.size:
+            era, column = where[0].tolist()
+            raise StoreError(
+                f"{self.path}: column {names[column]!r}, era {era_label(int(index.labels[era]))} is damaged: "
+                f"its checksum does not match; {MEND}"
+            )
+        if frame_digest(*self._mapped) != self.layout.frame:
+            raise StoreError(f"{self.path} is damaged outside its columns: its checksum does not match; {MEND}")
 
 
 class Segment:
@@ -85,7 +104,7 @@ class Segment:
         self.index = EraIndex.from_counts(record.eras, record.rows)
         self.features = Matrix(store, record.features, columns, dtype, self.index.rows)
         self.labels = Matrix(store, record.labels, targets, "float32", self.index.rows)
-        self._ids_path = store / record.ids.file
+        self._store = store
 
     @property
     def values(self) -> NDArray[Any]:
@@ -96,10 +115,31 @@ class Segment:
         """Feature columns as Arrow arrays, without a copy."""
         return self.features.arrow(positions, rows)
 
+    def verify(self, columns: Sequence[str], targets: Sequence[str]) -> None:
+        """Compare everything with the checksums.
+
+        Raises:
+            StoreError: something was damaged; the message names file, column and era.
+        """
+        self.features.verify(columns, self.index)
+        self.labels.verify(targets, self.index)
+        verify_file(self._store, self.record.ids)
+
     @cached_property
     def ids(self) -> pa.StringArray:
         """Row ids, N strings, mapped."""
-        return read_ids(self._ids_path)
+        return read_ids(self._store / self.record.ids.file)
+
+
+def verify_file(store: Path, record: FileRecord) -> None:
+    """Compare a small file with its checksum.
+
+    Raises:
+        StoreError: it was damaged.
+    """
+    path = store / record.file
+    if digest_text(path.read_bytes()) != record.digest:
+        raise StoreError(f"{path} is damaged: its checksum does not match; {MEND}")
 
 
 def write_ids(path: Path, ids: pa.StringArray, root: Path) -> FileRecord:

@@ -168,8 +168,11 @@ class Source:
         try:
             table = self._file.read_row_group(group.number, columns=list(names))
         except (pa.ArrowException, OSError) as error:
+            if len(names) > 1:
+                for name in names:
+                    self._decode(group, first, [name])
             raise DataError(
-                f"{self.path}: row group {group.number}, columns {names[0]!r} to {names[-1]!r} cannot be read "
+                f"{self.path}: row group {group.number}, column {names[0]!r} cannot be read "
                 f"({_first_line(error)}); fetch the file again"
             ) from None
         return Block(group, first, [_whole(table.column(name)) for name in names])
