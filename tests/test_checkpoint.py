@@ -9,9 +9,9 @@ import pytest
 
 from eravane.checkpoint import Checkpoints
 from eravane.errors import RunError
-from eravane.journal import EraRecord, Journal
-from eravane.models import ModelFolder
-from eravane.trees import Trees
+from eravane.loop.boosters import ModelFolder
+from eravane.loop.journal import EraRecord, Journal
+from eravane.zoo.trees import Trees
 
 IDENTITY = {"config": "abc", "data": "def", "version": "1"}
 

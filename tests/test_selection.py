@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from eravane.config import SelectionConfig
-from eravane.selection import Verdict, select
-from eravane.zoo import ModelSpec
+from eravane.zoo.selection import Verdict, select
+from eravane.zoo.specs import ModelSpec
 
 ERAS = 40
 

@@ -11,7 +11,7 @@ import pytest
 import xgboost as xgb
 
 from eravane.errors import ConfigError, RunError
-from eravane.trees import (
+from eravane.zoo.trees import (
     TrainingInterruptedError,
     Trees,
     fit,

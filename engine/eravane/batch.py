@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,21 +27,24 @@ from eravane.features import Features
 from eravane.files import exclusive
 from eravane.gate import MetaLearner
 from eravane.ingest import FEATURES_JSON, ingest
-from eravane.journal import Journal
-from eravane.loop import Loop, StepReport
+from eravane.loop.journal import Journal
+from eravane.loop.loop import Loop, StepReport
+from eravane.loop.results import oof_table, write_results, zoo_table
+from eravane.loop.session import Session
+from eravane.loop.updates import Updater
 from eravane.outcomes import GateModel
 from eravane.report import write_report
-from eravane.results import oof_table, write_results, zoo_table
 from eravane.runfolder import RunFolder, versions
 from eravane.seeds import derive_seed
-from eravane.selection import OofScores, Verdict, score_out_of_fold, select
-from eravane.session import Session
 from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
 from eravane.timeline import Timeline, plan_timeline
 from eravane.tournament.predictions import FILE_NAME, write_live_predictions
-from eravane.updates import Updater
-from eravane.zoo import ModelSpec, OutOfFold, Trained, TrainTask, Zoo, model_specs, out_of_fold, start_models
+from eravane.zoo.oof import OofScores, OutOfFold, out_of_fold, score_out_of_fold
+from eravane.zoo.selection import Verdict, select
+from eravane.zoo.specs import ModelSpec, model_specs
+from eravane.zoo.trainer import Zoo, start_models
+from eravane.zoo.training import Trained, TrainTask
 
 CACHE_VARIABLE = "ERAVANE_CACHE"
 

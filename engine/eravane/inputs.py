@@ -66,8 +66,10 @@ class InputMap:
         lagged_EML = np.stack([lagged_inputs(records, history.known(era, lag)) for era in history.eras[:known]])
         agreement_EMA = np.stack([_replayed_agreement(history, records, i, lag, config.ridge) for i in range(known)])
         model_center, model_scale = _moments(np.stack([item.model_MS for item in facts]))
+        model_scale = model_scale * ("structure" in config.inputs)
         context_center, context_scale = _moments(np.stack([item.context_D for item in facts]))
-        marginal_EKF = np.stack([item.marginal_KF for item in facts]).astype(np.float64)
+        measured = slice(None) if "marginals" in config.inputs else slice(0)
+        marginal_EKF = np.stack([item.marginal_KF[measured] for item in facts]).astype(np.float64)
         kept_KF, center_KF, scale_KF = _varying(marginal_EKF)
         z_EKF = _scaled(marginal_EKF, center_KF, scale_KF)
         reduced_EMR = np.stack([_reduce(z_KF, kept_KF, facts[0].cells) for z_KF in z_EKF])
@@ -113,18 +115,16 @@ class InputMap:
         """Normalise one era: own statistics of each model [M, S + R], context of the era [D + P + 2]; all finite."""
         own_MS = _scaled(facts.model_MS, self.model_center_MS, self.model_scale_MS)
         context_D = _scaled(facts.context_D, self.context_center_D, self.context_scale_D)
-        distances = [np.sqrt(np.mean(own_MS**2)) if own_MS.size else 0.0]
-        if facts.marginal_KF.shape[0] == 0:
-            return own_MS, np.concatenate([context_D, distances])
-        z_KF = _scaled(facts.marginal_KF.astype(np.float64), self.marginal_center_KF, self.marginal_scale_KF)
+        marginal_KF = facts.marginal_KF[: len(self.kept_KF)].astype(np.float64)
+        z_KF = _scaled(marginal_KF, self.marginal_center_KF, self.marginal_scale_KF)
         reduced_MR = _scaled(_reduce(z_KF, self.kept_KF, facts.cells), self.reduced_center_MR, self.reduced_scale_MR)
         kept_V = z_KF[self.kept_KF]
-        distances.append(np.sqrt(np.mean(kept_V**2)) if kept_V.size else 0.0)
+        distances = [_norm(own_MS.ravel()), _norm(kept_V)]
         return np.hstack([own_MS, reduced_MR]), np.concatenate([context_D, distances, self.components_PV @ kept_V])
 
     def realign(self, positions: Sequence[int | None]) -> InputMap:
         """The map of another pool: a new model's own statistics count as average until the next refit."""
-        moved = {
+        moved: dict[str, Any] = {
             name: _moved(getattr(self, name), positions)
             for name in ("model_center_MS", "model_scale_MS", "reduced_center_MR", "reduced_scale_MR")
         }
@@ -181,6 +181,10 @@ def _varying(values_EKF: FloatArray) -> tuple[NDArray[np.bool_], FloatArray, Flo
 def _scaled(values: FloatArray, center: FloatArray, scale: FloatArray) -> FloatArray:
     usable = (scale > 0) & np.isfinite(values)
     return np.where(usable, np.clip((values - center) / np.where(scale > 0, scale, 1.0), -CLIP, CLIP), 0.0)
+
+
+def _norm(values_V: FloatArray) -> float:
+    return float(np.sqrt(np.mean(values_V**2))) if values_V.size else 0.0
 
 
 def _reduce(z_KF: FloatArray, kept_KF: BoolArray, cells: Sequence[NDArray[np.int64]]) -> FloatArray:

@@ -94,9 +94,9 @@ class Preparer:
             table = self._ops.fill_table(value_1C)
             if low_1C is not None:
                 table = self._ops.compose_tables(table, self._ops.clip_table(low_1C, high_1C))
-            return self._ops.apply_table(own_CN, one, table)
-        filled = self._ops.fill(own_CN, one, value_1C)
-        return filled if low_1C is None else self._ops.clip(filled, one, low_1C, high_1C)
+            return np.asarray(self._ops.apply_table(own_CN, one, table))
+        filled = np.asarray(self._ops.fill(own_CN, one, value_1C))
+        return filled if low_1C is None else np.asarray(self._ops.clip(filled, one, low_1C, high_1C))
 
     def _fills(self, raw_CN: NDArray[Any], offsets_E1: NDArray[np.int64]) -> NDArray[np.float64]:
         config = self._config

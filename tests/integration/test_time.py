@@ -17,7 +17,7 @@ import pytest
 from eravane.batch import run
 from eravane.config import RunConfig
 from eravane.eras import era_label
-from eravane.journal import Journal
+from eravane.loop.journal import Journal
 
 SCORE_LAG = 6
 HISTORY = ("train.parquet", "validation.parquet")

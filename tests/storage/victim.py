@@ -1,4 +1,4 @@
-"""An ingest that kills itself: `python victim.py DATA STORE STEP` dies, uncaught, at the STEP-th thing it does to the disk.
+"""An ingest that kills itself: `python victim.py DATA STORE STEP` dies at the STEP-th thing that it does to the disk.
 
 Without STEP it runs to the end and prints how many such things there were.
 """

@@ -86,8 +86,8 @@ def ingest(
     from eravane.ingest import FEATURES_JSON
     from eravane.ingest import ingest as fill
 
-    columns = FeatureCatalog.load(data / FEATURES_JSON, sets=[features]).columns
     first, last = _era_range(eras)
+    columns = FeatureCatalog.load(data / FEATURES_JSON, sets=[features]).columns
     with progress() as shown:
         made = fill(
             data, store, columns=list(columns), first_era=first, last_era=last, every=every, progress=_by_file(shown)

@@ -3,52 +3,17 @@
 //
 // Called by cuda/cross_section.py (numerai_corr), which leaves rows with an unknown label out before.
 //
-// Shapes: p float32 or float64 [M, N], columns `ld` values apart; y float64 [N]; begins, ends int64 [E];
-// table float64, of which table[table_begins[e] + k] is the gaussianised power of twice the average rank k, 2..2n, in
-// era e; label float64 [N] and squares float64 [E]: centred powers of the labels and the sum of their squares (NaN
-// where labels are constant or absent); corr float64 [M, E], NaN for a constant prediction or label; bad uint8 [E, M],
-// 1 where a run of p holds NaN or an infinity (its result is then void).
-// numerai_corr_*: the block sorts the keys of its run in dynamic shared memory or in its own `scratch_places` of
-// `scratch` (0: shared memory), then every row finds its key by bisection and adds to three sums.
+// Shapes: p float32 or float64 [M, N], columns `ld` values apart; begins, ends int64 [E]; table float64, of which
+// table[table_begins[e] + k] is the gaussianised power of twice the average rank k, 2..2n, in era e; label float64 [N]
+// and squares float64 [E]: centred powers of the labels and the sum of their squares (NaN where labels are constant or
+// absent; both made on the host, as numerai-tools rounds them); corr float64 [M, E], NaN for a constant prediction or
+// label; bad uint8 [E, M], 1 where a run of p holds NaN or an infinity (its result is then void).
+// The block sorts the keys of its run in dynamic shared memory or in its own `scratch_places` of `scratch` (0: shared
+// memory), then every row finds its key by bisection and adds to three sums.
 // Launch: THREADS threads a block, one run a block at a time, any grid.
 // Exactness: ranks and table exactly; sums in double by row number: bit-reproducible, within 1e-12 of NumPy's.
 // Registers: at most 80, no spills.
 #include "ranks.cuh"
-
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) power_labels(
-    const double* __restrict__ y, const long long* __restrict__ begins, const long long* __restrict__ ends,
-    long long eras, double* __restrict__ label, double* __restrict__ squares)
-{
-    __shared__ double partial[THREADS / WARP];
-    __shared__ int flag[THREADS / WARP];
-    const Runs runs{begins, ends, eras, 1};
-    for (long long number = blockIdx.x; number < runs.count(); number += gridDim.x) {
-        const Run run = runs[number];
-        const double* values = y + run.begin;
-        double* powers = label + run.begin;
-        double sum = 0.0, power_sum = 0.0, square_sum = 0.0;
-        int differ = 0;
-        for (int row = threadIdx.x; row < run.rows; row += THREADS) {
-            sum += values[row];
-            differ |= values[row] != values[0];
-        }
-        differ = reduce<THREADS>(differ, Most{}, flag);
-        const double centre = reduce<THREADS>(sum, Sum{}, partial) / run.rows;
-        for (int row = threadIdx.x; row < run.rows; row += THREADS) {
-            const double gap = values[row] - centre, power = fabs(gap) * sqrt(fabs(gap));
-            powers[row] = gap < 0.0 ? -power : power;
-            power_sum += powers[row];
-        }
-        const double power_centre = reduce<THREADS>(power_sum, Sum{}, partial) / run.rows;
-        for (int row = threadIdx.x; row < run.rows; row += THREADS) {
-            const double centred = powers[row] - power_centre;
-            powers[row] = centred;
-            square_sum += centred * centred;
-        }
-        square_sum = reduce<THREADS>(square_sum, Sum{}, partial);
-        if (threadIdx.x == 0) squares[run.era] = differ ? square_sum : undefined();
-    }
-}
 
 template <class T>
 __device__ __forceinline__ void correlate_runs(

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from eravane_kernels.arrays import Double, Integers
+from eravane_kernels import checks
+from eravane_kernels.arrays import Bools, Double, Floats, Integers
 from eravane_kernels.cuda import inputs
 from eravane_kernels.cuda.inputs import Array, stride
-from eravane_kernels.cuda.launch import FINITE, NOT_INFINITE, Runs, launch, room, runs
+from eravane_kernels.cuda.launch import FINITE, Runs, launch, room, runs
 from eravane_kernels.cuda.runtime import active, upload
+from eravane_kernels.spec.cross_section import powered_label
 
 KEYS: dict[str, type[np.unsignedinteger[Any]]] = {"float32": np.uint32, "float64": np.uint64}
 Transform = Callable[[Double], Double]
@@ -56,26 +58,32 @@ def numerai_corr(p_MN: Array, y_N: Array, offsets_E1: Integers) -> Array:
     constant prediction, a constant label or fewer than two labels. Raises: ValueError.
     """
     p_MN, eras = predictions(p_MN, offsets_E1)
-    y_N = labels(y_N, "y_N", eras)
-    p_MN, (y_N,), eras = known_rows(p_MN, (y_N,), eras)
+    y_N = labels(y_N, "y_N", p_MN)
     label_N, squares_E = _powered(y_N, eras)
+    p_MN, known_N, eras = known_rows(p_MN, ~np.isnan(y_N), eras)
     corr_ME = active().xp.empty(eras.shape[::-1], dtype=np.float64)
     bad_EM = eras.empty(np.uint8)
     space = room(eras.number, eras.longest, KEYS[p_MN.dtype.name])
-    tables = _tables(eras, _power)
-    arguments = (*eras.of(p_MN), space.scratch, space.places, *tables, label_N, squares_E, corr_ME, bad_EM)
+    tables, label = _tables(eras, _power), (upload(label_N[known_N]), upload(squares_E))
+    arguments = (*eras.of(p_MN), space.scratch, space.places, *tables, *label, corr_ME, bad_EM)
     launch("corr", f"numerai_corr_{SUFFIX[p_MN.dtype.name]}", space.blocks, *arguments, shared=space.shared)
     eras.reject(bad_EM, p_MN, "p_MN", FINITE)
     return corr_ME
 
 
-def _powered(y_N: Array, eras: Runs) -> tuple[Array, Array]:
-    """Labels centred, to the power 1.5 and centred again, and the sums of their squares per era."""
-    xp = active().xp
-    label_N, squares_E = xp.empty_like(y_N), xp.empty(len(eras.begin_E), dtype=np.float64)
-    over = Runs(eras.begin_E, eras.end_E, 1)
-    _, _, begin_E, end_E, number, _ = over.of(y_N[None])
-    launch("corr", "power_labels", over.number, y_N, begin_E, end_E, number, label_N, squares_E)
+def _powered(y_N: Floats, eras: Runs) -> tuple[Double, Double]:
+    """Powers of the labels less their mean, and the sums of their squares per era, NaN for constant labels or none.
+
+    On the host, by the specification's own function: the rounding of numerai-tools is part of the score.
+    """
+    label_N, squares_E = np.zeros(len(y_N)), np.full(eras.shape[0], np.nan)
+    for era, rows in eras.slices():
+        known_N = ~np.isnan(y_N[rows])
+        label = y_N[rows][known_N]
+        if len(label) and label.min() < label.max():
+            power = powered_label(y_N[rows])
+            power -= power.mean()
+            label_N[rows][known_N], squares_E[era] = power, power @ power
     return label_N, squares_E
 
 
@@ -85,28 +93,25 @@ def predictions(p_MN: Array, offsets_E1: Integers) -> tuple[Array, Runs]:
     return p_MN, runs(inputs.offsets(offsets_E1, p_MN.shape[1]), len(p_MN))
 
 
-def labels(y_N: Array, name: str, eras: Runs) -> Array:
-    """Labels on the device as float64, checked: one per row, finite or NaN."""
-    rows = int(eras.end_E.max(initial=0))
-    y_N = inputs.vector(y_N, name, rows, "float32", "float64").astype(np.float64)
-    whole = runs(np.array([0, rows]), 1)
-    whole.check(y_N[None], name, NOT_INFINITE)
-    return y_N
+def labels(y_N: Any, name: str, p_MN: Array) -> Floats:
+    """Labels on the host, checked: float32 or float64, one per row, finite or NaN."""
+    host_N: Floats = inputs.on_host(y_N, name)
+    checks.vector(host_N, name, p_MN.shape[1], "float32", "float64")
+    checks.no_infinity(host_N, name)
+    return host_N
 
 
-def known_rows(p_MN: Array, per_row: tuple[Array, ...], eras: Runs) -> tuple[Array, tuple[Array, ...], Runs]:
-    """Predictions and vectors without the rows in which a vector is NaN, and the runs that are left.
+def known_rows(p_MN: Array, known_N: Bools, eras: Runs) -> tuple[Array, Bools, Runs]:
+    """Predictions of the known rows alone, those rows, and the runs that are left.
 
-    Raises: ValueError for predictions that are not finite, if a row goes: the kernels will not see it.
+    known_N: on the host. Raises: ValueError for predictions that are not finite, if a row goes: no kernel will see it.
     """
-    xp = active().xp
-    known_N = ~xp.isnan(xp.stack(per_row)).any(axis=0)
-    if bool(known_N.all()):
-        return p_MN, per_row, eras
+    if known_N.all():
+        return p_MN, known_N, eras
     eras.check(p_MN, "p_MN", FINITE)
-    before_N1 = np.concatenate([np.zeros(1, np.int64), np.cumsum(active().host(known_N), dtype=np.int64)])
+    before_N1 = np.concatenate([np.zeros(1, np.int64), np.cumsum(known_N, dtype=np.int64)])
     left = Runs(before_N1[eras.begin_E], before_N1[eras.end_E], eras.columns)
-    return xp.ascontiguousarray(p_MN[:, known_N]), tuple(y_N[known_N] for y_N in per_row), left
+    return active().xp.ascontiguousarray(p_MN[:, upload(known_N)]), known_N, left
 
 
 def _tables(eras: Runs, transform: Transform) -> tuple[Array, Array]:

@@ -19,30 +19,19 @@ LONGEST_RUN = 2**31 - 1
 
 def columns(x_CN: Any, name: str, *dtypes: str) -> Array:
     """Columns on the device, checked as `checks.columns` does."""
-    x_CN = _device(x_CN, name)
-    checks.columns(_shadow(x_CN), name, *dtypes)
-    return x_CN
-
-
-def vector(y_N: Any, name: str, rows: int, *dtypes: str) -> Array:
-    """A vector on the device, checked as `checks.vector` does."""
-    y_N = _device(y_N, name)
-    checks.vector(_shadow(y_N), name, rows, *dtypes)
-    return y_N
+    checks.columns(_shadow(x_CN, name), name, *dtypes)
+    return upload(x_CN)
 
 
 def shaped(x: Any, name: str, expected: tuple[int, ...], *dtypes: str) -> Array:
     """A contiguous array on the device, checked as `checks.shape` does."""
-    x = _device(x, name)
-    checks.shape(_shadow(x), name, expected, *dtypes)
-    return active().xp.ascontiguousarray(x)
+    checks.shape(_shadow(x, name), name, expected, *dtypes)
+    return active().xp.ascontiguousarray(upload(x))
 
 
 def offsets(offsets_E1: Any, rows: int) -> Integers:
     """Era offsets on the host, checked; no run may have 2^31 rows, which kernels count in 32 bits."""
-    host_E1: Integers = offsets_E1
-    if not isinstance(offsets_E1, np.ndarray):
-        host_E1 = active().host(_device(offsets_E1, "offsets_E1"))
+    host_E1: Integers = on_host(offsets_E1, "offsets_E1")
     checks.offsets(host_E1, rows)
     longest = int(np.diff(host_E1).max(initial=0))
     if longest > LONGEST_RUN:
@@ -50,17 +39,18 @@ def offsets(offsets_E1: Any, rows: int) -> Integers:
     return host_E1
 
 
-def _device(x: Any, name: str) -> Array:
-    try:
-        return upload(x)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+def on_host(x: Any, name: str) -> Any:
+    """The array as a NumPy array, copied from the device if it lies there."""
+    _shadow(x, name)
+    return active().host(x) if isinstance(x, active().xp.ndarray) else x
 
 
-def _shadow(x: Array) -> Any:
-    """A NumPy array of the same dtype, shape and strides over no memory: something to check, never to read."""
+def _shadow(x: Any, name: str) -> Any:
+    """A NumPy array of the same dtype, shape and strides, for a device array over no memory: to check, never to read."""
     if isinstance(x, np.ndarray):
         return x
+    if not isinstance(x, active().xp.ndarray):
+        raise ValueError(f"{name}: expected a {active().xp.__name__} or NumPy array, given {type(x).__name__}")
     return np.lib.stride_tricks.as_strided(np.empty(1, dtype=x.dtype), x.shape, x.strides, writeable=False)
 
 

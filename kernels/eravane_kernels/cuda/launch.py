@@ -113,7 +113,7 @@ def launch(file: str, kernel: str, blocks: int, *arguments: Any, shared: int = 0
     """
     if blocks == 0:
         return
-    function = active().module(file).get_function(kernel)
+    function = active().kernel(file, kernel)
     if shared > SHARED_DEFAULT:
         function.max_dynamic_shared_size_bytes = shared
     function((min(blocks, LARGEST_GRID),), (THREADS,), arguments, shared_mem=shared)

@@ -7,7 +7,7 @@ import numpy as np
 from eravane_kernels import checks, tables
 from eravane_kernels.arrays import MISSING, SLOTS, Integers
 from eravane_kernels.cuda import inputs
-from eravane_kernels.cuda.inputs import Array, empty_beside, stride
+from eravane_kernels.cuda.inputs import Array, empty_beside, on_host, stride
 from eravane_kernels.cuda.launch import blocks_of_warps, launch, runs
 from eravane_kernels.cuda.runtime import active, upload
 from eravane_kernels.cuda.statistics import (
@@ -106,4 +106,4 @@ def missing_eras(counts_ECL: Array) -> Array:
 
 def fill_table(value_EC: Array) -> Array:
     """`tables.fill_table` of an array on the device: the table is small, so it is made on the host."""
-    return upload(tables.fill_table(value_EC if isinstance(value_EC, np.ndarray) else active().host(value_EC)))
+    return upload(tables.fill_table(on_host(value_EC, "value_EC")))

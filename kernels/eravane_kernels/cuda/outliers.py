@@ -9,7 +9,7 @@ import numpy as np
 from eravane_kernels import checks, tables
 from eravane_kernels.arrays import LEVELS, MISSING, SLOTS, Integers
 from eravane_kernels.cuda import inputs
-from eravane_kernels.cuda.inputs import Array, empty_beside, stride
+from eravane_kernels.cuda.inputs import Array, empty_beside, on_host, stride
 from eravane_kernels.cuda.launch import LEVEL, NOT_INFINITE, blocks_of_warps, launch, runs
 from eravane_kernels.cuda.runtime import active, upload
 from eravane_kernels.cuda.statistics import (
@@ -152,13 +152,9 @@ def outlier_rows(x_CN: Array, offsets_E1: Integers, low_EC: Array, high_EC: Arra
 
 def clip_table(low_EC: Array, high_EC: Array) -> Array:
     """`tables.clip_table` of arrays on the device: the table is small, so it is made on the host."""
-    return upload(tables.clip_table(*map(_on_host, (low_EC, high_EC))))
+    return upload(tables.clip_table(on_host(low_EC, "low_EC"), on_host(high_EC, "high_EC")))
 
 
 def compose_tables(first_ECL: Array, then_ECL: Array) -> Array:
     """`tables.compose_tables` of arrays on the device."""
-    return upload(tables.compose_tables(*map(_on_host, (first_ECL, then_ECL))))
-
-
-def _on_host(array: Any) -> Any:
-    return array if isinstance(array, np.ndarray) else active().host(array)
+    return upload(tables.compose_tables(on_host(first_ECL, "first_ECL"), on_host(then_ECL, "then_ECL")))

@@ -12,8 +12,8 @@ from eravane_kernels.cuda import inputs
 from eravane_kernels.cuda.cross_section import gaussianize, known_rows, labels, numerai_corr, predictions
 from eravane_kernels.cuda.inputs import Array
 from eravane_kernels.cuda.launch import FINITE, PRESENT, Runs
-from eravane_kernels.cuda.runtime import active
-from eravane_kernels.spec.cross_section import SINGULAR, check_proportion
+from eravane_kernels.cuda.runtime import active, upload
+from eravane_kernels.spec.cross_section import SINGULAR, centred_label, check_proportion
 
 ROUNDS = 2
 """Projections in a row: the second takes away what rounding left of the first."""
@@ -26,27 +26,18 @@ def contribution(p_MN: Array, reference_N: Array, y_N: Array, offsets_E1: Intege
     reference. Raises: ValueError.
     """
     p_MN, eras = predictions(p_MN, offsets_E1)
-    per_row = (labels(reference_N, "reference_N", eras), labels(y_N, "y_N", eras))
-    eras.check(p_MN, "p_MN", FINITE)
-    p_MN, (reference_N, y_N), left = known_rows(p_MN, per_row, eras)
-    xp = active().xp
-    offsets_E1 = np.concatenate([left.begin_E[:1], left.end_E])
+    reference_N, y_N = labels(reference_N, "reference_N", p_MN), labels(y_N, "y_N", p_MN)
+    p_MN, known_N, left = known_rows(p_MN, ~(np.isnan(y_N) | np.isnan(reference_N)), eras)
+    reference_N, y_N = reference_N[known_N], y_N[known_N]
+    offsets_E1 = np.concatenate([np.zeros(1, np.int64), left.end_E])
     gauss_MN, base_N = gaussianize(p_MN, offsets_E1), gaussianize(reference_N[None], offsets_E1)[0]
-    result_ME = xp.full(eras.shape[::-1], np.nan)
+    result_ME = active().xp.full(eras.shape[::-1], np.nan)
     for era, rows in left.slices():
-        base, label = base_N[rows], y_N[rows]
-        if len(base) and bool(base.min() < base.max()):
-            part_MN = gauss_MN[:, rows]
-            neutral = part_MN - xp.outer(part_MN @ base / (base @ base), base)
-            result_ME[:, era] = neutral @ _centred_label(label) / len(base)
+        if reference_N[rows].min() < reference_N[rows].max():
+            part_MN, base, label = gauss_MN[:, rows], base_N[rows], upload(centred_label(y_N[rows]))
+            share = (base @ label) / (base @ base)
+            result_ME[:, era] = (part_MN @ label - part_MN @ base * share) / len(base)
     return result_ME
-
-
-def _centred_label(label_N: Array) -> Array:
-    """Labels less their mean, times 4 first where all lie within 0..1."""
-    fifths = bool((label_N.min() >= 0.0) & (label_N.max() <= 1.0))
-    scaled = label_N * 4.0 if fifths else label_N
-    return scaled - scaled.mean()
 
 
 def neutralize(p_MN: Array, f_FN: Array, offsets_E1: Integers, proportion: float = 1.0) -> Array:
@@ -113,8 +104,8 @@ def feature_neutral_corr(p_MN: Array, f_FN: Array, y_N: Array, offsets_E1: Integ
 
     Arguments and errors as `neutralize` and `numerai_corr`. Returns float64 [M, E] on the device, NaN as there.
     """
-    p_MN, eras = predictions(p_MN, offsets_E1)
-    labels(y_N, "y_N", eras)
+    p_MN, _ = predictions(p_MN, offsets_E1)
+    labels(y_N, "y_N", p_MN)
     neutral_MN = neutralize(gaussianize(p_MN, offsets_E1), f_FN, offsets_E1)
     return numerai_corr(active().xp.nan_to_num(neutral_MN), y_N, offsets_E1)
 

@@ -1,7 +1,6 @@
 """The device that the launchers work on: its array library, its compiled kernels, its limits.
 
-On a GPU that is CuPy. Tests put the CPU in its place, with NumPy and emulated kernels, by `use`: the launchers are the
-same.
+On a GPU that is CuPy. Tests put doubles of CuPy and of the GPU in its place by `use`; the launchers are the same.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 SOURCES = Path(__file__).resolve().parent.parent / "cu"
 # CuPy adds -ftz=true; see cu/floats.cuh. Without contraction, + - * / and sqrt are the host's, bit for bit.
 OPTIONS = ("-std=c++17", "--fmad=false")
@@ -29,13 +26,13 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 class Runtime:
     """What the launchers need of a device.
 
-    xp: CuPy, or NumPy; module: compiled kernels of a file in cu/, as `cupy.RawModule`; host: copies an array to NumPy;
-    address: of an array's first value; cholesky: raises LinAlgError for a matrix that is not positive definite;
+    xp: CuPy, or its double; kernel: the compiled kernel of a file in cu/, as `cupy.RawKernel`; host: copies an array to
+    NumPy; address: of an array's first value; cholesky: raises LinAlgError for a matrix that is not positive definite;
     solve_triangular: as SciPy's; shared_bytes: most shared memory of a block; processors: of the device.
     """
 
     xp: Any
-    module: Callable[[str], Any]
+    kernel: Callable[[str, str], Any]
     host: Callable[[Any], Any]
     address: Callable[[Any], int]
     cholesky: Callable[[Any], Any]
@@ -68,11 +65,13 @@ def source(name: str) -> str:
     `#line` directives make a compiler's messages name the file they are about, by its bare name: CuPy's cache of
     compiled kernels is keyed by the source, which must not depend on where the package lies.
     """
-    text, seen = (SOURCES / f"{name}.cu").read_text(encoding="utf-8"), set[str]()
-    return f'#line 1 "{name}.cu"\n' + _inline(text, f"{name}.cu", seen)
+    file = f"{name}.cu"
+    return f'#line 1 "{file}"\n' + _inline((SOURCES / file).read_text(encoding="utf-8"), file, set())
 
 
 def _inline(text: str, name: str, seen: set[str]) -> str:
+    text = text.replace("#pragma once\n", "\n")
+
     def replace(match: re.Match[str]) -> str:
         header = match.group(1)
         if header in seen:
@@ -82,7 +81,7 @@ def _inline(text: str, name: str, seen: set[str]) -> str:
         body = _inline((SOURCES / header).read_text(encoding="utf-8"), header, seen)
         return f'#line 1 "{header}"\n{body}\n#line {after} "{name}"'
 
-    return _INCLUDE.sub(replace, text.replace("#pragma once\n", "\n"))
+    return _INCLUDE.sub(replace, text)
 
 
 def cupy_runtime() -> Runtime:
@@ -105,8 +104,12 @@ def _cupy_runtime(device: int) -> Runtime:
         )
 
     @cache
-    def module(name: str) -> Any:
-        return cupy.RawModule(code=source(name), options=OPTIONS)
+    def module(file: str) -> Any:
+        return cupy.RawModule(code=source(file), options=OPTIONS)
+
+    @cache
+    def kernel(file: str, name: str) -> Any:
+        return module(file).get_function(name)
 
     def cholesky(matrix: Any) -> Any:
         with cupyx.errstate(linalg="raise"):
@@ -114,7 +117,7 @@ def _cupy_runtime(device: int) -> Runtime:
 
     return Runtime(
         xp=cupy,
-        module=module,
+        kernel=kernel,
         host=cupy.asnumpy,
         address=lambda array: int(array.data.ptr),
         cholesky=cholesky,
@@ -125,10 +128,6 @@ def _cupy_runtime(device: int) -> Runtime:
 
 
 def upload(array: Any) -> Any:
-    """A NumPy array copied to the device; an array that is there already is returned as it is."""
+    """A NumPy array copied to the device, in C order; an array that is there already is returned as it is."""
     xp = active().xp
-    if isinstance(array, xp.ndarray):
-        return array
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"expected a {xp.__name__} or NumPy array, given {type(array).__name__}")
-    return xp.asarray(array)
+    return array if isinstance(array, xp.ndarray) else xp.asarray(array, order="C")

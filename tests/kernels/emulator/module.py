@@ -25,23 +25,30 @@ class RawModule:
     """Kernels of one source, compiled for the CPU.
 
     code: CUDA C++; sanitizer: what to build them with; order: the turns that threads and blocks take (0 ascending,
-    1 descending, else a seed of a shuffle).
+    1 descending, else the seed of a shuffle); arrays: the type of array that kernels take.
     """
 
-    def __init__(self, code: str, *, sanitizer: Sanitizer = "none", order: int = 0) -> None:
+    def __init__(
+        self,
+        code: str,
+        *,
+        sanitizer: Sanitizer = "none",
+        order: int = 0,
+        arrays: type[np.ndarray[Any, Any]] = np.ndarray,
+    ) -> None:
         self._library = ctypes.CDLL(str(build(code, sanitizer)))
-        self._order = order
+        self._order, self._arrays = order, arrays
 
     def get_function(self, name: str) -> Kernel:
         """The kernel of that name; AttributeError if there is none."""
-        return Kernel(self._library, name, self._order)
+        return Kernel(self._library, name, self._order, self._arrays)
 
 
 class Kernel:
     """One kernel, called as `kernel(grid, block, arguments, shared_mem=bytes)`."""
 
-    def __init__(self, library: ctypes.CDLL, name: str, order: int) -> None:
-        self._name, self._order = name, order
+    def __init__(self, library: ctypes.CDLL, name: str, order: int, arrays: type[np.ndarray[Any, Any]]) -> None:
+        self._name, self._order, self._arrays = name, order, arrays
         self._launch = getattr(library, f"launch__{name}")
         self._launch.restype = ctypes.c_char_p
         self._threads = getattr(library, f"bound__{name}")()
@@ -73,11 +80,11 @@ class Kernel:
     def _argument(self, parameter: str, value: Any) -> np.ndarray[Any, Any]:
         """The value as it is passed: an address for an array, else the number."""
         expected = np.dtype(parameter[-1])
-        kind = np.ndarray if parameter[0] == "P" else np.generic
+        kind: type = self._arrays if parameter[0] == "P" else np.generic
         if not isinstance(value, kind) or value.dtype != expected:
             given = getattr(value, "dtype", type(value).__name__)
             raise EmulatorError(f"{self._name}: a parameter is {parameter}, given {given} ({type(value).__name__})")
-        return np.array([value.ctypes.data], np.uint64) if kind is np.ndarray else np.array([value])
+        return np.array([value.ctypes.data], np.uint64) if parameter[0] == "P" else np.array([value])
 
 
 def _split(letters: str) -> list[str]:

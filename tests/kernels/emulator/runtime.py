@@ -1,4 +1,4 @@
-"""The launchers' runtime on the CPU: NumPy for CuPy, the emulator for the GPU."""
+"""The launchers' runtime on the CPU: a double of CuPy, and the emulator for the GPU."""
 
 from __future__ import annotations
 
@@ -6,47 +6,50 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy import linalg
 
 from eravane_kernels.cuda.runtime import Runtime, source
 
+from .arrays import DeviceArray, DeviceNumpy, to_device, to_host
 from .compiler import Sanitizer
-from .module import SHARED_OPT_IN, RawModule
+from .module import SHARED_OPT_IN, Kernel, RawModule
 
 ORDERS = (0, 1, 2, 3)
 """Turns of threads and blocks: ascending, descending, two shuffles."""
-POISON = 0xCD
 
 
-class PoisonedNumpy:
-    """NumPy, but that memory which nobody has written holds no zeros by luck."""
+def emulated_runtime(
+    order: int = 0,
+    sanitizer: Sanitizer = "none",
+    shared_bytes: int = SHARED_OPT_IN,
+    edit: tuple[str, str] = ("", ""),
+) -> Runtime:
+    """A runtime whose threads and blocks take turns in `order`; little shared memory makes sorts use scratch.
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-    def empty(self, shape: Any, dtype: Any = np.float64) -> np.ndarray[Any, Any]:
-        array = np.empty(shape, dtype=dtype)
-        array.reshape(-1).view(np.uint8)[:] = POISON
-        return array
-
-    def empty_like(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return self.empty(array.shape, array.dtype)
-
-
-def emulated_runtime(order: int = 0, sanitizer: Sanitizer = "none", shared_bytes: int = SHARED_OPT_IN) -> Runtime:
-    """A runtime whose threads and blocks take turns in `order`; little shared memory makes sorts use scratch."""
+    edit: what to replace in the kernels' sources and by what, to plant a bug.
+    """
 
     @cache
     def module(name: str) -> RawModule:
-        return RawModule(source(name), sanitizer=sanitizer, order=order)
+        code = source(name).replace(*edit) if edit[0] else source(name)
+        return RawModule(code, sanitizer=sanitizer, order=order, arrays=DeviceArray)
 
+    @cache
+    def kernel(file: str, name: str) -> Kernel:
+        return module(file).get_function(name)
+
+    xp = DeviceNumpy()
     return Runtime(
-        xp=PoisonedNumpy(),
-        module=module,
-        host=lambda array: array,
+        xp=xp,
+        kernel=kernel,
+        host=to_host,
         address=lambda array: int(array.ctypes.data),
-        cholesky=np.linalg.cholesky,
-        solve_triangular=solve_triangular,
+        cholesky=xp.linalg.cholesky,
+        solve_triangular=_solve_triangular,
         shared_bytes=shared_bytes,
         processors=1,
     )
+
+
+def _solve_triangular(matrix: DeviceArray, right: DeviceArray, **how: Any) -> Any:
+    return to_device(linalg.solve_triangular(matrix.view(np.ndarray), right.view(np.ndarray), **how))

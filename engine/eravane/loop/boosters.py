@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eravane.errors import RunError
 from eravane.files import write_atomically
-from eravane.trees import Trees
+from eravane.zoo.trees import Trees
 
 INDEX = "index.json"
 

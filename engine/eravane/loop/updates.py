@@ -12,11 +12,13 @@ import numpy as np
 
 from eravane.config import PrepareConfig, RunConfig
 from eravane.features import Features
-from eravane.fleet import run_tasks
 from eravane.seeds import derive_seed
 from eravane.timeline import Timeline
-from eravane.trees import Trees, fit, predict, quantile_matrix
-from eravane.zoo import ModelSpec, Zoo, era_weights, start_models
+from eravane.zoo.fleet import run_tasks
+from eravane.zoo.specs import ModelSpec
+from eravane.zoo.trainer import Zoo, start_models
+from eravane.zoo.training import era_weights
+from eravane.zoo.trees import Trees, fit, predict, quantile_matrix
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from eravane.context import ContextBuilder
 from eravane.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
 from eravane.features import Features
 from eravane.gate import MetaLearner
-from eravane.journal import EraRecord
+from eravane.loop.journal import EraRecord
+from eravane.loop.updates import Updater
 from eravane.outcomes import EraFacts, EraOutcome
 from eravane.timeline import Timeline
-from eravane.trees import Trees, predict
-from eravane.updates import Updater
-from eravane.zoo import ModelSpec
+from eravane.zoo.specs import ModelSpec
+from eravane.zoo.trees import Trees, predict
 
 FloatArray = NDArray[np.float64]
 

@@ -5,33 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.config import SelectionConfig
-from eravane.ensemble import gaussianize, one_era
-from eravane.features import Features
 from eravane.metrics import HacMean, Summary, hac_mean, summarise
-from eravane.zoo import ModelSpec, OutOfFold
+from eravane.zoo.specs import ModelSpec
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class OofScores:
-    """Out-of-fold scores that selection may see.
-
-    Attributes:
-        eras: the E eras.
-        scores_ME: numerai_corr per model and era, NaN for a constant prediction.
-        similarity_MM: mean over eras of the correlation of the models' gaussianized predictions.
-    """
-
-    eras: tuple[int, ...]
-    scores_ME: FloatArray
-    similarity_MM: FloatArray
 
 
 @dataclass(frozen=True)
@@ -43,39 +25,6 @@ class Verdict:
     corr: HacMean
     selected: bool
     reason: str
-
-
-def score_out_of_fold(oof: OutOfFold, features: Features, target: str, newest: int, ops: Any) -> OofScores:
-    """Score every model on the out-of-fold eras up to `newest` that have labels.
-
-    Args:
-        oof: out-of-fold predictions of M models.
-        features: gives labels and eras.
-        target: the main target.
-        newest: newest era whose label may be seen.
-        ops: the kernels' namespace.
-    """
-    index = features.store.index.select(oof.first_era, oof.last_era)
-    scores: list[FloatArray] = []
-    eras: list[int] = []
-    similarity_MM = np.zeros((len(oof.values), len(oof.values)))
-    for era in index.select(oof.first_era, newest):
-        label_N = features.labels(target, era, era)
-        if np.isnan(label_N).all():
-            continue
-        base_MN = oof.era(index, era)
-        scores.append(ops.numerai_corr(base_MN, label_N, one_era(label_N.size))[:, 0])
-        z_MN = gaussianize(base_MN, ops)
-        similarity_MM += _correlation(ops.gram(z_MN, one_era(label_N.size))[0])
-        eras.append(era)
-    return OofScores(tuple(eras), np.stack(scores, axis=1), similarity_MM / len(eras))
-
-
-def _correlation(gram_MM: FloatArray) -> FloatArray:
-    scale_M = np.sqrt(np.diag(gram_MM))
-    safe_M = np.where(scale_M > 0, scale_M, np.inf)
-    correlation_MM: FloatArray = gram_MM / np.outer(safe_M, safe_M)
-    return correlation_MM
 
 
 def select(

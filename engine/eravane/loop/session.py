@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.checkpoint import Checkpoints
-from eravane.journal import Journal
-from eravane.loop import Loop, StepReport
-from eravane.models import ModelFolder
+from eravane.loop.boosters import ModelFolder
+from eravane.loop.journal import Journal
+from eravane.loop.loop import Loop, StepReport
 
 
 class Session:

@@ -49,7 +49,8 @@ class EraRecord:
             "open": self.open_M,
         }
         arrays |= {COMPARATOR + name: weights for name, weights in self.comparators.items()}
-        return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        content: bytes = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        return content
 
     @classmethod
     def from_bytes(cls, era: int, content: bytes) -> EraRecord:

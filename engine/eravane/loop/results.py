@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from eravane.ensemble import combine, gaussianize, one_era
 from eravane.eras import era_label
 from eravane.features import Features
-from eravane.journal import EraRecord, Journal
+from eravane.loop.journal import EraRecord, Journal
 from eravane.metrics import hac_mean, summarise
 from eravane.runfolder import RunFolder
-from eravane.selection import Verdict
 from eravane.timeline import Timeline
-from eravane.zoo import OutOfFold
+from eravane.zoo.oof import OutOfFold
+from eravane.zoo.selection import Verdict
 
 FloatArray = NDArray[np.float64]
 

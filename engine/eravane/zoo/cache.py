@@ -1,0 +1,46 @@
+"""Finished boosters on disk, never trained again, in this run or another."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from pathlib import Path
+
+logger = logging.getLogger("eravane")
+
+
+class BoosterCache:
+    """Finished boosters on disk, named by everything that decides them; shared by all runs.
+
+    Args:
+        folder: where they lie; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def get(self, key: str) -> bytes | None:
+        """A booster, or None where it is not there or damaged (which is logged)."""
+        if self._folder is None:
+            return None
+        path = self._folder / f"{key}.ubj"
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, block = content[:32], content[32:]
+        if hashlib.sha256(block).digest() != digest:
+            logger.warning("zoo cache entry %s is damaged and is trained again", path.name)
+            return None
+        return block
+
+    def put(self, key: str, block: bytes) -> None:
+        """Store a booster; a reader sees the whole file or none."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f".{key}.{os.getpid()}.{threading.get_ident()}"
+        temporary.write_bytes(hashlib.sha256(block).digest() + block)
+        temporary.replace(self._folder / f"{key}.ubj")

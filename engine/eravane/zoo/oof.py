@@ -1,0 +1,115 @@
+"""Out-of-fold predictions of every base model, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.ensemble import gaussianize, one_era
+from eravane.eras import EraIndex
+from eravane.features import Features
+from eravane.folds import Fold
+from eravane.zoo.specs import ModelSpec
+from eravane.zoo.trainer import Zoo
+from eravane.zoo.training import Trained, TrainTask
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Out-of-fold predictions of every model.
+
+    Attributes:
+        first_era, last_era: eras covered, inclusive.
+        values: model id -> float32 [N], rows of those eras in store order.
+        seconds: model id -> training seconds over all folds.
+    """
+
+    first_era: int
+    last_era: int
+    values: Mapping[str, FloatArray]
+    seconds: Mapping[str, float]
+
+    def era(self, index: EraIndex, era: int, model_ids: Sequence[str] = ()) -> FloatArray:
+        """Predictions of one era, float32 [M, N].
+
+        Args:
+            index: of the eras first_era..last_era.
+            era: era number.
+            model_ids: which models (none named: all).
+        """
+        rows = index.rows_of(era)
+        return np.stack([self.values[name][rows] for name in model_ids or self.values])
+
+
+def out_of_fold(
+    zoo: Zoo,
+    specs: Sequence[ModelSpec],
+    folds: Sequence[Fold],
+    on_done: Callable[[TrainTask, Trained], None] | None = None,
+) -> OutOfFold:
+    """Train every model on every fold and join its predictions in era order."""
+    tasks = zoo.fold_tasks(specs)
+    results = zoo.run(tasks, on_done)
+    parts: dict[str, dict[int, FloatArray]] = {spec.model_id: {} for spec in specs}
+    seconds = dict.fromkeys(parts, 0.0)
+    for task in tasks:
+        trained = results[task.specs[0].model_id, task.train_last]
+        for name, values in trained.predictions.items():
+            parts[name][task.predict_first] = values
+            seconds[name] += trained.seconds[name]
+    joined = {name: np.concatenate([found[key] for key in sorted(found)]) for name, found in parts.items()}
+    return OutOfFold(folds[0].predict_first, folds[-1].predict_last, joined, seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class OofScores:
+    """Out-of-fold scores that selection may see.
+
+    Attributes:
+        eras: the E eras.
+        scores_ME: numerai_corr per model and era, NaN for a constant prediction.
+        similarity_MM: mean over eras of the correlation of the models' gaussianized predictions.
+    """
+
+    eras: tuple[int, ...]
+    scores_ME: NDArray[np.float64]
+    similarity_MM: NDArray[np.float64]
+
+
+def score_out_of_fold(oof: OutOfFold, features: Features, target: str, newest: int, ops: Any) -> OofScores:
+    """Score every model on the out-of-fold eras up to `newest` that have labels.
+
+    Args:
+        oof: out-of-fold predictions of M models.
+        features: gives labels and eras.
+        target: the main target.
+        newest: newest era whose label may be seen.
+        ops: the kernels' namespace.
+    """
+    index = features.store.index.select(oof.first_era, oof.last_era)
+    scores: list[NDArray[np.float64]] = []
+    eras: list[int] = []
+    similarity_MM = np.zeros((len(oof.values), len(oof.values)))
+    for era in index.select(oof.first_era, newest):
+        label_N = features.labels(target, era, era)
+        if np.isnan(label_N).all():
+            continue
+        base_MN = oof.era(index, era)
+        scores.append(ops.numerai_corr(base_MN, label_N, one_era(label_N.size))[:, 0])
+        z_MN = gaussianize(base_MN, ops)
+        similarity_MM += _correlation(ops.gram(z_MN, one_era(label_N.size))[0])
+        eras.append(era)
+    return OofScores(tuple(eras), np.stack(scores, axis=1), similarity_MM / len(eras))
+
+
+def _correlation(gram_MM: NDArray[np.float64]) -> NDArray[np.float64]:
+    scale_M = np.sqrt(np.diag(gram_MM))
+    safe_M = np.where(scale_M > 0, scale_M, np.inf)
+    correlation_MM: NDArray[np.float64] = gram_MM / np.outer(safe_M, safe_M)
+    return correlation_MM

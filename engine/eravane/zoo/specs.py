@@ -1,0 +1,42 @@
+"""What the base models are: one per feature set, feature group, target and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from eravane.catalog import FeatureCatalog
+from eravane.config import RunConfig
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a base model is, before it is fitted.
+
+    Attributes:
+        feature_set, group: its cell.
+        target: column it is trained on.
+        seed: number of the seed, from 0.
+        columns: its features.
+    """
+
+    feature_set: str
+    group: str
+    target: str
+    seed: int
+    columns: tuple[str, ...] = field(repr=False)
+
+    @property
+    def model_id(self) -> str:
+        """Name of the model in every file: set.group.target.seed."""
+        return f"{self.feature_set}.{self.group}.{self.target.removeprefix('target_')}.{self.seed}"
+
+
+def model_specs(catalog: FeatureCatalog, config: RunConfig) -> list[ModelSpec]:
+    """Every base model of a run, cell by cell, target by target, seed by seed."""
+    cells = catalog.cells(leave_one_out=config.data.leave_one_group_out)
+    return [
+        ModelSpec(cell.feature_set, cell.group, target, seed, cell.columns)
+        for cell in cells
+        for target in config.targets
+        for seed in range(config.zoo.seeds)
+    ]

@@ -1,0 +1,117 @@
+"""Bugs planted in the real kernels are caught: what shows that the net holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from eravane_kernels.cuda.runtime import SOURCES
+
+from .emulator import EmulatorError, compiler_missing
+from .emulator.cases import CASES, EDGES, FEW, Layout, assert_matches
+from .emulator.devices import on
+from .emulator.sanitize import run
+
+pytestmark = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
+
+SORT_BARRIER = (
+    "keys[place(first + i * least)] = held[i];\n    }\n    __syncthreads();",
+    "keys[place(first + i * least)] = held[i];\n    }",
+)
+RACES = {
+    "between the passes of a sort": ("rank_double", SORT_BARRIER),
+    "between two runs of a block": (
+        "rank_float",
+        ("Keys<T>::of(values[row])));\n        __syncthreads();", "Keys<T>::of(values[row])));"),
+    ),
+    "between the warps' parts and their sum": (
+        "float_stats",
+        ("partial[threadIdx.x / WARP] = value;\n    __syncthreads();", "partial[threadIdx.x / WARP] = value;"),
+    ),
+    "between zeroing and counting": (
+        "deviations",
+        ("bins[bin] = 0;\n    __syncthreads();", "bins[bin] = 0;"),
+    ),
+}
+OUT_OF_BOUNDS = {
+    "past the end of an array": ("apply_table", ("i < part.vectors", "i <= part.vectors")),
+    "one value past a run": ("rank_float", ("slot < rows ?", "slot <= rows ?")),
+    "past dynamic shared memory": ("rank_float", ("slot + (slot >> 5)", "slot + (slot >> 4)")),
+    "past static shared memory": (
+        "float_stats",
+        ("partial[threadIdx.x / WARP] = value", "partial[threadIdx.x / WARP + 1] = value"),
+    ),
+    "past a table": ("corr_double", ("return first + 1 + end;", "return first + 1 + end + 2 * rows;")),
+}
+WRONG_RESULTS = {
+    "shared memory read before it is written": ("deviations", ("bins[bin] = 0;", ";")),
+    "an output that stays unwritten": ("apply_table", ("if (lane < part.tail) to[tail]", "if (lane > 99) to[tail]")),
+    "padding that sorts among the keys": (
+        "rank_float",
+        ("Keys<T>::of(values[slot]) : Keys<T>::NONE", "Keys<T>::of(values[slot]) : 0"),
+    ),
+    "a byte counter that overflows": ("level_counts", ("VECTORS_PER_FLUSH = 63", "VECTORS_PER_FLUSH = 64")),
+    "a barrier missing, in another order": ("rank_double", SORT_BARRIER),
+}
+REFUSED = {
+    "a warp mask without some of its lanes": (
+        "level_counts",
+        ("ALL_LANES = 0xffffffffu", "ALL_LANES = 0x0000ffffu"),
+        "not in the warp mask",
+    ),
+    "a warp operation that some lanes skip": (
+        "float_stats",
+        ("value = operation(value, __shfl_xor", "if (threadIdx.x % WARP < 20) value = operation(value, __shfl_xor"),
+        "not all threads reach",
+    ),
+    "a barrier that some threads skip": (
+        "rank_float",
+        ("    sort<THREADS>(keys, slots);\n}", "    if (threadIdx.x < 64) sort<THREADS>(keys, slots);\n}"),
+        "not all threads reach|different __syncthreads",
+    ),
+}
+
+
+def quick(cases):
+    """The first case always, the others in the full run."""
+    return [pytest.param(name, marks=[pytest.mark.full] if number else []) for number, name in enumerate(cases)]
+
+
+@pytest.mark.parametrize("what", quick(RACES))
+def test_thread_sanitizer_reports_a_missing_barrier(what):
+    case, edit = RACES[what]
+    assert_applies(edit)
+    done = run("thread", case, edit=edit)
+    assert done.returncode != 0
+    assert "ThreadSanitizer: data race" in done.stderr
+    assert ".cu" in done.stderr, "the report names the kernel's file"
+
+
+@pytest.mark.parametrize("what", quick(OUT_OF_BOUNDS))
+def test_address_sanitizer_reports_an_access_out_of_bounds(what):
+    case, edit = OUT_OF_BOUNDS[what]
+    assert_applies(edit)
+    done = run("address", case, edit=edit)
+    assert done.returncode != 0
+    assert "AddressSanitizer: " in done.stderr
+    assert "buffer-overflow" in done.stderr
+
+
+@pytest.mark.parametrize("what", WRONG_RESULTS)
+def test_the_specification_disagrees(what):
+    case, edit = WRONG_RESULTS[what]
+    assert_applies(edit)
+    with on(1, edit=edit), pytest.raises((AssertionError, ValueError)):
+        assert_matches(CASES[case], (*EDGES, 40_000) if case == "level_counts" else EDGES, Layout())
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_the_emulator_refuses(what):
+    case, edit, message = REFUSED[what]
+    assert_applies(edit)
+    with on(0, edit=edit), pytest.raises(EmulatorError, match=message):
+        assert_matches(CASES[case], FEW, Layout())
+
+
+def assert_applies(edit):
+    """The bug is really planted: the sources still hold what it replaces."""
+    assert any(edit[0] in path.read_text() for path in SOURCES.iterdir()), edit[0]
