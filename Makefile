@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo lint test test-full bench gpu-check clean
+.PHONY: help install demo lint test test-full bench readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ test-full: lint  ## lint, then every test
 
 bench: install  ## run every benchmark
 	$(BIN)/python -m benchmarks all
+
+readme: install  ## write the tree of modules into the README
+	$(BIN)/python -m tests.architecture.tree
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
