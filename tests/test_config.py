@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eravane.config import RunConfig, load_config, parse_config, to_toml
+from eravane.demo import demo_config
 from eravane.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -63,3 +64,7 @@ def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("a = = 3")
     with pytest.raises(ConfigError, match="is not TOML"):
         load_config(tmp_path / "bad.toml")
+
+
+def test_the_demo_runs_its_ready_configuration() -> None:
+    assert load_config(CONFIGS / "demo.toml") == demo_config("small")
