@@ -49,8 +49,8 @@ class Signals:
         for g, columns in enumerate(self.columns):
             x_BN = values_FN[columns]
             first, second = self.pairs[g]
-            products_N = _standard(self.pair_weights[g] @ (x_BN[first] * x_BN[second]))
-            linear_N = _standard(self.linear[g] @ x_BN)
+            products_N = _standard(np.einsum("p,pn->n", self.pair_weights[g], x_BN[first] * x_BN[second]))
+            linear_N = _standard(np.einsum("b,bn->n", self.linear[g], x_BN))
             signals_GN[g] = _standard((1 - self.interactions) * linear_N + self.interactions * products_N)
         return signals_GN
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,13 @@ class MadeEra:
 
 class World:
     """Everything that is drawn once, and the state that moves from era to era.
+
+    Attributes:
+        config, layout: what was asked for, and the names that came of it.
+        signals: how each group's signal follows from its features.
+        weights_RG: float64, expected group weights of the main target in each regime.
+        regimes_E, rows_E: int64, regime and rows of eras 1, 2, ..., the live era last.
+        first_era_F: int64, each feature's first era with data.
 
     Memory: the latent features of the largest era (float32), 12 weeks of returns, and one era's output;
     independent of the number of eras.
@@ -122,7 +130,9 @@ class World:
             noise_N = np.sum([week[family, :n] for week in weeks[:horizon]], axis=0, dtype=np.float64)
             noise_N /= np.sqrt(horizon)
             weights_G = expected_KG[family] + (group_20_G if horizon == 4 else group_60_G)
-            targets_TN[t] = _five_values(self.config.snr * (weights_G @ signals_GN.astype(np.float64)) + noise_N)
+            # einsum, not BLAS: the order of a sum must not depend on the number of threads.
+            signal_N = np.einsum("g,gn->n", weights_G, signals_GN, dtype=np.float64)
+            targets_TN[t] = _five_values(self.config.snr * signal_N + noise_N)
         order_N = np.random.default_rng([self.config.seed, 5, era]).permutation(n)
         expected_G = expected_KG[self._main_family]
         return MadeEra(
@@ -260,11 +270,9 @@ def _five_values(y_N: Double) -> Float:
 
 
 def iter_eras(config: SynthConfig) -> Iterator[MadeEra]:
-    """Yield the historical eras of a made world in memory, in order, without files.
+    """Return an iterator over the historical eras of a made world in memory, in order, without files.
 
     The features, targets and truth are those that `synthesise` writes; targets are complete, whether or not
     they would be known yet. Memory: one era and the stocks' latent state.
     """
-    for made in World(config).eras():
-        if made.era <= config.eras:
-            yield made
+    return islice(World(config).eras(), config.eras)
