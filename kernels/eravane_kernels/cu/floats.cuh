@@ -34,18 +34,22 @@ template <class T> struct Keys;
 
 template <> struct Keys<float> {
     using Key = unsigned;
-    static constexpr Key NONE = 0xffffffffu, PLUS_INFINITY = SIGN_32 | INFINITY_32, MINUS_INFINITY = ~PLUS_INFINITY;
+    static constexpr Key NONE = 0xffffffffu;
+    static constexpr Key PLUS_INFINITY = 0xff800000u, MINUS_INFINITY = ~PLUS_INFINITY;
     __device__ static __forceinline__ Key of(float value) {
         const Key bits = __float_as_uint(value);
         if (bits == SIGN_32) return SIGN_32;
         return bits & SIGN_32 ? ~bits : bits | SIGN_32;
     }
-    __device__ static __forceinline__ double value(Key key) { return widen(__uint_as_float(key & SIGN_32 ? key ^ SIGN_32 : ~key)); }
+    __device__ static __forceinline__ double value(Key key) {
+        return widen(__uint_as_float(key & SIGN_32 ? key ^ SIGN_32 : ~key));
+    }
 };
 
 template <> struct Keys<double> {
     using Key = unsigned long long;
-    static constexpr Key NONE = 0xffffffffffffffffull, PLUS_INFINITY = 0xfff0000000000000ull, MINUS_INFINITY = ~PLUS_INFINITY;
+    static constexpr Key NONE = 0xffffffffffffffffull;
+    static constexpr Key PLUS_INFINITY = 0xfff0000000000000ull, MINUS_INFINITY = ~PLUS_INFINITY;
     __device__ static __forceinline__ Key of(double value) {
         const Key bits = static_cast<Key>(__double_as_longlong(value));
         if (bits == SIGN_64) return SIGN_64;

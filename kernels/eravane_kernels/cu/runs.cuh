@@ -25,7 +25,7 @@ struct Runs {
     }
 };
 
-// The number of a warp in the grid, and of all its warps: a warp that takes runs begins with one and steps by the other.
+// The number of a warp in the grid, and of all warps: a warp that takes runs begins with one and steps by the other.
 template <int THREADS> __device__ __forceinline__ long long first_warp() {
     return static_cast<long long>(blockIdx.x) * (THREADS / WARP) + threadIdx.x / WARP;
 }

@@ -45,9 +45,9 @@ template <int THREADS, class Key> __device__ __forceinline__ void sort(Key* keys
     }
 }
 
-// How many of the first `count` sorted keys are below `key`, or with `equal` not above it.
-template <class Key> __device__ __forceinline__ int position(const Key* keys, int begin, int count, Key key, bool equal) {
-    int end = count;
+// How many of the first `end` sorted keys are below `key`, or with `equal` not above it; the first `begin` are.
+template <class Key>
+__device__ __forceinline__ int position(const Key* keys, int begin, int end, Key key, bool equal) {
     while (begin < end) {
         const int middle = begin + (end - begin) / 2;
         const Key other = keys[place(middle)];

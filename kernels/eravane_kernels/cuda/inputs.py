@@ -46,7 +46,7 @@ def on_host(x: Any, name: str) -> Any:
 
 
 def _shadow(x: Any, name: str) -> Any:
-    """A NumPy array of the same dtype, shape and strides, for a device array over no memory: to check, never to read."""
+    """A NumPy array of the same dtype, shape and strides; of a device array one over no memory, never to be read."""
     if isinstance(x, np.ndarray):
         return x
     if not isinstance(x, active().xp.ndarray):

@@ -5,6 +5,8 @@ Formulas as in `eravane_kernels.spec.cross_section`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from eravane_kernels.arrays import Integers
@@ -15,8 +17,10 @@ from eravane_kernels.cuda.launch import FINITE, PRESENT, Runs
 from eravane_kernels.cuda.runtime import active, upload
 from eravane_kernels.spec.cross_section import SINGULAR, centred_label, check_proportion
 
-ROUNDS = 2
-"""Projections in a row: the second takes away what rounding left of the first."""
+NOISE = 1e-13
+"""Share of the largest eigenvalue of a Gram matrix below which another is rounding; its direction is left out."""
+UNCLEAR = 1e-9
+"""Share of the largest eigenvalue, or pivot, below which rounding may hide whether the singular value counts."""
 
 
 def contribution(p_MN: Array, reference_N: Array, y_N: Array, offsets_E1: Integers) -> Array:
@@ -43,10 +47,9 @@ def contribution(p_MN: Array, reference_N: Array, y_N: Array, offsets_E1: Intege
 def neutralize(p_MN: Array, f_FN: Array, offsets_E1: Integers, proportion: float = 1.0) -> Array:
     """Predictions less `proportion` of their least-squares projection on the features and a constant, per era.
 
-    Arguments as `spec.neutralize`. Centred features leave the constant out; their Gram matrix is solved by Cholesky,
-    or by its eigenvectors where it is singular (eigenvalues below 1e-12 of the largest, the square of the
-    specification's share of singular values). Returns float64 [M, N] on the device; a prediction constant in the era is
-    NaN there. Raises: ValueError.
+    Arguments as `spec.neutralize`. The features' Gram matrix is solved by Cholesky, or by its eigenvectors where it is
+    singular; where eigenvalues do not tell which directions count, singular values of the features do. Returns float64
+    [M, N] on the device; a prediction constant in the era is NaN there. Raises: ValueError.
     """
     p_MN, eras = predictions(p_MN, offsets_E1)
     f_FN = features(f_FN, eras)
@@ -57,46 +60,47 @@ def neutralize(p_MN: Array, f_FN: Array, offsets_E1: Integers, proportion: float
     for _, rows in eras.slices():
         part_MN = result_MN[:, rows]
         constant_M = part_MN.min(axis=1) == part_MN.max(axis=1)
-        centred_MN = part_MN - part_MN.mean(axis=1, keepdims=True)
-        left_MN = _residual(centred_MN, _centred(f_FN[:, rows]))
-        neutral_MN = part_MN - proportion * (part_MN - left_MN)
+        base_BN = xp.concatenate([f_FN[:, rows].astype(np.float64), xp.ones((1, part_MN.shape[1]))])
+        neutral_MN = part_MN - proportion * _fitted(part_MN, base_BN)
         result_MN[:, rows] = xp.where(constant_M[:, None], np.nan, neutral_MN)
     return result_MN
 
 
-def _residual(p_MN: Array, f_FN: Array) -> Array:
-    """Centred predictions less their projection on centred features."""
-    gram_FF = f_FN @ f_FN.T
-    factor_FF = _factor(gram_FF)
-    for _ in range(ROUNDS):
-        product_FM = f_FN @ p_MN.T
-        p_MN = p_MN - _solve(gram_FF, factor_FF, product_FM).T @ f_FN
-    return p_MN
+def _fitted(p_MN: Array, base_BN: Array) -> Array:
+    """Least-squares projection of predictions on the rows of base_BN."""
+    solve = _solver(base_BN @ base_BN.T)
+    if solve is None:
+        _, singular_R, right_RN = active().xp.linalg.svd(base_BN, full_matrices=False)
+        kept_RN = right_RN[singular_R > SINGULAR * singular_R[0]]
+        return p_MN @ kept_RN.T @ kept_RN
+    fitted_MN = solve(base_BN @ p_MN.T).T @ base_BN
+    return fitted_MN + solve(base_BN @ (p_MN - fitted_MN).T).T @ base_BN
 
 
-def _factor(gram_FF: Array) -> Array | None:
-    """Lower Cholesky factor; None for a matrix that is singular to rounding."""
-    if len(gram_FF) == 0:
+def _solver(gram_BB: Array) -> Callable[[Array], Array] | None:
+    """What multiplies by the (pseudo)inverse of a Gram matrix; None where rounding hides which directions count."""
+    runtime = active()
+    factor_BB = _factor(gram_BB)
+    if factor_BB is not None:
+        solve = runtime.solve_triangular
+        return lambda right_BM: solve(factor_BB, solve(factor_BB, right_BM, lower=True), lower=True, trans="T")
+    value_B, vector_BB = runtime.xp.linalg.eigh(gram_BB)
+    share_B = value_B / value_B[-1]
+    if bool(((share_B > NOISE) & (share_B < UNCLEAR)).any()):
         return None
+    kept_B = share_B >= UNCLEAR
+    vector_BR, value_R = vector_BB[:, kept_B], value_B[kept_B]
+    return lambda right_BM: vector_BR @ ((vector_BR.T @ right_BM) / value_R[:, None])
+
+
+def _factor(gram_BB: Array) -> Array | None:
+    """Lower Cholesky factor; None for a matrix that is singular to rounding, or nearly."""
     try:
-        factor_FF = active().cholesky(gram_FF)
+        factor_BB = active().cholesky(gram_BB)
     except np.linalg.LinAlgError:
         return None
-    pivot_F = factor_FF.diagonal() ** 2
-    return factor_FF if bool(pivot_F.min() > len(gram_FF) * SINGULAR**2 * gram_FF.diagonal().max()) else None
-
-
-def _solve(gram_FF: Array, factor_FF: Array | None, right_FM: Array) -> Array:
-    runtime = active()
-    if len(gram_FF) == 0:
-        return right_FM
-    if factor_FF is not None:
-        half_FM = runtime.solve_triangular(factor_FF, right_FM, lower=True)
-        return runtime.solve_triangular(factor_FF, half_FM, lower=True, trans="T")
-    value_F, vector_FF = runtime.xp.linalg.eigh(gram_FF)
-    kept_F = value_F > SINGULAR**2 * value_F[-1]
-    inverse_F = runtime.xp.where(kept_F, 1.0 / runtime.xp.where(kept_F, value_F, 1.0), 0.0)
-    return vector_FF @ (inverse_F[:, None] * (vector_FF.T @ right_FM))
+    pivot_B = factor_BB.diagonal() ** 2
+    return factor_BB if bool(pivot_B.min() >= UNCLEAR * gram_BB.diagonal().max()) else None
 
 
 def feature_neutral_corr(p_MN: Array, f_FN: Array, y_N: Array, offsets_E1: Integers) -> Array:

@@ -1,4 +1,4 @@
-// The part of CUDA C++ that the kernels use, for a host compiler: include this before a .cu file and it runs on the CPU.
+// The part of CUDA C++ that the kernels use, for a host compiler: with this before it, a .cu file runs on the CPU.
 //
 // Every CUDA thread is a fiber (its own stack, switched by hand), the threads of a block take turns on one operating
 // system thread, and blocks follow one another. A thread runs until it reaches a barrier or a warp operation; there it
@@ -40,24 +40,28 @@ namespace emulator {
 
 constexpr unsigned WARP = 32;
 
-// Values that the lanes of a warp exchange. Two rows take turns, so that one wait per exchange is enough: a lane can
-// be at most one exchange ahead of a lane that still reads.
-struct Warp {
-    uint64_t slot[2][WARP];
-    unsigned arrived, mask, generation;
-};
-
 enum class Wait : unsigned char { runnable, at_barrier, at_warp, done };
 
+struct Warp;
 struct Fiber {
     void* stack_pointer;
     uint3 index;
     unsigned lane;
     Warp* warp;
-    const char* barrier;          // the place of the __syncthreads() that it waits at
-    unsigned generation;          // exchange of its warp that it waits for
     Wait wait;
+    const char* barrier;          // the place of the __syncthreads() that it waits at
+    uint64_t received[WARP];      // what the lanes of its last warp operation brought
     void* sanitizer;              // the ThreadSanitizer's name of this fiber
+};
+
+// Lanes that meet in a warp operation, known by the mask they pass; those of another mask meet apart.
+struct Meeting {
+    unsigned mask, arrived;
+    uint64_t brought[WARP];
+};
+struct Warp {
+    Fiber* fibers[WARP];
+    Meeting meetings[WARP];
 };
 
 struct State {
@@ -70,8 +74,8 @@ extern State state;
 
 using Body = void (*)(void*);
 // Runs a grid; nullptr on success, else what went wrong.
-const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument, char* shared_begin,
-                char* shared_end);
+const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument,
+                char* shared_begin, char* shared_end);
 void barrier(const char* place);
 const uint64_t* exchange(unsigned mask, uint64_t value);
 
@@ -124,11 +128,11 @@ template <class... A> struct Call {
     static void body(void* self) { (*static_cast<Call*>(self))(std::index_sequence_for<A...>{}); }
 };
 template <class... A>
-const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* threads, size_t dynamic_shared, int order,
-                   void** arguments, char* shared_begin, char* shared_end) {
+const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* threads, size_t dynamic_shared,
+                   int order, void** arguments, char* shared_begin, char* shared_end) {
     Call<A...> call{kernel, arguments};
-    return run({grid[0], grid[1], grid[2]}, {threads[0], threads[1], threads[2]}, dynamic_shared, order, &Call<A...>::body,
-               &call, shared_begin, shared_end);
+    return run({grid[0], grid[1], grid[2]}, {threads[0], threads[1], threads[2]}, dynamic_shared, order,
+               &Call<A...>::body, &call, shared_begin, shared_end);
 }
 
 }  // namespace emulator

@@ -55,8 +55,8 @@ static struct Scheduler {
     void* argument;
     unsigned alive;
     unsigned phase;                             // barriers that the block has passed
-    // Addresses by which the ThreadSanitizer learns of an order. Rows take turns as in Warp: a thread that has run ahead
-    // to the next barrier must not come before one that has yet to leave this one.
+    // Addresses by which the ThreadSanitizer learns of an order. The two of the barrier take turns: a thread that has
+    // run ahead to the next barrier must not come before one that has yet to leave this one.
     char begin_edge, end_edge, barrier_edge[2];
     const char* failure;
     char message[256];
@@ -93,8 +93,8 @@ static void enter() {
 
 static void fail(const char* what) {
     const uint3 &block = state.block, &thread = state.current->index;
-    std::snprintf(scheduler.message, sizeof scheduler.message, "%s (block %u,%u,%u, thread %u,%u,%u)", what, block.x, block.y,
-                  block.z, thread.x, thread.y, thread.z);
+    std::snprintf(scheduler.message, sizeof scheduler.message, "%s (block %u,%u,%u, thread %u,%u,%u)", what, block.x,
+                  block.y, block.z, thread.x, thread.y, thread.z);
     scheduler.failure = scheduler.message;
 }
 
@@ -115,26 +115,44 @@ void barrier(const char* place) {
     sanitizer_acquire(edge);
 }
 
+// The meeting of that mask, or a new one: a lane waits in one at most, so there are never more than lanes.
+static Meeting& meeting_of(Warp& warp, unsigned mask) {
+    for (Meeting& meeting : warp.meetings)
+        if (meeting.arrived && meeting.mask == mask) return meeting;
+    const auto is_free = [](const Meeting& meeting) { return !meeting.arrived; };
+    Meeting& meeting = *std::find_if(std::begin(warp.meetings), std::end(warp.meetings), is_free);
+    meeting.mask = mask;
+    return meeting;
+}
+
+// Hands every lane what all have brought, and lets it go on.
+static void part(Warp& warp, Meeting& meeting) {
+    sanitizer_acquire(&meeting);
+    for (unsigned lane = 0; lane < WARP; lane++) {
+        if (!(meeting.mask >> lane & 1)) continue;
+        Fiber& fiber = *warp.fibers[lane];
+        std::copy(std::begin(meeting.brought), std::end(meeting.brought), fiber.received);
+        fiber.wait = Wait::runnable;
+        sanitizer_release(fiber.received);
+    }
+    meeting.arrived = 0;
+}
+
 const uint64_t* exchange(unsigned mask, uint64_t value) {
     Fiber* fiber = state.current;
-    Warp* warp = fiber->warp;
-    const unsigned row = warp->generation & 1;
     if (!(mask >> fiber->lane & 1)) fail_here("a lane is not in the warp mask it passes");
-    if (warp->arrived && warp->mask != mask) fail_here("lanes of a warp meet with different masks");
-    warp->mask = mask;
-    warp->slot[row][fiber->lane] = value;
-    warp->arrived |= 1u << fiber->lane;
-    sanitizer_release(warp->slot[row]);
-    if (warp->arrived == mask) {
-        warp->arrived = 0;
-        warp->generation++;
+    Meeting& meeting = meeting_of(*fiber->warp, mask);
+    meeting.brought[fiber->lane] = value;
+    meeting.arrived |= 1u << fiber->lane;
+    sanitizer_release(&meeting);
+    if (meeting.arrived == mask) {
+        part(*fiber->warp, meeting);
     } else {
-        fiber->generation = warp->generation;
         fiber->wait = Wait::at_warp;
         yield();
     }
-    sanitizer_acquire(warp->slot[row]);
-    return warp->slot[row];
+    sanitizer_acquire(fiber->received);
+    return fiber->received;
 }
 
 // Turns of one block or of the blocks: 0 ascending, 1 descending, else shuffled from that seed.
@@ -166,8 +184,9 @@ static char* stacks() {
         void* pages = mmap(nullptr, STACK_STRIDE * MAX_THREADS, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (pages == MAP_FAILED) return static_cast<char*>(nullptr);
-        for (size_t i = 0; i < MAX_THREADS; i++) mprotect(static_cast<char*>(pages) + i * STACK_STRIDE, PAGE, PROT_NONE);
-        return static_cast<char*>(pages);
+        char* first = static_cast<char*>(pages);
+        for (size_t i = 0; i < MAX_THREADS; i++) mprotect(first + i * STACK_STRIDE, PAGE, PROT_NONE);
+        return first;
     }();
     return memory;
 }
@@ -178,17 +197,16 @@ static void start(Fiber& fiber, size_t number, Warp* warps) {
     fiber.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
     fiber.lane = i % WARP;
     fiber.warp = &warps[i / WARP];
+    fiber.warp->fibers[fiber.lane] = &fiber;
     fiber.wait = Wait::runnable;
     char* top = stacks() + STACK_STRIDE * (number + 1) - STAGGER * (number % 8);
     void** frame = reinterpret_cast<void**>(top) - 2;   // leaves the stack aligned as after a call
     frame[0] = reinterpret_cast<void*>(enter);
     frame[1] = nullptr;
     fiber.stack_pointer = frame - SAVED_REGISTERS;
-    fiber.sanitizer = sanitizer_create();
 }
 
 static bool resume(Fiber& fiber) {
-    if (fiber.wait == Wait::at_warp && fiber.warp->generation != fiber.generation) fiber.wait = Wait::runnable;
     if (fiber.wait != Wait::runnable) return false;
     state.current = &fiber;
     sanitizer_switch(fiber.sanitizer);
@@ -219,7 +237,6 @@ static void run_block(std::vector<Fiber>& fibers, std::vector<Warp>& warps, int 
     std::fill(warps.begin(), warps.end(), Warp{});
     for (size_t i = 0; i < fibers.size(); i++) start(fibers[i], i, warps.data());
     scheduler.alive = static_cast<unsigned>(fibers.size());
-    scheduler.sanitizer = sanitizer_current();
     sanitizer_release(&scheduler.begin_edge);
     Turns turns(fibers.size(), order);
     while (scheduler.alive && !scheduler.failure) {
@@ -232,12 +249,11 @@ static void run_block(std::vector<Fiber>& fibers, std::vector<Warp>& warps, int 
         if (!open_barrier(fibers, opened)) fail("threads wait at different __syncthreads()");
         else if (!progress && !opened) fail("a barrier or a warp mask that not all threads reach");
     }
-    for (Fiber& fiber : fibers) sanitizer_destroy(fiber.sanitizer);
     sanitizer_acquire(&scheduler.end_edge);
 }
 
-// Not memset: the section holds the AddressSanitizer's red zones too, and its memset would report them.
-__attribute__((no_sanitize("address"), optimize("no-tree-loop-distribute-patterns"))) static void poison_section(char* begin, char* end) {
+// Byte by byte: the section holds the AddressSanitizer's red zones too, and its memset would report them.
+static void poison_section(char* begin, char* end) {
     for (volatile char* byte = begin; byte < end; byte++) *byte = static_cast<char>(POISON);
 }
 
@@ -246,8 +262,8 @@ static uint3 unravel(size_t i, const dim3& size) {
             static_cast<unsigned>(i / (size_t{size.x} * size.y))};
 }
 
-const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument, char* shared_begin,
-                char* shared_end) {
+const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument,
+                char* shared_begin, char* shared_end) {
     if (!stacks()) return "no memory for the stacks of the threads";
     const size_t count = size_t{threads.x} * threads.y * threads.z;
     std::vector<Fiber> fibers(count);
@@ -261,6 +277,8 @@ const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body 
     scheduler.body = body;
     scheduler.argument = argument;
     scheduler.failure = nullptr;
+    scheduler.sanitizer = sanitizer_current();
+    for (Fiber& fiber : fibers) fiber.sanitizer = sanitizer_create();
     Turns blocks(size_t{grid.x} * grid.y * grid.z, order);
     for (size_t i : blocks.next()) {
         state.block = unravel(i, grid);
@@ -269,6 +287,7 @@ const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body 
         run_block(fibers, warps, order);
         if (scheduler.failure) break;
     }
+    for (Fiber& fiber : fibers) sanitizer_destroy(fiber.sanitizer);
     std::free(dynamic);
     return scheduler.failure;
 }

@@ -10,7 +10,7 @@ from scipy import linalg
 
 from eravane_kernels.cuda.runtime import Runtime, source
 
-from .arrays import DeviceArray, DeviceNumpy, to_device, to_host
+from .arrays import DeviceArray, DeviceNumpy, to_device
 from .compiler import Sanitizer
 from .module import SHARED_OPT_IN, Kernel, RawModule
 
@@ -42,7 +42,7 @@ def emulated_runtime(
     return Runtime(
         xp=xp,
         kernel=kernel,
-        host=to_host,
+        host=DeviceArray.get,
         address=lambda array: int(array.ctypes.data),
         cholesky=xp.linalg.cholesky,
         solve_triangular=_solve_triangular,

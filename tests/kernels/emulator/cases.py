@@ -1,0 +1,199 @@
+"""Arguments that bring every kernel to its edges, beside what the specification says must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from eravane_kernels import cuda, spec
+from eravane_kernels.cuda.runtime import active, upload
+
+Array = np.ndarray[Any, Any]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+EDGES = (0, 1, 2, 31, 32, 33, 255, 256)
+"""Rows of eras around the sizes of warps, blocks and vectors."""
+LONG = (5, 20_000, 0, 3)
+FEW = (0, 1, 33, 300)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation on one kind of data.
+
+    function: its name in `spec` and `cuda`; kernels: of cu/*.cu that it runs; arguments: drawn for eras that end at
+    the given offsets, the columns first; tolerance: relative to the largest value expected, 0 for equality to the bit.
+    """
+
+    function: str
+    kernels: tuple[str, ...]
+    arguments: Callable[[np.random.Generator, Array], Arguments]
+    tolerance: float = 0.0
+
+
+def offsets(rows: tuple[int, ...]) -> Array:
+    """Offsets of eras with so many rows each."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(rows, dtype=np.int64)])
+
+
+def _levels(random: np.random.Generator, rows: int) -> Array:
+    """Any levels, none missing, all missing, constant."""
+    x_CN = random.integers(-1, 5, (4, rows)).astype(np.int8)
+    x_CN[1] = np.abs(x_CN[1])
+    x_CN[2] = -1
+    x_CN[3] = 4
+    return x_CN
+
+
+def _floats(random: np.random.Generator, rows: int) -> Array:
+    """Any numbers, far from 0, heavy ties with both zeros, all missing, subnormal and huge, constant."""
+    x_CN = random.normal(size=(6, rows))
+    x_CN[1] += 1e4
+    x_CN[2] = np.round(x_CN[2]) * random.choice([1.0, -1.0, 0.0], rows)
+    x_CN[4] *= random.choice([1e-42, 1e-44, 1e37], rows)
+    x_CN[random.random(x_CN.shape) < 0.2] = np.nan
+    x_CN[3] = np.nan
+    x_CN[5] = -2.5
+    x_CN[5, random.random(rows) < 0.5] = -np.nan
+    return x_CN.astype(np.float32)
+
+
+def _predictions(random: np.random.Generator, rows: int, dtype: type) -> Array:
+    """Any numbers, heavy ties with both zeros, subnormals, constant."""
+    p_MN = random.normal(size=(4, rows))
+    p_MN[1] = np.round(p_MN[1], 1) * random.choice([1.0, -1.0], rows)
+    p_MN[2] *= 1e-43 if dtype is np.float32 else 1e-320
+    p_MN[3] = 0.3
+    return p_MN.astype(dtype)
+
+
+def _bounds(random: np.random.Generator, offsets_E1: Array, columns: int) -> tuple[Array, Array]:
+    """Bounds that cut on both sides, limit nothing, meet, or are subnormal."""
+    low_EC = random.normal(-1.0, 0.5, (len(offsets_E1) - 1, columns))
+    high_EC = low_EC + random.exponential(1.0, low_EC.shape)
+    high_EC[:, 0] = np.nan
+    low_EC[::2, 1] = np.nan
+    high_EC[:, 2] = low_EC[:, 2]
+    low_EC[:, 4], high_EC[:, 4] = -3.3e-43, 2.7e-43
+    return low_EC, high_EC
+
+
+def _level_counts(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    return (_levels(random, offsets_E1[-1]), offsets_E1), {}
+
+
+def _apply_table(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    x_CN = _levels(random, offsets_E1[-1])
+    return (x_CN, offsets_E1, random.integers(-128, 128, (len(offsets_E1) - 1, len(x_CN), 6)).astype(np.int8)), {}
+
+
+def _float_stats(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    return (_floats(random, offsets_E1[-1]), offsets_E1, (0.0, 0.05, 1 / 3, 0.5, 0.97, 1.0)), {}
+
+
+def _clip(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    x_CN = _floats(random, offsets_E1[-1])
+    return (x_CN, offsets_E1, *_bounds(random, offsets_E1, len(x_CN))), {}
+
+
+def _fill(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    x_CN = _floats(random, offsets_E1[-1])
+    return (x_CN, offsets_E1, _bounds(random, offsets_E1, len(x_CN))[0]), {}
+
+
+def _deviations(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    return (_floats(random, offsets_E1[-1]), offsets_E1), {"method": "mad", "window": 2}
+
+
+def _single(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    return (_predictions(random, offsets_E1[-1], np.float32), offsets_E1), {}
+
+
+def _double(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    return (_predictions(random, offsets_E1[-1], np.float64), offsets_E1), {}
+
+
+def _labels(random: np.random.Generator, rows: int) -> Array:
+    y_N = random.choice([0.0, 0.25, 0.5, 0.75, 1.0], rows, p=[0.05, 0.2, 0.5, 0.2, 0.05])
+    y_N[random.random(rows) < 0.1] = np.nan
+    return y_N
+
+
+def _single_corr(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    rows = int(offsets_E1[-1])
+    y_N = np.where(np.isnan(_labels(random, rows)), np.nan, random.normal(size=rows)).astype(np.float32)
+    return (_predictions(random, rows, np.float32), y_N, offsets_E1), {}
+
+
+def _double_corr(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    rows = int(offsets_E1[-1])
+    return (_predictions(random, rows, np.float64), _labels(random, rows), offsets_E1), {}
+
+
+SUMS = 1e-12
+"""Sums in double, in another order than NumPy's."""
+
+CASES: dict[str, Case] = {
+    "level_counts": Case("level_counts", ("level_counts",), _level_counts),
+    "apply_table": Case("apply_table", ("apply_table",), _apply_table),
+    "float_stats": Case("float_stats", ("float_moments", "select_quantiles", "float_mode"), _float_stats, SUMS),
+    "deviations": Case("clip_bounds", ("select_quantiles", "select_deviation"), _deviations),
+    "clip": Case("clip", ("clip_values",), _clip),
+    "fill": Case("fill", ("fill_values",), _fill),
+    "rank_float": Case("rank", ("rank_float",), _single),
+    "rank_double": Case("rank", ("rank_double",), _double),
+    "gaussianize": Case("gaussianize", ("rank_double",), _double),
+    "corr_float": Case("numerai_corr", ("numerai_corr_float",), _single_corr, SUMS),
+    "corr_double": Case("numerai_corr", ("numerai_corr_double",), _double_corr, SUMS),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How columns lie in memory: values before the first, and from one column to the next beyond its rows."""
+
+    before: int = 0
+    between: int = 0
+
+    def view(self, x_CN: Array) -> Any:
+        """A copy of x_CN on the device that lies so."""
+        width, rows = x_CN.shape
+        buffer = active().xp.zeros(self.before + width * (rows + self.between), dtype=x_CN.dtype)
+        laid = buffer[self.before :].reshape(width, rows + self.between)[:, :rows]
+        laid[:] = upload(x_CN)
+        return laid
+
+
+def outcome(case: Case, rows: tuple[int, ...], layout: Layout, seed: int = 0) -> list[tuple[str, Any, Any]]:
+    """What `cuda` gives on the runtime in use and what `spec` gives, as (name, given, expected) NumPy arrays."""
+    (x_CN, *others), named = case.arguments(np.random.default_rng(seed), offsets(rows))
+    expected = getattr(spec, case.function)(x_CN, *others, **named)
+    given = getattr(cuda, case.function)(layout.view(x_CN), *others, **named)
+    host = active().host
+    return [(name, host(left), right) for (name, left), (_, right) in zip(_parts(given), _parts(expected), strict=True)]
+
+
+def _parts(result: Any) -> list[tuple[str, Any]]:
+    if is_dataclass(result):
+        return [(field.name, getattr(result, field.name)) for field in fields(result)]
+    if isinstance(result, tuple):
+        return [(str(number), part) for number, part in enumerate(result)]
+    return [("", result)]
+
+
+def assert_matches(case: Case, rows: tuple[int, ...], layout: Layout | None = None, seed: int = 0) -> None:
+    """Fails unless the kernels give what the specification gives, to the case's tolerance."""
+    for name, given, expected in outcome(case, rows, layout or Layout(), seed):
+        assert given.shape == expected.shape, (case.function, name)
+        assert given.dtype == expected.dtype, (case.function, name)
+        if case.tolerance == 0.0 or name in EXACT_STATISTICS:
+            np.testing.assert_array_equal(given, expected, err_msg=f"{case.function} {name}")
+        else:
+            scale = np.nanmax(np.abs(expected), axis=0, initial=1e-300)
+            np.testing.assert_allclose(given / scale, expected / scale, rtol=0, atol=case.tolerance, err_msg=name)
+
+
+EXACT_STATISTICS = ("count_EC", "missing_EC", "min_EC", "max_EC", "mode_EC", "quantiles_QEC")

@@ -1,0 +1,32 @@
+"""Cases under a sanitizer, in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from .compiler import Sanitizer, preload
+
+OPTIONS: dict[Sanitizer, dict[str, str]] = {
+    "none": {},
+    "address": {"ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1"},
+    "thread": {"TSAN_OPTIONS": "halt_on_error=1:report_bugs=1"},
+}
+
+
+def run(sanitizer: Sanitizer, *cases: str, edit: tuple[str, str] = ("", "")) -> subprocess.CompletedProcess[str]:
+    """Runs cases of `cases.py`, with an edit to the kernels' sources, and returns what the process said."""
+    library = {} if sanitizer == "none" else {"LD_PRELOAD": preload(sanitizer)}
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "emulator", sanitizer, json.dumps(edit), *cases],
+        cwd=Path(__file__).resolve().parent.parent,
+        env={**os.environ, **library, **OPTIONS[sanitizer], **one_thread},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
