@@ -47,11 +47,10 @@ class RunFolder:
             raise RunError(f"{path} exists already; give another --out, or --resume to go on with it")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / "run.toml", to_toml(config).encode())
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
-        folder = cls(path)
-        write_atomically(path / "run.toml", to_toml(config).encode())
-        return folder
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +225,81 @@ def test_no_live_file_is_said(micro_data: Path, micro_config: RunConfig, tmp_pat
     result = run(data, micro_config, tmp_path / "run", cache=tmp_path / "cache")
     assert any("no live predictions" in note for note in result.notes)
     assert not (result.path / "live_predictions.csv").exists()
+
+
+def _rewrite(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    change(pd.read_parquet(path)).to_parquet(path)
+
+
+def _set_first(frame: pd.DataFrame, column: str, value: int) -> pd.DataFrame:
+    values = frame[column].to_numpy(copy=True)
+    values[0] = value
+    return frame.assign(**{column: values})
+
+
+def _repeat_first_id(frame: pd.DataFrame) -> pd.DataFrame:
+    ids = frame.index.to_numpy(copy=True)
+    ids[1] = ids[0]
+    return frame.set_index(pd.Index(ids, name="id"))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda data: (data / "validation.parquet").unlink(), r"validation\.parquet"),
+    "truncated": (lambda data: os.truncate(data / "train.parquet", 3000), r"train\.parquet"),
+    "no era": (lambda data: _rewrite(data / "train.parquet", lambda f: f.drop(columns="era")), "era"),
+    "no feature": (
+        lambda data: _rewrite(data / "validation.parquet", lambda f: f.drop(columns=f.columns[5])),
+        r"validation\.parquet.*feature_",
+    ),
+    "level 7": (
+        lambda data: _rewrite(data / "validation.parquet", lambda f: _set_first(f, f.columns[4], 7)),
+        r"validation\.parquet.*feature_.*7",
+    ),
+    "duplicate ids": (
+        lambda data: _rewrite(data / "train.parquet", _repeat_first_id),
+        r"train\.parquet.*n[0-9a-f]{15}",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_input_is_named_and_leaves_nothing(
+    damage: str, micro_data: Path, micro_config: RunConfig, tmp_path: Path
+) -> None:
+    change, message = DAMAGE[damage]
+    shutil.copytree(micro_data, tmp_path / "data")
+    change(tmp_path / "data")
+    with pytest.raises(DataError, match=message):
+        run(tmp_path / "data", micro_config, tmp_path / "run", cache=tmp_path / "cache")
+    assert not (tmp_path / "run").exists()
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("write", [1, 3, 8, 40])
+def test_a_full_disk_is_said_and_mended(
+    write: int,
+    done: RunResult,
+    micro_data: Path,
+    micro_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The n-th file that the loop brings to disk meets a full one; after mending it the run ends in the same bytes."""
+    synced = os.fsync
+
+    def full(descriptor: int) -> None:
+        nonlocal write
+        if "/run/" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            write -= 1
+            if write == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        run(micro_data, micro_config, tmp_path / "run", cache=tmp_path / "cache")
+    monkeypatch.undo()
+    resume = (tmp_path / "run" / "run.toml").exists()
+    again = run(micro_data, micro_config, tmp_path / "run", resume=resume, cache=tmp_path / "cache")
+    for name in ("predictions.parquet", "metrics.json", "live_predictions.csv"):
+        assert (again.path / name).read_bytes() == (done.path / name).read_bytes(), name

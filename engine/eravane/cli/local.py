@@ -68,7 +68,7 @@ def synth(
     changes |= {name: value for name, value in (("eras", eras), ("rows", rows)) if value}
     config = dataclasses.replace(PRESETS[preset], **changes)
     with progress() as shown:
-        shown.start("synth", config.eras)
+        shown.start("synth", config.eras + 1)  # the live era comes last
         synthesise(out, config, lambda done, total: shown.advance(f"era {done}"))
     tell(f"made data in {out}")
 
