@@ -143,7 +143,12 @@ class GateConfig:
     prototypes: int = setting(4, "Regimes that the inspection of resolved eras looks for.", least=1)
     seeds: int = setting(10, "Networks whose gates and weights are averaged.", least=1)
     hidden: int = setting(8, "Hidden units of the shared scorer.", least=1)
-    steps: int = setting(150, "Gradient steps of a full refit.", least=1)
+    noise: float = setting(
+        1.0,
+        "Noise on the network's inputs in training, in their standard deviations: what keeps it from memorising eras.",
+        least=0,
+    )
+    steps: int = setting(80, "Gradient steps of a full refit.", least=1)
     rate: float = setting(0.02, "Learning rate of a full refit; warm starts take a quarter.", least=0)
     decay: float = setting(0.01, "Decay of the scorer's parameters per step, relative to the learning rate.", least=0)
     refit_every: int = setting(26, "Resolved eras between full refits of the network and its normalisers.", least=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,6 +60,14 @@ class Batch:
             self.era_E[rows],
             self.scale,
         )
+
+    def with_noise(self, scale: float, generator: torch.Generator) -> Batch:
+        """The batch with Gaussian noise on every input, drawn on the CPU so that devices agree."""
+        noisy = [
+            values + scale * torch.randn(values.shape, generator=generator).to(values.device)
+            for values in (self.x_EMF, self.context_ED)
+        ]
+        return replace(self, x_EMF=noisy[0], context_ED=noisy[1])
 
 
 class Scorer(torch.nn.Module):
@@ -161,7 +169,8 @@ class Trainer:
                 done = 1.0 if warm else step / max(steps - 1, 1)
                 temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** done
                 optimiser.zero_grad()
-                loss_S = self.loss(scorer, batch, temperature, generator)
+                noisy = batch.with_noise(self._config.noise, generator)
+                loss_S = self.loss(scorer, noisy, temperature, generator)
                 loss_S.sum().backward()
                 optimiser.step()
                 value = float(loss_S.detach().mean())
