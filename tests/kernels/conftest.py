@@ -1,15 +1,22 @@
-"""One body for every implementation of the kernels: `ops` is the specification, the CPU twin, then CUDA."""
+"""One body for every implementation of the kernels: `ops` is the specification, the CPU twin, then CUDA.
+
+CUDA twice: on the emulator, which runs the kernels and their launchers without a GPU, and on a GPU.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+
+from .emulator.devices import on
 
 EDGE_SIZES = (0, 1, 2, 31, 32, 33, 255, 256, 20_000)
 
@@ -19,10 +26,15 @@ class Ops:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._module: ModuleType = importlib.import_module(f"eravane_kernels.{name}")
+        self._module: ModuleType = importlib.import_module(f"eravane_kernels.{'cuda' if name == 'emulated' else name}")
+        self._place = partial(on, 2) if name == "emulated" else nullcontext
 
     def __getattr__(self, function: str) -> Callable[..., Any]:
-        return lambda *args, **kwargs: _home(getattr(self._module, function)(*args, **kwargs))
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._place():
+                return _home(getattr(self._module, function)(*args, **kwargs))
+
+        return call
 
 
 def _home(result: Any) -> Any:
@@ -33,7 +45,7 @@ def _home(result: Any) -> Any:
     return result.get() if hasattr(result, "get") else result
 
 
-@pytest.fixture(params=["spec", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["spec", "cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def ops(request: pytest.FixtureRequest) -> Ops:
     return Ops(request.param)
 

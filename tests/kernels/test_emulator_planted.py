@@ -96,7 +96,7 @@ def test_address_sanitizer_reports_an_access_out_of_bounds(what):
     assert "buffer-overflow" in done.stderr
 
 
-@pytest.mark.parametrize("what", WRONG_RESULTS)
+@pytest.mark.parametrize("what", quick(WRONG_RESULTS))
 def test_the_specification_disagrees(what):
     case, edit = WRONG_RESULTS[what]
     assert_applies(edit)
@@ -104,7 +104,7 @@ def test_the_specification_disagrees(what):
         assert_matches(CASES[case], (*EDGES, 40_000) if case == "level_counts" else EDGES, Layout())
 
 
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("what", quick(REFUSED))
 def test_the_emulator_refuses(what):
     case, edit, message = REFUSED[what]
     assert_applies(edit)

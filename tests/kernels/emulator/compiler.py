@@ -51,12 +51,10 @@ def kernels(source: str) -> dict[str, str]:
 def build(source: str, sanitizer: Sanitizer) -> Path:
     """Compiles a source, unless that was done before, and returns the library's path."""
     text = _translation_unit(source)
-    key = _digest(text, HEADER.read_text(), RUNTIME.read_text(), *FLAGS, *KERNEL_FLAGS[sanitizer])
-    library = _cache() / f"{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
-            _compile(text, sanitizer, Path(scratch)).replace(library)
-    return library
+    runtime = _made(".o", RUNTIME.read_text(), "-c", *FLAGS, *RUNTIME_FLAGS[sanitizer])
+    kernels_o = _made(".o", text, "-c", *FLAGS, *KERNEL_FLAGS[sanitizer])
+    link = () if sanitizer == "none" else (f"-fsanitize={sanitizer}",)
+    return _made(".so", "", "-shared", *link, str(kernels_o), str(runtime))
 
 
 def _translation_unit(source: str) -> str:
@@ -72,15 +70,17 @@ def _translation_unit(source: str) -> str:
     return f'#include "{HEADER.name}"\n{source}\n{entries}'
 
 
-def _compile(text: str, sanitizer: Sanitizer, scratch: Path) -> Path:
-    unit, kernel, runtime, library = (scratch / name for name in ("kernel.cpp", "kernel.o", "runtime.o", "module.so"))
-    unit.write_text(text)
-    include = f"-I{HERE}"
-    _run(*FLAGS, *KERNEL_FLAGS[sanitizer], include, "-c", str(unit), "-o", str(kernel))
-    _run(*FLAGS, *RUNTIME_FLAGS[sanitizer], include, "-c", str(RUNTIME), "-o", str(runtime))
-    link = () if sanitizer == "none" else (f"-fsanitize={sanitizer}",)
-    _run("-shared", *link, str(kernel), str(runtime), "-o", str(library))
-    return library
+def _made(suffix: str, text: str, *arguments: str) -> Path:
+    """What the compiler makes of a C++ text, or of the objects among the arguments; made once and kept."""
+    made = _cache() / f"{_digest(text, HEADER.read_text(), *arguments)}{suffix}"
+    if not made.exists():
+        with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+            unit, fresh = Path(scratch) / "unit.cpp", Path(scratch) / made.name
+            unit.write_text(text)
+            sources = (str(unit),) if text else ()
+            _run(*arguments, f"-I{HERE}", *sources, "-o", str(fresh))
+            fresh.replace(made)
+    return made
 
 
 def _run(*arguments: str) -> None:
