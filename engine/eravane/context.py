@@ -16,7 +16,6 @@ from eravane.errors import RunError
 from eravane.outcomes import EraFacts, GateModel
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-MARGINALS = ("mean", "std", "q05", "q25", "q50", "q75", "q95")
 STRUCTURE = ("mean_corr", "mean_abs_corr", "mean_squared_corr", "eigen_1", "eigen_2", "between", "missing")
 # Wide cells are represented by evenly spaced columns: more columns add little (the draw of the common factor is the
 # noise), while the correlation matrix of a whole set would cost more than predicting the era.
@@ -52,7 +51,7 @@ class ContextBuilder:
         self._columns = tuple(np.asarray(columns_of_cell[cell], dtype=np.int64) for cell in cells)
         unique = list(dict.fromkeys(cells))
         self._cell_of_model = np.array([unique.index(cell) for cell in cells])
-        self._thinned = [_thin(np.asarray(columns_of_cell[cell], dtype=np.int64)) for cell in unique]
+        self._thinned = [thinned(np.asarray(columns_of_cell[cell], dtype=np.int64)) for cell in unique]
 
     def facts(self, values_CN: Any, era: int) -> EraFacts:
         """Measure one era from its feature values alone.
@@ -75,6 +74,7 @@ class ContextBuilder:
         model_MS = self._structure(values_CN, offsets_E1, missing_M)
         marginal_KC = np.zeros((0, len(std_C)), dtype=np.float32)
         if "marginals" in self._inputs:
+            # The order is fixed: mean, standard deviation, then the quantiles ascending.
             levels_KC = np.stack([_host(stats.mean_EC)[0], std_C, *_host(stats.quantiles_QEC)[:, 0]])
             marginal_KC = np.where(constant_C, np.nan, levels_KC).astype(np.float32)
         return EraFacts(
@@ -98,7 +98,8 @@ class ContextBuilder:
         return np.column_stack([cell_GS[self._cell_of_model], missing_M])
 
 
-def _thin(columns: NDArray[np.int64]) -> NDArray[np.int64]:
+def thinned(columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The columns that stand for a cell: all of them, or evenly spaced ones of a wide cell."""
     if len(columns) <= WIDEST_CELL:
         return columns
     return columns[np.linspace(0, len(columns) - 1, WIDEST_CELL).astype(np.int64)]

@@ -72,7 +72,9 @@ class InputMap:
         marginal_EKF = np.stack([item.marginal_KF[measured] for item in facts]).astype(np.float64)
         kept_KF, center_KF, scale_KF = _varying(marginal_EKF)
         z_EKF = _scaled(marginal_EKF, center_KF, scale_KF)
-        reduced_EMR = np.stack([_reduce(z_KF, kept_KF, facts[0].cells) for z_KF in z_EKF])
+        known_EKF = kept_KF & np.isfinite(marginal_EKF)
+        parts = zip(z_EKF, known_EKF, strict=True)
+        reduced_EMR = np.stack([_reduce(z_KF, known_KF, facts[0].cells) for z_KF, known_KF in parts])
         reduced_center, reduced_scale = _moments(reduced_EMR)
         return cls(
             *(model_center, model_scale, context_center, context_scale, kept_KF, center_KF, scale_KF),
@@ -117,7 +119,8 @@ class InputMap:
         context_D = _scaled(facts.context_D, self.context_center_D, self.context_scale_D)
         marginal_KF = facts.marginal_KF[: len(self.kept_KF)].astype(np.float64)
         z_KF = _scaled(marginal_KF, self.marginal_center_KF, self.marginal_scale_KF)
-        reduced_MR = _scaled(_reduce(z_KF, self.kept_KF, facts.cells), self.reduced_center_MR, self.reduced_scale_MR)
+        known_KF = self.kept_KF & np.isfinite(marginal_KF)
+        reduced_MR = _scaled(_reduce(z_KF, known_KF, facts.cells), self.reduced_center_MR, self.reduced_scale_MR)
         kept_V = z_KF[self.kept_KF]
         distances = [_norm(own_MS.ravel()), _norm(kept_V)]
         return np.hstack([own_MS, reduced_MR]), np.concatenate([context_D, distances, self.components_PV @ kept_V])
@@ -187,17 +190,19 @@ def _norm(values_V: FloatArray) -> float:
     return float(np.sqrt(np.mean(values_V**2))) if values_V.size else 0.0
 
 
-def _reduce(z_KF: FloatArray, kept_KF: BoolArray, cells: Sequence[NDArray[np.int64]]) -> FloatArray:
-    rows = []
-    for columns in cells:
-        if z_KF.shape[0] == 0:
-            rows.append(np.zeros(len(MARGINAL_INPUTS)))
-            continue
-        z, kept = z_KF[:, columns], kept_KF[:, columns]
-        mean, std, low, _, middle, _, high = z.sum(axis=1) / np.maximum(kept.sum(axis=1), 1)
-        distance = np.sqrt((z**2).sum() / max(kept.sum(), 1))
-        rows.append(np.array([mean, std, high - low, high + low - 2 * middle, distance]))
-    return np.stack(rows)
+def _reduce(z_KF: FloatArray, known_KF: BoolArray, cells: Sequence[NDArray[np.int64]]) -> FloatArray:
+    """Means over each cell's features of what is known [M, R]; NaN where nothing is."""
+    reduced_MR = np.full((len(cells), len(MARGINAL_INPUTS)), np.nan)
+    if z_KF.shape[0] == 0:
+        return reduced_MR
+    for m, columns in enumerate(cells):
+        z, known = z_KF[:, columns], known_KF[:, columns]
+        count_K = known.sum(axis=1)
+        mean_K = np.where(count_K > 0, z.sum(axis=1) / np.maximum(count_K, 1), np.nan)
+        mean, std, low, _, middle, _, high = mean_K
+        distance = np.sqrt((z**2).sum() / count_K.sum()) if count_K.any() else np.nan
+        reduced_MR[m] = mean, std, high - low, high + low - 2 * middle, distance
+    return reduced_MR
 
 
 def _components(z_EV: FloatArray) -> FloatArray:
