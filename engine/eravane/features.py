@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from eravane.backend import choose
 from eravane.config import PrepareConfig
 from eravane.eras import EraFrame
 from eravane.errors import DataError
 from eravane.prepare import Preparer, joined
 from eravane.store import EraStore
+
+logger = logging.getLogger("eravane")
 
 
 class Features:
@@ -87,9 +90,14 @@ class Features:
             return self.store.window(first, last, columns).arrow()
         return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
 
-    def labels(self, target: str, first: int, last: int, *, every: int = 1) -> NDArray[np.float32]:
-        """Labels of every n-th era of first..last, float32 [N], NaN where not known."""
+    def labels(
+        self, target: str, first: int, last: int, *, every: int = 1, hidden: Collection[int] = ()
+    ) -> NDArray[np.float32]:
+        """Labels of every n-th era of first..last, float32 [N], NaN where not known and in the `hidden` eras."""
         labels = self.store.target(target, first, last)
+        if hidden:
+            eras = self.store.index.select(first, last).per_row()
+            labels = np.where(np.isin(eras, list(hidden)), np.float32(np.nan), labels)
         return labels if every == 1 else labels[self._every(first, last, every)]
 
     def era_of_rows(self, first: int, last: int, *, every: int = 1) -> NDArray[np.int64]:

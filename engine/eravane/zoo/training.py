@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.config import PrepareConfig
 from eravane.features import Features
 from eravane.seeds import derive_seed
 from eravane.zoo.cache import BoosterCache
+from eravane.zoo.fleet import Watch
+from eravane.zoo.learner import Learner
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.trees import fit, load_booster, predict, quantile_matrix
+from eravane.zoo.trees import load_booster, predict
 
 FloatArray = NDArray[np.float32]
+
+# Binning a matrix costs as much as this many trees on it (measured 10 to 26, narrow to wide).
+TREES_PER_MATRIX = 25
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class TrainTask:
         specs: models with the same columns.
         train_first, train_last: training eras, inclusive.
         predict_first, predict_last: eras to predict, inclusive; none where last < first.
-        every, half_life, trees, params: as in ZooConfig; params are resolved.
+        rows: training rows.
+        every, half_life, trees: as in ZooConfig.
+        learner: grows the trees.
         seed: the run's seed.
         cache: folder of finished boosters, or None.
     """
@@ -46,73 +52,138 @@ class TrainTask:
     train_last: int
     predict_first: int
     predict_last: int
+    rows: int
     every: int
     half_life: float
     trees: int
-    params: Mapping[str, Any]
+    learner: Learner
     seed: int
     cache: Path | None
 
     @property
     def cost(self) -> int:
-        """Work in columns x eras x models, to start the longest first."""
-        return len(self.specs[0].columns) * (self.train_last - self.train_first + 1) * len(self.specs)
+        """Work in cells x trees, the matrix counted as trees: to start the longest first."""
+        return len(self.specs[0].columns) * self.rows * (self.trees * len(self.specs) + TREES_PER_MATRIX)
+
+    @property
+    def label(self) -> str:
+        """Cell and newest training era, as progress and the Dask dashboard show them."""
+        return f"{self.specs[0].feature_set}.{self.specs[0].group} to era {self.train_last}"
+
+    def halves(self) -> tuple[TrainTask, TrainTask]:
+        """The same models in two tasks, each with a matrix of its own."""
+        middle = len(self.specs) // 2
+        return (
+            dataclasses.replace(self, specs=self.specs[:middle]),
+            dataclasses.replace(self, specs=self.specs[middle:]),
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One model is done.
+
+    Attributes:
+        label: cell and newest training era.
+        model_id: the model.
+        train_last: newest training era.
+        cached: whether it came from the cache.
+        seconds: time to grow its trees.
+        rows, features, trees: its size.
+        device: where its trees were grown.
+    """
+
+    label: str
+    model_id: str
+    train_last: int
+    cached: bool
+    seconds: float
+    rows: int
+    features: int
+    trees: int
+    device: str
+
+    @property
+    def work(self) -> int:
+        """Cells x trees."""
+        return self.rows * self.features * self.trees
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a task gives back: per model its booster and its predictions."""
+    """What a task gives back.
+
+    Attributes:
+        blocks, predictions: per model its booster and its float32 [N].
+        seconds: per model the time to grow its trees; 0 where it came from the cache.
+        matrix_seconds, predict_seconds: time to bin the matrix, and to predict with all models.
+        cached: models that came from the cache.
+    """
 
     blocks: Mapping[str, bytes]
     predictions: Mapping[str, FloatArray]
     seconds: Mapping[str, float]
+    matrix_seconds: float
+    predict_seconds: float
     cached: int
 
 
-def train(task: TrainTask, stop: threading.Event | None = None) -> Trained:
+def train(task: TrainTask, watch: Watch | None = None) -> Trained:
     """Fit and apply the models of one task; boosters found in the cache are not trained again.
 
     Raises:
         RunError: a target has no label in the training eras.
-        TrainingInterruptedError: `stop` was set.
+        DeviceError: the device asked for was not used, or has too little memory.
+        TrainingInterruptedError: the caller gave up.
     """
+    watch = watch or Watch()
     features = Features.open(task.store, task.prepare)
-    keys = {spec.model_id: _cache_key(task, spec, features) for spec in task.specs}
+    keys = {spec.model_id: cache_key(task, spec, features) for spec in task.specs}
     cache = BoosterCache(task.cache)
     blocks = {name: block for name, key in keys.items() if (block := cache.get(key)) is not None}
-    cached, seconds = len(blocks), dict.fromkeys(keys, 0.0)
-    missing = [spec for spec in task.specs if spec.model_id not in blocks]
-    matrix = None
-    for spec in missing:
-        started = time.perf_counter()
-        matrix = matrix or _matrix(task, features)
-        blocks[spec.model_id] = _fit(task, spec, features, matrix, stop)
-        cache.put(keys[spec.model_id], blocks[spec.model_id])
-        seconds[spec.model_id] = time.perf_counter() - started
-    return Trained(blocks, _predict(task, blocks, features), seconds, cached)
+    cached, seconds, matrix, matrix_seconds = len(blocks), dict.fromkeys(keys, 0.0), None, 0.0
+    for spec in task.specs:
+        name, known = spec.model_id, spec.model_id in blocks
+        if not known:
+            if matrix is None:
+                matrix, matrix_seconds = _timed(lambda: _matrix(task, features))
+            blocks[name], seconds[name] = _timed(lambda spec=spec, m=matrix: _fit(task, spec, features, m, watch))
+            cache.put(keys[name], blocks[name])
+        watch.tell(_finished(task, spec, known, seconds[name]))
+    matrix = None  # its memory is free while the models predict
+    predictions, predict_seconds = _timed(lambda: _predict(task, blocks, features))
+    return Trained(blocks, predictions, seconds, matrix_seconds, predict_seconds, cached)
 
 
-def _matrix(task: TrainTask, features: Features) -> xgb.QuantileDMatrix:
-    table = features.table(task.specs[0].columns, task.train_first, task.train_last, every=task.every)
-    return quantile_matrix(table, task.params)
+def _timed(call: Any) -> tuple[Any, float]:
+    started = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - started
 
 
-def _fit(
-    task: TrainTask,
-    spec: ModelSpec,
-    features: Features,
-    matrix: xgb.QuantileDMatrix,
-    stop: threading.Event | None,
-) -> bytes:
+def _finished(task: TrainTask, spec: ModelSpec, cached: bool, seconds: float) -> Finished:
+    return Finished(
+        task.label, spec.model_id, task.train_last, cached, seconds, task.rows, len(spec.columns), task.trees,
+        task.learner.device,
+    )  # fmt: skip
+
+
+def _matrix(task: TrainTask, features: Features) -> Any:
+    columns, first, last = task.specs[0].columns, task.train_first, task.train_last
+    if task.learner.device == "cpu":
+        return task.learner.matrix(features.table(columns, first, last, every=task.every))
+    return task.learner.matrix(features.device_table(columns, first, last, every=task.every))
+
+
+def _fit(task: TrainTask, spec: ModelSpec, features: Features, matrix: Any, watch: Watch) -> bytes:
     eras = (task.train_first, task.train_last)
-    return fit(
+    return task.learner.fit(
         matrix,
         features.labels(spec.target, *eras, every=task.every),
         era_weights(features.era_of_rows(*eras, every=task.every), task.train_last, task.half_life),
         trees=task.trees,
-        params=task.params,
         seed=derive_seed(task.seed, spec.model_id, task.train_last),
-        stop=stop,
+        stop=watch,
     )
 
 
@@ -124,6 +195,8 @@ def era_weights(era_N: NDArray[np.int64], newest: int, half_life: float) -> Floa
 
 
 def _predict(task: TrainTask, blocks: Mapping[str, bytes], features: Features) -> dict[str, FloatArray]:
+    if task.predict_last < task.predict_first:
+        return {}
     boosters = {spec.model_id: load_booster(blocks[spec.model_id]) for spec in task.specs}
     found: dict[str, list[FloatArray]] = {name: [] for name in boosters}
     for era in features.eras(task.predict_first, task.predict_last):
@@ -133,7 +206,8 @@ def _predict(task: TrainTask, blocks: Mapping[str, bytes], features: Features) -
     return {name: np.concatenate(parts) if parts else np.zeros(0, np.float32) for name, parts in found.items()}
 
 
-def _cache_key(task: TrainTask, spec: ModelSpec, features: Features) -> str:
+def cache_key(task: TrainTask, spec: ModelSpec, features: Features) -> str:
+    """Name of a model in the cache: 32 hex digits over all that decides it, the training data among it."""
     window = features.needed(task.train_first), task.train_last
     content = {
         "data": features.store.digest(*window, spec.columns, (spec.target,)),
@@ -142,8 +216,7 @@ def _cache_key(task: TrainTask, spec: ModelSpec, features: Features) -> str:
         "eras": [task.train_first, task.train_last, task.every],
         "half_life": task.half_life,
         "trees": task.trees,
-        "params": dict(task.params),
+        "learner": task.learner.identity,
         "seed": task.seed,
-        "xgboost": xgb.__version__,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
