@@ -1,0 +1,108 @@
+"""The command line as a user meets it: help, exit codes, messages, an interruption of a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMANDS = [
+    *("demo", "synth", "ingest", "run", "report", "compare", "doctor"),
+    *("fetch", "submit", "diagnose", "scores", "upload"),
+]
+EAGER = "import sys; from eravane.cli import main; sys.argv[0] = 'eravane'; main()"
+
+
+def _eravane(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120"}
+    command = [sys.executable, "-c", EAGER, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, **options)  # type: ignore[call-overload]
+
+
+def test_help_lists_every_command_with_a_sentence() -> None:
+    found = _eravane("--help")
+    assert found.returncode == 0
+    assert [name for name in COMMANDS if not re.search(rf"{name} +[A-Z]", found.stdout)] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_complete_help(command: str) -> None:
+    found = _eravane(command, "--help")
+    assert found.returncode == 0
+    options = [line for line in found.stdout.splitlines() if re.search(r"--[a-z]", line.split("<")[0])]
+    assert len(options) >= 1
+    # Every line that starts an option or argument ends in prose.
+    assert [line for line in options if not re.search(r"> .*[a-z]{2,}", line.replace("[x>=", ""))] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run"], 2, "Missing argument"),
+        (["runn"], 2, "No such command"),
+        (["run", "nowhere", "--out", "{}/run"], 1, "nowhere/features.json is missing"),
+        (["run", "nowhere", "--out", "{}/run", "--config", "none.toml"], 2, "there is no configuration"),
+        (["run", "nowhere", "--out", "{}/run", "--device", "tpu"], 2, "auto, cpu or cuda"),
+        (["synth", "{}/made", "--preset", "huge"], 2, "one of tiny, small, v5.3"),
+        (["synth", "{}/made", "--preset", "tiny", "--regimes", "secret"], 2, "secret"),
+        (["ingest", "nowhere", "{}/store"], 1, "is missing"),
+        (["ingest", "nowhere", "{}/store", "--eras", "5-9"], 2, "FROM:TO"),
+        (["report", "{}"], 1, "eravane run --out"),
+        (["compare", "{}", "{}"], 1, "eravane run --out"),
+        (["submit", "{}", "--model", "m"], 1, ""),
+    ],
+)
+def test_wrong_input_gets_one_readable_message(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    found = _eravane(*(argument.replace("{}", str(tmp_path)) for argument in arguments))
+    assert found.returncode == code, found.stderr
+    assert message in " ".join(found.stderr.split())
+    assert "Traceback" not in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback() -> None:
+    assert "Traceback" in _eravane("--debug", "report", "nowhere").stderr
+
+
+def test_version() -> None:
+    from eravane import __version__
+
+    assert _eravane("--version").stdout.strip() == __version__
+
+
+def test_doctor_speaks_json() -> None:
+    found = _eravane("doctor", "--json")
+    assert {"name", "status", "found", "mend"} <= set(json.loads(found.stdout)[0])
+
+
+def test_demo_then_report_and_an_interruption(tmp_path: Path) -> None:
+    """Ctrl-C ends a run within seconds; --resume finishes it."""
+    done = _eravane("demo", "--preset", "tiny", "--out", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    assert "ensemble" in done.stdout
+    assert str(tmp_path / "demo" / "run" / "report.html") in done.stdout
+    run, data, cache = tmp_path / "run", tmp_path / "demo" / "data", tmp_path / "cache"
+    config = tmp_path / "demo" / "run" / "run.toml"
+    arguments = ["run", data, "--out", run, "--config", config, "--cache", cache]
+    process = subprocess.Popen(
+        [sys.executable, "-c", EAGER, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/0*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    pressed = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert time.monotonic() - pressed < 10
+    assert _eravane(*arguments, "--resume").returncode == 0
+    for name in ("predictions.parquet", "metrics.json", "live_predictions.csv"):
+        assert (run / name).read_bytes() == (tmp_path / "demo" / "run" / name).read_bytes()
