@@ -7,11 +7,11 @@ from scipy.linalg import eigvalsh
 
 from eravane_kernels.arrays import LEVELS, MISSING, Columns, Double, Floats, Integers
 from eravane_kernels.cpu.centring import centre
+from eravane_kernels.cpu.inputs import check_predictions
 from eravane_kernels.cpu.layout import flat
 from eravane_kernels.cpu.projection import EXACT
 from eravane_kernels.eras import spans
 from eravane_kernels.spec.context import ALONE, FLAT, Groups, check_groups
-from eravane_kernels.spec.cross_section import check_predictions
 
 
 def gram(z_MN: Floats, offsets_E1: Integers) -> Double:

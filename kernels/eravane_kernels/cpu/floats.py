@@ -172,19 +172,28 @@ def sorted_quantile(values: Floats, wanted: float) -> float:
 
 @kernel
 def _mode(values: Single) -> np.float32:
-    """Smallest of the most frequent sorted values."""
-    repeats = 0
-    for row in range(values.shape[0] - 1):
-        repeats += values[row] == values[row + 1]
-    if repeats == 0:
-        return np.float32(values[0])
-    best, most, first = values[0], 0, 0
-    for row in range(values.shape[0]):
-        if values[row] != values[first]:
-            first = row
-        if row - first + 1 > most:
-            most, best = row - first + 1, values[row]
-    return np.float32(best)
+    """Smallest of the most frequent sorted values: the largest gap over which one recurs, found by doubling."""
+    gap, step = 0, 1
+    while _recurs(values, gap + step):
+        gap += step
+        step *= 2
+    while step > 1:
+        step //= 2
+        if _recurs(values, gap + step):
+            gap += step
+    row = 0
+    while values[row] != values[row + gap]:
+        row += 1
+    return np.float32(values[row])
+
+
+@kernel
+def _recurs(values: Single, gap: int) -> bool:
+    """Whether any of the sorted values stands `gap` places on as well: whether it is there more than `gap` times."""
+    ahead, recurs = values[gap:], False
+    for row in range(ahead.shape[0]):
+        recurs |= values[row] == ahead[row]
+    return recurs
 
 
 @summing

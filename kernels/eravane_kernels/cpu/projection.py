@@ -7,16 +7,11 @@ from scipy.linalg import lapack, solve_triangular
 
 from eravane_kernels.arrays import LEVELS, Columns, Double, Floats, Integers
 from eravane_kernels.cpu.centring import centre
+from eravane_kernels.cpu.inputs import check_features, check_predictions
 from eravane_kernels.cpu.layout import flat
 from eravane_kernels.cpu.scores import gaussianize, numerai_corr
 from eravane_kernels.eras import spans
-from eravane_kernels.spec.cross_section import (
-    SINGULAR,
-    check_features,
-    check_labels,
-    check_predictions,
-    check_proportion,
-)
+from eravane_kernels.spec.cross_section import SINGULAR, check_labels, check_proportion
 
 EXACT = 1 << 24
 """Whole numbers up to here, and sums of them that stay below, are exact in float32."""

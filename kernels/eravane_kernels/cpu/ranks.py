@@ -13,13 +13,15 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from eravane_kernels.arrays import Double, Floats
-from eravane_kernels.cpu.jit import kernel
+from eravane_kernels.cpu.jit import kernel, summing
 
 Keys = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int32]
 
 BLOCK = 1 << 16
 """Values ranked at a time: their keys stay in the second-level cache."""
+SINGLE_BITS = 32
+"""Low bits of a float32's key that hold the row; the others hold all of the value. A float64's key has fewer."""
 
 _SIGN = np.uint64(1 << 63)
 
@@ -49,23 +51,44 @@ def power_table(rows: int) -> Double:
     return table
 
 
-def sorted_rows(p_MN: Floats) -> Iterator[tuple[slice, Places, Places]]:
-    """A block of models at a time: its slice, rows in ascending order of prediction, and twice their average ranks.
+def placed(p_MN: Floats, table: Double, result_MN: Double) -> None:
+    """Fills in the table's entry for twice the average rank of every prediction.
 
-    p_MN: float32 or float64, finite, N >= 1. Yields two int32 [models, N] that the next block overwrites.
+    p_MN: float32 or float64, finite, N >= 1; table float64 [2N + 1]; result_MN float64 [M, N].
+    """
+    untied = table[2::2].copy()
+    for block, value_MN, key_MN, bits in _sorted_keys(p_MN):
+        _place(key_MN, value_MN, bits, table, untied, result_MN[block])
+
+
+def summed(p_MN: Floats, table: Double, against_TN: Double) -> Double:
+    """Sums of z, z squared and z times every row of against_TN, z the table's entry; float64 [M, 2 + T].
+
+    Arguments as of `placed`.
+    """
+    untied, sums_MS = table[2::2].copy(), np.empty((len(p_MN), 2 + len(against_TN)))
+    for block, value_MN, key_MN, bits in _sorted_keys(p_MN):
+        _sum(key_MN, value_MN, bits, table, untied, against_TN, sums_MS[block])
+    return sums_MS
+
+
+def _sorted_keys(p_MN: Floats) -> Iterator[tuple[slice, Floats, Keys, int]]:
+    """A block of models at a time: its slice, its predictions, their keys in ascending order, the row's bits in a key.
+
+    Predictions are copied together first, which reads memory faster than packing does. The next block overwrites both.
     """
     models, rows = p_MN.shape
     height = max(1, min(models, BLOCK // rows))
-    keys, row, twice = (np.empty((height, rows), dtype=kind) for kind in (np.uint64, np.int32, np.int32))
-    whole = p_MN.dtype == np.float32
-    pack, bits = (_pack_single, 32) if whole else (_pack_double, max(1, (rows - 1).bit_length()))
+    values, keys = np.empty((height, rows), dtype=p_MN.dtype), np.empty((height, rows), dtype=np.uint64)
+    single = p_MN.dtype == np.float32
+    pack, bits = (_pack_single, SINGLE_BITS) if single else (_pack_double, max(1, (rows - 1).bit_length()))
     for first in range(0, models, height):
         block = slice(first, min(first + height, models))
-        part = slice(0, block.stop - first)
-        pack(p_MN[block], bits, keys[part])
-        keys[part].sort(axis=1)
-        _resolve(keys[part], p_MN[block], bits, whole, row[part], twice[part])
-        yield block, row[part], twice[part]
+        value_MN, key_MN = values[: block.stop - first], keys[: block.stop - first]
+        np.copyto(value_MN, p_MN[block])
+        pack(value_MN, bits, key_MN)
+        key_MN.sort(axis=1)
+        yield block, value_MN, key_MN, bits
 
 
 @kernel
@@ -94,31 +117,89 @@ def _pack_double(p_MN: Floats, bits: int, key_MN: Keys) -> None:
 
 
 @kernel
-def _resolve(key_MN: Keys, p_MN: Floats, bits: int, whole: bool, row_MN: Places, twice_MN: Places) -> None:
-    """Rows and twice the average ranks from sorted keys; `whole` says that equal keys are equal values."""
-    shift = np.uint64(bits)
+def _place(key_MN: Keys, p_MN: Floats, bits: int, table: Double, untied: Double, result_MN: Double) -> None:
+    """Scatters table entries by row; `untied` holds those of the ranks 1, 2, 3 and so on.
+
+    They go to near_N first, which stays in the cache, where a scatter over the result would miss it.
+    """
+    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    row_N, twice_N = np.empty(key_MN.shape[1], dtype=np.int32), np.empty(key_MN.shape[1], dtype=np.int32)
+    near_N = np.empty(key_MN.shape[1])
     for model in range(key_MN.shape[0]):
-        key_N, row_N, twice_N = key_MN[model], row_MN[model], twice_MN[model]
-        repeats = 0
-        for place in range(key_N.shape[0] - 1):
-            repeats += (key_N[place] >> shift) == (key_N[place + 1] >> shift)
-        for place in range(key_N.shape[0]):
-            row_N[place] = np.int32(key_N[place] & ((np.uint64(1) << shift) - np.uint64(1)))
-            twice_N[place] = np.int32(2 * place + 2)
-        if repeats > 0:
-            _resolve_ties(key_N, p_MN[model], shift, whole, row_N, twice_N)
+        key_N = key_MN[model]
+        if _tied(key_N, np.uint64(bits)):
+            _resolve(key_N, p_MN[model], bits, row_N, twice_N)
+            for place in range(key_N.shape[0]):
+                near_N[np.uint32(row_N[place])] = table[np.uint32(twice_N[place])]
+        else:
+            for place in range(key_N.shape[0]):
+                near_N[key_N[place] & mask] = untied[place]
+        result_MN[model] = near_N
+
+
+@summing
+def _sum(
+    key_MN: Keys, p_MN: Floats, bits: int, table: Double, untied: Double, against_TN: Double, sums_MS: Double
+) -> None:
+    """Adds up table entries, their squares, and their products with rows of against_TN."""
+    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    row_N, twice_N = np.empty(key_MN.shape[1], dtype=np.int32), np.empty(key_MN.shape[1], dtype=np.int32)
+    total = square = 0.0
+    for place in range(untied.shape[0]):
+        total += untied[place]
+        square += untied[place] * untied[place]
+    for model in range(key_MN.shape[0]):
+        key_N = key_MN[model]
+        if _tied(key_N, np.uint64(bits)):
+            _resolve(key_N, p_MN[model], bits, row_N, twice_N)
+            _sum_tied(row_N, twice_N, table, against_TN, sums_MS[model])
+        else:
+            sums_MS[model, 0], sums_MS[model, 1] = total, square
+            for target in range(against_TN.shape[0]):
+                against_N, dot = against_TN[target], 0.0
+                for place in range(key_N.shape[0]):
+                    dot += untied[place] * against_N[key_N[place] & mask]
+                sums_MS[model, 2 + target] = dot
+
+
+@summing
+def _sum_tied(row_N: Places, twice_N: Places, table: Double, against_TN: Double, sums_S: Double) -> None:
+    total = square = 0.0
+    for place in range(twice_N.shape[0]):
+        z = table[np.uint32(twice_N[place])]
+        total += z
+        square += z * z
+    sums_S[0], sums_S[1] = total, square
+    for target in range(against_TN.shape[0]):
+        against_N, dot = against_TN[target], 0.0
+        for place in range(row_N.shape[0]):
+            dot += table[np.uint32(twice_N[place])] * against_N[np.uint32(row_N[place])]
+        sums_S[2 + target] = dot
 
 
 @kernel
-def _resolve_ties(key_N: Keys, value_N: Floats, shift: np.uint64, whole: bool, row_N: Places, twice_N: Places) -> None:
-    """Gives equal values their average rank, and puts values that only their last bits tell apart in order."""
+def _tied(key_N: Keys, shift: np.uint64) -> bool:
+    """Whether any two neighbours agree in all bits but the row's."""
+    tied = False
+    for place in range(key_N.shape[0] - 1):
+        tied |= (key_N[place] >> shift) == (key_N[place + 1] >> shift)
+    return tied
+
+
+@kernel
+def _resolve(key_N: Keys, value_N: Floats, bits: int, row_N: Places, twice_N: Places) -> None:
+    """Rows in ascending order of value and twice their average ranks."""
+    shift = np.uint64(bits)
+    for place in range(key_N.shape[0]):
+        row_N[place] = np.int32(key_N[place] & ((np.uint64(1) << shift) - np.uint64(1)))
+        twice_N[place] = np.int32(2 * place + 2)
     first, count = 0, key_N.shape[0]
     while first < count:
         last = first + 1
         while last < count and key_N[last] >> shift == key_N[first] >> shift:
             last += 1
         if last > first + 1:
-            if whole:
+            if bits == SINGLE_BITS:
                 twice_N[first:last] = first + last + 1
             else:
                 _resolve_run(value_N, first, row_N[first:last], twice_N[first:last])

@@ -5,6 +5,8 @@ Formulas: numerai-tools 0.7.2, `numerai_tools.scoring`, the function of the same
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import rankdata
@@ -12,6 +14,8 @@ from scipy.stats import rankdata
 from eravane_kernels import checks
 from eravane_kernels.arrays import Columns, Double, Floats, Integers
 from eravane_kernels.eras import spans
+
+Finite = Callable[[Floats, str], None]
 
 SINGULAR = 1e-6
 """Singular values below this share of the largest are no direction, as in `numerai_tools.scoring.neutralize`."""
@@ -175,11 +179,11 @@ def _standard(x_AN: Double) -> Double:
     return np.asarray(centred / np.where(varies, length, np.nan))
 
 
-def check_predictions(p_MN: Floats, offsets_E1: Integers) -> None:
+def check_predictions(p_MN: Floats, offsets_E1: Integers, finite: Finite = checks.finite) -> None:
     """Checks predictions: float32 or float64, contiguous, finite, and their eras."""
     checks.columns(p_MN, "p_MN", "float32", "float64")
     checks.offsets(offsets_E1, p_MN.shape[1])
-    checks.finite(p_MN, "p_MN")
+    finite(p_MN, "p_MN")
 
 
 def check_labels(p_MN: Floats, y_N: Floats, name: str = "y_N") -> None:
@@ -188,7 +192,7 @@ def check_labels(p_MN: Floats, y_N: Floats, name: str = "y_N") -> None:
     checks.no_infinity(y_N, name)
 
 
-def check_features(p_MN: Floats, f_FN: Columns) -> None:
+def check_features(p_MN: Floats, f_FN: Columns, finite: Finite = checks.finite) -> None:
     """Checks features: int8 levels without missing, or finite floats, one column per row of predictions."""
     checks.columns(f_FN, "f_FN", "int8", "float32", "float64")
     if f_FN.shape[1] != p_MN.shape[1]:
@@ -196,7 +200,7 @@ def check_features(p_MN: Floats, f_FN: Columns) -> None:
     if f_FN.dtype == np.int8:
         checks.levels(f_FN, "f_FN", missing=False)
     else:
-        checks.finite(f_FN, "f_FN")
+        finite(f_FN, "f_FN")
 
 
 def check_proportion(proportion: float) -> None:

@@ -1,0 +1,65 @@
+"""Runs a benchmark program: `python -m benchmarks NAME [--quick] [--json FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+from pathlib import Path
+
+THREAD_SETTINGS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
+
+
+def programs() -> dict[str, str]:
+    """Programs by name, each with the first line of its docstring: modules here that define `main`."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        tree = ast.parse(path.read_text())
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return found
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line of the benchmarks."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Runs one benchmark program.")
+    parser.add_argument("name", nargs="?", choices=programs(), metavar="NAME", help="the program; none lists them")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run, not how fast")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write environment and results to FILE")
+    parser.add_argument("--threads", type=int, default=1, help="threads for ours and the peers (default 1)")
+    return parser.parse_args(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs a program with its libraries held to the number of threads, prints the report and writes the JSON."""
+    for setting in THREAD_SETTINGS:
+        os.environ[setting] = str(arguments.threads)
+    program = importlib.import_module(f"benchmarks.{arguments.name}")
+    from benchmarks.harness import environment, report, write_json
+
+    facts = environment(arguments.name, quick=arguments.quick, threads=arguments.threads)
+    results = program.main(arguments.quick)
+    print(report(arguments.name, facts, results))
+    if arguments.json:
+        write_json(arguments.json, facts, results)
+
+
+def list_programs() -> None:
+    """Prints every program with what it answers."""
+    for name, line in programs().items():
+        print(f"{name:12} {line}")
+
+
+if __name__ == "__main__":
+    given = parse()
+    if given.name:
+        run(given)
+    else:
+        list_programs()
