@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from eravane.catalog import listed_features
 from eravane.errors import DataError, StoreError
 from eravane.files import exclusive, write_atomically
-from eravane.storage.builder import Builder, LabelChanges, Shape, clear
-from eravane.storage.cast import stored_dtype
+from eravane.storage.builder import Builder, LabelChanges, clear
 from eravane.storage.digest import digest_file
 from eravane.storage.intake import Choice, Intake, check_unique, prepare_intake
 from eravane.storage.manifest import BUILDING, MANIFEST, LiveRecord, Manifest, SegmentRecord, SourceRecord
+from eravane.storage.shape import Shape, check_shape, check_wish, new_shape
 from eravane.storage.source import Source
 from eravane.storage.transfer import Progress, silent
 from eravane.store import EraStore, IngestReport
@@ -92,12 +91,19 @@ class _Update:
 
     def __init__(self, data: Path, path: Path, old: Manifest | None, wish: _Wish, progress: Progress) -> None:
         self._data, self._path, self._old, self._progress = data, path, old, progress
-        self._sources = _open_sources(data, old)
-        self._shape = _shape_of(data, self._sources, old, wish.columns)
+        self._history = [Source(data / name) for name in _history(data, old)]
+        self._live_rows = Source(data / LIVE) if (data / LIVE).exists() else None
+        self._sources = [*self._history, *([self._live_rows] if self._live_rows else [])]
+        if old is None:
+            self._shape = new_shape(self._history[0], data / FEATURES_JSON, wish.columns)
+        else:
+            self._shape = Shape(old.columns, old.dtype, old.targets)
+            check_wish(self._shape, wish.columns)
+        check_shape(self._shape, self._history, self._live_rows)
         self._records = {
             source.name: SourceRecord(source.path.stat().st_size, digest_file(source.path)) for source in self._sources
         }
-        self._eras = {source: source.eras() for source in self._sources if source.name != LIVE}
+        self._eras = {source: source.eras() for source in self._history}
         self._choice = _choice(old, wish, min(int(era_N.min()) for era_N in self._eras.values()))
         known = {} if old is None else old.sources
         self._unchanged = {name for name, record in self._records.items() if known.get(name) == record}
@@ -148,8 +154,7 @@ class _Update:
 
     def _live(self, grown: bool) -> LiveRecord | None:
         """The live rows now in force; old ones are dropped once the store has an era that came after them."""
-        source = next((source for source in self._sources if source.name == LIVE), None)
-        old = None if self._old is None else self._old.live
+        old, source = None if self._old is None else self._old.live, self._live_rows
         if source is None:
             return None if grown else old
         if source.name in self._unchanged:
@@ -180,64 +185,18 @@ class _Update:
         )
 
 
-def _open_sources(data: Path, old: Manifest | None) -> list[Source]:
-    """The files to take in; a new store needs both files of history, an existing one takes what is there.
+def _history(data: Path, old: Manifest | None) -> list[str]:
+    """Names of the files to take in; a new store needs both files of history, an existing one takes what is there.
 
     Raises:
-        DataError: the folder or a file is missing, or a file is no sound parquet.
+        DataError: there is no folder, or nothing in it.
     """
     if not data.is_dir():
         raise DataError(f"there is no folder {data}; give the folder that holds {', '.join(HISTORY)}")
-    history = [name for name in HISTORY if old is None or (data / name).exists()]
-    if not history:
+    names = [name for name in HISTORY if old is None or (data / name).exists()]
+    if not names:
         raise DataError(f"{data} holds none of {', '.join(HISTORY)}")
-    return [Source(data / name) for name in (*history, LIVE) if name != LIVE or (data / name).exists()]
-
-
-def _shape_of(data: Path, sources: Sequence[Source], old: Manifest | None, columns: Sequence[str] | None) -> Shape:
-    """Columns, dtype and targets, the same for every file and for the store as it is."""
-    first = sources[0]
-    if old is not None:
-        shape = Shape(old.columns, old.dtype, old.targets)
-        if columns is not None and tuple(columns) != old.columns:
-            raise StoreError(
-                f"the store holds {len(old.columns)} columns from {old.columns[0]!r} on, the {len(columns)} that are "
-                "asked for are not the same; ingest into a new store"
-            )
-    else:
-        names = _all_features(data, first) if columns is None else tuple(columns)
-        _require(first, names, "feature")
-        shape = Shape(names, stored_dtype(first, names), first.targets)
-        if not names or not shape.targets:
-            raise DataError(f"{first.path} has {len(names)} feature and {len(shape.targets)} target columns")
-    for source in sources:
-        _require(source, shape.columns, "feature")
-        if source.name != LIVE:
-            _require(source, shape.targets, "target")
-    return shape
-
-
-def _all_features(data: Path, source: Source) -> tuple[str, ...]:
-    """Every feature column of a file, checked against `features.json`."""
-    listed = listed_features(data / FEATURES_JSON)
-    known = set(listed)
-    extra = [name for name in source.features if name not in known]
-    if extra:
-        raise DataError(
-            f"{source.path}: {len(extra)} feature columns are not in {FEATURES_JSON}, the first is {extra[0]!r}; "
-            "the files are of different versions of the dataset"
-        )
-    _require(source, listed, f"{FEATURES_JSON} feature")
-    return tuple(name for name in source.types if name in known)
-
-
-def _require(source: Source, names: Sequence[str], kind: str) -> None:
-    missing = [name for name in names if name not in source.types]
-    if missing:
-        raise DataError(
-            f"{source.path} lacks {len(missing)} {kind} columns, the first is {missing[0]!r}; "
-            "the files are of different versions of the dataset"
-        )
+    return names
 
 
 def _choice(old: Manifest | None, wish: _Wish, oldest: int) -> Choice:

@@ -16,7 +16,7 @@ from eravane.eras import EraFrame, EraIndex
 from eravane.errors import DataError, StoreError
 from eravane.storage.manifest import BUILDING, Manifest
 from eravane.storage.segments import Matrix, Segment, read_ids, verify_file
-from eravane.storage.window import Piece, Window, positions_of
+from eravane.storage.window import Piece, RollingWindow, Window, positions_of
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,16 @@ class EraStore:
         positions = np.arange(len(names)) if columns is None else positions_of(self.columns, names)
         index = self.index.select(first_era, last_era)
         return Window(index, names, positions, tuple(self._pieces(first_era, last_era)), self.dtype)
+
+    def roll(self, width: int, columns: Sequence[str] | None = None) -> RollingWindow:
+        """A window of `width` eras that moves forwards and keeps only those eras in memory.
+
+        Raises:
+            DataError: a column is not in the store.
+        """
+        names = self.columns if columns is None else tuple(columns)
+        positions_of(self.columns, names)
+        return RollingWindow(lambda first, last: self.window(first, last, names), self.segments, width)
 
     def target(self, name: str, first_era: int, last_era: int) -> NDArray[np.float32]:
         """Labels of eras first..last, float32 [N], NaN where not known.

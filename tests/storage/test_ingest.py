@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,6 +137,36 @@ def test_the_real_rows_of_2018(sample_2018: Path, tmp_path: Path) -> None:
     live = store.live()
     assert live is not None
     assert live.values.shape == (50, 50)
+
+
+def test_a_file_has_one_reader_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking a row up for a message must not meet the thread that decodes the next block in the same file."""
+    monkeypatch.setattr(source, "BLOCK_VALUES", 500)
+    opened = source.Source(Dataset.make().write(tmp_path / "data") / "train.parquet")
+    inside, met = threading.Lock(), []
+
+    class Watched:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def read_row_group(self, *arguments: Any, **options: Any) -> Any:
+            met.append(not inside.acquire(blocking=False))
+            time.sleep(0.1)
+            inside.release()
+            return self._file.read_row_group(*arguments, **options)
+
+        def iter_batches(self, *arguments: Any, **options: Any) -> Any:
+            met.append(not inside.acquire(blocking=False))
+            inside.release()
+            return self._file.iter_batches(*arguments, **options)
+
+    opened._file = Watched(opened._file)
+    blocks = opened.blocks(FEATURES, opened.groups)
+    next(blocks)
+    assert opened.where(0).startswith("era 0001")
+    blocks.close()
+    assert len(met) >= 3
+    assert not any(met)
 
 
 def test_the_made_rows_are_what_they_are_taken_for() -> None:

@@ -19,24 +19,11 @@ from eravane.storage.manifest import BUILDING, MANIFEST, FileRecord, LiveRecord,
 from eravane.storage.matrixfile import MatrixDraft, MatrixLayout, describe, digests_path
 from eravane.storage.placement import Placement, SegmentPlan
 from eravane.storage.segments import Segment, write_ids
+from eravane.storage.shape import Shape
 from eravane.storage.source import Source
 from eravane.storage.transfer import Progress, silent, transfer
 
 _FOLDER = "segments"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What every matrix of a store agrees on."""
-
-    columns: tuple[str, ...]
-    dtype: str
-    targets: tuple[str, ...]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row of features."""
-        return len(self.columns) * np.dtype(self.dtype).itemsize
 
 
 @dataclass

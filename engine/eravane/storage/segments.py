@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from eravane.storage.digest import digest_runs, digest_text
 from eravane.storage.manifest import FileRecord, SegmentRecord
 from eravane.storage.matrixfile import MatrixLayout, digests_path, frame_digest, map_values
 
+_LIBC = ctypes.CDLL(None)
 MEND = "delete the store and ingest again"
 
 
@@ -54,6 +57,19 @@ class Matrix:
             pa.Array.from_buffers(kind, count, [None, whole.slice(first + int(at) * self.layout.stride, count * width)])
             for at in positions
         ]
+
+    def expect(self) -> None:
+        """Ask the kernel to read the file ahead."""
+        self._advise(mmap.MADV_WILLNEED)
+
+    def release(self) -> None:
+        """Give the memory of the mapped pages back; they are read again from the file when they are touched."""
+        if "_mapped" in self.__dict__:
+            self._advise(mmap.MADV_DONTNEED)
+
+    def _advise(self, advice: int) -> None:
+        whole = self._mapped[1]
+        _LIBC.madvise(ctypes.c_void_p(whole.address), ctypes.c_size_t(whole.size), advice)
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:

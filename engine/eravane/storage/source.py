@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class Source:
             raise DataError(f"{path} is missing; the dataset needs it (`eravane fetch` gets it)") from None
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} is truncated or no parquet file ({_first_line(error)}); fetch it again") from None
+        # One reader at a time: messages look rows up while the next block is being decoded.
+        self._reading = threading.Lock()
         schema = self._file.schema_arrow
         self.types = dict(zip(schema.names, schema.types, strict=True))
         for name in ("era", "id"):
@@ -166,7 +169,8 @@ class Source:
 
     def _decode(self, group: RowGroup, first: int, names: Sequence[str]) -> Block:
         try:
-            table = self._file.read_row_group(group.number, columns=list(names))
+            with self._reading:
+                table = self._file.read_row_group(group.number, columns=list(names))
         except (pa.ArrowException, OSError) as error:
             if len(names) > 1:
                 for name in names:
@@ -179,8 +183,9 @@ class Source:
 
     def _column(self, name: str) -> pa.ChunkedArray:
         try:
-            batches = self._file.iter_batches(batch_size=_BATCH_ROWS, columns=[name])
-            return pa.chunked_array([batch.column(name) for batch in batches], type=self.types[name])
+            with self._reading:
+                batches = self._file.iter_batches(batch_size=_BATCH_ROWS, columns=[name])
+                return pa.chunked_array([batch.column(name) for batch in batches], type=self.types[name])
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{self.path}: column {name!r} cannot be read ({_first_line(error)}); fetch it again"

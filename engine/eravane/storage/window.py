@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +95,46 @@ class Window:
         return EraFrame(values_CN, self.columns, self.index.select(era, era), ids)
 
     def __iter__(self) -> Iterator[EraFrame]:
-        """The eras one by one, oldest first."""
-        return (self.era(era) for era in self.index)
+        """The eras one by one, oldest first; the next segment is read ahead while this one is worked on."""
+        for number, piece in enumerate(self.pieces):
+            if number + 1 < len(self.pieces):
+                self.pieces[number + 1].segment.features.expect()
+            first, last = piece.start, piece.start + piece.count
+            for position in range(*np.searchsorted(self.index.offsets, [first, last])):
+                yield self.era(int(self.index.labels[position]))
+
+
+class RollingWindow:
+    """The newest eras of a store while time goes on: what falls behind is given back to the operating system.
+
+    Memory held is that of the eras of the window and of the rest of the oldest segment that it touches.
+
+    Args:
+        store: opens windows of the columns that are wanted.
+        segments: all segments of the store, in era order.
+        width: eras that the window covers.
+    """
+
+    def __init__(self, store: Callable[[int, int], Window], segments: Sequence[Segment], width: int) -> None:
+        self._store, self._segments, self._width = store, segments, width
+        self._behind = 0
+
+    def advance(self, era: int) -> Window:
+        """The window of the `width` eras up to `era`; eras before it are released, the next segment is read ahead.
+
+        Raises:
+            ValueError: the window would move backwards.
+        """
+        oldest = era - self._width + 1
+        if self._behind and self._segments[self._behind - 1].index.last >= oldest:
+            raise ValueError(f"a rolling window moves forwards; era {era} needs eras that were released")
+        while self._behind < len(self._segments) and self._segments[self._behind].index.last < oldest:
+            self._segments[self._behind].features.release()
+            self._behind += 1
+        following = next((segment for segment in self._segments if segment.index.first > era), None)
+        if following is not None:
+            following.features.expect()
+        return self._store(oldest, era)
 
 
 def positions_of(columns: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]:
