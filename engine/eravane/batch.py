@@ -7,7 +7,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,12 @@ from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
 from eravane.timeline import Timeline, plan_timeline
 from eravane.tournament.predictions import FILE_NAME, write_live_predictions
+from eravane.zoo.cluster import local_cluster
 from eravane.zoo.oof import OofScores, OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.trainer import Zoo, start_models
-from eravane.zoo.training import Trained, TrainTask
+from eravane.zoo.training import Finished
 
 CACHE_VARIABLE = "ERAVANE_CACHE"
 
@@ -100,9 +101,10 @@ def run(
     progress, cache = progress or Silent(), cache or default_cache()
     backend = choose(config.compute.device, progress.say)
     folder = _enter(out, config, resume)
-    with exclusive(folder.path), _readable_disk_errors(folder):
+    cluster = local_cluster(config.compute, backend.xgboost_device, progress.say)
+    with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute:
         try:
-            return _Job(data, config, folder, cache, backend, progress).run()
+            return _Job(data, replace(config, compute=compute), folder, cache, backend, progress).run()
         except EravaneError:
             if not resume and not folder.started:
                 shutil.rmtree(folder.path)  # nothing but the configuration is in it
@@ -154,7 +156,7 @@ class _Job:
         for note in zoo.notes:
             self._say(note)
         specs = model_specs(catalog, config)
-        oof = self._out_of_fold(zoo, specs, timeline)
+        oof = self._out_of_fold(zoo, specs, timeline, store.index)
         scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops)
         verdicts = self._select(specs, scores, oof, timeline, features)
         chosen = [verdict.spec for verdict in verdicts if verdict.selected]
@@ -247,24 +249,23 @@ class _Job:
             },
         )
 
-    def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline) -> OutOfFold:
-        self._progress.start("zoo", len(zoo.fold_tasks(specs)))
+    def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline, index: EraIndex) -> OutOfFold:
+        self._progress.start("zoo", len(specs) * len(timeline.folds))
         with self._events.stage("zoo", models=len(specs), folds=len(timeline.folds)):
-            return out_of_fold(zoo, specs, timeline.folds, self._trained)
+            return out_of_fold(zoo, specs, timeline.folds, index, self._trained, folder=self._folder.path)
 
-    def _trained(self, task: TrainTask, trained: Trained) -> None:
-        seconds = sum(trained.seconds.values())
-        spec = task.specs[0]
+    def _trained(self, done: Finished) -> None:
         self._events.write(
             "trained",
-            cell=f"{spec.feature_set}.{spec.group}",
-            models=len(task.specs),
-            cached=trained.cached,
-            train_last=task.train_last,
-            seconds=round(seconds, 4),
+            cell=done.model_id.rsplit(".", 2)[0],
+            model=done.model_id,
+            cached=done.cached,
+            train_last=done.train_last,
+            seconds=round(done.seconds, 4),
+            trained_on=done.device,
         )
-        source = "cached" if trained.cached == len(task.specs) else f"{seconds:.1f} s"
-        self._progress.advance(f"{spec.feature_set}.{spec.group} to era {task.train_last}: {source}")
+        rate = f"{done.work / max(done.seconds, 1e-9) / 1e6:,.0f} M rows x features x trees per second"
+        self._progress.advance(f"{done.model_id} to era {done.train_last}: {'cached' if done.cached else rate}")
 
     def _select(
         self, specs: Sequence[ModelSpec], scores: OofScores, oof: OutOfFold, timeline: Timeline, features: Features
@@ -315,7 +316,7 @@ class _Job:
         oof_of: Callable[[int], NDArray[np.float32]],
     ) -> None:
         """Fit the models that start the loop and hand the gate its out-of-fold history."""
-        self._progress.start("first models", len(zoo.start_tasks(specs, timeline.loop_start)))
+        self._progress.start("first models", len(specs))
         with self._events.stage("first models", models=len(specs)):
             loop.models = start_models(zoo, specs, timeline.loop_start, self._trained)
         self._progress.start("history", len(history))

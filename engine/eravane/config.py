@@ -87,7 +87,7 @@ class ZooConfig:
 
     targets: tuple[str, ...] = setting((), "Targets to train on (empty: the target of [data]).")
     seeds: int = setting(1, "Models per cell and target that differ in the seed alone.", least=1)
-    learner: Literal["xgboost"] = setting("xgboost", "What grows the trees.")
+    learner: Literal["xgboost", "lightgbm"] = setting("xgboost", "What grows the trees.")
     trees: int = setting(200, "Trees per model.", least=1)
     params: dict[str, Any] = setting(
         {}, "XGBoost parameters on top of the defaults (max_depth 5, eta 0.05, colsample_bytree 0.1)."
@@ -169,13 +169,18 @@ class GateConfig:
 class LoopConfig:
     """How base models are updated while the loop goes on."""
 
-    update: Literal["none", "refit", "append"] = setting(
-        "refit", "Base models: never updated, refitted every k eras, or grown by trees on cached margins."
+    update: Literal["none", "refit", "append", "leaves", "refit+leaves"] = setting(
+        "refit",
+        "Base models: never updated, refitted, grown by trees on cached margins, their leaf values re-estimated on new "
+        "eras, or refitted with their leaves re-estimated in between.",
     )
-    every: int = setting(26, "Eras between updates.", least=1)
-    window: int = setting(0, "Newest eras an update fits (0: all).", least=0)
+    every: int = setting(26, "Eras between refits, or between appended blocks.", least=1)
+    window: int = setting(0, "Newest eras that a refit trains on (0: as zoo.window says).", least=0)
     append_trees: int = setting(10, "Trees that an update appends.", least=1)
+    append_window: int = setting(40, "Newest eras that appended trees are grown on.", least=1)
     blocks: int = setting(20, "Appended blocks kept before the oldest is dropped.", least=1)
+    leaves_every: int = setting(5, "Eras between re-estimations of leaf values.", least=1)
+    leaves_half_life: float = setting(32.0, "Eras after which half of a leaf's value comes from newer eras.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +190,9 @@ class ComputeConfig:
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto takes a working GPU, else the CPU.")
     workers: int = setting(0, "Models trained at the same time on this machine (0: one per core).", least=0)
     scheduler: str = setting("", "Address of a running Dask scheduler (empty: this machine alone).")
+    cluster: Literal["none", "local"] = setting(
+        "none", "local starts a Dask cluster of this machine: a worker per core, or per GPU; none trains in threads."
+    )
     memory: str = setting("16GB", "Memory the run may hold; a plan that exceeds it is refused.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,17 @@ class Features:
         if every == 1 and self._preparer.keeps(self.store.dtype):
             return self.store.window(first, last, columns).arrow()
         return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
+
+    def device_table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> Any:
+        """Prepared columns of every n-th era of first..last as a cuDF frame on the GPU."""
+        backend = choose("cuda", logger.debug)
+        names, parts = tuple(columns), self.store.window(first, last, columns).parts
+        if every != 1 or not self._preparer.keeps(self.store.dtype):
+            frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
+            names, parts = frames[0].columns, tuple(frame.values for frame in frames)
+        starts = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
+        matrix_CN = backend.load(zip(starts, parts, strict=False), (len(names), starts[-1]), self.store.dtype)
+        return backend.table(matrix_CN, names)
 
     def labels(
         self, target: str, first: int, last: int, *, every: int = 1, hidden: Collection[int] = ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from eravane.features import Features
 from eravane.folds import Fold
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
-from eravane.zoo.training import Trained, TrainTask
+from eravane.zoo.training import Finished
 
 FloatArray = NDArray[np.float32]
 
@@ -51,20 +53,40 @@ def out_of_fold(
     zoo: Zoo,
     specs: Sequence[ModelSpec],
     folds: Sequence[Fold],
-    on_done: Callable[[TrainTask, Trained], None] | None = None,
+    index: EraIndex,
+    on_model: Callable[[Finished], None] | None = None,
+    *,
+    folder: Path | None = None,
 ) -> OutOfFold:
-    """Train every model on every fold and join its predictions in era order."""
-    tasks = zoo.fold_tasks(specs)
-    results = zoo.run(tasks, on_done)
-    parts: dict[str, dict[int, FloatArray]] = {spec.model_id: {} for spec in specs}
-    seconds = dict.fromkeys(parts, 0.0)
-    for task in tasks:
-        trained = results[task.specs[0].model_id, task.train_last]
-        for name, values in trained.predictions.items():
-            parts[name][task.predict_first] = values
+    """Train every model on every fold and write its predictions down as they come.
+
+    Args:
+        zoo: trains.
+        specs: M models.
+        folds: consecutive folds.
+        index: eras of the store.
+        on_model: called when a model of a fold is done.
+        folder: where the predictions lie while the run lives, in a file without a name that the system may drop from
+            memory; None keeps them in memory.
+    """
+    first, last = folds[0].predict_first, folds[-1].predict_last
+    covered = index.select(first, last)
+    values_MN = _scratch((len(specs), covered.rows), folder)
+    rows_of_model = {spec.model_id: values_MN[m] for m, spec in enumerate(specs)}
+    seconds = dict.fromkeys(rows_of_model, 0.0)
+    for task, trained in zoo.stream(zoo.fold_tasks(specs), on_model):
+        where = covered.span(task.predict_first, task.predict_last)
+        for name, prediction_N in trained.predictions.items():
+            rows_of_model[name][where] = prediction_N
             seconds[name] += trained.seconds[name]
-    joined = {name: np.concatenate([found[key] for key in sorted(found)]) for name, found in parts.items()}
-    return OutOfFold(folds[0].predict_first, folds[-1].predict_last, joined, seconds)
+    return OutOfFold(first, last, rows_of_model, seconds)
+
+
+def _scratch(shape: tuple[int, int], folder: Path | None) -> FloatArray:
+    if folder is None or 0 in shape:
+        return np.empty(shape, dtype=np.float32)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 @dataclass(frozen=True, eq=False)

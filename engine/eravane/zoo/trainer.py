@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from eravane.config import RunConfig
+from eravane.errors import RunError
+from eravane.store import EraStore
 from eravane.timeline import Timeline
-from eravane.zoo.fleet import run_tasks
+from eravane.zoo.cluster import worker_count
+from eravane.zoo.fleet import cores, run_tasks
+from eravane.zoo.learner import make_learner
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.training import Trained, TrainTask, train
-from eravane.zoo.trees import Trees, resolve_params
+from eravane.zoo.training import Finished, Trained, TrainTask, train
+from eravane.zoo.trees import Trees
+
+# A task is split while it is longer than this share of a worker's fair load: then the last one ends early enough.
+LONGEST_SHARE = 0.5
+# Small models share a GPU: the host binds the next matrix while the device grows trees.
+MODELS_PER_GPU = 2
 
 
 class Zoo:
@@ -23,17 +36,36 @@ class Zoo:
         timeline: the run's periods.
         xgboost_device: "cpu" or "cuda".
         cache: folder of finished boosters, shared by runs; None keeps none.
+        room: bytes that models trained at the same time may hold on the device (0: no limit).
 
     Attributes:
-        params: resolved XGBoost parameters.
+        learner: grows the trees.
         notes: translations of parameters, to be said once.
     """
 
     def __init__(
-        self, store: Path, config: RunConfig, timeline: Timeline, *, xgboost_device: str, cache: Path | None
+        self,
+        store: Path,
+        config: RunConfig,
+        timeline: Timeline,
+        *,
+        xgboost_device: str,
+        cache: Path | None,
+        room: int = 0,
     ) -> None:
-        self._store, self._config, self._timeline, self._cache = store, config, timeline, cache
-        self.params, self.notes = resolve_params(config.zoo.params, xgboost_device)
+        self._store, self._config, self._timeline, self._cache = EraStore.open(store), config, timeline, cache
+        self._room = room
+        self.learner, self.notes = make_learner(config.zoo, xgboost_device)
+
+    @property
+    def workers(self) -> int:
+        """Models trained at the same time."""
+        compute = self._config.compute
+        if compute.scheduler:
+            return worker_count(compute.scheduler)
+        if compute.workers:
+            return compute.workers
+        return cores() if self.learner.device == "cpu" else MODELS_PER_GPU
 
     def fold_tasks(self, specs: Sequence[ModelSpec]) -> list[TrainTask]:
         """Tasks that train every model on every fold and predict the fold's eras."""
@@ -53,18 +85,54 @@ class Zoo:
         """
         return [self._task(group, era - lag, 0, -1, window) for lag, group in self._by_matrix(specs)]
 
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The learner's resolved parameters."""
+        return self.learner.params
+
     def run(
-        self, tasks: Sequence[TrainTask], on_done: Callable[[TrainTask, Trained], None] | None = None
+        self, tasks: Sequence[TrainTask], on_model: Callable[[Finished], None] | None = None
     ) -> dict[tuple[str, int], Trained]:
-        """Run tasks, the longest first; results by (first model id, newest training era)."""
-        compute = self._config.compute
-        ordered = sorted(tasks, key=lambda task: -task.cost)
-        results: dict[tuple[str, int], Trained] = {}
-        for task, trained in run_tasks(train, ordered, workers=compute.workers, scheduler=compute.scheduler):
-            results[task.specs[0].model_id, task.train_last] = trained
-            if on_done is not None:
-                on_done(task, trained)
-        return results
+        """Run tasks and keep all they give; see `stream`. Keyed by (first model id, newest training era)."""
+        return {(task.specs[0].model_id, task.train_last): trained for task, trained in self.stream(tasks, on_model)}
+
+    def stream(
+        self, tasks: Sequence[TrainTask], on_model: Callable[[Finished], None] | None = None
+    ) -> Iterator[tuple[TrainTask, Trained]]:
+        """Run tasks, the longest first; a long one may come back in parts, each with some of its models.
+
+        Args:
+            tasks: from `fold_tasks` or `start_tasks`.
+            on_model: called in this thread when a model is done.
+
+        Raises:
+            RunError: a target has no label in the training eras of a task; nothing is trained then.
+        """
+        for task in tasks:
+            self._require_labels(task)
+        workers = self.workers
+        yield from run_tasks(
+            train,
+            balanced(tasks, workers),
+            workers=workers,
+            scheduler=self._config.compute.scheduler,
+            on_news=on_model,
+            size_of=self._bytes_needed,
+            capacity=self._room,
+        )
+
+    def _bytes_needed(self, task: TrainTask) -> int:
+        itemsize = np.dtype(self._store.dtype).itemsize
+        return task.learner.bytes_needed(task.rows, len(task.specs[0].columns), itemsize)
+
+    def _require_labels(self, task: TrainTask) -> None:
+        for target in sorted({spec.target for spec in task.specs}):
+            if np.isnan(self._store.target(target, task.train_first, task.train_last)).all():
+                raise RunError(
+                    f"target {target!r} has no label in eras {task.train_first} to {task.train_last}, on which "
+                    f"{task.specs[0].feature_set}.{task.specs[0].group} is to be trained; take it out of zoo.targets, "
+                    "or use newer eras (zoo.folds, data.first_era)"
+                )
 
     def _by_matrix(self, specs: Sequence[ModelSpec]) -> list[tuple[int, tuple[ModelSpec, ...]]]:
         lags = self._timeline.tree_lags
@@ -79,31 +147,53 @@ class Zoo:
     ) -> TrainTask:
         zoo, first = self._config.zoo, self._timeline.first_era
         window = window or zoo.window
+        train_first = max(first, train_last - window + 1) if window else first
         return TrainTask(
-            store=self._store,
+            store=self._store.path,
             prepare=self._config.prepare,
             specs=specs,
-            train_first=max(first, train_last - window + 1) if window else first,
+            train_first=train_first,
             train_last=train_last,
             predict_first=predict_first,
             predict_last=predict_last,
+            rows=int(self._store.index.select(train_first, train_last).counts[:: zoo.every].sum()),
             every=zoo.every,
             half_life=zoo.half_life,
             trees=zoo.trees,
-            params=self.params,
+            learner=self.learner,
             seed=self._config.seed,
             cache=self._cache,
         )
+
+
+def balanced(tasks: Sequence[TrainTask], workers: int) -> list[TrainTask]:
+    """Tasks in the order to start them, the longest first, long ones split where workers would wait for them.
+
+    A split costs a second matrix; what a model is does not depend on it.
+    """
+    fair = LONGEST_SHARE * sum(task.cost for task in tasks) / workers
+    queue = [(-task.cost, number, task) for number, task in enumerate(tasks)]
+    heapq.heapify(queue)
+    ready: list[tuple[int, int, TrainTask]] = []
+    while queue:
+        longest = heapq.heappop(queue)
+        if workers > 1 and -longest[0] > fair and len(longest[2].specs) > 1:
+            for half in longest[2].halves():
+                heapq.heappush(queue, (-half.cost, len(tasks) + len(queue) + len(ready), half))
+        else:
+            ready.append(longest)
+    return [task for _, _, task in sorted(ready, key=lambda entry: entry[:2])]
 
 
 def start_models(
     zoo: Zoo,
     specs: Sequence[ModelSpec],
     era: int,
-    on_done: Callable[[TrainTask, Trained], None] | None = None,
+    on_model: Callable[[Finished], None] | None = None,
     window: int = 0,
 ) -> dict[str, Trees]:
     """Models that may predict `era`: fitted on the labels trees may see then, of the newest `window` eras (0: all)."""
-    results = zoo.run(zoo.start_tasks(specs, era, window), on_done)
-    blocks = {name: block for trained in results.values() for name, block in trained.blocks.items()}
+    blocks: dict[str, bytes] = {}
+    for _, trained in zoo.stream(zoo.start_tasks(specs, era, window), on_model):
+        blocks |= trained.blocks
     return {spec.model_id: Trees((blocks[spec.model_id],), spec.columns) for spec in specs}

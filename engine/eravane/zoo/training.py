@@ -43,6 +43,7 @@ class TrainTask:
         learner: grows the trees.
         seed: the run's seed.
         cache: folder of finished boosters, or None.
+        hidden: target -> training eras whose labels are not to be seen.
     """
 
     store: Path
@@ -59,6 +60,7 @@ class TrainTask:
     learner: Learner
     seed: int
     cache: Path | None
+    hidden: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def cost(self) -> int:
@@ -68,7 +70,8 @@ class TrainTask:
     @property
     def label(self) -> str:
         """Cell and newest training era, as progress and the Dask dashboard show them."""
-        return f"{self.specs[0].feature_set}.{self.specs[0].group} to era {self.train_last}"
+        spec = self.specs[0]
+        return f"{spec.feature_set}.{spec.group.replace('-', 'without ')} to era {self.train_last}"
 
     def halves(self) -> tuple[TrainTask, TrainTask]:
         """The same models in two tasks, each with a matrix of its own."""
@@ -179,7 +182,7 @@ def _fit(task: TrainTask, spec: ModelSpec, features: Features, matrix: Any, watc
     eras = (task.train_first, task.train_last)
     return task.learner.fit(
         matrix,
-        features.labels(spec.target, *eras, every=task.every),
+        features.labels(spec.target, *eras, every=task.every, hidden=task.hidden.get(spec.target, ())),
         era_weights(features.era_of_rows(*eras, every=task.every), task.train_last, task.half_life),
         trees=task.trees,
         seed=derive_seed(task.seed, spec.model_id, task.train_last),
@@ -218,5 +221,6 @@ def cache_key(task: TrainTask, spec: ModelSpec, features: Features) -> str:
         "trees": task.trees,
         "learner": task.learner.identity,
         "seed": task.seed,
+        "hidden": list(task.hidden.get(spec.target, ())),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,194 @@
+"""The zoo on Dask: a cluster of this machine or an existing scheduler, one task per matrix, one model at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pickle
+import queue
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from eravane.config import ComputeConfig
+from eravane.errors import RunError
+from eravane.zoo.fleet import News, Watch, cores
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+CONNECT_SECONDS = 20
+# Seconds without a worker, or without the scheduler, after which the run ends with an error instead of waiting on.
+PATIENCE_SECONDS = 60.0
+POLL_SECONDS = 1.0
+
+
+@contextmanager
+def local_cluster(compute: ComputeConfig, device: str, say: Callable[[str], None]) -> Iterator[ComputeConfig]:
+    """Start a cluster of this machine where `compute.cluster` asks for one; it ends with the block.
+
+    Args:
+        compute: the run's settings.
+        device: "cpu" gives one worker process per core (or `compute.workers`), "cuda" one per GPU.
+        say: told where the scheduler is.
+
+    Yields:
+        The settings with the scheduler's address in them; as they were where no cluster was asked for.
+
+    Raises:
+        RunError: the cluster does not start.
+    """
+    if compute.cluster != "local" or compute.scheduler:
+        yield compute
+        return
+    with _start(compute, device) as cluster:
+        address = cluster.scheduler_address
+        say(f"Dask cluster of this machine at {address}, {len(cluster.workers)} workers on {device}")
+        yield dataclasses.replace(compute, scheduler=address)
+
+
+def _start(compute: ComputeConfig, device: str) -> Any:
+    if device != "cpu":
+        return importlib.import_module("eravane.backend.cuda_cluster").start(compute.workers)
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(
+            n_workers=compute.workers or cores(), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise RunError(f"the Dask cluster of this machine did not start: {error}") from error
+
+
+@contextmanager
+def connect(scheduler: str) -> Iterator[Client]:
+    """A client of a running scheduler.
+
+    Raises:
+        RunError: nobody answers at the address.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout=f"{CONNECT_SECONDS}s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise RunError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+    try:
+        yield client
+    finally:
+        client.close(timeout=CONNECT_SECONDS)
+
+
+def worker_count(scheduler: str) -> int:
+    """Workers that a scheduler has now, at least 1.
+
+    Raises:
+        RunError: nobody answers at the address.
+    """
+    with connect(scheduler) as client:
+        return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+
+@dataclass(frozen=True)
+class _Remote(Generic[Task, Result]):
+    """A task's function as a worker calls it: news go back through the scheduler's event log."""
+
+    function: Callable[[Task, Watch], Result]
+    topic: str
+
+    def __call__(self, task: Task) -> Result:
+        from distributed import get_worker
+
+        worker = get_worker()
+        return self.function(task, Watch(tell=lambda news: worker.log_event(self.topic, pickle.dumps(news))))
+
+
+def run_on_dask(
+    function: Callable[[Task, Watch], Result], tasks: Sequence[Task], scheduler: str, on_news: News | None
+) -> Iterator[tuple[Task, Result]]:
+    """Run tasks on the workers of a scheduler; see `fleet.run_tasks`.
+
+    The tasks of a worker that dies run again elsewhere, and workers that join late take what has not started. The
+    tasks' labels are the names on Dask's dashboard.
+
+    Raises:
+        RunError: the scheduler does not answer or vanishes, no worker is there, or workers die of the same task.
+    """
+    with connect(scheduler) as client:
+        inbox: queue.SimpleQueue[tuple[Future | None, Any]] = queue.SimpleQueue()
+        topic = f"eravane-{uuid.uuid4().hex}"
+        client.subscribe_topic(topic, lambda event: inbox.put((None, pickle.loads(event[1]))))
+        run = _Remote(function, topic)
+        waiting: dict[str, tuple[Task, Future]] = {}
+        for number, task in enumerate(tasks):
+            key = f"{getattr(task, 'label', function.__name__)}-{uuid.uuid4().hex}"
+            future = client.submit(run, task, key=key, priority=-number, pure=False)
+            waiting[key] = task, future
+            future.add_done_callback(lambda done: inbox.put((done, None)))
+        try:
+            yield from _collect(client, scheduler, waiting, inbox, on_news)
+        finally:
+            if waiting and client.status == "running":
+                client.cancel([future for _, future in waiting.values()], force=True)
+
+
+def _collect(
+    client: Client,
+    scheduler: str,
+    waiting: dict[str, tuple[Any, Future]],
+    inbox: queue.SimpleQueue[tuple[Future | None, Any]],
+    on_news: News | None,
+) -> Iterator[tuple[Any, Any]]:
+    seen = time.monotonic()
+    while waiting:
+        try:
+            done, news = inbox.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            seen = _still_there(client, scheduler, seen)
+            continue
+        if done is None:
+            if on_news is not None:
+                on_news(news)
+            continue
+        if done.key in waiting:
+            result = _result(done, scheduler)
+            yield waiting.pop(done.key)[0], result
+
+
+def _result(future: Future, scheduler: str) -> Any:
+    from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+
+    try:
+        return future.result(timeout=CONNECT_SECONDS * 60)
+    except KilledWorker as error:
+        raise RunError(
+            f"Dask gave up on {error.task.rpartition('-')[0]!r}: {error.allowed_failures + 1} workers died of it, most "
+            "likely out of memory; give workers more memory, or train on fewer eras (zoo.window, zoo.every)"
+        ) from error
+    except (FutureCancelledError, OSError) as error:
+        raise RunError(_vanished(scheduler)) from error
+
+
+def _still_there(client: Client, scheduler: str, seen: float) -> float:
+    """When scheduler and a worker were last there; an error once that is too long ago."""
+    if client.status == "running" and client.scheduler_info(n_workers=-1)["workers"]:
+        return time.monotonic()
+    if client.status == "closed" or time.monotonic() - seen > PATIENCE_SECONDS:
+        if client.status == "running":
+            raise RunError(f"the Dask scheduler at {scheduler} has no workers; start some and go on with --resume")
+        raise RunError(_vanished(scheduler))
+    return seen
+
+
+def _vanished(scheduler: str) -> str:
+    return (
+        f"the Dask scheduler at {scheduler} is gone; finished models are in the cache: go on with --resume when it "
+        "runs again"
+    )
