@@ -145,6 +145,10 @@ class EraStore:
         index = EraIndex.from_counts([self.index.last + 1], [record.rows])
         return EraFrame(matrix.values, self.columns, index, read_ids(self.path / record.ids.file))
 
+    def blank(self) -> NDArray[np.bool_]:
+        """Which features are missing in a whole era, bool [E, C]: 2 (as Numerai v5 marks it) or NaN in every row."""
+        return np.concatenate([segment.blank() for segment in self.segments])
+
     def digest(
         self, first_era: int, last_era: int, columns: Sequence[str] | None = None, targets: Sequence[str] = ()
     ) -> str:

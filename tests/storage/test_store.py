@@ -130,6 +130,61 @@ def test_unknown_columns_and_targets_are_named(store: EraStore) -> None:
         store.target("target_no_20", 1, 2)
 
 
+@pytest.mark.parametrize("floats", [False, True])
+def test_features_missing_in_whole_eras_are_known_without_reading(tmp_path: Path, floats: bool) -> None:
+    made = Dataset.make(floats=floats)
+    filler = np.nan if floats else 2
+    made.train.loc[made.train["era"] == "0003", ["feature_02", "feature_11"]] = filler
+    made.validation.loc[made.validation["era"] == "0010", "feature_05"] = filler
+    made.validation.loc[made.validation["era"] == "0011", "feature_05"] = filler
+    made.validation.iloc[-1, 2 + 7] = filler
+    store = ingest(made.write(tmp_path / "data"), tmp_path / "store")
+    grouped = made.history.groupby("era")[list(FEATURES)]
+    want = grouped.agg(lambda column: column.isna().all() if floats else (column == 2).all()).to_numpy()
+    assert want.sum() == 4
+    np.testing.assert_array_equal(store.blank(), want)
+    assert all("_mapped" not in segment.features.__dict__ for segment in store.segments)
+
+
+def test_a_rolling_window_gives_back_what_lies_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "SEGMENT_ROWS", 100)
+    made = Dataset.make()
+    store = ingest(made.write(tmp_path / "data"), tmp_path / "store")
+    rolling = store.roll(3, FEATURES[2:5])
+    for era in range(3, 15):
+        window = rolling.advance(era)
+        assert list(window.index) == list(range(era - 2, era + 1))
+        want = expected(made, era - 2, era)[list(FEATURES[2:5])].to_numpy().T
+        np.testing.assert_array_equal(window.frame().values, want)
+        for segment in store.segments:
+            if segment.index.last < era - 2:
+                assert resident(segment.features.path) == 0
+        assert resident(window.pieces[-1].segment.features.path) > 0
+    with pytest.raises(ValueError, match="forwards"):
+        rolling.advance(5)
+
+
+def resident(path: Path) -> int:
+    """Kilobytes of a mapped file that this process holds in memory."""
+    held, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0] and not line.split(" ", 1)[0].endswith(":"):
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            held += int(line.split()[1])
+    return held
+
+
+def test_opening_a_window_holds_no_memory(tmp_path: Path) -> None:
+    store = ingest(Dataset.make().write(tmp_path / "data"), tmp_path / "store")
+    window = store.window(1, 14, FEATURES[1:5])
+    table, paths = window.arrow(), [segment.features.path for segment in store.segments]
+    assert table.num_rows == window.index.rows
+    assert sum(map(resident, paths)) == 0
+    assert window.parts[0].sum() > 0
+    assert resident(paths[0]) > 0
+
+
 def test_digest_depends_on_what_was_asked_for_alone(tmp_path: Path) -> None:
     one = Dataset.make()
     first = ingest(one.write(tmp_path / "a"), tmp_path / "sa")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,11 @@ class Matrix:
     def __init__(self, store: Path, layout: MatrixLayout, columns: int, dtype: str, rows: int) -> None:
         self.path = store / layout.file
         self.layout = layout
-        self._shape = (columns, dtype, rows)
+        self.columns, self.dtype, self.rows = columns, dtype, rows
 
     @cached_property
     def _mapped(self) -> tuple[NDArray[Any], pa.Buffer]:
-        return map_values(self.path, self.layout, *self._shape)
+        return map_values(self.path, self.layout, self.columns, self.dtype, self.rows)
 
     @property
     def values(self) -> NDArray[Any]:
@@ -49,8 +49,7 @@ class Matrix:
 
     def arrow(self, positions: NDArray[np.intp], rows: slice) -> list[pa.Array]:
         """Columns as Arrow arrays over the same memory, without a copy."""
-        _, dtype, _ = self._shape
-        kind, width, whole = pa.from_numpy_dtype(dtype), np.dtype(dtype).itemsize, self._mapped[1]
+        kind, width, whole = pa.from_numpy_dtype(self.dtype), self.values.itemsize, self._mapped[1]
         count = rows.stop - rows.start
         first = self.layout.start + rows.start * width
         return [
@@ -131,6 +130,14 @@ class Segment:
         """Feature columns as Arrow arrays, without a copy."""
         return self.features.arrow(positions, rows)
 
+    def blank(self) -> NDArray[np.bool_]:
+        """Which features are level 2, or NaN, in every row of an era, bool [E, C]; told from the digests, unread."""
+        digests_EC = self.features.digests
+        filler = 2 if self.features.dtype == "int8" else np.nan
+        rows_E = self.index.counts
+        blank_E = np.array([_constant_digest(filler, self.features.dtype, int(rows)) for rows in rows_E])
+        return np.asarray(digests_EC == blank_E[:, None])
+
     def verify(self, columns: Sequence[str], targets: Sequence[str]) -> None:
         """Compare everything with the checksums.
 
@@ -145,6 +152,12 @@ class Segment:
     def ids(self) -> pa.StringArray:
         """Row ids, N strings, mapped."""
         return read_ids(self._store / self.record.ids.file)
+
+
+@cache
+def _constant_digest(value: float, dtype: str, rows: int) -> np.uint64:
+    digest: np.uint64 = digest_runs(np.full((1, rows), value, dtype=dtype), np.array([0, rows]))[0, 0]
+    return digest
 
 
 def verify_file(store: Path, record: FileRecord) -> None:
