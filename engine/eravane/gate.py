@@ -158,6 +158,10 @@ class MetaLearner:
         usable_M = open_M & (np.nan_to_num(np.diag(C_MM)) > 0)
         return normalise(self._hedge.weights_P @ experts_PM, usable_M if usable_M.any() else open_M)
 
+    def expert_weights(self, era: int) -> dict[str, FloatArray]:
+        """What each expert of the top level chose for an era that was weighed and is not yet resolved, [M] each."""
+        return dict(zip(EXPERTS, self._pending[era], strict=True))
+
     def comparators(self, era: int, C_MM: FloatArray, dispersion_M: FloatArray) -> dict[str, FloatArray]:
         """Weights of the comparators for `era`, from outcomes up to `era - lag` alone (see `comparator_weights`)."""
         self._check(era)
@@ -251,9 +255,13 @@ class MetaLearner:
         gates_M, network_M = self._network.predict(self._records, known, facts, open_M, C_MM, dispersion_M)
         return np.stack([equal_M, ridge_M, network_M]), gates_M
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Everything that the next era needs: arrays (for safetensors) and JSON-able values."""
-        arrays = self._history.arrays() | self._network.arrays()
+    def state(self, *, history: bool = True) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Everything that the next era needs: arrays (for safetensors) and JSON-able values.
+
+        Without `history` the observed outcomes, which grow with every era, are left to the caller to keep; `restore`
+        wants them back as `History.arrays` gives them.
+        """
+        arrays = self._network.arrays() | (self._history.arrays() if history else {})
         arrays |= {f"pending.{era}": experts_PM for era, experts_PM in self._pending.items()}
         arrays |= {"hedge.losses": self._hedge.losses_P, "closed": self._closed_M}
         return arrays, {

@@ -1,0 +1,174 @@
+"""Planted worlds for the meta-learner's benchmark: made data, a ridge model per feature group, resolved outcomes.
+
+Features, regimes and overlapping targets come from `eravane.synth`; facts from the engine's own `ContextBuilder`. The
+base models are linear (refitted every 40 eras on the last 80, purged as trees are), so that a world takes a minute.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from eravane.clock import Clock
+from eravane.config import GateConfig
+from eravane.context import STRUCTURE, ContextBuilder
+from eravane.ensemble import gaussianize, one_era, standardised_target
+from eravane.outcomes import EraFacts, EraOutcome, GateModel
+from eravane.synth.config import SynthConfig
+from eravane.synth.world import World
+from eravane_kernels import cpu as ops
+
+FloatArray = NDArray[np.float64]
+
+TARGET = "target_ender_20"
+CLOCK = Clock.for_target(TARGET)
+GROUPS, FEATURES = 12, 240
+FIRST_PREDICTED, REFIT_EVERY, WINDOW, RIDGE = 90, 40, 80, 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """A world's outcomes in ascending order, its pool, and the true regime of every outcome."""
+
+    outcomes: list[EraOutcome]
+    models: tuple[GateModel, ...]
+    regime_E: NDArray[np.int64]
+
+
+def made_world(kind: str, seed: int, *, eras: int, rows: int = 4_000) -> Planted:
+    """Build a world: kind is structure, marginal, hidden (persistence .97), fast (structure, .75) or null.
+
+    The tiers are two halves of the groups, so that the gate has two agents.
+    """
+    regimes = kind if kind in ("structure", "marginal", "hidden") else "structure"
+    config = SynthConfig(eras=eras, rows=rows, features=FEATURES, groups=GROUPS, seed=seed, targets=(TARGET,))
+    persistence = 0.75 if kind == "fast" else 0.97
+    world = World(replace(config, regimes=regimes, null=kind == "null", persistence=persistence))
+    columns = [np.flatnonzero(world.layout.home_F == group) for group in range(GROUPS)]
+    models = tuple(GateModel(f"g{g}", "medium" if g % 2 else "small", str(g)) for g in range(GROUPS))
+    cells = {(model.feature_set, model.group): columns[g] for g, model in enumerate(models)}
+    builder = ContextBuilder(models, cells, ops, GateConfig())
+    base = _Base(columns)
+    outcomes, regime = [], []
+    for made in world.eras():
+        if made.era > eras:
+            break
+        x_FN, label_N = _standard(made.features_FN), made.targets_TN[0]
+        if made.era >= FIRST_PREDICTED:
+            base_MN = base.predict(x_FN, made.era)
+            facts = builder.facts(made.features_FN, made.era)
+            y_N, z_MN = standardised_target(label_N), gaussianize(base_MN, ops)
+            offsets = one_era(y_N.size)
+            outcomes.append(
+                EraOutcome(
+                    era=made.era,
+                    scores_M=ops.numerai_corr(base_MN, label_N, offsets)[:, 0],
+                    c_M=z_MN @ y_N / y_N.size,
+                    C_MM=ops.gram(z_MN, offsets)[0],
+                    facts=facts,
+                    dispersion_M=ops.dispersion(base_MN, offsets)[:, 0],
+                )
+            )
+            regime.append(made.regime)
+        base.add(made.era, x_FN, standardised_target(label_N))
+    return Planted(outcomes, models, np.array(regime))
+
+
+class _Base:
+    """One ridge regression per feature group, from each era's own moments."""
+
+    def __init__(self, columns: Sequence[NDArray[np.int64]]) -> None:
+        self._columns = columns
+        self._moments: deque[tuple[int, list[FloatArray], list[FloatArray]]] = deque(maxlen=WINDOW + CLOCK.tree_lag)
+        self._weights: list[FloatArray] = []
+
+    def add(self, era: int, x_FN: NDArray[np.float32], y_N: FloatArray) -> None:
+        squares = [x_FN[c].astype(np.float64) @ x_FN[c].T / y_N.size for c in self._columns]
+        self._moments.append((era, squares, [x_FN[c] @ y_N / y_N.size for c in self._columns]))
+
+    def predict(self, x_FN: NDArray[np.float32], era: int) -> NDArray[np.float32]:
+        if (era - FIRST_PREDICTED) % REFIT_EVERY == 0:
+            newest = CLOCK.newest_tree_label(era)
+            usable = [item for item in self._moments if newest - WINDOW < item[0] <= newest]
+            self._weights = []
+            for g, c in enumerate(self._columns):
+                square, product = sum(item[1][g] for item in usable), sum(item[2][g] for item in usable)
+                self._weights.append(np.linalg.solve(square + RIDGE * len(usable) * np.eye(len(c)), product))
+        return np.stack([w @ x_FN[c] for w, c in zip(self._weights, self._columns, strict=True)]).astype(np.float32)
+
+
+def _standard(values_FN: NDArray[np.int8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Columns with mean 0 and standard deviation 1; a missing or constant one is 0."""
+    x_FN = values_FN.astype(np.float32)
+    known_FN = np.isfinite(x_FN)
+    count_F1 = np.maximum(known_FN.sum(axis=1, keepdims=True), 1)
+    x_FN -= np.where(known_FN, x_FN, 0).sum(axis=1, keepdims=True) / count_F1
+    x_FN[~known_FN] = 0
+    spread_F1 = np.sqrt((x_FN**2).sum(axis=1, keepdims=True) / count_F1)
+    return x_FN / np.where(spread_F1 > 1e-6, spread_F1, 1)
+
+
+def oracle_weights(world: Planted) -> FloatArray:
+    """Per regime the non-negative weights that maximise mean CORR over all its eras, applied by true regime [E, M]."""
+    c_EM = np.stack([outcome.c_M for outcome in world.outcomes])
+    C_EMM = np.stack([outcome.C_MM for outcome in world.outcomes])
+    weights_EM = np.zeros_like(c_EM)
+    for regime in np.unique(world.regime_E):
+        rows = world.regime_E == regime
+        weights_EM[rows] = _best_weights(c_EM[rows], C_EMM[rows])
+    return weights_EM
+
+
+def _best_weights(c_EM: FloatArray, C_EMM: FloatArray) -> FloatArray:
+    size = c_EM.shape[1]
+
+    def loss(w_M: FloatArray) -> tuple[float, FloatArray]:
+        spread_EM = C_EMM @ w_M
+        s_E, product_E = np.sqrt(spread_EM @ w_M + 1e-12), c_EM @ w_M
+        slope_M = (c_EM / s_E[:, None] - (product_E / s_E**3)[:, None] * spread_EM).mean(axis=0)
+        return -1e3 * float((product_E / s_E).mean()), -1e3 * slope_M
+
+    start = np.full(size, 1.0 / size)
+    result = minimize(loss, start, jac=True, bounds=[(0.0, None)] * size, method="L-BFGS-B")
+    return result.x / result.x.sum()
+
+
+def permuted_contexts(world: Planted, block: int, seed: int) -> Planted:
+    """The world with its facts permuted against its outcomes in blocks of eras: what contexts tell is then lost."""
+    starts = np.arange(0, len(world.outcomes), block)
+    order = np.concatenate([np.arange(s, s + block) for s in np.random.default_rng(seed).permutation(starts)])
+    order = order[order < len(world.outcomes)]
+    facts = [world.outcomes[i].facts for i in order]
+    outcomes = [replace(o, facts=f) for o, f in zip(world.outcomes, facts, strict=True)]
+    return replace(world, outcomes=outcomes)
+
+
+def simulated_history(seed: int, *, eras: int, models: int = 4, rows: int = 4_000) -> Planted:
+    """Outcomes drawn at the level of their sufficient statistics: three good models in four, every fourth one bad.
+
+    Labels overlap over four weeks; mean CORR is .02 for the good models and -.012 for the bad ones.
+    """
+    rng = np.random.default_rng(seed)
+    pool = tuple(GateModel(f"m{m}", "medium" if m % 2 else "small", str(m)) for m in range(models))
+    level_M = np.where(np.arange(models) % 4 == 3, -0.012, 0.02)
+    C_MM = 0.3 + 0.7 * np.eye(models)
+    weekly_TM = rng.standard_normal((eras + 3, models)) @ np.linalg.cholesky(C_MM).T / np.sqrt(rows)
+    cells = tuple(np.arange(5 * m, 5 * m + 5) for m in range(models))
+    outcomes = []
+    for era in range(1, eras + 1):
+        c_M = level_M + weekly_TM[era - 1 : era + 3].sum(axis=0) / 2
+        facts = EraFacts(
+            model_MS=rng.standard_normal((models, len(STRUCTURE))),
+            context_D=np.array([np.log(rows), 0.0]),
+            model_names=STRUCTURE,
+            context_names=("log_rows", "missing"),
+            marginal_KF=rng.standard_normal((7, 5 * models)).astype(np.float32),
+            cells=cells,
+        )
+        outcomes.append(EraOutcome(era, c_M, c_M, C_MM, facts, rng.uniform(0.9, 1.1, models)))
+    return Planted(outcomes, pool, np.zeros(eras, dtype=np.int64))
