@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+# Rows that tie in exact arithmetic must tie: the order in which a library sums is not allowed to rank them.
+MIX_DECIMALS = 12
+
 
 def one_era(rows: int) -> NDArray[np.int64]:
     """Offsets of a single era of that many rows, as the kernels take them."""
@@ -24,7 +27,7 @@ def gaussianize(base_MN: NDArray[np.float32], ops: Any) -> FloatArray:
 def combine(z_MN: FloatArray, weights_M: FloatArray) -> FloatArray:
     """Weighted sum of the models with weight, float64 [N]; closed models may hold anything, NaN included."""
     used = weights_M > 0
-    mixed: FloatArray = weights_M[used] @ z_MN[used]
+    mixed: FloatArray = np.round(weights_M[used] @ z_MN[used], MIX_DECIMALS)
     return mixed
 
 

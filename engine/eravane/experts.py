@@ -10,29 +10,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.hosted import normalise as normalise
+from eravane.hosted import ridge_weights as ridge_weights
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-
-
-def normalise(weights_M: FloatArray, allowed_M: BoolArray) -> FloatArray:
-    """Non-negative weights with sum 1 over the allowed models; equal ones where nothing finite and positive is left."""
-    clean_M = np.where(allowed_M & np.isfinite(weights_M), np.maximum(weights_M, 0.0), 0.0)
-    total = clean_M.sum()
-    if total > 0 and np.isfinite(total):
-        return np.asarray(clean_M / total)
-    return allowed_M / max(allowed_M.sum(), 1)
 
 
 def correlation(weights_M: FloatArray, c_M: FloatArray, C_MM: FloatArray) -> float:
     """Correlation of an ensemble with the target, c'w / sqrt(w'Cw); 0 where the ensemble is constant."""
     variance = float(weights_M @ C_MM @ weights_M)
     return float(c_M @ weights_M) / np.sqrt(variance) if variance > 1e-12 else 0.0
-
-
-def ridge_weights(c_M: FloatArray, C_MM: FloatArray, ridge: float, present_M: BoolArray) -> FloatArray:
-    """Solve (C + ridge I) w = c, clip at 0 and normalise; all models equal where no weight is positive."""
-    system_MM = C_MM + ridge * np.eye(len(c_M)) + np.diag(np.where(present_M, 0.0, 1.0))
-    return normalise(np.linalg.solve(system_MM + 1e-9 * np.eye(len(c_M)), c_M), present_M)
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.config import GateConfig
-from eravane.experts import ridge_weights
+from eravane.hosted import agreement, normalise_facts, reduce_cells, scaled
 from eravane.outcomes import EraFacts, History
 from eravane.records import Records
 
@@ -25,7 +25,6 @@ BoolArray = NDArray[np.bool_]
 # five equal bins give 1e-4 (rows that do not divide by 5), the sampling error of a raw mean over 5,000 rows .014.
 VARIES = 0.002
 COMPONENTS = 3
-CLIP = 4.0
 RIDGE_FLOOR = 0.05
 MARGINAL_INPUTS = ("marginal_mean", "marginal_std", "marginal_spread", "marginal_skew", "marginal_distance")
 
@@ -71,10 +70,10 @@ class InputMap:
         measured = slice(None) if "marginals" in config.inputs else slice(0)
         marginal_EKF = np.stack([item.marginal_KF[measured] for item in facts]).astype(np.float64)
         kept_KF, center_KF, scale_KF = _varying(marginal_EKF)
-        z_EKF = _scaled(marginal_EKF, center_KF, scale_KF)
+        z_EKF = scaled(marginal_EKF, center_KF, scale_KF)
         known_EKF = kept_KF & np.isfinite(marginal_EKF)
         parts = zip(z_EKF, known_EKF, strict=True)
-        reduced_EMR = np.stack([_reduce(z_KF, known_KF, facts[0].cells) for z_KF, known_KF in parts])
+        reduced_EMR = np.stack([reduce_cells(z_KF, known_KF, facts[0].cells) for z_KF, known_KF in parts])
         reduced_center, reduced_scale = _moments(reduced_EMR)
         return cls(
             *(model_center, model_scale, context_center, context_scale, kept_KF, center_KF, scale_KF),
@@ -102,9 +101,9 @@ class InputMap:
     ) -> tuple[FloatArray, FloatArray]:
         """Inputs of every model [M, F], early ones first, and of the era [D]; all finite."""
         own_MS, context_D = self.normalise(facts)
-        lagged_ML = _scaled(lagged_inputs(records, known), np.zeros(1), self.lagged_scale_L)
+        lagged_ML = scaled(lagged_inputs(records, known), np.zeros(1), self.lagged_scale_L)
         agreement_MA = agreement_inputs(records, known, self.ridge, open_M, C_MM, dispersion_M)
-        return np.hstack([lagged_ML, own_MS, _scaled(agreement_MA, np.zeros(1), self.agreement_scale_A)]), context_D
+        return np.hstack([lagged_ML, own_MS, scaled(agreement_MA, np.zeros(1), self.agreement_scale_A)]), context_D
 
     def replay(self, history: History, records: Records, position: int, lag: int) -> tuple[FloatArray, FloatArray]:
         """Inputs of a resolved era as they were when it was decided, every model open."""
@@ -115,15 +114,7 @@ class InputMap:
 
     def normalise(self, facts: EraFacts) -> tuple[FloatArray, FloatArray]:
         """Normalise one era: own statistics of each model [M, S + R], context of the era [D + P + 2]; all finite."""
-        own_MS = _scaled(facts.model_MS, self.model_center_MS, self.model_scale_MS)
-        context_D = _scaled(facts.context_D, self.context_center_D, self.context_scale_D)
-        marginal_KF = facts.marginal_KF[: len(self.kept_KF)].astype(np.float64)
-        z_KF = _scaled(marginal_KF, self.marginal_center_KF, self.marginal_scale_KF)
-        known_KF = self.kept_KF & np.isfinite(marginal_KF)
-        reduced_MR = _scaled(_reduce(z_KF, known_KF, facts.cells), self.reduced_center_MR, self.reduced_scale_MR)
-        kept_V = z_KF[self.kept_KF]
-        distances = [_norm(own_MS.ravel()), _norm(kept_V)]
-        return np.hstack([own_MS, reduced_MR]), np.concatenate([context_D, distances, self.components_PV @ kept_V])
+        return normalise_facts(facts.model_MS, facts.context_D, facts.marginal_KF, facts.cells, self)
 
     def realign(self, positions: Sequence[int | None]) -> InputMap:
         """The map of another pool: a new model's own statistics count as average until the next refit."""
@@ -181,30 +172,6 @@ def _varying(values_EKF: FloatArray) -> tuple[NDArray[np.bool_], FloatArray, Flo
     return kept_KF, center_KF, np.where(kept_KF, scale_KF, 0.0)
 
 
-def _scaled(values: FloatArray, center: FloatArray, scale: FloatArray) -> FloatArray:
-    usable = (scale > 0) & np.isfinite(values)
-    return np.where(usable, np.clip((values - center) / np.where(scale > 0, scale, 1.0), -CLIP, CLIP), 0.0)
-
-
-def _norm(values_V: FloatArray) -> float:
-    return float(np.sqrt(np.mean(values_V**2))) if values_V.size else 0.0
-
-
-def _reduce(z_KF: FloatArray, known_KF: BoolArray, cells: Sequence[NDArray[np.int64]]) -> FloatArray:
-    """Means over each cell's features of what is known [M, R]; NaN where nothing is."""
-    reduced_MR = np.full((len(cells), len(MARGINAL_INPUTS)), np.nan)
-    if z_KF.shape[0] == 0:
-        return reduced_MR
-    for m, columns in enumerate(cells):
-        z, known = z_KF[:, columns], known_KF[:, columns]
-        count_K = known.sum(axis=1)
-        mean_K = np.where(count_K > 0, z.sum(axis=1) / np.maximum(count_K, 1), np.nan)
-        mean, std, low, _, middle, _, high = mean_K
-        distance = np.sqrt((z**2).sum() / count_K.sum()) if count_K.any() else np.nan
-        reduced_MR[m] = mean, std, high - low, high + low - 2 * middle, distance
-    return reduced_MR
-
-
 def _components(z_EV: FloatArray) -> FloatArray:
     """Leading principal directions, from the E x E Gram matrix; signs fixed by the largest entry."""
     if z_EV.shape[1] == 0:
@@ -236,22 +203,9 @@ def lagged_inputs(records: Records, known: int) -> FloatArray:
 def agreement_inputs(
     records: Records, known: int, ridge: float, open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray
 ) -> FloatArray:
-    """What this era's predictions say of each open model [M, 4], closed models 0.
-
-    Mean correlation with the other open models; log prediction spread against the others' and against its own past;
-    the weight that a ridge with this era's C gives it.
-    """
-    if not open_M.any():
-        return np.zeros((len(open_M), 4))
-    count = int(open_M.sum())
-    mask_MM = (open_M[:, None] & open_M[None, :]).astype(np.float64)
-    C_MM = np.nan_to_num(C_MM) * mask_MM
-    others_M = (C_MM.sum(axis=1) - np.diag(C_MM)) / max(count - 1, 1)
-    spread_M = np.log(np.maximum(np.nan_to_num(dispersion_M), 1e-12))
-    surprise_M = np.where(records.seen_NM[known], spread_M - records.dispersion_NM[known], 0.0)
-    ridge_M = ridge_weights(records.signal_NM[known] * open_M, C_MM, ridge, open_M) * count
-    columns = np.column_stack([others_M, spread_M, surprise_M, ridge_M])
-    return np.where(open_M[:, None], columns - columns[open_M].mean(axis=0), 0.0)
+    """What this era's predictions say of each open model when `known` eras are resolved [M, 4] (see `agreement`)."""
+    seen_M, signal_M, usual_M = records.seen_NM[known], records.signal_NM[known], records.dispersion_NM[known]
+    return agreement(open_M, C_MM, dispersion_M, seen_M, signal_M, usual_M, ridge)
 
 
 def root_mean_square(values_EMA: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from eravane.config import GateConfig
-from eravane.experts import normalise
+from eravane.hosted import network
 from eravane.inputs import InputMap
 from eravane.outcomes import EraFacts, GateModel, History
 from eravane.prototypes import affinity, whiten
@@ -23,10 +23,7 @@ from eravane.scorer import (
     Trainer,
     gate_count,
     load_parameters,
-    masked_softmax,
     parameters,
-    single_thread,
-    sparsemax,
 )
 
 FloatArray = NDArray[np.float64]
@@ -144,26 +141,17 @@ class Network:
         assert self.input_map is not None
         assert self._scorer is not None
         x_MF, context_D = self.input_map.inputs(records, known, facts, open_M, C_MM, dispersion_M)
-        with torch.no_grad(), single_thread():
-            gate_SM, weight_SM = self._scorer(self._tensor(x_MF)[None], self._tensor(context_D)[None], self._agents_MA)
-            gates_M = self._gates(gate_SM[:, 0])
-            usable_M = gates_M & open_M if (gates_M & open_M).any() else gates_M
-            mask_M = self._tensor(usable_M)
-            weights_M = masked_softmax(weight_SM[:, 0], mask_M.expand_as(weight_SM[:, 0])).mean(0)
-        return gates_M, normalise(weights_M.cpu().numpy().astype(np.float64), usable_M)
-
-    def _gates(self, gate_SM: torch.Tensor) -> BoolArray:
-        if self._config.gates == "topk":
-            score_M = gate_SM.mean(0).cpu().numpy()
-            order = np.argsort(-score_M, kind="stable")[: gate_count(self._config, len(score_M))]
-            return np.isin(np.arange(len(score_M)), order)
-        if self._config.gates == "sparsemax":
-            score_M = (sparsemax(gate_SM) > 0).float().mean(0).cpu().numpy()
-        else:
-            score_M = torch.sigmoid(gate_SM / LAST_TEMPERATURE).mean(0).cpu().numpy()
-        gates_M = score_M >= 0.5
-        gates_M[int(np.argmax(score_M))] = True
-        return np.asarray(gates_M)
+        nets = {
+            name.removeprefix("scorer."): array.astype(np.float64) for name, array in parameters(self._scorer).items()
+        }
+        deciding = {
+            "agents_MA": self._agents_MA.cpu().numpy().astype(np.float64),
+            "gates": self._config.gates,
+            "count": gate_count(self._config, len(open_M)),
+            "temperature": LAST_TEMPERATURE,
+        }
+        # In float64 and outside torch: an exported model must come to the same ranks, and so must every device.
+        return network(x_MF, context_D, open_M, nets, deciding)
 
     def _tensor(self, values: NDArray[Any]) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values, dtype=np.float32), device=self._device)

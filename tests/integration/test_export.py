@@ -1,0 +1,187 @@
+"""An exported model predicts what its run predicted, in an interpreter that has neither eravane nor torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import zlib
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost as xgb
+from tests.integration.conftest import MICRO
+
+from eravane.batch import run
+from eravane.config import RunConfig, parse_config
+from eravane.errors import RunError
+from eravane.export import _CHECK, compare, export, portable_blocks
+from eravane.zoo.trees import Trees
+
+HOSTED_PYTHON = os.environ.get("ERAVANE_HOSTED_PYTHON")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, micro_data: Path, micro_config: RunConfig, cache: Path) -> Path:
+    return run(micro_data, micro_config, tmp_path_factory.mktemp("done") / "run", cache=cache).path
+
+
+@pytest.fixture(scope="module")
+def model(done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(done, tmp_path_factory.mktemp("exported") / "model.pkl").path
+
+
+def test_the_model_predicts_what_the_run_predicted(done: Path, tmp_path: Path) -> None:
+    exported = export(done, tmp_path / "model.pkl", check=True)
+    assert exported.difference is not None
+    assert exported.difference < 1e-12
+    assert exported.models == 5
+    assert exported.size == exported.path.stat().st_size
+    weights = json.loads((done / "live.json").read_text())["weights"]
+    assert len({round(weight, 6) for weight in weights.values()}) > 2, "a gate at equal weight would prove little"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gate": {"gates": "sparsemax", "inputs": ["scores", "structure"], "max_active": 2}},
+        {"gate": {"gates": "topk", "keep_ratio": 0.5, "inputs": ["marginals", "agreement"]}},
+        {"gate": {"warmup": 1000}},
+        {"prepare": {"missing_eras": "impute", "indicators": True, "constant": 1.0}},
+    ],
+)
+def test_every_gate_and_preparation_is_repeated(
+    changes: dict[str, Any], micro_data: Path, cache: Path, tmp_path: Path
+) -> None:
+    config = parse_config({**MICRO, **{name: {**MICRO.get(name, {}), **part} for name, part in changes.items()}})
+    finished = run(micro_data, config, tmp_path / "run", cache=cache).path
+    difference = export(finished, tmp_path / "model.pkl", check=True).difference
+    assert difference is not None
+    assert difference < 1e-12
+
+
+@pytest.mark.full
+@pytest.mark.skipif(HOSTED_PYTHON is None, reason="ERAVANE_HOSTED_PYTHON names no Python with xgboost 3.0.2")
+def test_the_model_predicts_the_same_in_the_tournaments_container(done: Path, model: Path) -> None:
+    assert HOSTED_PYTHON is not None
+    assert compare(model, done, HOSTED_PYTHON) < 1e-12
+
+
+def test_the_check_hides_eravane() -> None:
+    hiding = _CHECK.split("import pandas")[0]
+    for name in ("eravane", "eravane_kernels", "torch"):
+        failed = subprocess.run([sys.executable, "-c", f"{hiding}\nimport {name}"], capture_output=True, text=True)
+        assert f"{name} must not be needed" in failed.stderr
+
+
+def test_the_function_is_what_numerai_calls(done: Path, model: Path, micro_data: Path) -> None:
+    function = pd.read_pickle(model)
+    live = pd.read_parquet(micro_data / "live.parquet")
+    found = function(live)
+    assert len(signature(function).parameters) == 1
+    assert type(found) is pd.DataFrame
+    assert list(found.columns) == ["prediction"]
+    assert found.index.equals(live.index)
+    assert found["prediction"].between(0, 1, inclusive="neither").all()
+    newest = json.loads((done / "manifest.json").read_text())["periods"]
+    assert "Python 3." in function.__doc__
+    assert f"frozen up to era {newest['last_era'] - 6}" in function.__doc__
+
+
+def test_the_function_refuses_what_it_was_not_made_for(model: Path, micro_data: Path) -> None:
+    function = pd.read_pickle(model)
+    live = pd.read_parquet(micro_data / "live.parquet")
+    feature = next(name for name in live if name.startswith("feature"))
+    with pytest.raises(ValueError, match="lack 1 columns"):
+        function(live.drop(columns=feature))
+    with pytest.raises(ValueError, match="no levels 0 to 4"):
+        function(live.assign(**{feature: 0.5}))
+    with pytest.raises(ValueError, match="or rows"):
+        function(live.iloc[:0])
+
+
+def test_lagged_scores_that_age_are_said(
+    model: Path, micro_data: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    function = pd.read_pickle(model)
+    live = pd.read_parquet(micro_data / "live.parquet")
+    function(live)
+    assert not len(recwarn)
+    later = time.time() + 60 * 86400
+    monkeypatch.setattr("time.time", lambda: later)
+    with pytest.warns(UserWarning, match=r"lagged scores are frozen up to era .* 60 days ago: export the run again"):
+        function(live)
+
+
+@pytest.mark.parametrize("base_score", [0.0, 0.5, 0.37])
+def test_base_score_is_written_as_a_scalar(base_score: float) -> None:
+    random = np.random.default_rng(0)
+    values, label = random.integers(0, 5, (500, 6)).astype(np.int8), random.random(500)
+    matrix = xgb.QuantileDMatrix(values, label)
+    booster = xgb.train({"base_score": base_score, "max_depth": 3}, matrix, 10)
+    (block,) = portable_blocks(Trees((bytes(booster.save_raw("ubj")),), tuple("abcdef")))
+    content = json.loads(zlib.decompress(block))
+    assert content["learner"]["learner_model_param"]["base_score"] == repr(base_score)
+    again = xgb.Booster()
+    again.load_model(bytearray(zlib.decompress(block)))
+    np.testing.assert_array_equal(again.inplace_predict(values), booster.inplace_predict(values))
+
+
+def test_a_difference_is_found(done: Path, model: Path, tmp_path: Path) -> None:
+    for name in ("run.toml", "manifest.json", "live_predictions.csv"):
+        (tmp_path / name).write_bytes((done / name).read_bytes())
+    predictions = pd.read_csv(tmp_path / "live_predictions.csv")
+    predictions.loc[3, "prediction"] += 2e-6
+    predictions.to_csv(tmp_path / "live_predictions.csv", index=False)
+    with pytest.raises(RunError, match=r"differs from .* by up to 2e-06"):
+        compare(model, tmp_path)
+    predictions.iloc[1:].to_csv(tmp_path / "live_predictions.csv", index=False)
+    with pytest.raises(RunError, match="predicts other rows"):
+        compare(model, tmp_path)
+    (tmp_path / "broken.pkl").write_bytes(b"nothing")
+    with pytest.raises(RunError, match=r"broken.pkl fails without eravane"):
+        compare(tmp_path / "broken.pkl", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        {"outliers": "std"},
+        {"missing_eras": "impute", "bounds": "window"},
+        {"missing_eras": "impute", "impute": "knn"},
+    ],
+)
+def test_a_preparation_that_cannot_be_repeated_is_refused(
+    done: Path, tmp_path: Path, micro_config: RunConfig, prepare: dict[str, Any]
+) -> None:
+    from eravane.config import to_toml
+
+    for name in ("manifest.json", "checkpoints", "models"):
+        (tmp_path / name).symlink_to(done / name)
+    (tmp_path / "run.toml").write_text(to_toml(parse_config({**MICRO, "prepare": prepare})))
+    name = "outliers" if "outliers" in prepare else list(prepare)[1]
+    with pytest.raises(RunError, match=rf"cannot repeat prepare.{name} = '{prepare[name]}'"):
+        export(tmp_path, tmp_path / "model.pkl")
+
+
+def test_an_unfinished_run_is_refused(done: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"must end in .pkl"):
+        export(done, tmp_path / "model.bin")
+    (tmp_path / "run.toml").write_bytes((done / "run.toml").read_bytes())
+    with pytest.raises(RunError, match="has no checkpoint"):
+        export(tmp_path, tmp_path / "model.pkl")
+    (tmp_path / "checkpoints").symlink_to(done / "checkpoints")
+    (tmp_path / "manifest.json").symlink_to(done / "manifest.json")
+    with pytest.raises(RunError, match=r"index.json is missing or damaged"):
+        export(tmp_path, tmp_path / "model.pkl")
