@@ -114,9 +114,11 @@ class LightGbm:
             raise RunError("no training row has a label; use other eras or another target")
         base = INTERCEPT if margin_N is None else 0.0
         start_N = np.full(label_N.size, base) if margin_N is None else margin_N
-        matrix.set_label(np.where(known, label_N, np.float32(INTERCEPT)))
-        matrix.set_weight(known.astype(np.float32) if weight_N is None else np.where(known, weight_N, np.float32(0)))
-        matrix.set_init_score(start_N)
+        weight = known.astype(np.float32) if weight_N is None else np.where(known, weight_N, np.float32(0))
+        # Fields and not `set_weight`, which leaves the old weights in place where the new ones are all 1.
+        matrix.set_field("label", np.where(known, label_N, np.float32(INTERCEPT)))
+        matrix.set_field("weight", weight)
+        matrix.set_field("init_score", np.ascontiguousarray(start_N, dtype=np.float64))
         seeds = dict.fromkeys(SEEDS, seed % 2**31)
         booster = lightgbm.Booster({**self.params, **seeds}, matrix)
         for _ in range(trees):

@@ -1,0 +1,123 @@
+"""The zoo on Dask: the same bytes as in threads, whatever happens to workers and scheduler."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+from tests.integration.zoo_case import Case, blocks_of, make_case
+
+from eravane.errors import RunError
+from eravane.zoo import cluster as zoo_cluster
+from eravane.zoo.training import Finished
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="module")
+def threaded(case: Case) -> dict[tuple[str, int], bytes]:
+    """The oracle: every booster, trained in one thread without a cache."""
+    return blocks_of(case.zoo(workers=1), case.specs)
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started:
+        yield started
+
+
+def _once(action: Callable[[], None]) -> Callable[[Finished], None]:
+    """Do something when the first model is done."""
+    calls: list[Finished] = []
+
+    def on_model(done: Finished) -> None:
+        calls.append(done)
+        if len(calls) == 1:
+            action()
+
+    return on_model
+
+
+def test_a_killed_worker_changes_no_byte(
+    case: Case, threaded: dict[tuple[str, int], bytes], cluster: LocalCluster, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        with Client(cluster) as client:
+            killed.append(min(client.run(os.getpid).values()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    done: list[Finished] = []
+    first = _once(kill)
+    zoo = case.zoo(tmp_path / "cache", scheduler=cluster.scheduler_address)
+    found = blocks_of(zoo, case.specs, lambda model: (done.append(model), first(model)))
+    assert found == threaded
+    assert len(killed) == 1
+    # Every model is told once trained; what the dead worker had finished may be told again, from the cache.
+    trained = [(model.model_id, model.train_last) for model in done if not model.cached]
+    assert len(set(trained)) == len(trained)
+
+
+def test_a_worker_that_joins_late(case: Case, threaded: dict[tuple[str, int], bytes]) -> None:
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=True, dashboard_address=None) as late:
+        timer = threading.Timer(1.5, late.scale, (1,))
+        timer.start()
+        found = blocks_of(case.zoo(scheduler=late.scheduler_address), case.specs)
+        timer.join()
+    assert found == threaded
+
+
+def test_nobody_works(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo_cluster, "PATIENCE_SECONDS", 1.0)
+    with LocalCluster(n_workers=0, dashboard_address=None) as empty, pytest.raises(RunError, match="has no workers"):
+        blocks_of(case.zoo(scheduler=empty.scheduler_address), case.specs)
+
+
+def test_no_scheduler_answers(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo_cluster, "CONNECT_SECONDS", 1)
+    with pytest.raises(RunError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        blocks_of(case.zoo(scheduler="tcp://127.0.0.1:9"), case.specs)
+
+
+def test_a_scheduler_that_vanishes_is_one_error_and_finished_models_stay(
+    case: Case, threaded: dict[tuple[str, int], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo_cluster, "PATIENCE_SECONDS", 3.0)
+    address_file = tmp_path / "scheduler.json"
+    scheduler = _dask("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(address_file))
+    worker = _dask(
+        "worker", "--scheduler-file", str(address_file), "--nworkers", "1", "--nthreads", "1", "--no-dashboard"
+    )
+    try:
+        with Client(scheduler_file=str(address_file), timeout="30s") as client:
+            client.wait_for_workers(1, timeout=60)
+            address = client.scheduler.address
+        zoo = case.zoo(tmp_path / "cache", scheduler=address)
+        with pytest.raises(RunError, match="is gone; finished models are in the cache"):
+            blocks_of(zoo, case.specs, _once(scheduler.kill))
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
+    told: list[Finished] = []
+    assert blocks_of(case.zoo(tmp_path / "cache", workers=1), case.specs, told.append) == threaded
+    assert any(model.cached for model in told)
+
+
+def _dask(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dask", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(0.1)
+    return process
