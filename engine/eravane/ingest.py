@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from eravane.errors import DataError, StoreError
-from eravane.files import exclusive, write_atomically
-from eravane.storage.builder import Builder, LabelChanges, clear
+from eravane.storage.builder import Builder, LabelChanges
 from eravane.storage.digest import digest_file
 from eravane.storage.intake import Choice, Intake, check_unique, prepare_intake
-from eravane.storage.manifest import BUILDING, MANIFEST, LiveRecord, Manifest, SegmentRecord, SourceRecord
+from eravane.storage.manifest import LiveRecord, Manifest, SegmentRecord, SourceRecord
 from eravane.storage.shape import Shape, check_shape, check_wish, new_shape
+from eravane.storage.site import CATALOG, Site, writing
 from eravane.storage.source import Source
 from eravane.storage.transfer import Progress, silent
 from eravane.store import EraStore, IngestReport
 
 HISTORY = ("train.parquet", "validation.parquet")
 LIVE = "live.parquet"
-FEATURES_JSON = "features.json"
+FEATURES_JSON = CATALOG
 _NO_LAST = 1 << 30
 
 
@@ -58,19 +56,9 @@ def ingest(
             process is writing.
     """
     data, path = Path(data_dir), Path(store_dir)
-    fresh = not path.exists()
-    with _storage_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-    with exclusive(path), _storage_errors(path):
-        old = _read_manifest(path)
+    with writing(path) as site:
         wish = _Wish(columns, first_era or 0, last_era or _NO_LAST, every)
-        try:
-            report = _Update(data, path, old, wish, progress or silent).run()
-        except DataError:
-            clear(path, old)
-            if fresh:
-                path.rmdir()
-            raise
+        report = _Update(data, site, wish, progress or silent).run()
     store = EraStore.open(path)
     store.report = report
     return store
@@ -89,8 +77,9 @@ class _Wish:
 class _Update:
     """One ingest: what the files bring, measured against the store as it is."""
 
-    def __init__(self, data: Path, path: Path, old: Manifest | None, wish: _Wish, progress: Progress) -> None:
-        self._data, self._path, self._old, self._progress = data, path, old, progress
+    def __init__(self, data: Path, site: Site, wish: _Wish, progress: Progress) -> None:
+        self._data, self._site, self._progress = data, site, progress
+        self._old = old = site.old
         self._history = [Source(data / name) for name in _history(data, old)]
         self._live_rows = Source(data / LIVE) if (data / LIVE).exists() else None
         self._sources = [*self._history, *([self._live_rows] if self._live_rows else [])]
@@ -107,11 +96,11 @@ class _Update:
         self._choice = _choice(old, wish, min(int(era_N.min()) for era_N in self._eras.values()))
         known = {} if old is None else old.sources
         self._unchanged = {name for name, record in self._records.items() if known.get(name) == record}
-        self._builder = Builder(path, old, self._shape)
+        self._builder = Builder(site, self._shape)
 
     def run(self) -> IngestReport:
         """Write what is new beside the store, then put it in force."""
-        self._builder.begin(
+        self._site.begin(
             {
                 "sources": {name: asdict(record) for name, record in self._records.items()},
                 "shape": asdict(self._shape),
@@ -166,11 +155,8 @@ class _Update:
         for source in self._sources:
             if source.path.stat().st_size != self._records[source.name].size:
                 raise DataError(f"{source.path} changed while it was read; let the download end and run again")
-        catalog = self._data / FEATURES_JSON
-        if catalog.exists():
-            write_atomically(self._path / FEATURES_JSON, catalog.read_bytes())
         known = {} if self._old is None else self._old.sources
-        self._builder.commit(
+        self._site.commit(
             Manifest(
                 columns=self._shape.columns,
                 dtype=self._shape.dtype,
@@ -181,7 +167,8 @@ class _Update:
                 segments=segments,
                 live=live,
                 sources={**known, **self._records},
-            )
+            ),
+            self._data / FEATURES_JSON,
         )
 
 
@@ -210,30 +197,3 @@ def _choice(old: Manifest | None, wish: _Wish, oldest: int) -> Choice:
             f"now first era {wish.first} and every {wish.every} are asked for; ingest into a new store"
         )
     return Choice(old.first_era, wish.last, old.every, old.anchor)
-
-
-def _read_manifest(path: Path) -> Manifest | None:
-    """The manifest in force, None for a folder that is empty or holds an unfinished store.
-
-    Raises:
-        StoreError: the manifest is damaged, or the folder holds something else.
-    """
-    try:
-        return Manifest.read(path)
-    except FileNotFoundError:
-        ours = {"segments", FEATURES_JSON, BUILDING, *(name + ".part" for name in (FEATURES_JSON, BUILDING, MANIFEST))}
-        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
-        if foreign:
-            raise StoreError(f"{path} is no store, it holds {foreign[0]!r}; give a new or empty folder") from None
-        return None
-
-
-@contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    """Say in the store's words that the disk is full or cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        mend = "free some space and run again to resume" if full else "check the path and its permissions"
-        raise StoreError(f"cannot write the store {path}: {error.strerror or error}; {mend}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,18 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.files import write_atomically
 from eravane.storage.digest import first_level_fault
 from eravane.storage.intake import Intake
-from eravane.storage.manifest import BUILDING, MANIFEST, FileRecord, LiveRecord, Manifest, SegmentRecord
+from eravane.storage.manifest import FileRecord, LiveRecord, SegmentRecord
 from eravane.storage.matrixfile import MatrixDraft, MatrixLayout, describe, digests_path
 from eravane.storage.placement import Placement, SegmentPlan
 from eravane.storage.segments import Segment, write_ids
 from eravane.storage.shape import Shape
+from eravane.storage.site import Site
 from eravane.storage.source import Source
 from eravane.storage.transfer import Progress, silent, transfer
-
-_FOLDER = "segments"
 
 
 @dataclass
@@ -41,28 +38,19 @@ class Builder:
     A segment is sealed once its era digests are on disk; what is sealed survives a kill, the rest is written again.
 
     Args:
-        path: folder of the store.
-        old: the manifest in force, None for a new store.
+        site: the store's folder.
         shape: columns, dtype and targets.
+
+    Attributes:
+        segments: those of the store as it is.
     """
 
-    def __init__(self, path: Path, old: Manifest | None, shape: Shape) -> None:
-        self._path = path
-        self._old = old
-        self._shape = shape
-        records = old.segments if old is not None else ()
+    def __init__(self, site: Site, shape: Shape) -> None:
+        self._site, self._shape = site, shape
+        records = site.old.segments if site.old is not None else ()
         self.segments = tuple(
-            Segment(path, record, len(shape.columns), shape.dtype, len(shape.targets)) for record in records
+            Segment(site.path, record, len(shape.columns), shape.dtype, len(shape.targets)) for record in records
         )
-
-    def begin(self, ticket: Mapping[str, Any]) -> None:
-        """Mark the store as being written; what an interrupted ingest of other content left behind is deleted."""
-        content = json.dumps(ticket, sort_keys=True).encode()
-        marker = self._path / BUILDING
-        if not marker.exists() or marker.read_bytes() != content:
-            clear(self._path, self._old)
-            write_atomically(marker, content)
-        (self._path / _FOLDER).mkdir(exist_ok=True)
 
     def add(self, intake: Intake, progress: Progress) -> list[SegmentRecord]:
         """Write the new segments of a file, and compare the eras that the store has already.
@@ -119,15 +107,6 @@ class Builder:
         features = self._fill(intake, {0: plan}, "features", self._shape.columns, self._shape.dtype, {}, silent)
         return LiveRecord(source.rows, features[0], self._write_ids(intake, plan, number=0))
 
-    def commit(self, manifest: Manifest) -> None:
-        """Put the new manifest in force and delete what it no longer names."""
-        manifest.write(self._path)
-        clear(self._path, manifest)
-
-    def discard(self) -> None:
-        """Delete everything that the manifest in force does not name."""
-        clear(self._path, self._old)
-
     def _fill(
         self,
         intake: Intake,
@@ -138,15 +117,15 @@ class Builder:
         stored: Mapping[int, NDArray[Any]],
         progress: Progress,
     ) -> dict[int, MatrixLayout]:
-        paths = {number: self._path / _FOLDER / f"{plan.name}.{kind}.arrow" for number, plan in plans.items()}
-        sealed = {n: describe(path, self._path) for n, path in paths.items() if digests_path(path).exists()}
+        paths = {number: self._site.file(f"{plan.name}.{kind}.arrow") for number, plan in plans.items()}
+        sealed = {n: describe(path, self._site.path) for n, path in paths.items() if digests_path(path).exists()}
         drafts = {n: MatrixDraft(paths[n], columns, dtype, plans[n].index.rows) for n in plans if n not in sealed}
 
         def seal(number: int) -> None:
             draft = drafts.pop(number)
             if dtype == "int8":
                 _check_levels(intake, number, columns, draft.values)
-            sealed[number] = draft.seal(plans[number].index.offsets, self._path)
+            sealed[number] = draft.seal(plans[number].index.offsets, self._site.path)
 
         transfer(
             intake.source,
@@ -162,11 +141,11 @@ class Builder:
 
     def _write_ids(self, intake: Intake, plan: SegmentPlan, number: int | None = None) -> FileRecord:
         ids = intake.ids_of(int(plan.name) if number is None else number)
-        return write_ids(self._path / _FOLDER / f"{plan.name}.ids.arrow", ids, self._path)
+        return write_ids(self._site.file(f"{plan.name}.ids.arrow"), ids, self._site.path)
 
     def _next_labels(self, segment: Segment) -> Path:
         version = int(segment.labels.path.stem.rpartition("-")[2]) + 1
-        return self._path / _FOLDER / f"{segment.record.name}.labels-{version}.arrow"
+        return self._site.file(f"{segment.record.name}.labels-{version}.arrow")
 
     def _settle(self, intake: Intake, segment: Segment, draft: MatrixDraft, changes: LabelChanges) -> SegmentRecord:
         """Keep the draft of a segment's labels if it says anything new, and note what."""
@@ -186,20 +165,7 @@ class Builder:
         if not differs:
             draft.path.unlink()
             return record
-        return replace(record, labels=draft.seal(segment.index.offsets, self._path))
-
-
-def clear(path: Path, manifest: Manifest | None) -> None:
-    """Delete what a manifest does not name: leftovers of an interrupted ingest and replaced labels."""
-    kept = set() if manifest is None else set(manifest.files())
-    kept |= {digests_path(Path(name)).as_posix() for name in kept}
-    for file in (path / _FOLDER).glob("*"):
-        if file.relative_to(path).as_posix() not in kept:
-            file.unlink()
-    for name in (BUILDING, BUILDING + ".part", MANIFEST + ".part"):
-        (path / name).unlink(missing_ok=True)
-    if manifest is None and (path / _FOLDER).exists():
-        (path / _FOLDER).rmdir()
+        return replace(record, labels=draft.seal(segment.index.offsets, self._site.path))
 
 
 def _check_levels(intake: Intake, number: int, columns: tuple[str, ...], levels_CN: NDArray[np.int8]) -> None:

@@ -70,6 +70,21 @@ class SourceRecord:
 
 
 @dataclass(frozen=True)
+class PreparedRecord:
+    """Where prepared features came from.
+
+    Attributes:
+        config: digest of the [prepare] section.
+        segments: digests of the raw store's segments, in era order.
+        live: digest of its live rows, "" where it had none.
+    """
+
+    config: str
+    segments: tuple[str, ...]
+    live: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a store holds.
 
@@ -83,6 +98,7 @@ class Manifest:
         segments: in era order.
         live: the live rows, if there are any.
         sources: parquet file name -> how it was.
+        prepared: set where the features are imputed and clipped ones of another store.
     """
 
     columns: tuple[str, ...]
@@ -94,6 +110,7 @@ class Manifest:
     segments: tuple[SegmentRecord, ...] = ()
     live: LiveRecord | None = None
     sources: dict[str, SourceRecord] = field(default_factory=dict)
+    prepared: PreparedRecord | None = None
 
     def files(self) -> dict[str, int]:
         """Every file that belongs to the store and has a known size: relative path -> bytes."""
@@ -154,7 +171,7 @@ def _checksum(body: str) -> str:
 
 
 def _build(body: dict[str, Any]) -> Manifest:
-    live = body["live"]
+    live, prepared = body["live"], body["prepared"]
     return Manifest(
         columns=tuple(body["columns"]),
         dtype=body["dtype"],
@@ -167,6 +184,9 @@ def _build(body: dict[str, Any]) -> Manifest:
         if live is None
         else LiveRecord(live["rows"], MatrixLayout(**live["features"]), FileRecord(**live["ids"])),
         sources={name: SourceRecord(**entry) for name, entry in body["sources"].items()},
+        prepared=None
+        if prepared is None
+        else PreparedRecord(prepared["config"], tuple(prepared["segments"]), prepared["live"]),
     )
 
 

@@ -23,7 +23,7 @@ def transfer(
     columns: Sequence[str],
     dtype: str,
     *,
-    drafts: Mapping[int, NDArray[Any]],
+    drafts: dict[int, NDArray[Any]],
     stored: Mapping[int, NDArray[Any]],
     filled: Callable[[int], None],
     progress: Progress,
@@ -35,7 +35,7 @@ def transfer(
         placement: where its rows go.
         columns: C names, in the order of the matrices.
         dtype: "int8" or "float32".
-        drafts: segment -> matrix [C, N] to fill.
+        drafts: segment -> matrix [C, N] to fill; one that is filled is taken out, so that its memory can go.
         stored: segment -> matrix [C, N] that the file must agree with, bit by bit.
         filled: called with a segment once its draft holds all its rows.
         progress: called after every block.
@@ -67,6 +67,7 @@ def transfer(
                     missing[segment] -= _count(places)
                     if missing[segment] == 0:
                         filled(segment)
+                        del drafts[segment]
 
 
 def silent(_name: str, _done: int, _total: int) -> None:
