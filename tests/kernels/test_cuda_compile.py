@@ -75,6 +75,12 @@ def test_products_are_rounded_before_they_are_added(file):
     assert not re.search(r"fma\.\w+\.f(32|64)", ptx)
 
 
+@pytest.mark.parametrize("file", ["levels", "limits"])
+def test_columns_are_read_and_written_16_bytes_at_a_time(file):
+    ptx, _ = compiled(source(file), 90, "--ptx")
+    assert re.search(r"ld\.global\.nc\.v4\.(u|b|f)32", ptx)
+
+
 def test_errors_name_the_file_and_line_they_are_in():
     lines = (SOURCES / "ranks.cuh").read_text().splitlines()
     number = next(i for i, line in enumerate(lines, 1) if "const int slots = slots_for(rows);" in line)

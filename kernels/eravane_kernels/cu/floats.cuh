@@ -25,7 +25,7 @@ __device__ __forceinline__ double widen(float value) {
 __device__ __forceinline__ float narrow(double value) {
     if (!(fabs(value) < SMALLEST_NORMAL_32)) return static_cast<float>(value);
     const unsigned size = static_cast<unsigned>(rint(fabs(value) * SUBNORMALS_32));
-    return __uint_as_float(value < 0.0 ? size | SIGN_32 : size);
+    return __uint_as_float(__double_as_longlong(value) < 0 ? size | SIGN_32 : size);
 }
 
 // Unsigned integers in the order of the numbers they stand for. -0.0 and 0.0 share a key, no number has the key NONE,

@@ -30,20 +30,22 @@ struct Shared {
 // The keys of a run, NONE for a missing value.
 struct Values {
     using Key = Keys<float>::Key;
+    static constexpr Key NONE = Keys<float>::NONE;
     const float* run;
     __device__ __forceinline__ Key operator()(int row) const {
         const float value = __ldg(run + row);
-        return is_nan(value) ? Keys<float>::NONE : Keys<float>::of(value);
+        return is_nan(value) ? NONE : Keys<float>::of(value);
     }
     __device__ static double value(Key key) { return Keys<float>::value(key); }
 };
 struct Deviations {
     using Key = Keys<double>::Key;
+    static constexpr Key NONE = Keys<double>::NONE;
     const float* run;
     double centre;
     __device__ __forceinline__ Key operator()(int row) const {
         const float value = __ldg(run + row);
-        return is_nan(value) ? Keys<double>::NONE : Keys<double>::of(fabs(widen(value) - centre));
+        return is_nan(value) ? NONE : Keys<double>::of(fabs(widen(value) - centre));
     }
     __device__ static double value(Key key) { return Keys<double>::value(key); }
 };
@@ -58,7 +60,7 @@ __device__ __forceinline__ void histogram(const Source& source, int rows, typena
     __syncthreads();
     for (int row = threadIdx.x; row < rows; row += THREADS) {
         const Key key = source(row);
-        if (key == static_cast<Key>(~Key{0}) || (high < KEY_BITS && key >> high != known >> high)) continue;
+        if (key == Source::NONE || (high < KEY_BITS && key >> high != known >> high)) continue;
         atomicAdd(&bins[(key >> low) & ((Key{1} << (high - low)) - 1)], 1u);
     }
     __syncthreads();
@@ -112,7 +114,7 @@ __device__ __forceinline__ void neighbours(const Source& source, int rows, int r
         __syncthreads();
         return;
     }
-    unsigned long long least = ~0ull;
+    unsigned long long least = Source::NONE;
     for (int row = threadIdx.x; row < rows; row += THREADS) {
         const Key other = source(row);
         if (other > key && other < least) least = other;

@@ -20,9 +20,12 @@ from eravane_kernels.cuda.launch import FINITE, Runs, launch, room, runs
 from eravane_kernels.cuda.runtime import active, upload
 from eravane_kernels.spec.cross_section import powered_label
 
-KEYS: dict[str, type[np.unsignedinteger[Any]]] = {"float32": np.uint32, "float64": np.uint64}
 Transform = Callable[[Double], Double]
+
+KEYS: dict[str, type[np.unsignedinteger[Any]]] = {"float32": np.uint32, "float64": np.uint64}
+"""What predictions of each dtype are sorted as."""
 SUFFIX = {"float32": "float", "float64": "double"}
+"""Of the kernels for each dtype of predictions."""
 
 
 def rank(p_MN: Array, offsets_E1: Integers) -> Array:

@@ -19,7 +19,7 @@ LARGEST_GRID = 2**31 - 1
 LONGEST_SORT = 2**28
 SHARED_DEFAULT = 48 << 10
 SHARED_STATIC = 1 << 10
-"""Set aside for the static shared memory of the kernels that sort."""
+"""Set aside for the static shared memory of kernels that ask for dynamic shared memory."""
 BLOCKS_PER_PROCESSOR = 3
 
 
@@ -114,7 +114,7 @@ def launch(file: str, kernel: str, blocks: int, *arguments: Any, shared: int = 0
     if blocks == 0:
         return
     function = active().kernel(file, kernel)
-    if shared > SHARED_DEFAULT:
+    if shared + SHARED_STATIC > SHARED_DEFAULT:
         function.max_dynamic_shared_size_bytes = shared
     function((min(blocks, LARGEST_GRID),), (THREADS,), arguments, shared_mem=shared)
 

@@ -6,7 +6,6 @@ arrays, also of no axes where NumPy would give a scalar. Memory that nobody has 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -70,15 +69,10 @@ def to_device(value: Any) -> Any:
 
 def _device_call(function: Any, args: Any, kwargs: Any) -> Any:
     result = function(*_plain(args), **_plain(kwargs))
-    return type(result)(*map(to_device, result)) if _is_named_tuple(result) else _wrapped(result)
-
-
-def _wrapped(result: Any) -> Any:
-    return tuple(map(to_device, result)) if isinstance(result, tuple) else to_device(result)
-
-
-def _is_named_tuple(result: Any) -> bool:
-    return isinstance(result, tuple) and hasattr(result, "_fields")
+    if not isinstance(result, tuple):
+        return to_device(result)
+    parts = map(to_device, result)
+    return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
 
 
 def _plain(value: Any) -> Any:
@@ -89,9 +83,7 @@ def _plain(value: Any) -> Any:
         raise TypeError("an array of the host among those of the device")
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple | Iterator):
-        return [_plain(part) for part in value] if isinstance(value, list) else tuple(map(_plain, value))
-    return value
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 def _host_view(array: DeviceArray) -> Host:
