@@ -8,18 +8,10 @@ import numpy as np
 
 from eravane_kernels import checks, tables
 from eravane_kernels.arrays import SLOTS, Counts, Double, Integers, Levels
-from eravane_kernels.cpu.jit import kernel, popcount, prefetch, word
+from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
+from eravane_kernels.cpu.planes import BLOCK, count_planes
 from eravane_kernels.stats import QUANTILES, Stats
-
-CHUNK = 2048
-"""Bytes counted between two rounds of prefetching; measured."""
-AHEAD = 8192
-"""How far ahead of the counting cache lines are asked for, in bytes; measured."""
-
-_ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
-_LANES = np.uint64(0x0101010101010101)
-_HIGH = np.uint64(0x7878787878787878)
 
 
 def level_counts(x_CN: Levels, offsets_E1: Integers) -> Counts:
@@ -36,61 +28,35 @@ def level_counts(x_CN: Levels, offsets_E1: Integers) -> Counts:
 @kernel
 def _count(x_S: Levels, start_C: Integers, offsets_E1: Integers, counts_ECL: Counts) -> int:
     """Fills counts_ECL; returns the first column with a value that is no level, else -1."""
+    rest_B = np.empty(BLOCK, dtype=np.int8)
     for column in range(start_C.shape[0]):
         bad = np.uint64(0)
         for era in range(offsets_E1.shape[0] - 1):
             start, rows = start_C[column] + offsets_E1[era], offsets_E1[era + 1] - offsets_E1[era]
-            bad |= _count_run(x_S, start, rows, counts_ECL[era, column])
+            bad |= _count_run(x_S, start, rows, rest_B, counts_ECL[era, column])
         if bad != 0:
             return column
     return -1
 
 
 @kernel
-def _count_run(x_S: Levels, start: int, rows: int, counts_L: Counts) -> np.uint64:
+def _count_run(x_S: Levels, start: int, rows: int, rest_B: Levels, counts_L: Counts) -> np.uint64:
     """Counts one contiguous run from its bit planes; returns non-zero if a value is no level.
 
-    Levels 0..4 and -1 have the low bits 000, 001, 010, 011, 100, 111: bit counts of three planes, of the first two
-    together and of all three give the six counts.
+    What is left of a block is counted in rest_B, filled up with zeros.
     """
-    one = two = four = three = missing = bad = np.uint64(0)
-    for begin in range(start, start + rows, CHUNK):
-        bytes_left = min(CHUNK, start + rows - begin)
-        for line in range(begin + AHEAD, begin + AHEAD + bytes_left, 64):
-            prefetch(x_S, line)
-        planes = _count_words(x_S, begin, bytes_left // 8)
-        one, two, four, three = one + planes[0], two + planes[1], four + planes[2], three + planes[3]
-        missing, bad = missing + planes[4], bad | planes[5]
+    blocks = rows // BLOCK
+    tail = x_S[start + blocks * BLOCK : start + rows]
+    rest_B[:] = 0
+    for row in range(tail.shape[0]):
+        rest_B[row] = tail[row]
+    body, rest = count_planes(x_S, start, blocks), count_planes(rest_B, 0, 1)
+    one, two, four = body[0] + rest[0], body[1] + rest[1], body[2] + rest[2]
+    three, missing = body[3] + rest[3], body[4] + rest[4]
+    counts_L[0] = np.uint64(rows) + three - one - two - four + missing
     counts_L[1], counts_L[2] = one - three, two - three
     counts_L[3], counts_L[4], counts_L[5] = three - missing, four - missing, missing
-    for value in x_S[start + rows // 8 * 8 : start + rows]:
-        if value < -1 or value > 4:
-            return _ONE
-        if value != 0:
-            counts_L[value if value > 0 else 5] += np.uint32(1)
-    counts_L[0] = rows - counts_L[1] - counts_L[2] - counts_L[3] - counts_L[4] - counts_L[5]
-    return bad
-
-
-@kernel
-def _count_words(x_S: Levels, start: int, words: int) -> tuple[np.uint64, ...]:
-    """Bit counts of the planes of 64-bit words, and a mask that is zero if every byte is 0..4 or -1.
-
-    A byte is valid if its bits 3..7 are equal, and equal to bit 2 and bit 0, and to bit 2 and bit 1.
-    """
-    one = two = four = three = missing = unequal = broken = np.uint64(0)
-    for index in range(words):
-        bit0 = word(x_S, start, index)
-        bit1, bit2, bit3 = bit0 >> _ONE, bit0 >> _TWO, bit0 >> _THREE
-        top = bit1 & bit2
-        one += popcount(bit0 & _LANES)
-        two += popcount(bit1 & _LANES)
-        four += popcount(bit2 & _LANES)
-        three += popcount(bit0 & bit1 & _LANES)
-        missing += popcount(top & _LANES)
-        unequal |= bit0 ^ bit1
-        broken |= ((bit0 & bit2) ^ bit3) | (top ^ bit3)
-    return one, two, four, three, missing, (unequal & _HIGH) | (broken & _LANES)
+    return np.uint64(body[5] | rest[5])
 
 
 def level_stats(counts_ECL: Counts, quantiles: Sequence[float] = QUANTILES) -> Stats:
