@@ -184,6 +184,14 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PostprocessConfig:
+    """What happens to the ensemble after it is mixed."""
+
+    neutralize: str = setting("", "Feature set that the ensemble is neutralised to (empty: none).")
+    proportion: float = setting(0.5, "Share of what those features explain that is taken out.", least=0, most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """Where the work runs."""
 
@@ -192,6 +200,11 @@ class ComputeConfig:
     scheduler: str = setting("", "Address of a running Dask scheduler (empty: this machine alone).")
     cluster: Literal["none", "local"] = setting(
         "none", "local starts a Dask cluster of this machine: a worker per core, or per GPU; none trains in threads."
+    )
+    booster_spans: Literal["auto", "worker", "cluster"] = setting(
+        "auto",
+        "With Dask: a booster trains on one worker, or on all by rows (xgboost.dask); auto spreads matrices that are "
+        "larger than a worker.",
     )
     memory: str = setting("16GB", "Memory the run may hold; a plan that exceeds it is refused.")
 
@@ -208,6 +221,7 @@ class RunConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     @property

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 from tests.integration.zoo_case import Case, blocks_of, make_case
 
 from eravane.errors import RunError
 from eravane.zoo import cluster as zoo_cluster
+from eravane.zoo.fleet import Watch, run_tasks
 from eravane.zoo.training import Finished
 
 
@@ -87,7 +89,7 @@ def test_nobody_works(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_scheduler_answers(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo_cluster, "CONNECT_SECONDS", 1)
-    with pytest.raises(RunError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(RunError, match="no Dask scheduler answers at tcp://127"):
         blocks_of(case.zoo(scheduler="tcp://127.0.0.1:9"), case.specs)
 
 
@@ -121,3 +123,30 @@ def _dask(*arguments: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(0.1)
     return process
+
+
+def test_one_booster_over_two_workers(case: Case, cluster: LocalCluster) -> None:
+    """Rows on two workers: the sums round otherwise, so that the predictions agree to float precision."""
+    narrow = [spec for spec in case.specs if spec.feature_set == "small"][:2]
+    here, there = case.zoo(workers=1), case.zoo(scheduler=cluster.scheduler_address, booster_spans="cluster")
+    alone = {task.label: trained for task, trained in here.run(here.fold_tasks(narrow))}
+    told: list[Finished] = []
+    together = {task.label: trained for task, trained in there.run(there.fold_tasks(narrow), told.append)}
+    assert alone.keys() == together.keys()
+    assert len(told) == sum(len(trained.blocks) for trained in alone.values())
+    for label, trained in together.items():
+        for name, prediction in trained.predictions.items():
+            assert prediction == pytest.approx(alone[label].predictions[name], abs=1e-5)
+
+
+def test_workers_that_die_of_a_task_are_one_error() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as fragile,
+        pytest.raises(RunError, match="1 workers died of it, most likely out of memory"),
+    ):
+        list(run_tasks(_die, ["too large"], scheduler=fragile.scheduler_address))
+
+
+def _die(task: str, watch: Watch) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

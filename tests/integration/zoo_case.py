@@ -67,6 +67,6 @@ def blocks_of(zoo: Zoo, specs: list[ModelSpec], on_model: Any = None) -> dict[tu
     """Every booster of every fold, by (model, newest training era)."""
     return {
         (name, task.train_last): block
-        for task, trained in zoo.stream(zoo.fold_tasks(specs), on_model)
+        for task, trained in zoo.run(zoo.fold_tasks(specs), on_model)
         for name, block in trained.blocks.items()
     }

@@ -74,7 +74,7 @@ def out_of_fold(
     values_MN = _scratch((len(specs), covered.rows), folder)
     rows_of_model = {spec.model_id: values_MN[m] for m, spec in enumerate(specs)}
     seconds = dict.fromkeys(rows_of_model, 0.0)
-    for task, trained in zoo.stream(zoo.fold_tasks(specs), on_model):
+    for task, trained in zoo.run(zoo.fold_tasks(specs), on_model):
         where = covered.span(task.predict_first, task.predict_last)
         for name, prediction_N in trained.predictions.items():
             rows_of_model[name][where] = prediction_N

@@ -17,6 +17,7 @@ from eravane.timeline import Timeline
 from eravane.zoo.cluster import worker_count
 from eravane.zoo.fleet import cores, run_tasks
 from eravane.zoo.learner import make_learner
+from eravane.zoo.spanning import train_on_cluster, worker_room
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Finished, Trained, TrainTask, train
 from eravane.zoo.trees import Trees
@@ -55,6 +56,7 @@ class Zoo:
     ) -> None:
         self._store, self._config, self._timeline, self._cache = EraStore.open(store), config, timeline, cache
         self._room = room
+        self._worker_room: int | None = None
         self.learner, self.notes = make_learner(config.zoo, xgboost_device)
 
     @property
@@ -92,12 +94,6 @@ class Zoo:
 
     def run(
         self, tasks: Sequence[TrainTask], on_model: Callable[[Finished], None] | None = None
-    ) -> dict[tuple[str, int], Trained]:
-        """Run tasks and keep all they give; see `stream`. Keyed by (first model id, newest training era)."""
-        return {(task.specs[0].model_id, task.train_last): trained for task, trained in self.stream(tasks, on_model)}
-
-    def stream(
-        self, tasks: Sequence[TrainTask], on_model: Callable[[Finished], None] | None = None
     ) -> Iterator[tuple[TrainTask, Trained]]:
         """Run tasks, the longest first; a long one may come back in parts, each with some of its models.
 
@@ -110,16 +106,28 @@ class Zoo:
         """
         for task in tasks:
             self._require_labels(task)
+        scheduler = self._config.compute.scheduler
+        wide = [task for task in tasks if self._spans_cluster(task)] if scheduler else []
+        for task in wide:
+            yield task, train_on_cluster(task, scheduler, on_model)
         workers = self.workers
         yield from run_tasks(
             train,
-            balanced(tasks, workers),
+            balanced([task for task in tasks if task not in wide], workers),
             workers=workers,
-            scheduler=self._config.compute.scheduler,
+            scheduler=scheduler,
             on_news=on_model,
             size_of=self._bytes_needed,
             capacity=self._room,
         )
+
+    def _spans_cluster(self, task: TrainTask) -> bool:
+        spans = self._config.compute.booster_spans
+        if spans != "auto":
+            return spans == "cluster"
+        if self._worker_room is None:
+            self._worker_room = worker_room(self._config.compute.scheduler, self.learner.device)
+        return 0 < self._worker_room < self._bytes_needed(task)
 
     def _bytes_needed(self, task: TrainTask) -> int:
         itemsize = np.dtype(self._store.dtype).itemsize
@@ -194,6 +202,6 @@ def start_models(
 ) -> dict[str, Trees]:
     """Models that may predict `era`: fitted on the labels trees may see then, of the newest `window` eras (0: all)."""
     blocks: dict[str, bytes] = {}
-    for _, trained in zoo.stream(zoo.start_tasks(specs, era, window), on_model):
+    for _, trained in zoo.run(zoo.start_tasks(specs, era, window), on_model):
         blocks |= trained.blocks
     return {spec.model_id: Trees((blocks[spec.model_id],), spec.columns) for spec in specs}

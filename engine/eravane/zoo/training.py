@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ class TrainTask:
         seed: the run's seed.
         cache: folder of finished boosters, or None.
         hidden: target -> training eras whose labels are not to be seen.
+        spread: workers over which the rows of one booster lie (0: a booster trains on one).
     """
 
     store: Path
@@ -61,6 +62,7 @@ class TrainTask:
     seed: int
     cache: Path | None
     hidden: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    spread: int = 0
 
     @property
     def cost(self) -> int:
@@ -131,8 +133,26 @@ class Trained:
     cached: int
 
 
-def train(task: TrainTask, watch: Watch | None = None) -> Trained:
+class Grower(Protocol):
+    """Grows the trees of one model of a task."""
+
+    @property
+    def matrix_seconds(self) -> float:
+        """Time it took to bin the matrix."""
+        ...
+
+    def __call__(self, spec: ModelSpec) -> bytes:
+        """The model's block of trees."""
+        ...
+
+
+def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = None) -> Trained:
     """Fit and apply the models of one task; boosters found in the cache are not trained again.
+
+    Args:
+        task: what to train.
+        watch: told of every model, asked between trees whether to go on.
+        grower: grows the trees (None: here, on one matrix for all models).
 
     Raises:
         RunError: a target has no label in the training eras.
@@ -141,27 +161,24 @@ def train(task: TrainTask, watch: Watch | None = None) -> Trained:
     """
     watch = watch or Watch()
     features = Features.open(task.store, task.prepare)
+    grower = grower or _OneMatrix(task, features, watch)
     keys = {spec.model_id: cache_key(task, spec, features) for spec in task.specs}
     cache = BoosterCache(task.cache)
     blocks = {name: block for name, key in keys.items() if (block := cache.get(key)) is not None}
-    cached, seconds, matrix, matrix_seconds = len(blocks), dict.fromkeys(keys, 0.0), None, 0.0
+    cached, seconds = len(blocks), dict.fromkeys(keys, 0.0)
     for spec in task.specs:
         name, known = spec.model_id, spec.model_id in blocks
         if not known:
-            if matrix is None:
-                matrix, matrix_seconds = _timed(lambda: _matrix(task, features))
-            blocks[name], seconds[name] = _timed(lambda spec=spec, m=matrix: _fit(task, spec, features, m, watch))
+            started, binning = time.perf_counter(), grower.matrix_seconds
+            blocks[name] = grower(spec)
+            seconds[name] = time.perf_counter() - started - (grower.matrix_seconds - binning)
             cache.put(keys[name], blocks[name])
         watch.tell(_finished(task, spec, known, seconds[name]))
-    matrix = None  # its memory is free while the models predict
-    predictions, predict_seconds = _timed(lambda: _predict(task, blocks, features))
-    return Trained(blocks, predictions, seconds, matrix_seconds, predict_seconds, cached)
-
-
-def _timed(call: Any) -> tuple[Any, float]:
+    matrix_seconds = grower.matrix_seconds
+    del grower  # the matrix's memory is free while the models predict
     started = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - started
+    predictions = _predict(task, blocks, features)
+    return Trained(blocks, predictions, seconds, matrix_seconds, time.perf_counter() - started, cached)
 
 
 def _finished(task: TrainTask, spec: ModelSpec, cached: bool, seconds: float) -> Finished:
@@ -171,23 +188,42 @@ def _finished(task: TrainTask, spec: ModelSpec, cached: bool, seconds: float) ->
     )  # fmt: skip
 
 
-def _matrix(task: TrainTask, features: Features) -> Any:
-    columns, first, last = task.specs[0].columns, task.train_first, task.train_last
-    if task.learner.device == "cpu":
-        return task.learner.matrix(features.table(columns, first, last, every=task.every))
-    return task.learner.matrix(features.device_table(columns, first, last, every=task.every))
+class _OneMatrix:
+    """Grows every model of a task on one matrix, built when the first model needs it and relabelled for the others."""
+
+    def __init__(self, task: TrainTask, features: Features, watch: Watch) -> None:
+        self._task, self._features, self._watch = task, features, watch
+        self._matrix: Any = None
+        self.matrix_seconds = 0.0
+
+    def __call__(self, spec: ModelSpec) -> bytes:
+        task, features = self._task, self._features
+        if self._matrix is None:
+            started = time.perf_counter()
+            self._matrix = self._build()
+            self.matrix_seconds = time.perf_counter() - started
+        eras = (task.train_first, task.train_last)
+        hidden = task.hidden.get(spec.target, ())
+        return task.learner.fit(
+            self._matrix,
+            features.labels(spec.target, *eras, every=task.every, hidden=hidden),
+            row_weights(task, features.era_of_rows(*eras, every=task.every)),
+            trees=task.trees,
+            seed=derive_seed(task.seed, spec.model_id, task.train_last),
+            stop=self._watch,
+        )
+
+    def _build(self) -> Any:
+        task = self._task
+        where = task.specs[0].columns, task.train_first, task.train_last
+        if task.learner.device == "cpu":
+            return task.learner.matrix(self._features.table(*where, every=task.every))
+        return task.learner.matrix(self._features.device_table(*where, every=task.every))
 
 
-def _fit(task: TrainTask, spec: ModelSpec, features: Features, matrix: Any, watch: Watch) -> bytes:
-    eras = (task.train_first, task.train_last)
-    return task.learner.fit(
-        matrix,
-        features.labels(spec.target, *eras, every=task.every, hidden=task.hidden.get(spec.target, ())),
-        era_weights(features.era_of_rows(*eras, every=task.every), task.train_last, task.half_life),
-        trees=task.trees,
-        seed=derive_seed(task.seed, spec.model_id, task.train_last),
-        stop=watch,
-    )
+def row_weights(task: TrainTask, era_N: NDArray[np.int64]) -> FloatArray | None:
+    """Weights of rows of these eras, float32 [N]; None where all are equal."""
+    return era_weights(era_N, task.train_last, task.half_life)
 
 
 def era_weights(era_N: NDArray[np.int64], newest: int, half_life: float) -> FloatArray | None:
@@ -222,5 +258,6 @@ def cache_key(task: TrainTask, spec: ModelSpec, features: Features) -> str:
         "learner": task.learner.identity,
         "seed": task.seed,
         "hidden": list(task.hidden.get(spec.target, ())),
+        "spread": task.spread,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

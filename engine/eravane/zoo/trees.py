@@ -274,11 +274,16 @@ def fit(
         if stop is not None and stop.is_set():
             raise TrainingInterruptedError("training was interrupted")
         booster.update(matrix, iteration)
-    _check_device(booster, params["device"])
+    check_device(booster, params["device"])
     return bytes(booster.save_raw("ubj"))
 
 
-def _check_device(booster: xgb.Booster, device: str) -> None:
+def check_device(booster: xgb.Booster, device: str) -> None:
+    """Make sure that a booster was trained on the device that was asked for.
+
+    Raises:
+        DeviceError: it was not.
+    """
     # XGBoost only warns when it falls back to the CPU.
     used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
     if device.partition(":")[0] != str(used).partition(":")[0]:

@@ -1,0 +1,147 @@
+"""One booster over the whole cluster: rows lie on the workers, histograms are summed between them (xgboost.dask)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.backend import choose
+from eravane.errors import RunError
+from eravane.features import Features
+from eravane.seeds import derive_seed
+from eravane.zoo.cluster import connect
+from eravane.zoo.fleet import News, Watch
+from eravane.zoo.specs import ModelSpec
+from eravane.zoo.training import Trained, TrainTask, row_weights, train
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# Share of a worker's memory that one matrix may fill before it is spread.
+FILL = 0.8
+
+
+def worker_room(scheduler: str, device: str) -> int:
+    """Bytes that the smallest worker of a cluster can give a matrix; 0 where workers have no limit.
+
+    Raises:
+        RunError: no scheduler answers, or it has no workers.
+    """
+    with connect(scheduler) as client:
+        if device != "cpu":
+            found = list(client.run(_gpu_room).values())
+        else:
+            found = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    if not found:
+        raise RunError(f"the Dask scheduler at {scheduler} has no workers; start some and go on with --resume")
+    return int(FILL * min(found))
+
+
+def _gpu_room() -> int:
+    return choose("cuda", lambda _: None).room()
+
+
+def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None) -> Trained:
+    """Fit and apply the models of one task with all workers at once, one model after the other.
+
+    Sums over workers round otherwise than sums on one, so that such models are cached under their own names, the
+    number of workers in them.
+
+    Raises:
+        RunError: the learner is not XGBoost, no scheduler answers, or a worker dies.
+        DeviceError: the device asked for was not used.
+    """
+    if task.learner.name != "xgboost":
+        raise RunError(f'compute.booster_spans = "cluster" needs zoo.learner "xgboost", given {task.learner.name!r}')
+    with connect(scheduler) as client, client.as_current():
+        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        spread = dataclasses.replace(task, spread=len(workers))
+        grower = _Grower(client, spread, era_ranges(spread))
+        return train(spread, Watch(tell=on_model), grower)
+
+
+class _Grower:
+    """Grows models on matrices whose rows lie on the workers.
+
+    Args:
+        client: of the cluster.
+        task: what to train.
+        ranges: eras (first, last) of each part.
+    """
+
+    matrix_seconds = 0.0
+
+    def __init__(self, client: Client, task: TrainTask, ranges: Sequence[tuple[int, int]]) -> None:
+        self._client, self._task, self._ranges = client, task, ranges
+        self._features = Features.open(task.store, task.prepare)
+
+    def __call__(self, spec: ModelSpec) -> bytes:
+        from xgboost import dask as xgb_dask
+
+        from eravane.zoo.trees import check_device
+
+        params = dict(self._task.learner.params)
+        x_NC, label_N, weight_N = self._arrays(spec)
+        try:
+            matrix = xgb_dask.DaskQuantileDMatrix(
+                self._client, x_NC, label_N, weight=weight_N, max_bin=params["max_bin"]
+            )
+            seed = derive_seed(self._task.seed, spec.model_id, self._task.train_last)
+            found = xgb_dask.train(self._client, {**params, "seed": seed}, matrix, num_boost_round=self._task.trees)
+        except (OSError, RuntimeError) as error:
+            raise RunError(f"training {spec.model_id} over the cluster failed: {error}") from error
+        check_device(found["booster"], params["device"])
+        return bytes(found["booster"].save_raw("ubj"))
+
+    def _arrays(self, spec: ModelSpec) -> tuple[Any, Any, Any]:
+        """Features [N, C], labels [N] and weights [N] as Dask arrays, one chunk per range of eras."""
+        import dask.array as da
+        from dask import delayed
+
+        width = len(self._features.era(self._ranges[0][0], spec.columns).columns)
+        dtype = self._features.store.dtype
+        parts = []
+        for first, last in self._ranges:
+            rows = self._features.era_of_rows(first, last, every=1).size
+            x_nC, label_n, weight_n = delayed(_part, nout=3)(self._task, spec, first, last)
+            parts.append(
+                (
+                    da.from_delayed(x_nC, (rows, width), dtype),
+                    da.from_delayed(label_n, (rows,), np.float32),
+                    da.from_delayed(weight_n, (rows,), np.float32),
+                )
+            )
+        features, labels, weights = zip(*parts, strict=True)
+        return da.concatenate(features), da.concatenate(labels), da.concatenate(weights)
+
+
+def era_ranges(task: TrainTask) -> list[tuple[int, int]]:
+    """The task's training eras in as many runs of eras as it has workers, of about the same number of eras."""
+    features = Features.open(task.store, task.prepare)
+    eras = features.eras(task.train_first, task.train_last)
+    runs = [run for run in np.array_split(np.array(eras), task.spread) if run.size]
+    return [(int(run[0]), int(run[-1])) for run in runs]
+
+
+def _part(
+    task: TrainTask, spec: ModelSpec, first: int, last: int
+) -> tuple[Any, NDArray[np.float32], NDArray[np.float32]]:
+    """A worker's own rows, read from the store: features [n, C] on the device, labels and weights [n]."""
+    features = Features.open(task.store, task.prepare)
+    frames = [features.era(era, spec.columns).values for era in features.eras(first, last)]
+    x_nC = np.concatenate(frames, axis=1).T
+    label_n = features.labels(spec.target, first, last, hidden=task.hidden.get(spec.target, ()))
+    known = ~np.isnan(label_n)
+    era_n = features.era_of_rows(first, last)
+    weight_n = row_weights(task, era_n)
+    kept = known & np.isin(era_n, features.eras(task.train_first, task.train_last)[:: task.every])
+    weight_n = kept.astype(np.float32) if weight_n is None else np.where(kept, weight_n, np.float32(0))
+    label_n = np.where(known, label_n, np.float32(0))
+    if task.learner.device == "cpu":
+        return x_nC, label_n, weight_n
+    backend = choose("cuda", lambda _: None)
+    return backend.to_device(x_nC), label_n, weight_n
