@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eravane.backend import choose
-from eravane.config import PrepareConfig
+from eravane.config import PrepareConfig, digest_of
 from eravane.eras import EraFrame
-from eravane.errors import DataError
+from eravane.errors import ConfigError, DataError
 from eravane.prepare import Preparer, joined
 from eravane.store import EraStore
 
@@ -27,10 +28,17 @@ class Features:
     Args:
         store: the opened store.
         preparer: fills and clips an era from what is known at that era.
+        stored: columns of the store that hold the prepared ones of some features; a store that was prepared when it
+            was written holds indicators as columns.
     """
 
-    def __init__(self, store: EraStore, preparer: Preparer) -> None:
-        self.store, self._preparer = store, preparer
+    def __init__(
+        self,
+        store: EraStore,
+        preparer: Preparer,
+        stored: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda names: names,
+    ) -> None:
+        self.store, self._preparer, self._stored = store, preparer, stored
 
     @classmethod
     def open(cls, path: Path, config: PrepareConfig) -> Features:
@@ -38,10 +46,16 @@ class Features:
 
         Raises:
             StoreError: the store is unfinished or damaged.
+            ConfigError: its features were prepared by another configuration.
         """
         from eravane_kernels import cpu
 
-        return cls(EraStore.open(path), Preparer(config, cpu))
+        store, preparer = EraStore.open(path), Preparer(config, cpu)
+        if store.prepared is None:
+            return cls(store, preparer)
+        if store.prepared != digest_of(asdict(config)):
+            raise ConfigError(f"{path} holds features prepared by another [prepare] section; use that or the raw store")
+        return cls(store, Preparer(PrepareConfig(impute="none", outliers="none"), cpu), preparer.columns)
 
     def eras(self, first: int, last: int) -> list[int]:
         """Eras first..last that the store holds."""
@@ -53,7 +67,7 @@ class Features:
 
     def era(self, era: int, columns: Sequence[str]) -> EraFrame:
         """Prepared columns of one era; indicator columns, where they are switched on, come last."""
-        window = self.store.window(self.needed(era), era, columns)
+        window = self.store.window(self.needed(era), era, self._stored(tuple(columns)))
         frame = window.frame() if self._preparer.history else window.era(era)
         return self._preparer.apply(frame, era)
 
@@ -74,11 +88,11 @@ class Features:
         Raises:
             DataError: the dataset has no live rows.
         """
-        stored = self.live_rows()
-        era = stored.index.first
-        frame = EraFrame(stored.values[stored.positions(columns)], tuple(columns), stored.index, stored.ids)
+        rows, names = self.live_rows(), self._stored(tuple(columns))
+        era = rows.index.first
+        frame = EraFrame(rows.values[rows.positions(names)], names, rows.index, rows.ids)
         if self._preparer.history:
-            frame = joined(self.store.window(self.needed(era), era - 1, columns).frame(), frame)
+            frame = joined(self.store.window(self.needed(era), era - 1, names).frame(), frame)
         return self._preparer.apply(frame, era)
 
     def needed(self, era: int) -> int:
@@ -88,13 +102,14 @@ class Features:
     def table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> pa.Table:
         """Prepared columns of every n-th era of first..last as an Arrow table."""
         if every == 1 and self._preparer.keeps(self.store.dtype):
-            return self.store.window(first, last, columns).arrow()
+            return self.store.window(first, last, self._stored(tuple(columns))).arrow()
         return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
 
     def device_table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> Any:
         """Prepared columns of every n-th era of first..last as a cuDF frame on the GPU."""
         backend = choose("cuda", logger.debug)
-        names, parts = tuple(columns), self.store.window(first, last, columns).parts
+        names = self._stored(tuple(columns))
+        parts = self.store.window(first, last, names).parts
         if every != 1 or not self._preparer.keeps(self.store.dtype):
             frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
             names, parts = frames[0].columns, tuple(frame.values for frame in frames)
