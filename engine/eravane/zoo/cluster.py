@@ -85,14 +85,28 @@ def connect(scheduler: str) -> Iterator[Client]:
         client.close(timeout=CONNECT_SECONDS)
 
 
-def worker_count(scheduler: str) -> int:
-    """Workers that a scheduler has now, at least 1.
+def workers_of(client: Client) -> dict[str, Any]:
+    """Facts on every worker by its address, as the scheduler has them; waits for the first one.
 
     Raises:
-        RunError: nobody answers at the address.
+        RunError: no worker joins.
+    """
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
+    except TimeoutError as error:
+        raise RunError(_idle(client.scheduler.address)) from error
+    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return workers
+
+
+def worker_count(scheduler: str) -> int:
+    """Workers that a scheduler has; waits for the first one.
+
+    Raises:
+        RunError: nobody answers at the address, or no worker joins.
     """
     with connect(scheduler) as client:
-        return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        return len(workers_of(client))
 
 
 @dataclass(frozen=True)
@@ -182,9 +196,13 @@ def _still_there(client: Client, scheduler: str, seen: float) -> float:
         return time.monotonic()
     if client.status == "closed" or time.monotonic() - seen > PATIENCE_SECONDS:
         if client.status == "running":
-            raise RunError(f"the Dask scheduler at {scheduler} has no workers; start some and go on with --resume")
+            raise RunError(_idle(scheduler))
         raise RunError(_vanished(scheduler))
     return seen
+
+
+def _idle(scheduler: str) -> str:
+    return f"the Dask scheduler at {scheduler} has no workers; start some and go on with --resume"
 
 
 def _vanished(scheduler: str) -> str:

@@ -13,7 +13,7 @@ from eravane.backend import choose
 from eravane.errors import RunError
 from eravane.features import Features
 from eravane.seeds import derive_seed
-from eravane.zoo.cluster import connect
+from eravane.zoo.cluster import connect, workers_of
 from eravane.zoo.fleet import News, Watch
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Trained, TrainTask, row_weights, train
@@ -32,12 +32,9 @@ def worker_room(scheduler: str, device: str) -> int:
         RunError: no scheduler answers, or it has no workers.
     """
     with connect(scheduler) as client:
+        found = [worker["memory_limit"] for worker in workers_of(client).values()]
         if device != "cpu":
             found = list(client.run(_gpu_room).values())
-        else:
-            found = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
-    if not found:
-        raise RunError(f"the Dask scheduler at {scheduler} has no workers; start some and go on with --resume")
     return int(FILL * min(found))
 
 
@@ -58,8 +55,7 @@ def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None) -> 
     if task.learner.name != "xgboost":
         raise RunError(f'compute.booster_spans = "cluster" needs zoo.learner "xgboost", given {task.learner.name!r}')
     with connect(scheduler) as client, client.as_current():
-        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
-        spread = dataclasses.replace(task, spread=len(workers))
+        spread = dataclasses.replace(task, spread=len(workers_of(client)))
         grower = _Grower(client, spread, era_ranges(spread))
         return train(spread, Watch(tell=on_model), grower)
 
