@@ -17,7 +17,7 @@ from eravane.gate import MetaLearner
 from eravane.outcomes import EraFacts, EraOutcome, GateModel
 
 LAG = 6
-SMALL = GateConfig(warmup=12, seeds=2, steps=8, refit_every=10, warm_steps=2, replay=16, half_lives=(4.0, 16.0))
+SMALL = GateConfig(warmup=12, seeds=1, steps=6, refit_every=10, warm_steps=1, replay=16, half_lives=(4.0, 16.0))
 
 
 def pool(models=6):

@@ -49,13 +49,13 @@ def batch_of(seed=0, eras=30, models=6, inputs=5, context=2):
     rng = np.random.default_rng(seed)
     level_M = np.where(np.arange(models) < models // 2, 0.03, -0.01)
     affinity_EE = rng.random((eras, eras))
-    as_tensor = lambda values: torch.as_tensor(values, dtype=torch.float32)  # noqa: E731
+    as_tensor = lambda values: torch.as_tensor(values, dtype=torch.float64)  # noqa: E731
     return Batch(
         x_EMF=as_tensor(rng.standard_normal((eras, models, inputs))),
         context_ED=as_tensor(rng.standard_normal((eras, context))),
         c_EM=as_tensor(level_M + 0.01 * rng.standard_normal((eras, models))),
         C_EMM=as_tensor(np.tile(0.3 + 0.7 * np.eye(models), (eras, 1, 1))),
-        present_EM=torch.ones(eras, models),
+        present_EM=torch.ones(eras, models, dtype=torch.float64),
         affinity_EE=as_tensor((affinity_EE + affinity_EE.T) / 2),
         era_E=torch.arange(eras),
         scale=0.02,
@@ -63,7 +63,7 @@ def batch_of(seed=0, eras=30, models=6, inputs=5, context=2):
 
 
 def trained(config, batch, seed=0, agents=None, lag=6):
-    agents = torch.ones(batch.x_EMF.shape[1], 1) if agents is None else agents
+    agents = torch.ones(batch.x_EMF.shape[1], 1).double() if agents is None else agents
     scorer = Scorer(
         batch.x_EMF.shape[2] - 1, batch.x_EMF.shape[2], batch.context_ED.shape[1], agents.shape[1], config, seed
     )
@@ -73,7 +73,7 @@ def trained(config, batch, seed=0, agents=None, lag=6):
 
 def test_permuting_the_models_permutes_gates_and_weights():
     batch = batch_of()
-    agents = torch.eye(2)[torch.tensor([0, 1, 0, 1, 0, 1])]
+    agents = torch.eye(2).double()[torch.tensor([0, 1, 0, 1, 0, 1])]
     scorer, _ = trained(GateConfig(seeds=2, steps=5), batch, agents=agents)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     with torch.no_grad():
@@ -129,12 +129,12 @@ def identity_batch(models, eras=40):
 @pytest.mark.parametrize("gradient", ["exact", "reinforce"])
 def test_training_reaches_the_best_of_all_masks(models, gradient):
     batch = identity_batch(models)
-    config = GateConfig(seeds=1, steps=400, rate=0.03, gradient=gradient, prototype_weight=0.0, decay=0.0)
+    config = GateConfig(seeds=1, steps=400, rate=0.03, gradient=gradient, noise=0.0, prototype_weight=0.0, decay=0.0)
     scorer, agents = trained(config, batch)
     trainer = Trainer(config, agents, 6)
-    masks = torch.tensor(list(itertools.product([0.0, 1.0], repeat=models))[1:])
+    masks = torch.tensor(list(itertools.product([0.0, 1.0], repeat=models))[1:]).double()
     with torch.no_grad():
         gate_SEM, weight_SEM = scorer(batch.x_EMF, batch.context_ED, agents)
         mean = [trainer.reward(mask.expand_as(gate_SEM), weight_SEM, batch).mean().item() for mask in masks]
-        reached = trainer.reward((gate_SEM >= 0).float(), weight_SEM, batch).mean().item()
+        reached = trainer.reward((gate_SEM >= 0).double(), weight_SEM, batch).mean().item()
     assert reached >= max(mean) - 0.01 * abs(max(mean))

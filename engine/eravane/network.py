@@ -17,6 +17,7 @@ from eravane.outcomes import EraFacts, GateModel, History
 from eravane.prototypes import affinity, whiten
 from eravane.records import Records
 from eravane.scorer import (
+    DTYPE,
     LAST_TEMPERATURE,
     Batch,
     Scorer,
@@ -58,7 +59,7 @@ class Network:
             self._scorer.regroup([self._tiers.index(tier) if tier in self._tiers else None for tier in tiers])
         self._tiers = tiers
         member_MA = [[float(model.feature_set == tier) for tier in tiers] for model in models]
-        self._agents_MA = torch.tensor(member_MA, dtype=torch.float32, device=self._device)
+        self._agents_MA = torch.tensor(member_MA, dtype=DTYPE, device=self._device)
         if self.input_map is not None and positions is not None:
             self.input_map = self.input_map.realign(positions)
 
@@ -154,7 +155,7 @@ class Network:
         return network(x_MF, context_D, open_M, nets, deciding)
 
     def _tensor(self, values: NDArray[Any]) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(values, dtype=np.float32), device=self._device)
+        return torch.as_tensor(np.asarray(values, dtype=np.float64), device=self._device)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Normalisers and parameters, for safetensors; empty before the first fit."""

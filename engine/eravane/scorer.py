@@ -21,6 +21,8 @@ from eravane.reward import (
     open_share,
 )
 
+# Single precision would do for the result, but not for two devices to agree after a hundred Adam steps.
+DTYPE = torch.float64
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.15
 SAMPLES = 4
 # The smaller of the two penalties of the paper's experiments.
@@ -62,12 +64,14 @@ class Batch:
         )
 
     def with_noise(self, scale: float, generator: torch.Generator) -> Batch:
-        """The batch with Gaussian noise on every input, drawn on the CPU so that devices agree."""
-        noisy = [
-            values + scale * torch.randn(values.shape, generator=generator).to(values.device)
-            for values in (self.x_EMF, self.context_ED)
-        ]
-        return replace(self, x_EMF=noisy[0], context_ED=noisy[1])
+        """The batch with Gaussian noise on every input that is on, drawn on the CPU so that devices agree."""
+
+        def blurred(values: Tensor) -> Tensor:
+            noise = torch.randn(values.shape, generator=generator, dtype=values.dtype).to(values.device)
+            varies = (values != 0).any(dim=tuple(range(values.dim() - 1)))
+            return values + scale * noise * varies
+
+        return replace(self, x_EMF=blurred(self.x_EMF), context_ED=blurred(self.context_ED))
 
 
 class Scorer(torch.nn.Module):
@@ -84,10 +88,10 @@ class Scorer(torch.nn.Module):
         nets, hidden = config.seeds, config.hidden
 
         def random(*shape: int, scale: float) -> torch.nn.Parameter:
-            return torch.nn.Parameter(scale * torch.randn(*shape, generator=generator))
+            return torch.nn.Parameter(scale * torch.randn(*shape, generator=generator, dtype=DTYPE))
 
         def zeros(*shape: int) -> torch.nn.Parameter:
-            return torch.nn.Parameter(torch.zeros(*shape))
+            return torch.nn.Parameter(torch.zeros(*shape, dtype=DTYPE))
 
         self.gate_linear, self.weight_linear = zeros(nets, early), zeros(nets, inputs)
         self.gate_hidden = random(nets, early + context, hidden, scale=(early + context) ** -0.5)
@@ -95,7 +99,7 @@ class Scorer(torch.nn.Module):
         self.gate_shift, self.weight_shift = zeros(nets, hidden), zeros(nets, hidden)
         self.gate_out = random(nets, hidden, scale=0.1 * hidden**-0.5)
         self.weight_out = random(nets, hidden, scale=0.1 * hidden**-0.5)
-        self.gate_bias = torch.nn.Parameter(torch.ones(nets, agents))
+        self.gate_bias = torch.nn.Parameter(torch.ones(nets, agents, dtype=DTYPE))
 
     def forward(self, x_EMF: Tensor, context_ED: Tensor, agents_MA: Tensor) -> tuple[Tensor, Tensor]:
         """Gate logits and weight logits, each [S, E, M]."""
@@ -231,7 +235,7 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """REINFORCE on sampled gates; the weights behind them have the exact gradient."""
         logits_SEM, present_EM = gate_SEM / temperature, batch.present_EM
-        draws = torch.rand((SAMPLES, *gate_SEM.shape), generator=generator).to(gate_SEM.device)
+        draws = torch.rand((SAMPLES, *gate_SEM.shape), generator=generator, dtype=DTYPE).to(gate_SEM.device)
         gates_KSEM = open_one((draws < torch.sigmoid(logits_SEM)) * present_EM, logits_SEM, present_EM)
         greedy_SEM = open_one((gate_SEM >= 0) * present_EM, gate_SEM, present_EM)
         gain_KSE, gain_SE = self.gain(gates_KSEM, weight_SEM, batch), self.gain(greedy_SEM, weight_SEM, batch)
@@ -277,11 +281,11 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def parameters(scorer: Scorer) -> dict[str, NDArray[np.float32]]:
+def parameters(scorer: Scorer) -> dict[str, NDArray[np.float64]]:
     """The networks' parameters as arrays, for safetensors."""
     return {f"scorer.{name}": value.detach().cpu().numpy() for name, value in scorer.named_parameters()}
 
 
-def load_parameters(scorer: Scorer, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+def load_parameters(scorer: Scorer, arrays: Mapping[str, NDArray[np.float64]]) -> None:
     """Set the networks' parameters from `parameters()`."""
     scorer.load_state_dict({name: torch.as_tensor(arrays[f"scorer.{name}"]) for name, _ in scorer.named_parameters()})
