@@ -121,5 +121,6 @@ def _quantiles(cells_PL: Counts | Integers, wanted_Q: Double, quantile_QP: Doubl
             low = 1.0 * ((zero <= below) + (one <= below) + (two <= below) + (three <= below))
             high = 1.0 * ((zero <= above) + (one <= above) + (two <= above) + (three <= above))
             weight, gap = virtual - below, high - low
-            value = high - gap * (1.0 - weight) if weight >= 0.5 else low + gap * weight
+            from_low, from_high = low + gap * weight, high - gap * (1.0 - weight)
+            value = from_high if weight >= 0.5 else from_low
             quantile_QP[number, pair] = value if count > 0.0 else np.nan
