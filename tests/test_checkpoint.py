@@ -10,7 +10,12 @@ import pytest
 from eravane.checkpoint import Checkpoints
 from eravane.errors import RunError
 from eravane.loop.boosters import ModelFolder
+from eravane.loop.eradisk import EraFiles
 from eravane.loop.journal import EraRecord, Journal
+from eravane.loop.margins import Margins
+from eravane.loop.resolved import ResolvedEras
+from eravane.loop.updates import Model
+from eravane.outcomes import EraFacts, EraOutcome, History
 from eravane.zoo.trees import Trees
 
 IDENTITY = {"config": "abc", "data": "def", "version": "1"}
@@ -88,16 +93,56 @@ def test_the_journal_returns_what_was_written(tmp_path: Path) -> None:
         journal.read(12)
 
 
-def test_boosters_are_stored_once_and_checked(tmp_path: Path) -> None:
-    folder = ModelFolder(tmp_path / "models")
+def _model(*blocks: bytes, columns: tuple[str, ...] = ("a", "b"), margins: Margins | None = None) -> Model:
+    return Model(Trees(blocks, columns), margins or Margins({}))
+
+
+def test_boosters_and_margins_are_stored_once_and_checked(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path)
     columns = {"m": ("a", "b"), "n": ("c",)}
-    names = folder.put({"m": Trees((b"one", b"two"), columns["m"]), "n": Trees((b"one",), columns["n"])})
+    margins = Margins({12: np.arange(3, dtype=np.float32), 7: np.ones(2, dtype=np.float32)})
+    models = {"m": _model(b"one", b"two", margins=margins), "n": _model(b"one", columns=("c",))}
+    names = folder.put(models)
     assert len(list((tmp_path / "models").glob("*.ubj"))) == 2
-    assert folder.get(names, columns)["m"] == Trees((b"one", b"two"), ("a", "b"))
+    found = ModelFolder(tmp_path).get(names, columns)
+    assert found["m"].trees == models["m"].trees
+    assert {era: values.tolist() for era, values in found["m"].margins.by_era.items()} == {12: [0, 1, 2], 7: [1, 1]}
+    assert found["n"].margins.by_era == {}
     folder.write_index(names, columns)
-    folder.keep_only(names["n"])
+    folder.keep_only([{"n": names["n"]}])
+    assert list((tmp_path / "checkpoints" / "margins").iterdir()) == []
     with pytest.raises(RunError, match="cannot be read"):
         folder.get(names, columns)
-    (tmp_path / "models" / f"{names['n'][0]}.ubj").write_bytes(b"other")
+    (tmp_path / "models" / f"{names['n'].blocks[0]}.ubj").write_bytes(b"other")
     with pytest.raises(RunError, match="damaged"):
         folder.get({"n": names["n"]}, columns)
+
+
+def test_a_bit_that_flips_in_an_era_file_is_seen(tmp_path: Path) -> None:
+    files = EraFiles(tmp_path / "eras")
+    files.write(7, {"values": np.arange(100.0)})
+    path = tmp_path / "eras" / "0007.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="does not match its checksum"):
+        files.read(7)
+
+
+def test_resolved_eras_come_back_as_a_history(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    cells = (np.array([0, 2]), np.array([1]))
+    names = {"model": ["a"], "context": ["b", "c"]}
+    expected, resolved = History(2), ResolvedEras(tmp_path)
+    for era in (3, 4, 9):
+        facts = EraFacts(rng.random((2, 1)), rng.random(2), ("a",), ("b", "c"), np.zeros((0, 3), np.float32), cells)
+        outcome = EraOutcome(era, rng.random(2), rng.random(2), rng.random((2, 2)), facts, rng.random(2))
+        resolved.write(outcome)
+        if era < 9:
+            expected.append(outcome)
+    found = resolved.history(4, 2, names)
+    assert found.eras == [3, 4]
+    for name, values in expected.arrays().items():
+        np.testing.assert_array_equal(found.arrays()[name], values)
+    resolved.forget_after(4)
+    assert len(list(tmp_path.iterdir())) == 2

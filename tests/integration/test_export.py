@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost as xgb
-from tests.integration.conftest import MICRO
 
 from eravane.batch import run
 from eravane.config import RunConfig, parse_config
 from eravane.errors import RunError
 from eravane.export import _CHECK, compare, export, portable_blocks
 from eravane.zoo.trees import Trees
+from tests.integration.conftest import MICRO
 
 HOSTED_PYTHON = os.environ.get("ERAVANE_HOSTED_PYTHON")
 

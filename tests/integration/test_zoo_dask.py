@@ -14,12 +14,12 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, LocalCluster
-from tests.integration.zoo_case import Case, blocks_of, make_case
 
 from eravane.errors import RunError
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.fleet import Watch, run_tasks
 from eravane.zoo.training import Finished
+from tests.integration.zoo_case import Case, blocks_of, make_case
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.storage.made import FEATURES, TARGETS, Dataset, contents
 
 from eravane.errors import DataError
 from eravane.ingest import ingest
 from eravane.storage import placement
 from eravane.store import EraStore
+from tests.storage.made import FEATURES, TARGETS, Dataset, contents
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.storage.made import FEATURES, Dataset, contents
 
 from eravane.errors import DataError, StoreError
 from eravane.ingest import ingest
 from eravane.store import EraStore
+from tests.storage.made import FEATURES, Dataset, contents
 
 Change = Callable[[Dataset], None]
 

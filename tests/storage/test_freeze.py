@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.storage.made import FEATURES, Dataset, contents
-from tests.storage.test_append import next_week
 
 from eravane.config import PrepareConfig
 from eravane.errors import ConfigError, StoreError
@@ -18,6 +16,8 @@ from eravane.ingest import ingest
 from eravane.storage import placement
 from eravane.store import EraStore
 from eravane_kernels import cpu
+from tests.storage.made import FEATURES, Dataset, contents
+from tests.storage.test_append import next_week
 
 CONFIGS = {
     "era": PrepareConfig(impute="median", outliers="winsorize", low=0.1, high=0.9),

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.storage.made import FEATURES, TARGETS, Dataset, rows
 
 from eravane.errors import StoreError
 from eravane.ingest import ingest
 from eravane.storage import placement, source
 from eravane.store import EraStore
+from tests.storage.made import FEATURES, TARGETS, Dataset, rows
 
 
 def assert_holds(store: EraStore, history: pd.DataFrame, columns: tuple[str, ...] = FEATURES) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.storage.made import Dataset, contents
-from tests.storage.test_append import next_week
 
 from eravane.errors import StoreError
 from eravane.store import EraStore
+from tests.storage.made import Dataset, contents
+from tests.storage.test_append import next_week
 
 VICTIM = Path(__file__).with_name("victim.py")
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.storage.made import FEATURES, TARGETS, Dataset, contents
 
 from eravane.errors import DataError, StoreError
 from eravane.ingest import ingest
 from eravane.storage import placement
 from eravane.store import EraStore
+from tests.storage.made import FEATURES, TARGETS, Dataset, contents
 
 
 @pytest.fixture(scope="module", params=["int8", "float32"])

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.storage.made import Dataset
 
 from eravane.errors import StoreError
 from eravane.ingest import ingest
 from eravane.storage.digest import digest_runs, first_infinite, first_level_fault, hash_ids
 from eravane.store import EraStore
+from tests.storage.made import Dataset
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from tests.tournament.double import Double
 
 from eravane.tournament.client import Client
 from eravane.tournament.credentials import Credentials
 from eravane.tournament.transport import Patience
+from tests.tournament.double import Double
 
 PUBLIC_ID = "PUBLICID0PLANTED"
 SECRET_KEY = "SECRETKEY0PLANTED0DO0NOT0WRITE"

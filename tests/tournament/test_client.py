@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import requests
 from numerapi import NumerAPI
-from tests.tournament.conftest import FakeTime
-from tests.tournament.double import Double
 
 from eravane.tournament.client import Client
 from eravane.tournament.credentials import Credentials
 from eravane.tournament.transport import ApiError, Patience, check_address
+from tests.tournament.conftest import FakeTime
+from tests.tournament.double import Double
 
 IDS = [f"n{number:015x}" for number in range(30)]
 

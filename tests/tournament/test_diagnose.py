@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from numerai_tools.scoring import numerai_corr
-from tests.tournament import made
-from tests.tournament.double import Double
 
 from eravane.errors import RunError, SubmitError
 from eravane.tournament.client import Client
 from eravane.tournament.diagnose import complete_eras, diagnose
 from eravane.tournament.transport import ApiError
+from tests.tournament import made
+from tests.tournament.double import Double
 
 VALIDATION = made.rows(7, 11, 50).assign(data_type="validation")
 VALIDATION.loc[VALIDATION["era"] == "0011", "data_type"] = "test"

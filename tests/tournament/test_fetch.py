@@ -10,15 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from tests.tournament import made
-from tests.tournament.conftest import FakeTime
-from tests.tournament.double import Double
 
 from eravane.errors import DataError
 from eravane.tournament.client import Client
 from eravane.tournament.dataset import Dataset
 from eravane.tournament.fetch import Fetched, fetch
 from eravane.tournament.transport import ApiError
+from tests.tournament import made
+from tests.tournament.conftest import FakeTime
+from tests.tournament.double import Double
 
 TRAIN = "v5.3/train.parquet"
 VALIDATION = "v5.3/validation.parquet"

@@ -15,11 +15,11 @@ from numerai_tools.scoring import (
     numerai_corr,
     tie_kept_rank__gaussianize__pow_1_5,
 )
-from tests.tournament import made
 
 from eravane.errors import DataError, RunError
 from eravane.ingest import ingest
 from eravane.tournament.references import era_scores, reference_scores
+from tests.tournament import made
 
 NEUTRAL = list(made.FEATURES[:3])
 

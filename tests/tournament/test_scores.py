@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.tournament.double import Double
-from tests.tournament.test_references import world
 
 from eravane.errors import RunError, SubmitError
 from eravane.tournament.client import Client
 from eravane.tournament.scores import scores
 from eravane.tournament.transport import ApiError, Patience
 from eravane.tournament.upload import upload
+from tests.tournament.double import Double
+from tests.tournament.test_references import world
 
 __all__ = ["world"]
 

@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.tournament.conftest import PUBLIC_ID, SECRET_KEY, FakeTime
-from tests.tournament.double import SIGNATURE, Double
-from tests.tournament.test_submit import predictions, tournament, write_run
 
 from eravane.errors import EravaneError
 from eravane.tournament import connect
@@ -20,6 +17,9 @@ from eravane.tournament.scores import scores
 from eravane.tournament.submit import submit
 from eravane.tournament.transport import ApiError, Patience
 from eravane.tournament.upload import upload
+from tests.tournament.conftest import PUBLIC_ID, SECRET_KEY, FakeTime
+from tests.tournament.double import SIGNATURE, Double
+from tests.tournament.test_submit import predictions, tournament, write_run
 
 __all__ = ["tournament"]
 

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from tests.tournament import made
-from tests.tournament.double import Double
 
 from eravane.errors import SubmitError
 from eravane.tournament.client import Client
 from eravane.tournament.receipts import Profile, Receipt, receipts
 from eravane.tournament.submit import submit
 from eravane.tournament.transport import ApiError, Patience
+from tests.tournament import made
+from tests.tournament.double import Double
 
 LIVE = made.live(120)
 WEIGHTS = {"medium.wisdom": 0.6, "all.rain": 0.4}
