@@ -23,6 +23,7 @@ class CpuBackend:
     name = "cpu"
     xgboost_device = "cpu"
     torch_device = "cpu"
+    direct = False
 
     @property
     def ops(self) -> Any:
@@ -84,9 +85,7 @@ class CpuBackend:
                 for position, name in enumerate(columns):
                     column = table.column(name)
                     if column.null_count and dtype == "int8":
-                        raise DataError(
-                            f"{path}: column {name!r} has {column.null_count} missing values in an int8 matrix"
-                        )
+                        raise DataError(f"{path}: column {name!r} has missing values; an int8 matrix cannot hold them")
                     matrix[position, start : start + len(column)] = column.to_numpy()
                 start += table.num_rows
         return matrix

@@ -74,6 +74,15 @@ class CudaBackend:
 
         return cuda
 
+    @property
+    def direct(self) -> bool:
+        """Whether KvikIO reaches storage by GPUDirect; without it, pinned copies out of the page cache are quicker."""
+        try:
+            import kvikio.defaults
+        except ImportError:
+            return False
+        return not kvikio.defaults.is_compat_mode_preferred()
+
     def room(self) -> int:
         """Bytes that can still be allocated: what the driver has free and what CuPy's pool holds unused."""
         free, _ = cp.cuda.runtime.memGetInfo()

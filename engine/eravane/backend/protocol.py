@@ -66,6 +66,11 @@ class Backend(Protocol):
         """Device string for torch."""
         ...
 
+    @property
+    def direct(self) -> bool:
+        """Whether `read` is the quicker way from a file to the device."""
+        ...
+
     def room(self) -> int:
         """Bytes that can still be allocated on the device."""
         ...

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from eravane.backend.protocol import Backend, FileBlock
 from eravane.eras import EraFrame, EraIndex
 from eravane.errors import DataError
 from eravane.storage.segments import Segment
@@ -93,6 +94,44 @@ class Window:
         values_CN = piece.segment.values[:, inside][_as_slice(self.positions)]
         ids = piece.segment.ids[inside.start : inside.stop]
         return EraFrame(values_CN, self.columns, self.index.select(era, era), ids)
+
+    def on_device(self, backend: Backend) -> EraFrame:
+        """The window as one matrix on a device, without ids.
+
+        On the CPU a view where `frame` gives one; on a GPU filled in chunks through pinned memory, or by the device
+        straight from the files.
+
+        Raises:
+            DeviceError: it does not fit; go through the eras one by one (`backend.stream`).
+        """
+        shape = (len(self.columns), self.index.rows)
+        if backend.direct:
+            values = backend.read(self.file_blocks(), shape, self.dtype)
+        else:
+            where = _as_slice(self.positions)
+            parts = ((piece.start, piece.segment.values[:, piece.rows][where]) for piece in self.pieces)
+            values = backend.load(parts, shape, self.dtype)
+        return EraFrame(values, self.columns, self.index)
+
+    def file_blocks(self) -> Iterator[FileBlock]:
+        """Where the window lies in the store's files: neighbouring columns of a segment in one block."""
+        cuts = np.flatnonzero(np.diff(self.positions) != 1) + 1
+        for piece in self.pieces:
+            matrix = piece.segment.features
+            for first, run in zip([0, *cuts.tolist()], np.split(self.positions, cuts), strict=True):
+                yield FileBlock(
+                    path=matrix.path,
+                    offset=matrix.layout.start + int(run[0]) * matrix.layout.stride + piece.rows.start * self._width,
+                    stride=matrix.layout.stride,
+                    rows=piece.count,
+                    first_column=first,
+                    first_row=piece.start,
+                    columns=run.size,
+                )
+
+    @property
+    def _width(self) -> int:
+        return np.dtype(self.dtype).itemsize
 
     def __iter__(self) -> Iterator[EraFrame]:
         """The eras one by one, oldest first; the next segment is read ahead while this one is worked on."""

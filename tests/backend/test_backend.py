@@ -1,0 +1,136 @@
+"""The choice of a device, and the CPU as one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from eravane.backend import choice, choose, cpu, why_no_gpu
+from eravane.backend.cpu import CpuBackend, available_memory
+from eravane.errors import ConfigError, DataError, DeviceError
+from eravane.ingest import ingest
+from eravane.storage import placement
+from tests.backend import double
+from tests.storage.made import FEATURES, Dataset
+
+
+def test_cpu_is_taken_when_asked_for() -> None:
+    told: list[str] = []
+    backend = choose("cpu", told.append)
+    assert (backend.name, backend.xgboost_device, backend.torch_device) == ("cpu", "cpu", "cpu")
+    assert told == ["device cpu, as asked for"]
+
+
+def test_auto_says_why_it_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "why_no_gpu", lambda: "the driver is too old")
+    told: list[str] = []
+    assert choose("auto", told.append).name == "cpu"
+    assert told == ["device cpu, because no GPU works here: the driver is too old"]
+
+
+def test_cuda_without_a_gpu_is_an_error_and_never_a_quiet_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "why_no_gpu", lambda: "cupy is not installed")
+    told: list[str] = []
+    with pytest.raises(DeviceError, match=r"no GPU works here: cupy is not installed; .*doctor.*cu12"):
+        choose("cuda", told.append)
+    assert not told
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'tpu' is unknown; choose auto, cpu or cuda"):
+        choose("tpu", print)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_works_is_taken_and_named(device: str) -> None:
+    told: list[str] = []
+    with double.installed():
+        backend = choose(device, told.append, "none")  # type: ignore[arg-type]
+        assert (backend.name, backend.xgboost_device, backend.torch_device) == ("cuda", "cuda", "cuda")
+    assert told == ["device cuda: Double 1000, 9 GB, memory pools of the libraries"]
+
+
+def test_a_gpu_that_fails_its_probe_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> int:
+        raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")
+
+    with double.installed():
+        import cupy
+
+        monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", broken)
+        assert why_no_gpu() == "RuntimeError: cudaErrorInsufficientDriver: CUDA driver version is insufficient"
+        monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
+        assert why_no_gpu() == "the driver reports no CUDA device"
+
+
+@pytest.mark.gpu
+def test_the_gpu_here_is_taken() -> None:
+    told: list[str] = []
+    assert choose("cuda", told.append).name == "cuda"
+
+
+def test_importing_the_backend_imports_no_gpu_library() -> None:
+    script = (
+        "import sys, eravane, eravane.backend, eravane.store, eravane.ingest, eravane.prepare\n"
+        "print([n for n in ('cupy', 'cudf', 'rmm', 'kvikio', 'pylibcudf', 'torch', 'xgboost') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_window_of_one_segment_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = CpuBackend()
+    data = Dataset.make().write(tmp_path / "data")
+    store = ingest(data, tmp_path / "one")
+    frame = store.window(1, 8).on_device(backend)
+    assert np.shares_memory(frame.values, store.segments[0].values)
+    monkeypatch.setattr(placement, "SEGMENT_ROWS", 100)
+    store = ingest(data, tmp_path / "many")
+    window = store.window(2, 13, [FEATURES[5], FEATURES[2], FEATURES[3]])
+    np.testing.assert_array_equal(window.on_device(backend).values, window.frame().values)
+    shape = (3, window.index.rows)
+    np.testing.assert_array_equal(backend.read(window.file_blocks(), shape, "int8"), window.frame().values)
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_parquet_on_the_cpu(tmp_path: Path, floats: bool) -> None:
+    made = Dataset.make(floats=floats)
+    path = made.write(tmp_path / "data") / "train.parquet"
+    names = ["feature_05", "feature_00"]
+    matrix = CpuBackend().read_parquet(path, names, "float32" if floats else "int8")
+    np.testing.assert_array_equal(matrix, made.train[names].to_numpy().T)
+    with pytest.raises(DataError, match="lacks 1 columns, the first is 'feature_zz'"):
+        CpuBackend().read_parquet(path, ["feature_zz"], "int8")
+    pd.DataFrame({"a": pd.array([1, None], dtype="Int8")}).to_parquet(tmp_path / "nulls.parquet")
+    with pytest.raises(DataError, match="column 'a' has missing values"):
+        CpuBackend().read_parquet(tmp_path / "nulls.parquet", ["a"], "int8")
+
+
+def test_a_table_shares_the_matrix(tmp_path: Path) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    table = CpuBackend().table(values, ["a", "b", "c"])
+    assert table.schema == pa.schema([pa.field(name, pa.float32(), nullable=False) for name in "abc"])
+    values[1, 2] = 99
+    assert table["b"][2].as_py() == 99
+
+
+def test_a_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "available_memory", lambda: 10**9)
+    with pytest.raises(DeviceError, match=r"100 columns x 20000000 rows needs 2\.0 GB, 1\.0 GB are free"):
+        CpuBackend().load([], (100, 20_000_000), "int8")
+
+
+def test_available_memory_heeds_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage, limit = tmp_path / "current", tmp_path / "max"
+    usage.write_text("300000000\n")
+    limit.write_text("max\n")
+    monkeypatch.setattr(cpu, "_CGROUP_FILES", ((str(usage), str(limit)),))
+    assert available_memory() > 10**9
+    limit.write_text("700000000\n")
+    assert available_memory() == 400_000_000
