@@ -5,46 +5,42 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from eravane import __version__
 from eravane.backend import Backend, choose
 from eravane.catalog import FeatureCatalog
 from eravane.config import RunConfig, digest_of
-from eravane.context import ContextBuilder
-from eravane.eras import EraFrame, EraIndex
+from eravane.eras import EraIndex
 from eravane.errors import ConfigError, DataError, EravaneError, RunError
 from eravane.events import EventLog, Progress, Silent
 from eravane.features import Features
 from eravane.files import exclusive
-from eravane.gate import MetaLearner
 from eravane.ingest import FEATURES_JSON, ingest
-from eravane.loop.journal import Journal
+from eravane.livefile import write_live
+from eravane.loop.engine import Engine, OofOf, neutral_columns, write_pool
 from eravane.loop.loop import Loop, StepReport
-from eravane.loop.results import oof_table, write_results, zoo_table
+from eravane.loop.results import oof_table, zoo_table
+from eravane.loop.schedule import Schedule, label_digests
 from eravane.loop.session import Session
-from eravane.loop.updates import Updater
-from eravane.outcomes import GateModel
+from eravane.loop.tally import Tally
 from eravane.report import write_report
 from eravane.runfolder import RunFolder, versions
-from eravane.seeds import derive_seed
 from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
 from eravane.timeline import Timeline, plan_timeline
-from eravane.tournament.predictions import FILE_NAME, write_live_predictions
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.oof import OofScores, OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec, model_specs
-from eravane.zoo.trainer import Zoo, start_models
+from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
 
 CACHE_VARIABLE = "ERAVANE_CACHE"
@@ -81,6 +77,7 @@ def run(
     resume: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
+    replay_of: Path | None = None,
 ) -> RunResult:
     """Do the whole job.
 
@@ -91,6 +88,8 @@ def run(
         resume: go on where an interrupted run stopped; the outcome is the same as without the interruption.
         cache: folder of stores and finished boosters, shared by runs (None: `default_cache()`).
         progress: where to show how far it is.
+        replay_of: a run folder whose periods, lags and arrivals of labels count, so that the outcome is what its
+            weekly steps came to.
 
     Raises:
         ConfigError: the configuration does not fit the data.
@@ -104,7 +103,7 @@ def run(
     cluster = local_cluster(config.compute, backend.xgboost_device, progress.say)
     with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute:
         try:
-            return _Job(data, replace(config, compute=compute), folder, cache, backend, progress).run()
+            return _Job(data, replace(config, compute=compute), folder, cache, backend, progress, replay_of).run()
         except EravaneError:
             if not resume and not folder.started:
                 shutil.rmtree(folder.path)  # nothing but the configuration is in it
@@ -135,8 +134,17 @@ class _Job:
     """One run, stage by stage."""
 
     def __init__(
-        self, data: Path, config: RunConfig, folder: RunFolder, cache: Path, backend: Backend, progress: Progress
+        self,
+        data: Path,
+        config: RunConfig,
+        folder: RunFolder,
+        cache: Path,
+        backend: Backend,
+        progress: Progress,
+        replay_of: Path | None = None,
     ) -> None:
+        self._replay_of = replay_of
+        self._schedule = Schedule() if replay_of is None else Schedule.read(RunFolder.open(replay_of))
         self._data, self._config, self._folder, self._cache = data, config, folder, cache
         self._backend, self._progress = backend, progress
         self._events = EventLog(folder.path / "events.jsonl", backend.name)
@@ -147,7 +155,7 @@ class _Job:
         catalog = self._catalog()
         store = self._store(catalog)
         features = Features.open(store.path, config.prepare)
-        timeline = plan_timeline(config, store.index, self._newest_label(store))
+        timeline = self._timeline(store)
         self._say_periods(timeline, catalog)
         self._write_manifest(store, timeline, "running")
         zoo = Zoo(
@@ -159,12 +167,17 @@ class _Job:
         oof = self._out_of_fold(zoo, specs, timeline, store.index)
         scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops)
         verdicts = self._select(specs, scores, oof, timeline, features)
-        chosen = [verdict.spec for verdict in verdicts if verdict.selected]
-        loop, journal = self._run_loop(zoo, chosen, oof, features, timeline)
-        self._predict_live(loop, chosen, features, timeline)
+        chosen = tuple(verdict.spec for verdict in verdicts if verdict.selected)
+        neutral = neutral_columns(config, catalog)
+        engine = Engine(
+            self._folder, config, features, timeline, chosen, zoo, self._backend, neutral, self._schedule.known_at
+        )
+        session = self._run_loop(engine, oof)
+        self._write_live(engine, session)
+        labels = label_digests(store, sorted({*config.targets, config.data.target}))
+        self._schedule.seen(labels, session.newest).write(self._folder)
         self._progress.start("results", 2)
-        names = [spec.model_id for spec in chosen]
-        metrics = write_results(self._folder, journal, features, names, timeline, config.data.target, ops)
+        metrics = engine.results.write(session.journal)
         self._progress.advance()
         self._write_manifest(store, timeline, "complete")
         report = write_report(self._folder.path)
@@ -209,6 +222,11 @@ class _Job:
                 return era
         raise DataError(f"target {target!r} is missing in every row of {self._data}; choose another data.target")
 
+    def _timeline(self, store: EraStore) -> Timeline:
+        if self._replay_of is not None:
+            return Timeline.from_manifest(RunFolder.open(self._replay_of).read_json("manifest.json"), store.index)
+        return plan_timeline(self._config, store.index, self._newest_label(store))
+
     def _say_periods(self, timeline: Timeline, catalog: FeatureCatalog) -> None:
         clock = timeline.clock
         self._say(
@@ -235,14 +253,7 @@ class _Job:
                 "seed": self._config.seed,
                 "target": self._config.data.target,
                 "periods": timeline.as_dict(),
-                "lags": {
-                    "score": clock.score_lag,
-                    "tree": clock.tree_lag,
-                    "minimum_score": clock.minimum_score_lag,
-                    "minimum_tree": clock.minimum_tree_lag,
-                    "observed": clock.observed_lag,
-                    "hac": clock.hac_lag,
-                },
+                "lags": timeline.lags_as_dict(),
                 "leaking": clock.leaking,
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "notes": self._notes,
@@ -278,116 +289,61 @@ class _Job:
         self._say(f"{kept} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
         return verdicts
 
-    def _run_loop(
-        self, zoo: Zoo, specs: Sequence[ModelSpec], oof: OutOfFold, features: Features, timeline: Timeline
-    ) -> tuple[Loop, Journal]:
-        store, config = features.store, self._config
-        columns = {spec.model_id: spec.columns for spec in specs}
+    def _run_loop(self, engine: Engine, oof: OutOfFold) -> Session:
+        timeline, store = engine.timeline, engine.features.store
         history = store.index.select(oof.first_era, oof.last_era)
-        loop = self._new_loop(zoo, specs, features, timeline)
-        identity = {"config": config.digest(), "data": store.fingerprint, "version": __version__}
-        session = Session(self._folder.path, loop, columns, identity)
+        model_ids = [spec.model_id for spec in engine.specs]
+        write_pool(self._folder.path, engine.specs, engine.neutral_columns)
+        identity = {"config": self._config.digest(), "data": store.fingerprint, "version": __version__}
+        session, loop = engine.session(identity)
 
         def oof_of(era: int) -> NDArray[np.float32]:
-            return oof.era(history, era, list(columns))
+            return oof.era(history, era, model_ids)
 
         resumed = session.resume(oof_of, timeline.loop_start)
-        if resumed is None:
-            done = timeline.loop_start - 1
-            self._begin(loop, zoo, specs, timeline, history, oof_of)
+        for note in resumed.notes:
+            self._say(note)
+        if resumed.era is None:
+            self._begin(engine, loop, oof_of, history)
         else:
-            done, notes = resumed
-            for note in [*notes, f"resumed after era {done}"]:
-                self._say(note)
-        remaining = [era for era in store.index.select(timeline.loop_start, timeline.last_era) if era > done]
+            self._say(f"resumed after era {resumed.era}")
+        remaining = engine.remaining(resumed.era)
         self._progress.start("loop", len(remaining))
         for era in remaining:
-            self._stepped(session.advance(era))
+            self._stepped(session.advance(era), session.tally)
         session.finish()
-        return loop, session.journal
+        return session
 
-    def _begin(
-        self,
-        loop: Loop,
-        zoo: Zoo,
-        specs: Sequence[ModelSpec],
-        timeline: Timeline,
-        history: EraIndex,
-        oof_of: Callable[[int], NDArray[np.float32]],
-    ) -> None:
+    def _begin(self, engine: Engine, loop: Loop, oof_of: OofOf, history: EraIndex) -> None:
         """Fit the models that start the loop and hand the gate its out-of-fold history."""
-        self._progress.start("first models", len(specs))
-        with self._events.stage("first models", models=len(specs)):
-            loop.models = start_models(zoo, specs, timeline.loop_start, self._trained)
+        self._progress.start("first models", len(engine.specs))
+        with self._events.stage("first models", models=len(engine.specs)):
+            engine.fit_first_models(loop, self._trained)
         self._progress.start("history", len(history))
         with self._events.stage("history", eras=len(history)):
             for era in history:
                 loop.await_labels(era, oof_of(era))
                 self._progress.advance(f"era {era}")
 
-    def _new_loop(self, zoo: Zoo, specs: Sequence[ModelSpec], features: Features, timeline: Timeline) -> Loop:
-        store, config = features.store, self._config
-        pool = [GateModel(spec.model_id, spec.feature_set, spec.group) for spec in specs]
-        places = {name: position for position, name in enumerate(store.columns)}
-        cells = {
-            (spec.feature_set, spec.group): np.array([places[name] for name in spec.columns], dtype=np.int64)
-            for spec in specs
-        }
-        gate = MetaLearner(
-            config.gate,
-            pool,
-            lag=timeline.clock.score_lag,
-            seed=derive_seed(config.seed, "gate"),
-            device=self._backend.torch_device,
-        )
-        return Loop(
-            features,
-            specs,
-            {},
-            gate=gate,
-            context=ContextBuilder(pool, cells, self._backend.ops, config.gate),
-            updater=Updater(store.path, config, timeline, zoo),
-            timeline=timeline,
-            target=config.data.target,
-            ops=self._backend.ops,
-        )
-
-    def _stepped(self, report: StepReport) -> None:
+    def _stepped(self, report: StepReport, tally: Tally) -> None:
         self._events.write(
             "era",
             era=report.era,
-            resolved=list(report.resolved),
+            resolved=[outcome.era for outcome in report.resolved],
+            update=report.update,
             updated=len(report.updated),
             n_open=report.n_open,
             seconds=round(sum(report.seconds.values()), 4),
             parts={name: round(seconds, 4) for name, seconds in report.seconds.items()},
         )
-        self._progress.advance(f"era {report.era}, {report.n_open} models ran")
+        self._progress.advance(", ".join(filter(None, [f"era {report.era}, {report.n_open} ran", tally.as_text()])))
 
-    def _predict_live(self, loop: Loop, specs: Sequence[ModelSpec], features: Features, timeline: Timeline) -> None:
-        live = features.store.live()
+    def _write_live(self, engine: Engine, session: Session) -> None:
+        live = engine.live
         if live is None:
-            self._say("the dataset has no live.parquet: no live predictions were made")
+            self._say("the dataset has no live.parquet for the era after its newest: no live predictions were made")
             return
-        with self._events.stage("live", rows=live.index.rows):
-            record, _ = loop.predict(timeline.live_era, LiveEra(features, live))
-            frame = pd.DataFrame({"id": live.ids.to_pylist(), "prediction": record.prediction_N})
-            write_live_predictions(self._folder.path / FILE_NAME, frame, frame["id"])
-        weights = {spec.model_id: float(weight) for spec, weight in zip(specs, record.weights_M, strict=True)}
-        self._folder.write_json("live.json", {"era": timeline.live_era, "rows": len(frame), "weights": weights})
-        self._say(f"{len(frame):,} live predictions by {int(record.open_M.sum())} models are ready to submit")
-
-
-class LiveEra:
-    """The live rows as the loop reads an era."""
-
-    def __init__(self, features: Features, frame: EraFrame) -> None:
-        self._features, self._frame = features, frame
-
-    def raw(self) -> NDArray[Any]:
-        """All stored columns, [C, N]."""
-        return self._frame.values
-
-    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
-        """Prepared columns of one cell, [C, N]."""
-        return self._features.live(columns).values
+        record = session.journal.read(engine.timeline.live_era)
+        write_live(self._folder, record, live, [spec.model_id for spec in engine.specs])
+        n_open = int(record.open_M.sum())
+        self._say(f"{live.index.rows:,} live predictions by {n_open} models are ready to submit")

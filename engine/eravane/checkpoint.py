@@ -64,6 +64,12 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
 
+    def drop_from(self, step: int) -> None:
+        """Delete the checkpoints of `step` and later, the newest first."""
+        for later in reversed(self.steps()):
+            if later >= step:
+                shutil.rmtree(self._path(later))
+
     def facts(self) -> list[dict[str, Any]]:
         """Facts of every checkpoint that can be read, oldest first."""
         found: list[dict[str, Any]] = []

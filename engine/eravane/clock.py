@@ -7,7 +7,8 @@ that fits trees the tree lag (the purge of Numerai's benchmark models plus one).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 # A target over h eras (20 days: 4, 60 days: 12) is known h + 1 weeks later with two days of data delay; one more week
 # is what the literature and Numerai's own tools keep (numerai docs; Wong and Barahona 2023, b2 = 6).
@@ -93,3 +94,41 @@ class Clock:
     def newest_tree_label(self, era: int) -> int:
         """Newest era whose label may enter trees that predict `era`."""
         return era - self.tree_lag
+
+
+@dataclass(frozen=True)
+class KnownAt:
+    """Labels that came later than the lags say, as the weekly steps of a run saw them.
+
+    A replay over data that hold every label by now must not use one before the run did.
+
+    Attributes:
+        eras: target -> era of the label -> first era that could use it; labels not listed follow the lags alone.
+    """
+
+    eras: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+
+    def hidden(self, target: str, at: int, eras: Iterable[int]) -> tuple[int, ...]:
+        """Those of `eras` whose label was not there yet when era `at` was predicted."""
+        late = self.eras.get(target, {})
+        return tuple(era for era in eras if late.get(era, 0) > at)
+
+    def of(self, target: str, era: int) -> int:
+        """First era that could use the label of `era`, as far as its arrival decides; 0 where the lags alone do."""
+        return self.eras.get(target, {}).get(era, 0)
+
+    def with_arrivals(self, target: str, arrived: Iterable[int], at: int) -> KnownAt:
+        """The same with labels that arrived in time for era `at`; an era that is listed keeps its first arrival."""
+        new = dict.fromkeys(arrived, at)
+        return KnownAt({**self.eras, target: {**new, **self.eras.get(target, {})}})
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """For JSON."""
+        return {
+            target: {str(era): at for era, at in sorted(late.items())} for target, late in sorted(self.eras.items())
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Mapping[str, int]]) -> KnownAt:
+        """Read what `as_dict` gave."""
+        return cls({target: {int(era): at for era, at in late.items()} for target, late in content.items()})

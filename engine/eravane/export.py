@@ -22,10 +22,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load
 
 from eravane import __version__, hosted
-from eravane.checkpoint import Checkpoints
 from eravane.config import GateConfig, PrepareConfig
 from eravane.context import QUANTILES, thinned
 from eravane.ensemble import MIX_DECIMALS
@@ -35,6 +33,7 @@ from eravane.files import write_atomically
 from eravane.gate import NEGLIGIBLE
 from eravane.inputs import lagged_inputs
 from eravane.loop.boosters import INDEX, ModelFolder
+from eravane.loop.session import saved_state
 from eravane.outcomes import GateModel, History
 from eravane.records import Records, with_newcomers
 from eravane.runfolder import RunFolder
@@ -101,13 +100,13 @@ def export(run: Path, out: Path, *, check: bool = False, python: str = sys.execu
         raise RunError(f"{out} must end in .pkl, which the tournament's model upload requires")
     folder = RunFolder.open(run)
     payload = _payload(folder)
-    content = pickle.dumps(_Bootstrap(payload), protocol=4)
+    content = pickle.dumps(Bootstrap(payload), protocol=4)
     write_atomically(out, content)
     difference = compare(out, run, python) if check else None
     return Exported(out, len(content), len(payload["models"]), payload["newest_era"], str(payload["note"]), difference)
 
 
-class _Bootstrap:
+class Bootstrap:
     """Pickles as the call that makes the model."""
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
@@ -150,20 +149,16 @@ def _read_predictions(path: Path) -> pd.Series:
 
 def _payload(folder: RunFolder) -> dict[str, Any]:
     """Everything that the hosted function needs, in plain containers and arrays."""
-    saved = Checkpoints(folder.path / "checkpoints", {}).load()
-    if saved is None:
-        raise RunError(f"{folder.path} has no checkpoint; export a run whose loop has begun")
-    _, files, facts, _ = saved
-    arrays, state = load(files["gate.safetensors"]), json.loads(files["gate.json"])
+    arrays, state, stored = saved_state(folder.path)
     manifest = folder.read_json("manifest.json")
     store = EraStore.open(manifest["data"]["store"])
     if store.dtype != "int8":
         raise RunError(f"hosted models are given integer levels; {store.path} holds {store.dtype}")
     names = [model["model_id"] for model in state["models"]]
     columns = _columns(folder.path)
-    if set(names) != set(columns) or set(names) != set(facts["blocks"]):
+    if set(names) != set(columns) or set(names) != set(stored):
         raise RunError(f"{folder.path / 'models'} does not fit the newest checkpoint; resume the run to its end")
-    trees = ModelFolder(folder.path / "models").get(facts["blocks"], columns)
+    trees = ModelFolder(folder.path).get(stored, columns)
     places = {name: place for place, name in enumerate(store.columns)}
     positions = {name: np.array([places[column] for column in columns[name]], dtype=np.int64) for name in names}
     models = [GateModel(**model) for model in state["models"]]
@@ -181,7 +176,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
                 "id": model.model_id,
                 "columns": positions[model.model_id],
                 "cell": cells.index((model.feature_set, model.group)),
-                "blocks": portable_blocks(trees[model.model_id]),
+                "blocks": portable_blocks(trees[model.model_id].trees),
             }
             for model in models
         ],

@@ -25,6 +25,11 @@ class Fold:
         """The fold as it stands in logs and cache keys."""
         return f"{self.train_first}-{self.train_last}>{self.predict_first}-{self.predict_last}"
 
+    @classmethod
+    def from_name(cls, name: str) -> Fold:
+        """Read a `name` back."""
+        return cls(*(int(era) for part in name.split(">") for era in part.split("-")))
+
 
 def walk_forward(
     first_era: int,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from eravane.clock import Clock
 from eravane.config import RunConfig
 from eravane.eras import EraIndex
-from eravane.errors import ConfigError
+from eravane.errors import ConfigError, RunError
 from eravane.folds import Fold, walk_forward
 
 
@@ -57,6 +58,48 @@ class Timeline:
             "report_start": self.report_start,
             "live_era": self.live_era,
         }
+
+    def lags_as_dict(self) -> dict[str, object]:
+        """The lags as they stand in manifest.json."""
+        clock = self.clock
+        return {
+            "score": clock.score_lag,
+            "tree": clock.tree_lag,
+            "minimum_score": clock.minimum_score_lag,
+            "minimum_tree": clock.minimum_tree_lag,
+            "observed": clock.observed_lag,
+            "hac": clock.hac_lag,
+            "targets": dict(self.tree_lags),
+        }
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any], index: EraIndex) -> Timeline:
+        """The timeline of a run that goes on: its periods and lags as they were fixed, over the eras there are now.
+
+        Raises:
+            RunError: the manifest lacks them.
+        """
+        try:
+            periods, lags = manifest["periods"], manifest["lags"]
+            clock = Clock(
+                score_lag=lags["score"],
+                tree_lag=lags["tree"],
+                minimum_score_lag=lags["minimum_score"],
+                minimum_tree_lag=lags["minimum_tree"],
+                observed_lag=lags["observed"],
+            )
+            return cls(
+                first_era=periods["first_era"],
+                last_era=index.last,
+                newest_label=periods["newest_label"],
+                loop_start=periods["loop_start"],
+                report_start=periods["report_start"],
+                clock=clock,
+                tree_lags=lags["targets"],
+                folds=tuple(Fold.from_name(name) for name in periods["folds"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"manifest.json lacks the run's periods or lags ({error}); finish the run first") from error
 
 
 def plan_timeline(config: RunConfig, index: EraIndex, newest_label: int) -> Timeline:

@@ -96,7 +96,7 @@ def test_the_function_is_what_numerai_calls(done: Path, model: Path, micro_data:
     assert found["prediction"].between(0, 1, inclusive="neither").all()
     newest = json.loads((done / "manifest.json").read_text())["periods"]
     assert "Python 3." in function.__doc__
-    assert f"frozen up to era {newest['last_era'] - 6}" in function.__doc__
+    assert f"frozen up to era {newest['live_era'] - 6}" in function.__doc__
 
 
 def test_the_function_refuses_what_it_was_not_made_for(model: Path, micro_data: Path) -> None:

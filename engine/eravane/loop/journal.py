@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from eravane.errors import RunError
-from eravane.files import write_atomically
+from eravane.loop.eradisk import EraFiles
 
 FloatArray = NDArray[np.float64]
 
@@ -40,22 +37,19 @@ class EraRecord:
     open_M: NDArray[np.bool_]
     comparators: Mapping[str, FloatArray]
 
-    def to_bytes(self) -> bytes:
-        """The record as safetensors."""
+    def as_arrays(self) -> dict[str, NDArray[Any]]:
+        """The record as named arrays."""
         arrays: dict[str, NDArray[Any]] = {
             "base": self.base_MN,
             "prediction": self.prediction_N,
             "weights": self.weights_M,
             "open": self.open_M,
         }
-        arrays |= {COMPARATOR + name: weights for name, weights in self.comparators.items()}
-        content: bytes = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        return content
+        return arrays | {COMPARATOR + name: weights for name, weights in self.comparators.items()}
 
     @classmethod
-    def from_bytes(cls, era: int, content: bytes) -> EraRecord:
-        """Read what `to_bytes` wrote."""
-        arrays = load(content)
+    def from_arrays(cls, era: int, arrays: Mapping[str, NDArray[Any]]) -> EraRecord:
+        """Rebuild what `as_arrays` gave."""
         # safetensors keeps no order, result files need one.
         comparators = {
             name.removeprefix(COMPARATOR): arrays[name] for name in sorted(arrays) if name.startswith(COMPARATOR)
@@ -71,12 +65,11 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._files = EraFiles(folder)
 
     def write(self, record: EraRecord) -> None:
         """Store a record; after a kill it is whole or not there."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path(record.era), record.to_bytes())
+        self._files.write(record.era, record.as_arrays())
 
     def read(self, era: int) -> EraRecord:
         """The record of one era.
@@ -84,24 +77,15 @@ class Journal:
         Raises:
             RunError: the file is missing or damaged.
         """
-        path = self._path(era)
-        try:
-            return EraRecord.from_bytes(era, path.read_bytes())
-        except (OSError, SafetensorError, KeyError) as error:
-            raise RunError(f"{path} cannot be read ({error}); start the run again in a new folder") from error
+        return EraRecord.from_arrays(era, self._files.read(era))
 
     def eras(self) -> list[int]:
         """Eras that have a record, ascending."""
-        return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.safetensors"))
+        return self._files.eras()
 
     def __iter__(self) -> Iterator[EraRecord]:
         return (self.read(era) for era in self.eras())
 
     def forget_after(self, era: int) -> None:
         """Drop records of later eras: they were written after the checkpoint that a resumed run starts from."""
-        for later in self.eras():
-            if later > era:
-                self._path(later).unlink()
-
-    def _path(self, era: int) -> Path:
-        return self._folder / f"{era:04d}.safetensors"
+        self._files.forget_after(era)

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from eravane.clock import KnownAt
 from eravane.context import ContextBuilder
 from eravane.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
 from eravane.features import Features
 from eravane.gate import MetaLearner
 from eravane.loop.journal import EraRecord
-from eravane.loop.updates import Updater
-from eravane.outcomes import EraFacts, EraOutcome
+from eravane.loop.sources import EraSource, source_of
+from eravane.loop.updates import Model, Updater
+from eravane.outcomes import EraFacts, EraOutcome, History
+from eravane.postprocess import Neutraliser
 from eravane.timeline import Timeline
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.trees import Trees, predict
+from eravane.zoo.trees import predict
 
 FloatArray = NDArray[np.float64]
 
@@ -42,27 +43,18 @@ class StepReport:
     """What one step of the loop did.
 
     Attributes:
-        resolved: eras whose labels became usable.
-        updated: ids of the base models whose trees changed.
+        resolved: what the gate learnt of eras whose labels became usable.
+        update: how trees were changed ("refit", "append", "leaves"; "" for not at all); updated: ids of those models.
         n_open: base models that ran.
         seconds: stage -> time; `shadow` is what evaluating the closed models took.
     """
 
     era: int
-    resolved: tuple[int, ...]
+    resolved: tuple[EraOutcome, ...]
+    update: str
     updated: tuple[str, ...]
     n_open: int
     seconds: Mapping[str, float]
-
-
-class EraSource(Protocol):
-    """Feature values of one era: all columns raw for the gate, a cell's columns prepared for the trees."""
-
-    def raw(self) -> NDArray[Any]:
-        """All stored columns as they are, [C, N]."""
-
-    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
-        """Prepared columns of one cell, [C, N]."""
 
 
 class Loop:
@@ -70,21 +62,25 @@ class Loop:
 
     Args:
         features: the store's prepared features and labels.
-        specs: the selected base models.
-        models: their trees at the first era.
+        specs: the selected base models; `models` must be set before the first step.
         gate: the meta-learner.
         context: measures an era for the gate.
         updater: updates the trees on schedule.
         timeline: periods and lags.
         target: the main target.
         ops: the kernels' namespace.
+        known_at: labels that came later than the lags say.
+        neutraliser: what is taken out of the ensemble; None for nothing.
+        device: torch device of the gate.
+
+    Attributes:
+        models: the base models as they stand, by id.
     """
 
     def __init__(
         self,
         features: Features,
         specs: Sequence[ModelSpec],
-        models: Mapping[str, Trees],
         *,
         gate: MetaLearner,
         context: ContextBuilder,
@@ -92,45 +88,38 @@ class Loop:
         timeline: Timeline,
         target: str,
         ops: Any,
+        known_at: KnownAt = KnownAt(),  # noqa: B008
+        neutraliser: Neutraliser | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.models = dict(models)
+        self.models: dict[str, Model] = {}
         self._features, self._specs, self._gate, self._context = features, tuple(specs), gate, context
         self._updater, self._timeline, self._target, self._ops = updater, timeline, target, ops
-        self._pending: deque[Pending] = deque()
-        self._boosters: dict[str, list[xgb.Booster]] = {}
+        self._known_at, self._neutraliser, self._device = known_at, neutraliser, device
+        self._pending: list[Pending] = []
+        self._boosters: dict[str, list[Any]] = {}
 
     def await_labels(self, era: int, base_MN: NDArray[np.float32]) -> None:
         """Hand in predictions of an era (out-of-fold, or of a journal) whose labels the gate has not seen."""
-        self._pending.append(Pending(era, base_MN, self._context.facts(self._features.raw(era), era)))
+        raw_CN = source_of(self._features, era).raw()
+        self._pending.append(Pending(era, base_MN, self._context.facts(raw_CN, era)))
 
-    def step(self, era: int) -> tuple[EraRecord, StepReport]:
+    def step(self, era: int, source: EraSource) -> tuple[EraRecord, StepReport]:
         """Do one era: use the labels that are due, update, then predict it from its features alone."""
         clock = _StopClock()
-        resolved = self._resolve(self._timeline.clock.newest_score(era))
+        resolved = self._resolve(era)
         clock.lap("resolve")
-        updated = self._update(era)
+        kind, updated = self._update(era)
         clock.lap("trees")
         self._gate.learn(era)
         clock.lap("gate")
-        source = StoredEra(self._features, era)
-        record, facts = self.predict(era, source, clock, shadow=True)
+        record, facts = self._predict(era, source, clock)
         self._pending.append(Pending(era, record.base_MN, facts))
         n_open = int(record.open_M.sum())
-        return record, StepReport(era, resolved, updated, n_open, clock.seconds)
+        return record, StepReport(era, resolved, kind, updated, n_open, clock.seconds)
 
-    def predict(
-        self, era: int, source: EraSource, clock: _StopClock | None = None, *, shadow: bool = False
-    ) -> tuple[EraRecord, EraFacts]:
-        """Predict an era with the present state: decide gates, run the open models, weigh them.
-
-        Args:
-            era: era number (for live data the one after the newest).
-            source: its features.
-            clock: takes the time of each part.
-            shadow: afterwards also evaluate the closed models, which the gate will need when the era falls due;
-                without it their rows are NaN.
-        """
-        clock = clock or _StopClock()
+    def _predict(self, era: int, source: EraSource, clock: _StopClock) -> tuple[EraRecord, EraFacts]:
+        """Decide gates, run the open models, weigh them; then evaluate the closed ones for when the era falls due."""
         facts = self._context.facts(source.raw(), era)
         open_M = self._gate.decide(era, facts)
         clock.lap("decide")
@@ -140,20 +129,21 @@ class Loop:
         clock.lap("predict")
         C_MM, dispersion_M = _agreement(z_MN, base_MN, self._ops)
         weights_M = self._gate.weigh(era, facts, open_M, C_MM, dispersion_M)
-        prediction_N = to_prediction(combine(z_MN, weights_M), self._ops)
+        mixed_N = combine(z_MN, weights_M)
+        if self._neutraliser is not None:
+            mixed_N = self._neutraliser.apply(mixed_N, source.cell(self._neutraliser.columns))
+        prediction_N = to_prediction(mixed_N, self._ops)
         clock.lap("weigh")
-        comparators: dict[str, FloatArray] = {}
-        if shadow:
-            if not open_M.all():
-                base_MN[~open_M] = self._evaluate(source, ~open_M)[~open_M]
-                z_MN[~open_M] = gaussianize(base_MN[~open_M], self._ops)
-            comparators = self._gate.comparators(era, *_agreement(z_MN, base_MN, self._ops))
-            clock.lap("shadow")
+        if not open_M.all():
+            base_MN[~open_M] = self._evaluate(source, ~open_M)[~open_M]
+            z_MN[~open_M] = gaussianize(base_MN[~open_M], self._ops)
+        comparators = self._gate.comparators(era, *_agreement(z_MN, base_MN, self._ops))
+        clock.lap("shadow")
         return EraRecord(era, base_MN, prediction_N, weights_M, open_M, comparators), facts
 
     def state(self) -> tuple[dict[str, bytes], dict[str, Any]]:
-        """Everything but the trees that the next step depends on, as files and JSON-able facts."""
-        arrays, gate_facts = self._gate.state()
+        """Everything but trees and resolved eras that the next step depends on, as files and JSON-able facts."""
+        arrays, gate_facts = self._gate.state(history=False)
         files = {
             "gate.safetensors": save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
             "gate.json": json.dumps(gate_facts).encode(),
@@ -162,44 +152,56 @@ class Loop:
 
     def restore(
         self,
-        models: Mapping[str, Trees],
+        models: Mapping[str, Model],
         files: Mapping[str, bytes],
         facts: Mapping[str, Any],
+        history: History,
         base_of: Callable[[int], NDArray[np.float32]],
     ) -> None:
         """Take over a state.
 
         Args:
-            models: the trees at that time.
+            models: the base models at that time.
             files, facts: from `state`.
+            history: the resolved eras.
             base_of: base predictions [M, N] of an era that waits for its labels.
         """
-        self._gate = MetaLearner.restore(load(files["gate.safetensors"]), json.loads(files["gate.json"]))
+        arrays = load(files["gate.safetensors"]) | history.arrays()
+        self._gate = MetaLearner.restore(arrays, json.loads(files["gate.json"]), device=self._device)
         self.models = dict(models)
         self._boosters.clear()
         self._pending.clear()
         for era in facts["pending"]:
             self.await_labels(era, base_of(era))
 
-    def _resolve(self, newest: int) -> tuple[int, ...]:
-        resolved: list[int] = []
-        while self._pending and self._pending[0].era <= newest:
-            pending = self._pending.popleft()
-            label_N = self._features.labels(self._target, pending.era, pending.era)
-            if not np.isnan(label_N).all():
-                self._gate.observe(outcome_of(pending, label_N, self._ops))
-                resolved.append(pending.era)
+    def _resolve(self, era: int) -> tuple[EraOutcome, ...]:
+        """Hand the gate the eras whose labels are there; one that stays away is passed over when a later one comes.
+
+        The gate learns in the order of eras, so a label that arrives after a later one no longer reaches it.
+        """
+        newest = self._timeline.clock.newest_score(era)
+        resolved: list[EraOutcome] = []
+        for pending in self._pending:
+            if pending.era <= newest and not self._known_at.hidden(self._target, era, [pending.era]):
+                label_N = self._features.labels(self._target, pending.era, pending.era)
+                if not np.isnan(label_N).all():
+                    resolved.append(outcome_of(pending, label_N, self._ops))
+        for outcome in resolved:
+            self._gate.observe(outcome)
+        if resolved:
+            self._pending = [pending for pending in self._pending if pending.era > resolved[-1].era]
         return tuple(resolved)
 
-    def _update(self, era: int) -> tuple[str, ...]:
-        if not self._updater.due(era):
-            return ()
+    def _update(self, era: int) -> tuple[str, tuple[str, ...]]:
+        kind = self._updater.due(era)
+        if not kind:
+            return "", ()
         awake = [spec for spec, rests in zip(self._specs, self._gate.resting_M, strict=True) if not rests]
         self.models = self._updater.update(awake, self.models, era)
         names = tuple(spec.model_id for spec in awake)
         for name in names:
             self._boosters.pop(name, None)
-        return names
+        return kind, names
 
     def _evaluate(self, source: EraSource, which_M: NDArray[np.bool_]) -> NDArray[np.float32]:
         base_MN: NDArray[np.float32] | None = None
@@ -209,26 +211,11 @@ class Loop:
             if base_MN is None:
                 base_MN = np.full((len(self._specs), values.shape[1]), np.nan, dtype=np.float32)
             if spec.model_id not in self._boosters:
-                self._boosters[spec.model_id] = self.models[spec.model_id].boosters()
+                self._boosters[spec.model_id] = self.models[spec.model_id].trees.boosters()
             base_MN[m] = predict(self._boosters[spec.model_id], values)
         if base_MN is None:
             return np.full((len(self._specs), source.raw().shape[1]), np.nan, dtype=np.float32)
         return base_MN
-
-
-class StoredEra:
-    """An era of the store."""
-
-    def __init__(self, features: Features, era: int) -> None:
-        self._features, self._era = features, era
-
-    def raw(self) -> NDArray[Any]:
-        """All stored columns, [C, N]."""
-        return self._features.raw(self._era)
-
-    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
-        """Prepared columns of one cell, [C, N]."""
-        return self._features.era(self._era, columns).values
 
 
 def outcome_of(pending: Pending, label_N: NDArray[np.float32], ops: Any) -> EraOutcome:

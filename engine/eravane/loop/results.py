@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from eravane.clock import KnownAt
 from eravane.ensemble import combine, gaussianize, one_era
 from eravane.eras import era_label
 from eravane.features import Features
+from eravane.files import replacing
 from eravane.loop.journal import EraRecord, Journal
 from eravane.metrics import hac_mean, summarise
 from eravane.runfolder import RunFolder
@@ -51,16 +55,6 @@ def score_era(record: EraRecord, label_N: NDArray[np.float32], ops: Any) -> Scor
     return ScoredEra(record.era, dict(zip(names, series.tolist(), strict=True)), models_M)
 
 
-def score_journal(records: Iterable[EraRecord], features: Features, target: str, ops: Any) -> list[ScoredEra]:
-    """Score every era of the journal that has labels in the store."""
-    scored: list[ScoredEra] = []
-    for record in records:
-        label_N = features.labels(target, record.era, record.era)
-        if not np.isnan(label_N).all():
-            scored.append(score_era(record, label_N, ops))
-    return scored
-
-
 def headline(scored: Sequence[ScoredEra], timeline: Timeline) -> dict[str, Any]:
     """The content of metrics.json, over eras from `report_start` on."""
     counted = [era for era in scored if era.era >= timeline.report_start]
@@ -74,25 +68,74 @@ def headline(scored: Sequence[ScoredEra], timeline: Timeline) -> dict[str, Any]:
     }
 
 
-def write_results(
-    folder: RunFolder,
-    journal: Journal,
-    features: Features,
-    model_ids: Sequence[str],
-    timeline: Timeline,
-    target: str,
-    ops: Any,
-) -> dict[str, Any]:
-    """Write every file that follows from the journal; returns the headline."""
-    records = list(journal)
-    scored = score_journal(records, features, target, ops)
-    folder.write_table("base_predictions.parquet", _base_table(records, features, model_ids))
-    folder.write_table("predictions.parquet", _prediction_table(records, features))
-    folder.write_table("weights.parquet", _weight_table(records, model_ids))
-    folder.write_table("scores.parquet", _score_table(scored, model_ids, timeline))
-    metrics = headline(scored, timeline)
-    folder.write_json("metrics.json", metrics)
-    return metrics
+@dataclass(frozen=True)
+class ResultFiles:
+    """Writes every file that follows from a run's journal, at any time, so that an unfinished run can be read too.
+
+    Attributes:
+        folder: the run folder.
+        features: labels and row ids.
+        model_ids: the M base models of the loop.
+        timeline: periods and lags.
+        target: the main target.
+        ops: the kernels' namespace.
+        known_at: labels that came later than the lags say.
+    """
+
+    folder: RunFolder
+    features: Features
+    model_ids: tuple[str, ...]
+    timeline: Timeline
+    target: str
+    ops: Any
+    known_at: KnownAt = field(default_factory=KnownAt)
+
+    def write(self, journal: Journal) -> dict[str, Any]:
+        """Write predictions, weights, scores and metrics era by era; returns the headline.
+
+        A live era, whose rows are not history yet, is left out.
+        """
+        weights: list[EraRecord] = []
+        scored: list[ScoredEra] = []
+        names = pa.schema([("id", pa.string()), ("era", pa.string())])
+        base_schema = pa.schema([*names, *((name, pa.float32()) for name in self.model_ids)])
+        schema = pa.schema([*names, ("prediction", pa.float64())])
+        with (
+            self._rows("base_predictions.parquet", base_schema) as base,
+            self._rows("predictions.parquet", schema) as predictions,
+        ):
+            for record in journal:
+                if record.era not in self.features.store.index:
+                    continue
+                rows = list(_row_names(self.features, record.era, record.era).values())
+                base.write_table(pa.table([*rows, *map(pa.array, record.base_MN)], schema=base_schema))
+                predictions.write_table(pa.table([*rows, pa.array(record.prediction_N)], schema=schema))
+                weights.append(replace(record, base_MN=record.base_MN[:, :0], prediction_N=record.prediction_N[:0]))
+                label_N = self.features.labels(self.target, record.era, record.era)
+                if not np.isnan(label_N).all():
+                    scored.append(score_era(record, label_N, self.ops))
+        self.folder.write_table("weights.parquet", _weight_table(weights, self.model_ids))
+        self.folder.write_table("scores.parquet", self._score_table(scored))
+        metrics = headline(scored, self.timeline)
+        self.folder.write_json("metrics.json", metrics)
+        return metrics
+
+    @contextmanager
+    def _rows(self, name: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+        with replacing(self.folder.path / name) as file, pq.ParquetWriter(file, schema) as writer:
+            yield writer
+
+    def _score_table(self, scored: Sequence[ScoredEra]) -> pa.Table:
+        columns: dict[str, Any] = {"era": pa.array([era_label(era.era) for era in scored], pa.string())}
+        names = list(scored[0].series) if scored else [ENSEMBLE, EQUAL_WEIGHT]
+        columns |= {name: pa.array([era.series[name] for era in scored], pa.float64()) for name in names}
+        columns |= {
+            name: pa.array([float(era.models_M[m]) for era in scored], pa.float64())
+            for m, name in enumerate(self.model_ids)
+        }
+        lag = self.timeline.clock.score_lag
+        known = [max(era.era + lag, self.known_at.of(self.target, era.era)) for era in scored]
+        return pa.table({**columns, "known_at": pa.array(known, pa.int64())})
 
 
 def zoo_table(verdicts: Sequence[Verdict], trees: int, learner: str, seconds: Mapping[str, float]) -> pa.Table:
@@ -129,35 +172,9 @@ def _row_names(features: Features, first: int, last: int) -> dict[str, pa.Array]
     return {"id": features.ids(first, last), "era": pa.array(labels, pa.string())}
 
 
-def _stacked_names(records: Sequence[EraRecord], features: Features) -> dict[str, Any]:
-    parts = [_row_names(features, record.era, record.era) for record in records]
-    return {name: pa.concat_arrays([part[name] for part in parts]) for name in ("id", "era")}
-
-
-def _base_table(records: Sequence[EraRecord], features: Features, model_ids: Sequence[str]) -> pa.Table:
-    base = np.concatenate([record.base_MN for record in records], axis=1)
-    return pa.table(_stacked_names(records, features) | {name: pa.array(base[m]) for m, name in enumerate(model_ids)})
-
-
-def _prediction_table(records: Sequence[EraRecord], features: Features) -> pa.Table:
-    prediction = np.concatenate([record.prediction_N for record in records])
-    return pa.table(_stacked_names(records, features) | {"prediction": pa.array(prediction)})
-
-
 def _weight_table(records: Sequence[EraRecord], model_ids: Sequence[str]) -> pa.Table:
-    weights = np.stack([record.weights_M for record in records])
-    columns: dict[str, Any] = {"era": [era_label(record.era) for record in records]}
+    weights = np.array([record.weights_M for record in records]).reshape(len(records), len(model_ids))
+    columns: dict[str, Any] = {"era": pa.array([era_label(record.era) for record in records], pa.string())}
     columns |= {name: weights[:, m] for m, name in enumerate(model_ids)}
     columns["n_active"] = pa.array([int(record.open_M.sum()) for record in records], pa.int64())
-    return pa.table(columns)
-
-
-def _score_table(scored: Sequence[ScoredEra], model_ids: Sequence[str], timeline: Timeline) -> pa.Table:
-    columns: dict[str, Any] = {"era": pa.array([era_label(era.era) for era in scored], pa.string())}
-    names = list(scored[0].series) if scored else [ENSEMBLE, EQUAL_WEIGHT]
-    columns |= {name: pa.array([era.series[name] for era in scored], pa.float64()) for name in names}
-    columns |= {
-        name: pa.array([float(era.models_M[m]) for era in scored], pa.float64()) for m, name in enumerate(model_ids)
-    }
-    columns["known_at"] = pa.array([era.era + timeline.clock.score_lag for era in scored], pa.int64())
     return pa.table(columns)

@@ -1,77 +1,148 @@
-"""How base models follow new labels while the loop goes on: refits, or trees appended on the margin of the old ones."""
+"""How the zoo learns while the loop goes on: refits, trees appended on cached margins, leaf values that follow."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from eravane.clock import KnownAt
 from eravane.config import PrepareConfig, RunConfig
+from eravane.errors import ConfigError
 from eravane.features import Features
+from eravane.loop.margins import Margins
+from eravane.loop.refresh import check_refreshable, refresh
 from eravane.seeds import derive_seed
 from eravane.timeline import Timeline
-from eravane.zoo.fleet import run_tasks
+from eravane.zoo.fleet import Watch, run_tasks
+from eravane.zoo.learner import Learner
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.trainer import Zoo, start_models
+from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import era_weights
-from eravane.zoo.trees import Trees, fit, predict, quantile_matrix
+from eravane.zoo.trees import Trees, load_booster
 
 
 @dataclass(frozen=True)
-class AppendTask:
-    """Trees to append to one model on a window of eras.
+class Model:
+    """A base model between two updates: its trees, and what they say on the window that the next ones grow on."""
+
+    trees: Trees
+    margins: Margins = Margins({})
+
+
+@dataclass(frozen=True)
+class UpdateTask:
+    """The models of one cell that are updated on the same eras, with one matrix.
 
     Attributes:
         store, prepare: where the features are, and how they are prepared.
-        spec, trees: the model and its blocks so far.
+        specs, models: what is updated, in the same order.
         first, last: eras of the window, inclusive.
-        rounds: trees to append.
-        blocks: appended blocks kept; beyond it the oldest appended one is dropped.
-        half_life: of the era weights, eras.
-        params: resolved XGBoost parameters.
-        seed: of this call.
+        hidden: target -> eras of the window whose labels are not to be seen.
+        half_life: of the era weights, eras (0: equal weights).
+        learner: grows the trees.
+        seeds: of this update, one per model.
     """
 
     store: Path
     prepare: PrepareConfig
-    spec: ModelSpec
-    trees: Trees
+    specs: tuple[ModelSpec, ...]
+    models: tuple[Model, ...]
     first: int
     last: int
+    hidden: Mapping[str, tuple[int, ...]]
+    half_life: float
+    learner: Learner
+    seeds: tuple[int, ...]
+
+    def matrix(self, features: Features) -> Any:
+        """The window's rows, binned."""
+        columns = self.specs[0].columns
+        table = features.table if self.learner.device == "cpu" else features.device_table
+        return self.learner.matrix(table(columns, self.first, self.last))
+
+    def labels(self, features: Features, spec: ModelSpec) -> NDArray[np.float32]:
+        """Labels of the window that the model may see, float32 [N]."""
+        return features.labels(spec.target, self.first, self.last, hidden=self.hidden.get(spec.target, ()))
+
+    def weights(self, features: Features) -> NDArray[np.float32] | None:
+        """Weights of the window's rows."""
+        return era_weights(features.era_of_rows(self.first, self.last), self.last, self.half_life)
+
+
+@dataclass(frozen=True)
+class AppendTask(UpdateTask):
+    """Grow trees on what the models leave unexplained.
+
+    Attributes:
+        rounds: trees to append.
+        blocks: appended blocks kept; beyond it the oldest one is dropped.
+    """
+
     rounds: int
     blocks: int
-    half_life: float
-    params: Mapping[str, Any]
-    seed: int
 
 
-def append(task: AppendTask, stop: threading.Event | None = None) -> Trees:
-    """Grow new trees on what the model leaves unexplained in the window.
+@dataclass(frozen=True)
+class RefreshTask(UpdateTask):
+    """Re-estimate leaf values.
+
+    Attributes:
+        keep: share of the old value that stays.
+    """
+
+    keep: float
+
+
+def append(task: AppendTask, watch: Watch | None = None) -> tuple[Model, ...]:
+    """Grow a block of trees for every model of a task.
 
     Raises:
         RunError: no row of the window has a label.
-        TrainingInterruptedError: `stop` was set.
+        TrainingInterruptedError: the caller gave up.
     """
     features = Features.open(task.store, task.prepare)
-    eras = (task.first, task.last)
-    boosters = task.trees.boosters()
-    margins = [predict(boosters, features.era(era, task.spec.columns).values) for era in features.eras(*eras)]
-    block = fit(
-        quantile_matrix(features.table(task.spec.columns, *eras), task.params),
-        features.labels(task.spec.target, *eras),
-        era_weights(features.era_of_rows(*eras), task.last, task.half_life),
-        trees=task.rounds,
-        params=task.params,
-        seed=task.seed,
-        margin_N=np.concatenate(margins),
-        stop=stop,
-    )
-    first, *appended = task.trees.blocks
-    return Trees((first, *[*appended, block][-task.blocks :]), task.trees.columns)
+    columns, eras = task.specs[0].columns, features.eras(task.first, task.last)
+    matrix = task.matrix(features)
+    values_of = cache(lambda era: features.era(era, columns).values)
+    grown: list[Model] = []
+    for spec, model, seed in zip(task.specs, task.models, task.seeds, strict=True):
+        boosters = model.trees.boosters()
+        margins = model.margins.over(eras, boosters, values_of)
+        block = task.learner.fit(
+            matrix,
+            task.labels(features, spec),
+            task.weights(features),
+            trees=task.rounds,
+            seed=seed,
+            margin_N=margins.joined(),
+            stop=watch,
+        )
+        margins = margins.plus(load_booster(block), values_of)
+        first, *appended = [*model.trees.blocks, block]
+        while len(appended) > task.blocks:
+            margins = margins.minus(load_booster(appended.pop(0)), values_of)
+        grown.append(Model(Trees((first, *appended), columns), margins))
+    return tuple(grown)
+
+
+def renew_leaves(task: RefreshTask, watch: Watch | None = None) -> tuple[Model, ...]:
+    """Re-estimate the leaf values of every model of a task; their margins are void afterwards."""
+    features = Features.open(task.store, task.prepare)
+    matrix, params = task.matrix(features), task.learner.params
+    weight_N = task.weights(features)
+    renewed: list[Model] = []
+    for spec, model in zip(task.specs, task.models, strict=True):
+        labels_N = task.labels(features, spec)
+        blocks = refresh(model.trees.blocks, matrix, labels_N, weight_N, params=params, keep=task.keep)
+        renewed.append(Model(Trees(blocks, spec.columns)))
+    return tuple(renewed)
 
 
 class Updater:
@@ -82,40 +153,109 @@ class Updater:
         config: the run's configuration.
         timeline: the run's periods.
         zoo: trains refits.
+        known_at: labels that came later than the lags say.
+
+    Raises:
+        ConfigError: leaf values cannot be re-estimated under these parameters.
     """
 
-    def __init__(self, store: Path, config: RunConfig, timeline: Timeline, zoo: Zoo) -> None:
-        self._store, self._config, self._timeline, self._zoo = store, config, timeline, zoo
+    def __init__(
+        self,
+        store: Path,
+        config: RunConfig,
+        timeline: Timeline,
+        zoo: Zoo,
+        known_at: KnownAt = KnownAt(),  # noqa: B008
+    ) -> None:
+        self._store, self._config, self._timeline, self._zoo, self._known_at = store, config, timeline, zoo, known_at
+        if config.loop.update in ("append", "leaves", "refit+leaves") and config.zoo.learner != "xgboost":
+            raise ConfigError(
+                f'loop.update "{config.loop.update}" needs zoo.learner "xgboost", given {config.zoo.learner!r}; '
+                'use "refit" or "none"'
+            )
+        if config.loop.update in ("leaves", "refit+leaves"):
+            check_refreshable(zoo.learner.params)
 
-    def due(self, era: int) -> bool:
-        """Whether models are updated before `era` is predicted."""
-        since = era - self._timeline.loop_start
-        return self._config.loop.update != "none" and since > 0 and since % self._config.loop.every == 0
+    def due(self, era: int) -> str:
+        """How models are updated before `era` is predicted: "refit", "append", "leaves", or "" for not at all."""
+        loop, since = self._config.loop, era - self._timeline.loop_start
+        if since <= 0 or loop.update == "none":
+            return ""
+        if loop.update != "leaves" and since % loop.every == 0:
+            return "append" if loop.update == "append" else "refit"
+        return "leaves" if loop.update in ("leaves", "refit+leaves") and since % loop.leaves_every == 0 else ""
 
-    def update(self, specs: Sequence[ModelSpec], models: Mapping[str, Trees], era: int) -> dict[str, Trees]:
-        """Update the models of `specs`; the others stay as they are."""
-        if self._config.loop.update == "refit":
-            fitted = start_models(self._zoo, specs, era, window=self._config.loop.window)
-        else:
-            tasks = [self._append_task(spec, models[spec.model_id], era) for spec in specs]
-            compute = self._config.compute
-            done = run_tasks(append, tasks, workers=compute.workers, scheduler=compute.scheduler)
-            fitted = {task.spec.model_id: trees for task, trees in done}
-        return {**models, **fitted}
+    def update(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> dict[str, Model]:
+        """Update the models of `specs` as is due at `era`; the others stay as they are."""
+        kind = self.due(era)
+        if kind == "refit":
+            return {**models, **self._refit(specs, era)}
+        if kind == "append":
+            return {**models, **self._run(append, self._append_tasks(specs, models, era))}
+        return {**models, **self._run(renew_leaves, self._refresh_tasks(specs, models, era))}
 
-    def _append_task(self, spec: ModelSpec, trees: Trees, era: int) -> AppendTask:
-        loop, last = self._config.loop, era - self._timeline.tree_lags[spec.target]
-        first = self._timeline.first_era
-        return AppendTask(
-            store=self._store,
-            prepare=self._config.prepare,
-            spec=spec,
-            trees=trees,
-            first=max(first, last - loop.window + 1) if loop.window else first,
-            last=last,
-            rounds=loop.append_trees,
-            blocks=loop.blocks,
-            half_life=self._config.zoo.half_life,
-            params=self._zoo.params,
-            seed=derive_seed(self._config.seed, spec.model_id, "append", era),
-        )
+    def _refit(self, specs: Sequence[ModelSpec], era: int) -> dict[str, Model]:
+        tasks = [
+            replace(task, hidden=self._hidden(task.specs, task.train_first, task.train_last, era))
+            for task in self._zoo.start_tasks(specs, era, self._config.loop.window)
+        ]
+        blocks = {name: block for _, trained in self._zoo.run(tasks) for name, block in trained.blocks.items()}
+        return {spec.model_id: Model(Trees((blocks[spec.model_id],), spec.columns)) for spec in specs}
+
+    def _run(self, function: Callable[[Any, Any], tuple[Model, ...]], tasks: Sequence[UpdateTask]) -> dict[str, Model]:
+        updated: dict[str, Model] = {}
+        scheduler = self._config.compute.scheduler
+        for task, models in run_tasks(function, tasks, workers=self._zoo.workers, scheduler=scheduler):
+            updated |= {spec.model_id: model for spec, model in zip(task.specs, models, strict=True)}
+        return updated
+
+    def _append_tasks(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> list[AppendTask]:
+        loop = self._config.loop
+        return [
+            AppendTask(**shared, rounds=loop.append_trees, blocks=loop.blocks)
+            for shared in self._shared(specs, models, era, loop.append_window, "append")
+        ]
+
+    def _refresh_tasks(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> list[RefreshTask]:
+        loop = self._config.loop
+        keep = 2.0 ** (-loop.leaves_every / loop.leaves_half_life)
+        return [
+            RefreshTask(**shared, keep=keep) for shared in self._shared(specs, models, era, loop.leaves_every, "leaves")
+        ]
+
+    def _shared(
+        self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int, window: int, kind: str
+    ) -> list[dict[str, Any]]:
+        """What every task of an update knows, one per cell and tree lag, the widest cell first."""
+        found: list[dict[str, Any]] = []
+        for lag, group in self._by_matrix(specs):
+            last = era - lag
+            first = max(self._timeline.first_era, last - window + 1)
+            found.append(
+                {
+                    "store": self._store,
+                    "prepare": self._config.prepare,
+                    "specs": group,
+                    "models": tuple(models[spec.model_id] for spec in group),
+                    "first": first,
+                    "last": last,
+                    "hidden": self._hidden(group, first, last, era),
+                    "half_life": self._config.zoo.half_life,
+                    "learner": self._zoo.learner,
+                    "seeds": tuple(derive_seed(self._config.seed, spec.model_id, kind, era) for spec in group),
+                }
+            )
+        return sorted(found, key=lambda shared: -len(shared["specs"][0].columns) * len(shared["specs"]))
+
+    def _by_matrix(self, specs: Sequence[ModelSpec]) -> list[tuple[int, tuple[ModelSpec, ...]]]:
+        lags = self._timeline.tree_lags
+
+        def matrix(spec: ModelSpec) -> tuple[str, str, int]:
+            return spec.feature_set, spec.group, lags[spec.target]
+
+        return [(key[2], tuple(group)) for key, group in groupby(sorted(specs, key=matrix), key=matrix)]
+
+    def _hidden(self, specs: Sequence[ModelSpec], first: int, last: int, era: int) -> dict[str, tuple[int, ...]]:
+        targets = {spec.target for spec in specs}
+        found = {target: self._known_at.hidden(target, era, range(first, last + 1)) for target in sorted(targets)}
+        return {target: eras for target, eras in found.items() if eras}

@@ -1,0 +1,85 @@
+"""Outputs of a model on the rows that its next trees will be grown on, kept so that old trees are never run again.
+
+A block of trees costs the same whether a model has ten blocks or a thousand: every row of the window is touched once
+by each new block, rows of new eras are run through all blocks, and dropping a block subtracts what it said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+FloatArray = NDArray[np.float32]
+ValuesOf = Callable[[int], NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """The output of all blocks of one model, era by era.
+
+    Attributes:
+        by_era: era -> float32 [N].
+    """
+
+    by_era: Mapping[int, FloatArray]
+
+    def over(self, eras: Sequence[int], boosters: Sequence[xgb.Booster], values_of: ValuesOf) -> Margins:
+        """The margins of a window: known eras as they are, others computed, eras outside dropped."""
+        return Margins(
+            {era: self.by_era[era] if era in self.by_era else full_margin(boosters, values_of(era)) for era in eras}
+        )
+
+    def plus(self, booster: xgb.Booster, values_of: ValuesOf) -> Margins:
+        """After a block was appended, in the order of addition of a continued booster."""
+        return Margins({era: add_margin(booster, values_of(era), margin) for era, margin in self.by_era.items()})
+
+    def minus(self, booster: xgb.Booster, values_of: ValuesOf) -> Margins:
+        """After a block was dropped."""
+        return Margins(
+            {
+                era: margin - add_margin(booster, values_of(era), np.zeros_like(margin))
+                for era, margin in self.by_era.items()
+            }
+        )
+
+    def joined(self) -> FloatArray:
+        """All eras in ascending order, float32 [N]."""
+        return np.concatenate([self.by_era[era] for era in sorted(self.by_era)])
+
+    def to_bytes(self) -> bytes:
+        """The margins as safetensors."""
+        content: bytes = save({str(era): np.ascontiguousarray(margin) for era, margin in self.by_era.items()})
+        return content
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Margins:
+        """Read what `to_bytes` wrote."""
+        return cls({int(era): margin for era, margin in load(content).items()})
+
+
+def full_margin(boosters: Sequence[xgb.Booster], values_CN: NDArray[Any]) -> FloatArray:
+    """Output of all blocks, float32 [N]; the first brings the intercept.
+
+    Args:
+        boosters: the blocks, in order.
+        values_CN: int8 or float32 [C, N].
+    """
+    first, *others = boosters
+    margin_N: FloatArray = first.inplace_predict(values_CN.T, predict_type="margin", validate_features=False)
+    for booster in others:
+        margin_N = add_margin(booster, values_CN, margin_N)
+    return margin_N
+
+
+def add_margin(booster: xgb.Booster, values_CN: NDArray[Any], margin_N: FloatArray) -> FloatArray:
+    """`margin_N` plus the output of a block without intercept, added tree by tree as XGBoost itself would."""
+    total_N: FloatArray = booster.inplace_predict(
+        values_CN.T, predict_type="margin", validate_features=False, base_margin=margin_N
+    )
+    return total_N

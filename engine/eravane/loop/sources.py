@@ -1,0 +1,96 @@
+"""Where the loop reads an era from: the store's history, or the live rows."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eravane.eras import EraFrame
+from eravane.errors import DataError
+from eravane.features import Features
+
+
+class EraSource(Protocol):
+    """Feature values of one era: all columns raw for the gate, a cell's columns prepared for the trees."""
+
+    @property
+    def ids(self) -> pa.StringArray:
+        """Row ids, N strings."""
+
+    def raw(self) -> NDArray[Any]:
+        """All stored columns as they are, [C, N]."""
+
+    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
+        """Prepared columns of one cell, [C, N]."""
+
+
+class StoredEra:
+    """An era of the store."""
+
+    def __init__(self, features: Features, era: int) -> None:
+        self._features, self._era = features, era
+
+    @property
+    def ids(self) -> pa.StringArray:
+        """Row ids, N strings."""
+        return self._features.ids(self._era, self._era)
+
+    def raw(self) -> NDArray[Any]:
+        """All stored columns, [C, N]."""
+        return self._features.raw(self._era)
+
+    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
+        """Prepared columns of one cell, [C, N]."""
+        return self._features.era(self._era, columns).values
+
+
+class LiveEra:
+    """The live rows as the loop reads an era."""
+
+    def __init__(self, features: Features, frame: EraFrame) -> None:
+        self._features, self._frame = features, frame
+
+    @property
+    def ids(self) -> pa.StringArray:
+        """Row ids, N strings."""
+        return self._frame.ids
+
+    def raw(self) -> NDArray[Any]:
+        """All stored columns, [C, N]."""
+        return self._frame.values
+
+    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
+        """Prepared columns of one cell, [C, N]."""
+        return self._features.live(columns).values
+
+
+def has_era(features: Features, era: int) -> bool:
+    """Whether the store holds an era, as history or as live rows."""
+    live = features.store.live()
+    return era in features.store.index or (live is not None and live.index.first == era)
+
+
+def source_of(features: Features, era: int) -> StoredEra | LiveEra:
+    """Where an era is read from: the store's history, else its live rows.
+
+    Raises:
+        DataError: neither holds it.
+    """
+    if era in features.store.index:
+        return StoredEra(features, era)
+    live = features.live_rows()
+    if live.index.first != era:
+        raise DataError(f"era {era} is not in the data; the live rows are era {live.index.first}")
+    return LiveEra(features, live)
+
+
+def digest_of_rows(source: EraSource) -> str:
+    """Sixteen hex digits over ids and features of an era, in row order."""
+    whole = hashlib.sha256("\n".join(source.ids.to_pylist()).encode())
+    for row in source.raw():
+        whole.update(np.ascontiguousarray(row).tobytes())
+    return whole.hexdigest()[:16]

@@ -1,0 +1,52 @@
+"""Running scores: what the ensemble has earned so far against equal weight, told while the loop goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from eravane.features import Features
+from eravane.loop.journal import EraRecord
+from eravane.loop.results import ENSEMBLE, EQUAL_WEIGHT, score_era
+
+
+class Tally:
+    """Sums CORR over eras as their labels come in.
+
+    Args:
+        features: gives labels.
+        target: the main target.
+        start: first era that counts.
+        ops: the kernels' namespace.
+    """
+
+    def __init__(self, features: Features, target: str, start: int, ops: Any) -> None:
+        self.start = start
+        self._features, self._target, self._ops = features, target, ops
+        self._sums = dict.fromkeys((ENSEMBLE, EQUAL_WEIGHT), 0.0)
+        self._eras = 0
+
+    def add(self, record: EraRecord) -> None:
+        """Score an era; one with an undefined score is left out."""
+        scored = score_era(record, self._features.labels(self._target, record.era, record.era), self._ops)
+        if all(np.isfinite(scored.series[name]) for name in self._sums):
+            self._eras += 1
+            for name in self._sums:
+                self._sums[name] += scored.series[name]
+
+    def as_text(self) -> str:
+        """The means so far in words; empty while no era is known."""
+        if not self._eras:
+            return ""
+        ensemble, equal = (self._sums[name] / self._eras for name in (ENSEMBLE, EQUAL_WEIGHT))
+        return f"CORR {ensemble:.4f} against {equal:.4f} at equal weight over {self._eras} eras"
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"eras": self._eras, "sums": self._sums}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self._eras, self._sums = int(state["eras"]), {name: float(state["sums"][name]) for name in self._sums}
