@@ -151,6 +151,9 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     """Everything that the hosted function needs, in plain containers and arrays."""
     arrays, state, stored = saved_state(folder.path)
     manifest = folder.read_json("manifest.json")
+    learner = folder.config().zoo.learner
+    if learner != "xgboost":
+        raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
     store = EraStore.open(manifest["data"]["store"])
     if store.dtype != "int8":
         raise RunError(f"hosted models are given integer levels; {store.path} holds {store.dtype}")

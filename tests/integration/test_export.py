@@ -18,7 +18,7 @@ import pytest
 import xgboost as xgb
 
 from eravane.batch import run
-from eravane.config import RunConfig, parse_config
+from eravane.config import RunConfig, parse_config, to_toml
 from eravane.errors import RunError
 from eravane.export import _CHECK, compare, export, portable_blocks
 from eravane.zoo.trees import Trees
@@ -165,13 +165,20 @@ def test_a_difference_is_found(done: Path, model: Path, tmp_path: Path) -> None:
 def test_a_preparation_that_cannot_be_repeated_is_refused(
     done: Path, tmp_path: Path, micro_config: RunConfig, prepare: dict[str, Any]
 ) -> None:
-    from eravane.config import to_toml
-
     for name in ("manifest.json", "checkpoints", "models"):
         (tmp_path / name).symlink_to(done / name)
     (tmp_path / "run.toml").write_text(to_toml(parse_config({**MICRO, "prepare": prepare})))
     name = "outliers" if "outliers" in prepare else list(prepare)[1]
     with pytest.raises(RunError, match=rf"cannot repeat prepare.{name} = '{prepare[name]}'"):
+        export(tmp_path, tmp_path / "model.pkl")
+
+
+def test_another_learner_is_refused(done: Path, tmp_path: Path) -> None:
+    for name in ("manifest.json", "checkpoints", "models"):
+        (tmp_path / name).symlink_to(done / name)
+    lightgbm = {**MICRO, "zoo": {**MICRO["zoo"], "learner": "lightgbm", "params": {}}}
+    (tmp_path / "run.toml").write_text(to_toml(parse_config(lightgbm)))
+    with pytest.raises(RunError, match="hosted models predict with XGBoost; .* are from lightgbm"):
         export(tmp_path, tmp_path / "model.pkl")
 
 
