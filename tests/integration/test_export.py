@@ -178,7 +178,7 @@ def test_another_learner_is_refused(done: Path, tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(done / name)
     lightgbm = {**MICRO, "zoo": {**MICRO["zoo"], "learner": "lightgbm", "params": {}}}
     (tmp_path / "run.toml").write_text(to_toml(parse_config(lightgbm)))
-    with pytest.raises(RunError, match="hosted models predict with XGBoost; .* are from lightgbm"):
+    with pytest.raises(RunError, match=r"hosted models predict with XGBoost; .* are from lightgbm"):
         export(tmp_path, tmp_path / "model.pkl")
 
 
