@@ -10,7 +10,8 @@ from eravane_kernels import checks, tables
 from eravane_kernels.arrays import SLOTS, Counts, Double, Integers, Levels
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
-from eravane_kernels.cpu.planes import BLOCK, count_planes
+from eravane_kernels.cpu.planes import count_planes
+from eravane_kernels.cpu.vectors import BLOCK
 from eravane_kernels.stats import QUANTILES, Stats
 
 

@@ -8,13 +8,17 @@ import numpy as np
 
 from eravane_kernels import checks
 from eravane_kernels.arrays import Double, Floats, Integers, Single
+from eravane_kernels.cpu.gaps import sum_gaps
 from eravane_kernels.cpu.jit import kernel, summing
 from eravane_kernels.cpu.layout import flat
+from eravane_kernels.cpu.vectors import BLOCK as BLOCK_BYTES
 from eravane_kernels.eras import spans
 from eravane_kernels.stats import QUANTILES, Stats
 
 BLOCK = 1 << 16
 """Values sorted at a time: a block stays in the second-level cache."""
+SIZE = 4
+"""Bytes of a float32."""
 CANCELLING = 1e3
 """Squared offset over variance above which squares about a shift lose digits that matter."""
 
@@ -228,41 +232,35 @@ def _moments(
 ) -> bool:
     """Fills the moments; returns whether all values are finite or NaN."""
     finite = True
+    rest_B = np.empty(BLOCK_BYTES // SIZE, dtype=np.float32)
     for column in range(start_C.shape[0]):
         for era in range(range_E2.shape[0]):
-            values = x_S[start_C[column] + range_E2[era, 0] : start_C[column] + range_E2[era, 1]]
-            count, mean, std = _moments_run(values)
+            start, rows = start_C[column] + range_E2[era, 0], range_E2[era, 1] - range_E2[era, 0]
+            count, mean, std = _moments_run(x_S, start, rows, rest_B)
             count_EC[era, column], mean_EC[era, column], std_EC[era, column] = count, mean, std
             finite &= count == 0 or np.isfinite(mean)
     return finite
 
 
-@summing
-def _moments_run(values: Single) -> tuple[int, float, float]:
+@kernel
+def _moments_run(x_S: Single, start: int, rows: int, rest_B: Single) -> tuple[int, float, float]:
     """Count, mean and standard deviation of a run with NaN, in one pass about its first value.
 
     Where the mean lies so far from that value that the squares would cancel, a second pass takes them about the mean.
+    What is left of a block is summed in rest_B, filled up with NaN.
     """
-    shift = np.float64(values[0]) if values.shape[0] > 0 and np.isfinite(values[0]) else 0.0
-    count, total, squares = _sums(values, shift)
-    if count == 0:
+    blocks = rows * SIZE // BLOCK_BYTES
+    tail = x_S[start + blocks * rest_B.shape[0] : start + rows]
+    rest_B[:] = np.nan
+    for row in range(tail.shape[0]):
+        rest_B[row] = tail[row]
+    shift = np.float64(x_S[start]) if rows > 0 and np.isfinite(x_S[start]) else 0.0
+    body, rest = sum_gaps(x_S, start * SIZE, blocks, shift), sum_gaps(rest_B, 0, 1, shift)
+    count, total, squares = body[0] + rest[0], body[1] + rest[1], body[2] + rest[2]
+    if count == 0.0:
         return 0, np.nan, np.nan
     offset = total / count
     spread = squares - total * offset
     if not total * offset <= CANCELLING * spread:
-        spread = _sums(values, shift + offset)[2]
-    return count, shift + offset, float(np.sqrt(spread / count))
-
-
-@summing
-def _sums(values: Single, shift: float) -> tuple[int, float, float]:
-    """Number, sum and sum of squares of the gaps to `shift`, NaN left out."""
-    count, total, squares = np.int32(0), 0.0, 0.0
-    for row in range(values.shape[0]):
-        gap = float(np.float64(values[row])) - shift
-        held = gap == gap
-        gap = gap if held else 0.0
-        total += gap
-        squares += gap * gap
-        count = np.int32(count + np.int32(held))
-    return int(count), total, squares
+        spread = sum_gaps(x_S, start * SIZE, blocks, shift + offset)[2] + sum_gaps(rest_B, 0, 1, shift + offset)[2]
+    return int(count), shift + offset, float(np.sqrt(spread / count))
