@@ -340,4 +340,5 @@ def sparsemax(logits_SM: FloatArray) -> FloatArray:
     excess_SM = ordered_SM.cumsum(axis=1) - 1
     size_S = (np.arange(1, logits_SM.shape[1] + 1) * ordered_SM > excess_SM).sum(axis=1, keepdims=True)
     threshold_S = np.take_along_axis(excess_SM, size_S - 1, axis=1) / size_S
-    return np.maximum(logits_SM - threshold_S, 0.0)
+    projected_SM: FloatArray = np.maximum(logits_SM - threshold_S, 0.0)
+    return projected_SM

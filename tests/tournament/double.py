@@ -170,8 +170,8 @@ class Double:
         return self._signed("datasets", variables["filename"])
 
     def _rounds(self, variables: dict[str, Any]) -> list[Any]:
-        if variables.get("limit"):
-            return self.rounds[: variables["limit"]]
+        if variables.get("status"):
+            return [entry for entry in self.rounds if entry["status"] == variables["status"]]
         if self.round is None:
             raise GraphQLError("Current round not open for submissions")
         return [self.round]

@@ -241,6 +241,7 @@ def test_numerapi_leaves_the_logging_of_the_process_alone(double: Double) -> Non
 def test_numerapi_is_imported_by_the_client_alone() -> None:
     code = (
         "import sys, eravane, eravane.tournament, eravane.tournament.predictions, "
-        "eravane.tournament.fetch; sys.exit('numerapi' in sys.modules)"
+        "eravane.tournament.fetch, eravane.tournament.submit, eravane.tournament.diagnose, eravane.tournament.scores, "
+        "eravane.tournament.upload; sys.exit('numerapi' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -47,10 +47,19 @@ def model_id(double: Double) -> str:
     double.scores.append(entry(made, "canon_corr20", 1310, 1, None, resolved=False))
     payout = {"isPayout": True, "clipThreshold": 0.05, "payoutFactor": "0.25"}
     double.rounds = [
-        {"number": 1309, "roundScoreConfigs": [{**payout, "displayName": "old", "defaultMultiplier": 9.0}]},
-        {"number": 1311, "roundScoreConfigs": [{"isPayout": False, "displayName": "BMC", "defaultMultiplier": 0.0}]},
+        {
+            "number": 1309,
+            "status": "RESOLVING",
+            "roundScoreConfigs": [{**payout, "displayName": "old", "defaultMultiplier": 9.0}],
+        },
+        {
+            "number": 1311,
+            "status": "OPEN",
+            "roundScoreConfigs": [{"isPayout": False, "displayName": "BMC", "defaultMultiplier": 0.0}],
+        },
         {
             "number": 1310,
+            "status": "RESOLVING",
             "payoutFactor": "0.5",
             "roundScoreConfigs": [
                 {**payout, "displayName": "CORR20", "defaultMultiplier": 0.75},

@@ -115,11 +115,12 @@ class Client:
             raise
         return self._shaped("rounds", lambda: _round(found[0])) if found and found[0] is not None else None
 
-    def recent_rounds(self, limit: int) -> list[dict[str, Any]]:
-        """The newest rounds with their score configurations, newest first, as numerapi returns them."""
+    def unresolved_rounds(self) -> list[dict[str, Any]]:
+        """Rounds that are open or resolving, newest first, with numerapi's fields."""
 
         def ordered() -> list[dict[str, Any]]:
-            return sorted(self._api.list_rounds(limit=limit), key=lambda item: -int(item["number"]))
+            listed = [*self._api.list_rounds(status="open"), *self._api.list_rounds(status="resolving")]
+            return sorted(listed, key=lambda item: -int(item["number"]))
 
         return self._shaped("rounds", ordered)
 

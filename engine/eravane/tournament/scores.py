@@ -20,7 +20,6 @@ from eravane.tournament.references import CORR, reference_scores
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
 
-RECENT_ROUNDS = 10
 # Five rounds open a week and a round lasts four weeks: 20 neighbours share returns.
 OVERLAPPING_ROUNDS = 20
 
@@ -82,7 +81,7 @@ def scores(model_name: str, run: Path | None = None, *, client: Client | None = 
     promises = {} if run is None else _promises(run)
     listed = pd.DataFrame(client.scores(client.public_model_id(model_name)))
     found = [] if listed.empty else [_live(str(name), rows, promises) for name, rows in listed.groupby("displayName")]
-    return ScoreSheet(model_name, tuple(found), tuple(_multipliers(client.recent_rounds(RECENT_ROUNDS))))
+    return ScoreSheet(model_name, tuple(found), tuple(_multipliers(client.unresolved_rounds())))
 
 
 def _live(metric: str, rows: pd.DataFrame, promises: Mapping[str, Summary]) -> LiveScore:
