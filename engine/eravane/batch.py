@@ -24,22 +24,26 @@ from eravane.events import EventLog, Progress, Silent
 from eravane.features import Features
 from eravane.files import exclusive
 from eravane.ingest import FEATURES_JSON, ingest
+from eravane.insights import write_insights
 from eravane.livefile import write_live
 from eravane.loop.engine import Engine, OofOf, neutral_columns, write_pool
 from eravane.loop.loop import Loop, StepReport
-from eravane.loop.results import oof_table, zoo_table
 from eravane.loop.schedule import Schedule, label_digests
 from eravane.loop.session import Session
 from eravane.loop.tally import Tally
+from eravane.memory import plan_memory
 from eravane.report import write_report
 from eravane.runfolder import RunFolder, versions
 from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
 from eravane.timeline import Timeline, plan_timeline
 from eravane.zoo.cluster import local_cluster
+from eravane.zoo.fleet import cores
 from eravane.zoo.oof import OofScores, OutOfFold, out_of_fold, score_out_of_fold
+from eravane.zoo.outside import by_column, coverage, load_members, load_references, member_specs
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec, model_specs
+from eravane.zoo.table import write_oof, zoo_table
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
 
@@ -149,6 +153,7 @@ class _Job:
         self._backend, self._progress = backend, progress
         self._events = EventLog(folder.path / "events.jsonl", backend.name)
         self._notes: list[str] = []
+        self._warnings: list[str] = []
 
     def run(self) -> RunResult:
         config, ops = self._config, self._backend.ops
@@ -157,15 +162,27 @@ class _Job:
         features = Features.open(store.path, config.prepare)
         timeline = self._timeline(store)
         self._say_periods(timeline, catalog)
+        self._say_missing(store)
+        self._plan_memory(store, catalog, timeline)
         self._write_manifest(store, timeline, "running")
         zoo = Zoo(
-            store.path, config, timeline, xgboost_device=self._backend.xgboost_device, cache=self._cache / "boosters"
+            store.path,
+            config,
+            timeline,
+            xgboost_device=self._backend.xgboost_device,
+            cache=self._cache / "boosters",
+            room=self._backend.room(),
         )
         for note in zoo.notes:
             self._say(note)
-        specs = model_specs(catalog, config)
-        oof = self._out_of_fold(zoo, specs, timeline, store.index)
-        scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops)
+        members = load_members(config, self._data, store)
+        for note in coverage(members, store, timeline.folds[0].predict_first):
+            self._say(note)
+        features = features.with_given(by_column(members))
+        references = load_references(config, self._data, store)
+        specs = model_specs(catalog, config) + member_specs(members, config.data.target)
+        oof = self._out_of_fold(zoo, specs, timeline, features)
+        scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops, references)
         verdicts = self._select(specs, scores, oof, timeline, features)
         chosen = tuple(verdict.spec for verdict in verdicts if verdict.selected)
         neutral = neutral_columns(config, catalog)
@@ -176,8 +193,11 @@ class _Job:
         self._write_live(engine, session)
         labels = label_digests(store, sorted({*config.targets, config.data.target}))
         self._schedule.seen(labels, session.newest).write(self._folder)
-        self._progress.start("results", 2)
+        self._progress.start("results", 3)
         metrics = engine.results.write(session.journal)
+        self._progress.advance()
+        with self._events.stage("insights"):
+            self._warnings = write_insights(self._folder, features, catalog, self._data, config.data.target, ops)
         self._progress.advance()
         self._write_manifest(store, timeline, "complete")
         report = write_report(self._folder.path)
@@ -240,6 +260,22 @@ class _Job:
         if clock.leaking:
             self._say("LEAKING: a lag is shorter than the labels need; no score of this run can be believed")
 
+    def _say_missing(self, store: EraStore) -> None:
+        blank_EC = store.blank()
+        if blank_EC.any():
+            features, eras = int(blank_EC.any(axis=0).sum()), int(blank_EC.any(axis=1).sum())
+            self._say(
+                f"{features} features are missing throughout some era ({eras} eras, {blank_EC.mean():.1%} of all "
+                f"feature x era pairs); prepare.missing_eras = {self._config.prepare.missing_eras!r}"
+            )
+
+    def _plan_memory(self, store: EraStore, catalog: FeatureCatalog, timeline: Timeline) -> None:
+        workers = self._config.compute.workers or cores()
+        plan = plan_memory(self._config, catalog, store.index, store.dtype, timeline, workers)
+        for line in plan.lines():
+            self._progress.say(line)
+        plan.require()
+
     def _write_manifest(self, store: EraStore, timeline: Timeline, status: str) -> None:
         clock = timeline.clock
         self._folder.write_json(
@@ -257,13 +293,14 @@ class _Job:
                 "leaking": clock.leaking,
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "notes": self._notes,
+                "warnings": self._warnings,
             },
         )
 
-    def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline, index: EraIndex) -> OutOfFold:
-        self._progress.start("zoo", len(specs) * len(timeline.folds))
+    def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline, features: Features) -> OutOfFold:
+        self._progress.start("zoo", sum(not spec.given for spec in specs) * len(timeline.folds))
         with self._events.stage("zoo", models=len(specs), folds=len(timeline.folds)):
-            return out_of_fold(zoo, specs, timeline.folds, index, self._trained, folder=self._folder.path)
+            return out_of_fold(zoo, specs, timeline.folds, features, self._trained, folder=self._folder.path)
 
     def _trained(self, done: Finished) -> None:
         self._events.write(
@@ -282,9 +319,11 @@ class _Job:
         self, specs: Sequence[ModelSpec], scores: OofScores, oof: OutOfFold, timeline: Timeline, features: Features
     ) -> list[Verdict]:
         config = self._config
-        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.selection, timeline.clock.hac_lag)
-        self._folder.write_table("zoo.parquet", zoo_table(verdicts, config.zoo.trees, config.zoo.learner, oof.seconds))
-        self._folder.write_table("oof.parquet", oof_table(oof, features))
+        lag, device = timeline.clock.hac_lag, self._backend.xgboost_device
+        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.selection, lag, scores.beyond)
+        table = zoo_table(verdicts, scores, config.zoo, oof.seconds, device=device, hac_lag=lag)
+        self._folder.write_table("zoo.parquet", table)
+        write_oof(self._folder.path / "oof.parquet", oof, features)
         kept = sum(verdict.selected for verdict in verdicts)
         self._say(f"{kept} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
         return verdicts
@@ -326,16 +365,7 @@ class _Job:
                 self._progress.advance(f"era {era}")
 
     def _stepped(self, report: StepReport, tally: Tally) -> None:
-        self._events.write(
-            "era",
-            era=report.era,
-            resolved=[outcome.era for outcome in report.resolved],
-            update=report.update,
-            updated=len(report.updated),
-            n_open=report.n_open,
-            seconds=round(sum(report.seconds.values()), 4),
-            parts={name: round(seconds, 4) for name, seconds in report.seconds.items()},
-        )
+        self._events.write("era", **report.as_event())
         self._progress.advance(", ".join(filter(None, [f"era {report.era}, {report.n_open} ran", tally.as_text()])))
 
     def _write_live(self, engine: Engine, session: Session) -> None:

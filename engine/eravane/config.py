@@ -98,17 +98,30 @@ class ZooConfig:
     minimum_eras: int = setting(20, "Fewest labelled eras a fold may train on.", least=1)
     every: int = setting(1, "Train on every n-th era.", least=1)
     half_life: float = setting(0.0, "Half-life of era weights, in eras (0: equal weights).", least=0)
+    members: dict[str, Any] = setting(
+        {}, "Members from outside: name = a parquet with id and predictions, of the history and of the live rows."
+    )
+    benchmarks: tuple[str, ...] = setting((), "Columns of the dataset's benchmark predictions that join as members.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
     """Which base models enter the ensemble."""
 
+    criterion: Literal["corr", "mmc", "bmc", "payout"] = setting(
+        "corr", "Models are ranked by mean CORR, MMC, BMC, or the payout mix of CORR and MMC; Sharpe breaks ties."
+    )
+    benchmark: str = setting("", "Column of the dataset's benchmark predictions that BMC is measured against.")
+    corr_multiplier: float = setting(0.75, "Weight of CORR in the payout mix.", least=0)
+    mmc_multiplier: float = setting(2.25, "Weight of MMC in the payout mix.", least=0)
     per_cell: int = setting(2, "At most this many models per feature set and group.", least=1)
     most: int = setting(24, "At most this many models in all.", least=1)
     minimum_corr: float = setting(0.0, "Models whose mean CORR is not above this are dropped.")
     duplicate: float = setting(
         0.98, "A model that correlates above this with a better one is dropped.", least=0, most=1
+    )
+    floor: float = setting(
+        0.0, "Models below this share of the best outside member's mean CORR are dropped (0: no floor).", least=0
     )
     least: int = setting(2, "Keep at least this many of the best, whatever their score.", least=1)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,20 @@ from eravane.prepare import Preparer, joined
 from eravane.store import EraStore
 
 logger = logging.getLogger("eravane")
+
+
+class Given(Protocol):
+    """A column from outside."""
+
+    @property
+    def values_N(self) -> NDArray[np.float32]:
+        """Every row of the store, float32 [N]."""
+        ...
+
+    @property
+    def live_N(self) -> NDArray[np.float32] | None:
+        """The live rows, float32 [N]; None where the store has none."""
+        ...
 
 
 class Features:
@@ -39,6 +54,7 @@ class Features:
         stored: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda names: names,
     ) -> None:
         self.store, self._preparer, self._stored = store, preparer, stored
+        self._given: Mapping[str, Given] = {}
 
     @classmethod
     def open(cls, path: Path, config: PrepareConfig) -> Features:
@@ -57,6 +73,16 @@ class Features:
             raise ConfigError(f"{path} holds features prepared by another [prepare] section; use that or the raw store")
         return cls(store, Preparer(PrepareConfig(impute="none", outliers="none"), cpu), preparer.columns)
 
+    def with_given(self, given: Mapping[str, Given]) -> Features:
+        """The same features with columns from outside, which are asked for one at a time and are not prepared."""
+        other = copy.copy(self)
+        other._given = dict(given)
+        return other
+
+    def given(self, name: str, first: int, last: int) -> NDArray[np.float32]:
+        """A column from outside over eras first..last, float32 [N]."""
+        return self._given[name].values_N[self.store.index.span(first, last)]
+
     def eras(self, first: int, last: int) -> list[int]:
         """Eras first..last that the store holds."""
         return list(self.store.index.select(first, last))
@@ -67,6 +93,9 @@ class Features:
 
     def era(self, era: int, columns: Sequence[str]) -> EraFrame:
         """Prepared columns of one era; indicator columns, where they are switched on, come last."""
+        if columns[0] in self._given:
+            values_N = self.given(columns[0], era, era)
+            return EraFrame(values_N[None, :], tuple(columns), self.store.index.select(era, era), self.ids(era, era))
         window = self.store.window(self.needed(era), era, self._stored(tuple(columns)))
         frame = window.frame() if self._preparer.history else window.era(era)
         return self._preparer.apply(frame, era)
@@ -114,7 +143,7 @@ class Features:
             frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
             names, parts = frames[0].columns, tuple(frame.values for frame in frames)
         starts = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
-        matrix_CN = backend.load(zip(starts, parts, strict=False), (len(names), starts[-1]), self.store.dtype)
+        matrix_CN = backend.load(zip(starts[:-1], parts, strict=True), (len(names), starts[-1]), self.store.dtype)
         return backend.table(matrix_CN, names)
 
     def labels(

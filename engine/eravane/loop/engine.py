@@ -107,7 +107,10 @@ class Engine:
         pool = [GateModel(spec.model_id, spec.feature_set, spec.group) for spec in self.specs]
         places = {name: position for position, name in enumerate(store.columns)}
         cells = {
-            (spec.feature_set, spec.group): np.array([places[name] for name in spec.columns], dtype=np.int64)
+            # A member from outside saw the whole market for all we know.
+            (spec.feature_set, spec.group): np.array(
+                [places[name] for name in (store.columns if spec.given else spec.columns)], dtype=np.int64
+            )
             for spec in self.specs
         }
         seed, device = derive_seed(config.seed, "gate"), self.backend.torch_device

@@ -21,8 +21,6 @@ from eravane.loop.journal import EraRecord, Journal
 from eravane.metrics import hac_mean, summarise
 from eravane.runfolder import RunFolder
 from eravane.timeline import Timeline
-from eravane.zoo.oof import OutOfFold
-from eravane.zoo.selection import Verdict
 
 FloatArray = NDArray[np.float64]
 
@@ -136,35 +134,6 @@ class ResultFiles:
         lag = self.timeline.clock.score_lag
         known = [max(era.era + lag, self.known_at.of(self.target, era.era)) for era in scored]
         return pa.table({**columns, "known_at": pa.array(known, pa.int64())})
-
-
-def zoo_table(verdicts: Sequence[Verdict], trees: int, learner: str, seconds: Mapping[str, float]) -> pa.Table:
-    """zoo.parquet: what every base model is, how it scored out of fold, and why it was kept or not."""
-    columns: dict[str, list[Any]] = {
-        "model_id": [verdict.spec.model_id for verdict in verdicts],
-        "feature_set": [verdict.spec.feature_set for verdict in verdicts],
-        "group": [verdict.spec.group for verdict in verdicts],
-        "target": [verdict.spec.target for verdict in verdicts],
-        "learner": [learner] * len(verdicts),
-        "n_features": [len(verdict.spec.columns) for verdict in verdicts],
-        "n_trees": [trees] * len(verdicts),
-        "corr_mean": [verdict.summary.corr_mean for verdict in verdicts],
-        "corr_std": [verdict.summary.corr_std for verdict in verdicts],
-        "sharpe": [verdict.summary.sharpe for verdict in verdicts],
-        "max_drawdown": [verdict.summary.max_drawdown for verdict in verdicts],
-        "selected": [verdict.selected for verdict in verdicts],
-        "reason": [verdict.reason for verdict in verdicts],
-        "seconds": [seconds[verdict.spec.model_id] for verdict in verdicts],
-        "n_eras": [verdict.summary.n_eras for verdict in verdicts],
-        "corr_se": [verdict.corr.se for verdict in verdicts],
-    }
-    return pa.table(columns)
-
-
-def oof_table(oof: OutOfFold, features: Features) -> pa.Table:
-    """oof.parquet: out-of-fold predictions of every base model, selected or not."""
-    rows = _row_names(features, oof.first_era, oof.last_era)
-    return pa.table(rows | {name: pa.array(values) for name, values in oof.values.items()})
 
 
 def _row_names(features: Features, first: int, last: int) -> dict[str, pa.Array]:

@@ -186,7 +186,8 @@ class Updater:
         return "leaves" if loop.update in ("leaves", "refit+leaves") and since % loop.leaves_every == 0 else ""
 
     def update(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> dict[str, Model]:
-        """Update the models of `specs` as is due at `era`; the others stay as they are."""
+        """Update the models of `specs` as is due at `era`; the others, and members from outside, stay as they are."""
+        specs = [spec for spec in specs if not spec.given]
         kind = self.due(era)
         if kind == "refit":
             return {**models, **self._refit(specs, era)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def out_of_fold(
     zoo: Zoo,
     specs: Sequence[ModelSpec],
     folds: Sequence[Fold],
-    index: EraIndex,
+    features: Features,
     on_model: Callable[[Finished], None] | None = None,
     *,
     folder: Path | None = None,
@@ -64,16 +64,19 @@ def out_of_fold(
         zoo: trains.
         specs: M models.
         folds: consecutive folds.
-        index: eras of the store.
+        features: of the store, with the columns of members from outside.
         on_model: called when a model of a fold is done.
         folder: where the predictions lie while the run lives, in a file without a name that the system may drop from
             memory; None keeps them in memory.
     """
     first, last = folds[0].predict_first, folds[-1].predict_last
-    covered = index.select(first, last)
+    covered = features.store.index.select(first, last)
     values_MN = _scratch((len(specs), covered.rows), folder)
     rows_of_model = {spec.model_id: values_MN[m] for m, spec in enumerate(specs)}
     seconds = dict.fromkeys(rows_of_model, 0.0)
+    for spec in specs:
+        if spec.given:
+            rows_of_model[spec.model_id][:] = features.given(spec.columns[0], first, last)
     for task, trained in zoo.run(zoo.fold_tasks(specs), on_model):
         where = covered.span(task.predict_first, task.predict_last)
         for name, prediction_N in trained.predictions.items():
@@ -97,14 +100,23 @@ class OofScores:
         eras: the E eras.
         scores_ME: numerai_corr per model and era, NaN for a constant prediction.
         similarity_MM: mean over eras of the correlation of the models' gaussianized predictions.
+        beyond: "mmc" or "bmc" -> contribution per model and era [M, E], NaN in eras without the reference.
     """
 
     eras: tuple[int, ...]
     scores_ME: NDArray[np.float64]
     similarity_MM: NDArray[np.float64]
+    beyond: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
-def score_out_of_fold(oof: OutOfFold, features: Features, target: str, newest: int, ops: Any) -> OofScores:
+def score_out_of_fold(
+    oof: OutOfFold,
+    features: Features,
+    target: str,
+    newest: int,
+    ops: Any,
+    references: Mapping[str, NDArray[np.float64]] | None = None,
+) -> OofScores:
     """Score every model on the out-of-fold eras up to `newest` that have labels.
 
     Args:
@@ -113,9 +125,12 @@ def score_out_of_fold(oof: OutOfFold, features: Features, target: str, newest: i
         target: the main target.
         newest: newest era whose label may be seen.
         ops: the kernels' namespace.
+        references: "mmc" or "bmc" -> predictions [N] of all rows of the store to measure contributions against.
     """
+    whole, references = features.store.index, references or {}
     index = features.store.index.select(oof.first_era, oof.last_era)
     scores: list[NDArray[np.float64]] = []
+    beyond: dict[str, list[NDArray[np.float64]]] = {name: [] for name in references}
     eras: list[int] = []
     similarity_MM = np.zeros((len(oof.values), len(oof.values)))
     for era in index.select(oof.first_era, newest):
@@ -124,10 +139,14 @@ def score_out_of_fold(oof: OutOfFold, features: Features, target: str, newest: i
             continue
         base_MN = oof.era(index, era)
         scores.append(ops.numerai_corr(base_MN, label_N, one_era(label_N.size))[:, 0])
+        for name, reference_N in references.items():
+            reference_n = reference_N[whole.rows_of(era)]
+            beyond[name].append(ops.contribution(base_MN, reference_n, label_N, one_era(label_N.size))[:, 0])
         z_MN = gaussianize(base_MN, ops)
         similarity_MM += _correlation(ops.gram(z_MN, one_era(label_N.size))[0])
         eras.append(era)
-    return OofScores(tuple(eras), np.stack(scores, axis=1), similarity_MM / len(eras))
+    stacked = {name: np.stack(values, axis=1) for name, values in beyond.items()}
+    return OofScores(tuple(eras), np.stack(scores, axis=1), similarity_MM / len(eras), stacked)
 
 
 def _correlation(gram_MM: NDArray[np.float64]) -> NDArray[np.float64]:

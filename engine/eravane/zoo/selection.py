@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.config import SelectionConfig
+from eravane.errors import ConfigError
 from eravane.metrics import HacMean, Summary, hac_mean, summarise
 from eravane.zoo.specs import ModelSpec
 
 FloatArray = NDArray[np.float64]
 
+NAMES = {"corr": "CORR", "mmc": "MMC", "bmc": "BMC", "payout": "payout mix"}
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """What selection says of one model, and why."""
+    """What selection says of one model, and why.
+
+    Attributes:
+        spec: the model.
+        summary: of its CORR over the eras that selection may see.
+        corr: mean CORR with its HAC error.
+        sharpe_se: HAC error of the Sharpe ratio.
+        criterion: mean of what models are ranked by, with its HAC error, over the eras that have it.
+        selected, reason: the verdict.
+    """
 
     spec: ModelSpec
     summary: Summary
     corr: HacMean
+    sharpe_se: float
+    criterion: HacMean
     selected: bool
     reason: str
 
@@ -33,12 +47,14 @@ def select(
     similarity_MM: FloatArray,
     config: SelectionConfig,
     hac_lag: int,
+    beyond: Mapping[str, FloatArray] | None = None,
 ) -> list[Verdict]:
     """Judge every model by its out-of-fold scores.
 
-    Models are taken in order of mean CORR (Sharpe, then name, break ties). A model is dropped when its mean is not
-    above `minimum_corr`, when it correlates above `duplicate` with a model already kept, or when its cell or the
-    pool is full. If fewer than `least` remain, the best of those that failed `minimum_corr` alone come back.
+    Models are taken in order of the criterion's mean (Sharpe, then name, break ties). A model is dropped when its mean
+    CORR is not above `minimum_corr` or below the floor, when it correlates above `duplicate` with a model already kept,
+    or when its cell or the pool is full. Members from outside are kept. If fewer than `least` remain, the best of those
+    that failed for their CORR alone come back.
 
     Args:
         specs: M models.
@@ -46,72 +62,128 @@ def select(
         similarity_MM: mean correlation of the models' predictions over those eras.
         config: limits.
         hac_lag: Bartlett lag of the standard errors, eras.
+        beyond: "mmc" or "bmc" -> contribution per model and era, NaN where the reference is missing.
 
     Returns:
         One verdict per model, in the order of `specs`.
+
+    Raises:
+        ConfigError: the criterion's reference has no era in common with the out-of-fold eras.
     """
     summaries = [summarise(scores) for scores in scores_ME]
-    order = sorted(range(len(specs)), key=lambda m: _merit(summaries[m], specs[m].model_id))
-    reasons = _walk(order, specs, summaries, similarity_MM, config, config.minimum_corr)
+    criterion_ME = _criterion(scores_ME, beyond or {}, config)
+    criteria = [hac_mean(values, hac_lag) for values in criterion_ME]
+    sharpes = [summarise(values).sharpe for values in criterion_ME]
+    order = sorted(range(len(specs)), key=lambda m: _merit(specs[m], criteria[m].mean, sharpes[m]))
+    walk = _Walk(specs, summaries, criteria, similarity_MM, config)
+    reasons = walk.judge(order, walk.minimum)
     if sum(reason.startswith("kept") for reason in reasons.values()) < config.least:
-        reasons = _top_up(order, specs, summaries, similarity_MM, config)
+        reasons = walk.top_up(order)
     return [
-        Verdict(spec, summaries[m], hac_mean(scores_ME[m], hac_lag), reasons[m].startswith("kept"), reasons[m])
+        Verdict(
+            spec,
+            summaries[m],
+            hac_mean(scores_ME[m], hac_lag),
+            sharpe_error(scores_ME[m], hac_lag),
+            criteria[m],
+            reasons[m].startswith("kept"),
+            reasons[m],
+        )
         for m, spec in enumerate(specs)
     ]
 
 
-def _merit(summary: Summary, name: str) -> tuple[float, float, str]:
-    # NaN sorts last: a model without a score is the worst.
-    return -np.nan_to_num(summary.corr_mean, nan=-np.inf), -np.nan_to_num(summary.sharpe, nan=-np.inf), name
+def sharpe_error(scores_E: FloatArray, lag: int) -> float:
+    """HAC error of mean/std over eras, by the delta method (Lo 2002): the error of the mean of its influence series."""
+    x = scores_E[~np.isnan(scores_E)]
+    std = x.std() if x.size else 0.0
+    if not std > 0:
+        return float("nan")
+    z = (x - x.mean()) / std
+    return hac_mean(z - x.mean() / std * (z**2 - 1) / 2, lag).se
 
 
-def _walk(
-    order: Sequence[int],
-    specs: Sequence[ModelSpec],
-    summaries: Sequence[Summary],
-    similarity_MM: FloatArray,
-    config: SelectionConfig,
-    minimum: float,
-) -> dict[int, str]:
-    reasons: dict[int, str] = {}
-    kept: list[int] = []
-    in_cell: Counter[tuple[str, str]] = Counter()
-    for m in order:
-        cell, mean = (specs[m].feature_set, specs[m].group), summaries[m].corr_mean
-        twin = next((other for other in kept if similarity_MM[m, other] > config.duplicate), None)
-        if np.isnan(mean):
-            reasons[m] = "dropped: no out-of-fold score"
-        elif mean <= minimum:
-            reasons[m] = f"dropped: mean CORR {mean:.4f} is not above {minimum:g}"
-        elif twin is not None:
-            name = specs[twin].model_id
-            reasons[m] = f"dropped: correlates {similarity_MM[m, twin]:.3f} with the better {name}"
-        elif in_cell[cell] == config.per_cell:
-            reasons[m] = f"dropped: {config.per_cell} better models in its cell"
-        elif len(kept) == config.most:
-            reasons[m] = f"dropped: {config.most} better models in all"
-        else:
-            kept.append(m)
-            in_cell[cell] += 1
-            reasons[m] = f"kept: number {len(kept)} by mean CORR"
-    return reasons
+def _criterion(scores_ME: FloatArray, beyond: Mapping[str, FloatArray], config: SelectionConfig) -> FloatArray:
+    if config.criterion == "corr":
+        return scores_ME
+    wanted = "bmc" if config.criterion == "bmc" else "mmc"
+    found_ME = beyond[wanted]
+    if np.isnan(found_ME).all():
+        raise ConfigError(
+            f'selection.criterion "{config.criterion}": its reference covers none of the out-of-fold eras; use "corr", '
+            "or newer folds"
+        )
+    if config.criterion == "payout":
+        return config.corr_multiplier * scores_ME + config.mmc_multiplier * found_ME
+    return found_ME
 
 
-def _top_up(
-    order: Sequence[int],
-    specs: Sequence[ModelSpec],
-    summaries: Sequence[Summary],
-    similarity_MM: FloatArray,
-    config: SelectionConfig,
-) -> dict[int, str]:
-    reasons = _walk(order, specs, summaries, similarity_MM, config, -np.inf)
-    kept = [m for m in order if reasons[m].startswith("kept")]
-    for rank, m in enumerate(kept):
-        if summaries[m].corr_mean > config.minimum_corr:
-            continue
-        if rank < config.least:
-            reasons[m] = f"kept: among the best {config.least} although mean CORR is {summaries[m].corr_mean:.4f}"
-        else:
-            reasons[m] = f"dropped: mean CORR {summaries[m].corr_mean:.4f} is not above {config.minimum_corr:g}"
-    return reasons
+def _merit(spec: ModelSpec, mean: float, sharpe: float) -> tuple[bool, float, float, str]:
+    # NaN sorts last: a model without a score is the worst. Members come first: they are kept whatever comes.
+    return not spec.given, -np.nan_to_num(mean, nan=-np.inf), -np.nan_to_num(sharpe, nan=-np.inf), spec.model_id
+
+
+class _Walk:
+    """Takes models in order of merit and says of each why it is kept or dropped."""
+
+    def __init__(
+        self,
+        specs: Sequence[ModelSpec],
+        summaries: Sequence[Summary],
+        criteria: Sequence[HacMean],
+        similarity_MM: FloatArray,
+        config: SelectionConfig,
+    ) -> None:
+        self._specs, self._summaries, self._criteria = specs, summaries, criteria
+        self._similarity_MM, self._config = similarity_MM, config
+        best = max((summary.corr_mean for spec, summary in zip(specs, summaries, strict=True) if spec.given), default=0)
+        self._floor = config.floor * best if config.floor and best > 0 else -np.inf
+        self.minimum = max(config.minimum_corr, self._floor)
+
+    def judge(self, order: Sequence[int], minimum: float) -> dict[int, str]:
+        """Reasons by model; those that are kept start with "kept"."""
+        config, reasons = self._config, dict[int, str]()
+        kept: list[int] = []
+        in_cell: Counter[tuple[str, str]] = Counter()
+        for m in order:
+            spec, mean = self._specs[m], self._criteria[m].mean
+            cell, corr = (spec.feature_set, spec.group), self._summaries[m].corr_mean
+            twin = next((other for other in kept if self._similarity_MM[m, other] > config.duplicate), None)
+            if spec.given:
+                reasons[m] = f"kept: a member from outside, mean {NAMES[config.criterion]} {mean:.4f}"
+            elif np.isnan(mean):
+                reasons[m] = "dropped: no out-of-fold score"
+            elif corr <= minimum:
+                reasons[m] = self._too_low(corr)
+            elif twin is not None:
+                name = self._specs[twin].model_id
+                reasons[m] = f"dropped: correlates {self._similarity_MM[m, twin]:.3f} with the better {name}"
+            elif in_cell[cell] == config.per_cell:
+                reasons[m] = f"dropped: {config.per_cell} better models in its cell"
+            elif sum(in_cell.values()) == config.most:
+                reasons[m] = f"dropped: {config.most} better models in all"
+            else:
+                in_cell[cell] += 1
+                reasons[m] = f"kept: number {sum(in_cell.values())} by mean {NAMES[config.criterion]}"
+            if reasons[m].startswith("kept"):
+                kept.append(m)
+        return reasons
+
+    def top_up(self, order: Sequence[int]) -> dict[int, str]:
+        """Reasons when the best `least` models stay whatever their CORR."""
+        reasons = self.judge(order, -np.inf)
+        kept = [m for m in order if reasons[m].startswith("kept")]
+        for rank, m in enumerate(kept):
+            corr = self._summaries[m].corr_mean
+            if self._specs[m].given or corr > self.minimum:
+                continue
+            if rank < self._config.least:
+                reasons[m] = f"kept: among the best {self._config.least} although mean CORR is {corr:.4f}"
+            else:
+                reasons[m] = self._too_low(corr)
+        return reasons
+
+    def _too_low(self, corr: float) -> str:
+        if corr <= self._config.minimum_corr:
+            return f"dropped: mean CORR {corr:.4f} is not above {self._config.minimum_corr:g}"
+        return f"dropped: mean CORR {corr:.4f} is not above the floor {self._floor:.4f} of the members from outside"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from eravane.catalog import FeatureCatalog
 from eravane.config import RunConfig
 
+GIVEN_SET, GIVEN_PREFIX = "given", "given:"
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -29,6 +31,11 @@ class ModelSpec:
     def model_id(self) -> str:
         """Name of the model in every file: set.group.target.seed."""
         return f"{self.feature_set}.{self.group}.{self.target.removeprefix('target_')}.{self.seed}"
+
+    @property
+    def given(self) -> bool:
+        """Whether it is a member from outside: never trained, its only column is its prediction."""
+        return self.feature_set == GIVEN_SET
 
 
 def model_specs(catalog: FeatureCatalog, config: RunConfig) -> list[ModelSpec]:

@@ -20,7 +20,7 @@ from eravane.zoo.learner import make_learner
 from eravane.zoo.spanning import train_on_cluster, worker_room
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Finished, Trained, TrainTask, train
-from eravane.zoo.trees import Trees
+from eravane.zoo.trees import GIVEN, Trees
 
 # A task is split while it is longer than this share of a worker's fair load: then the last one ends early enough.
 LONGEST_SHARE = 0.5
@@ -148,7 +148,8 @@ class Zoo:
         def matrix(spec: ModelSpec) -> tuple[str, str, int]:
             return spec.feature_set, spec.group, lags[spec.target]
 
-        return [(key[2], tuple(group)) for key, group in groupby(sorted(specs, key=matrix), key=matrix)]
+        trained = sorted((spec for spec in specs if not spec.given), key=matrix)
+        return [(key[2], tuple(group)) for key, group in groupby(trained, key=matrix)]
 
     def _task(
         self, specs: tuple[ModelSpec, ...], train_last: int, predict_first: int, predict_last: int, window: int = 0
@@ -201,7 +202,7 @@ def start_models(
     window: int = 0,
 ) -> dict[str, Trees]:
     """Models that may predict `era`: fitted on the labels trees may see then, of the newest `window` eras (0: all)."""
-    blocks: dict[str, bytes] = {}
+    blocks = {spec.model_id: GIVEN for spec in specs if spec.given}
     for _, trained in zoo.run(zoo.start_tasks(specs, era, window), on_model):
         blocks |= trained.blocks
     return {spec.model_id: Trees((blocks[spec.model_id],), spec.columns) for spec in specs}

@@ -1,0 +1,172 @@
+"""What comes from outside the run: other people's predictions as members and floor, references for MMC and BMC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eravane.config import RunConfig
+from eravane.errors import ConfigError
+from eravane.store import EraStore
+from eravane.zoo.specs import GIVEN_PREFIX, GIVEN_SET, ModelSpec
+
+FloatArray = NDArray[np.float32]
+
+HISTORY = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
+LIVE = "live_benchmark_models.parquet"
+META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
+ROW_FACTS = ("id", "era", "data_type")
+# What a member says of a row that it has no prediction for, where it has none in the era at all.
+NEUTRAL = np.float32(0.5)
+
+
+@dataclass(frozen=True)
+class Member:
+    """Predictions from outside, in the store's order.
+
+    Attributes:
+        name: its name in the configuration.
+        values_N: float32 [N] over all eras of the store; rows it lacks hold the median of its era, or .5.
+        live_N: float32 [N] of the live rows, filled alike; None without live rows.
+        eras: eras in which it has a prediction.
+    """
+
+    name: str
+    values_N: FloatArray = field(repr=False)
+    live_N: FloatArray | None = field(repr=False)
+    eras: tuple[int, ...] = field(repr=False)
+
+
+def load_members(config: RunConfig, data: Path, store: EraStore) -> list[Member]:
+    """Every member that [zoo] names: `members` (files of the user's own) and `benchmarks` (the dataset's columns).
+
+    Raises:
+        ConfigError: a file or column is not there, or holds nothing of the run's eras.
+    """
+    sources = {name: ([Path(path)], "") for name, path in config.zoo.members.items()}
+    shipped = [data / name for name in (*HISTORY, LIVE)]
+    sources |= {name: (shipped, name) for name in config.zoo.benchmarks}
+    return [_member(name, paths, column, store) for name, (paths, column) in sources.items()]
+
+
+def member_specs(members: Sequence[Member], target: str) -> list[ModelSpec]:
+    """Members as base models: they have no trees, and their only column is their prediction."""
+    return [ModelSpec(GIVEN_SET, member.name, target, 0, (GIVEN_PREFIX + member.name,)) for member in members]
+
+
+def load_references(config: RunConfig, data: Path, store: EraStore) -> dict[str, NDArray[np.float64]]:
+    """The references that `selection.criterion` needs: "mmc", "bmc" -> float64 [N], NaN where they have no row.
+
+    Raises:
+        ConfigError: the dataset lacks what the criterion needs.
+    """
+    criterion, found = config.selection.criterion, {}
+    if criterion in ("mmc", "payout"):
+        found["mmc"] = _reference(data, [data / META_MODEL], META_COLUMN, store, criterion)
+    if criterion == "bmc":
+        name = config.selection.benchmark
+        found["bmc"] = _reference(data, [data / file for file in HISTORY], name, store, criterion)
+    return found
+
+
+def _reference(data: Path, paths: Sequence[Path], column: str, store: EraStore, criterion: str) -> NDArray[np.float64]:
+    values = _aligned(paths, column, _ids(store))
+    if values is None or np.isnan(values).all():
+        raise ConfigError(
+            f'selection.criterion "{criterion}" needs the column {column!r} of {" or ".join(p.name for p in paths)} in '
+            f'{data} for the run\'s eras; get the files with `eravane fetch`, or use "corr"'
+        )
+    return values
+
+
+def _member(name: str, paths: Sequence[Path], column: str, store: EraStore) -> Member:
+    column = column or _only_column(name, paths[0])
+    found = _aligned(paths, column, _ids(store))
+    if found is None:
+        files = ", ".join(str(path) for path in paths)
+        raise ConfigError(f"member {name!r}: no file has a column {column!r}; looked in {files}")
+    values_N, live = found.astype(np.float32), store.live()
+    eras = tuple(_fill(values_N, store))
+    if not eras:
+        raise ConfigError(f"member {name!r} has no prediction for any row of the run; its ids are other ones")
+    live_N = None
+    if live is not None:
+        known = _aligned(paths, column, live.ids)
+        live_N = np.full(len(live.ids), NEUTRAL) if known is None else known.astype(np.float32)
+        _fill_one(live_N)
+    return Member(name, values_N, live_N, eras)
+
+
+def _only_column(name: str, path: Path) -> str:
+    if not path.is_file():
+        raise ConfigError(f"zoo.members.{name}: there is no file {path}")
+    columns = [column for column in pq.read_schema(path).names if column not in (*ROW_FACTS, "__index_level_0__")]
+    if name in columns or len(columns) == 1:
+        return name if name in columns else columns[0]
+    raise ConfigError(
+        f"zoo.members.{name}: {path} has {len(columns)} prediction columns ({', '.join(columns[:5])}); name the member "
+        "after one of them"
+    )
+
+
+def _ids(store: EraStore) -> pa.StringArray:
+    return store.ids(store.index.first, store.index.last)
+
+
+def _aligned(paths: Sequence[Path], column: str, ids: pa.StringArray) -> NDArray[np.float64] | None:
+    """A column in the order of ids, float64 [N] with NaN where no file has the row; None where no file has it."""
+    tables = [table for path in paths for table in _tables(path, column)]
+    if not tables:
+        return None
+    whole = pa.concat_tables(tables)
+    places = pc.index_in(ids, value_set=whole.column("id").combine_chunks())
+    values: NDArray[np.float64] = whole.column("value").take(places).to_numpy().astype(np.float64)
+    return values
+
+
+def _tables(path: Path, column: str) -> Iterator[pa.Table]:
+    if path.is_file() and column in pq.read_schema(path).names:
+        names = pq.read_schema(path).names
+        key = next((name for name in ("id", "__index_level_0__") if name in names), None)
+        if key is None:
+            raise ConfigError(f"{path} has no column 'id'; predictions need the ids of the dataset")
+        table = pq.read_table(path, columns=[key, column])
+        yield pa.table({"id": table[key].cast(pa.string()), "value": table[column].cast(pa.float64())})
+
+
+def _fill(values_N: FloatArray, store: EraStore) -> Iterator[int]:
+    """Fill missing rows in place; gives the eras that have a prediction."""
+    for era in store.index:
+        if _fill_one(values_N[store.index.rows_of(era)]):
+            yield era
+
+
+def _fill_one(values_n: FloatArray) -> bool:
+    missing = np.isnan(values_n)
+    values_n[missing] = NEUTRAL if missing.all() else np.median(values_n[~missing])
+    return not bool(missing.all())
+
+
+def coverage(members: Sequence[Member], store: EraStore, first: int) -> list[str]:
+    """One line per member that lacks eras from `first` on, or live predictions: it says nothing there."""
+    wanted = [era for era in store.index if era >= first]
+    notes = []
+    for member in members:
+        missing = len(set(wanted) - set(member.eras))
+        if missing:
+            notes.append(f"member {member.name} has no prediction in {missing} of {len(wanted)} eras from {first} on")
+        if member.live_N is not None and member.live_N.min() == member.live_N.max():
+            notes.append(f"member {member.name} has no live predictions; it says nothing there")
+    return notes
+
+
+def by_column(members: Sequence[Member]) -> Mapping[str, Member]:
+    """Members by the name of their pseudo-column."""
+    return {GIVEN_PREFIX + member.name: member for member in members}

@@ -1,0 +1,83 @@
+"""zoo.parquet and oof.parquet: what the zoo leaves in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eravane.config import ZooConfig
+from eravane.eras import era_label
+from eravane.features import Features
+from eravane.files import replacing
+from eravane.metrics import hac_mean, summarise
+from eravane.zoo.oof import OofScores, OutOfFold
+from eravane.zoo.selection import Verdict
+
+# Rows of a row group of oof.parquet: what is held in memory at a time.
+GROUP_ROWS = 1 << 18
+
+
+def zoo_table(
+    verdicts: Sequence[Verdict],
+    scores: OofScores,
+    config: ZooConfig,
+    seconds: Mapping[str, float],
+    *,
+    device: str,
+    hac_lag: int,
+) -> pa.Table:
+    """What every base model is, how it scored out of fold, and why it was kept or not.
+
+    Columns ending in _se are HAC standard errors over eras; `criterion` is the mean of what models were ranked by.
+    """
+    given = [verdict.spec.given for verdict in verdicts]
+    columns: dict[str, list[Any]] = {
+        "model_id": [verdict.spec.model_id for verdict in verdicts],
+        "feature_set": [verdict.spec.feature_set for verdict in verdicts],
+        "group": [verdict.spec.group for verdict in verdicts],
+        "target": [verdict.spec.target for verdict in verdicts],
+        "learner": ["given" if outside else config.learner for outside in given],
+        "n_features": [
+            0 if outside else len(verdict.spec.columns) for verdict, outside in zip(verdicts, given, strict=True)
+        ],
+        "n_trees": [0 if outside else config.trees for outside in given],
+        "corr_mean": [verdict.summary.corr_mean for verdict in verdicts],
+        "corr_std": [verdict.summary.corr_std for verdict in verdicts],
+        "sharpe": [verdict.summary.sharpe for verdict in verdicts],
+        "max_drawdown": [verdict.summary.max_drawdown for verdict in verdicts],
+        "selected": [verdict.selected for verdict in verdicts],
+        "reason": [verdict.reason for verdict in verdicts],
+        "seconds": [seconds[verdict.spec.model_id] for verdict in verdicts],
+        "n_eras": [verdict.summary.n_eras for verdict in verdicts],
+        "corr_se": [verdict.corr.se for verdict in verdicts],
+        "sharpe_se": [verdict.sharpe_se for verdict in verdicts],
+        "criterion": [verdict.criterion.mean for verdict in verdicts],
+        "criterion_se": [verdict.criterion.se for verdict in verdicts],
+        "device": ["" if outside else device for outside in given],
+    }
+    for name, values_ME in scores.beyond.items():
+        columns[f"{name}_mean"] = [summarise(values_E).corr_mean for values_E in values_ME]
+        columns[f"{name}_se"] = [hac_mean(values_E, hac_lag).se for values_E in values_ME]
+    return pa.table(columns)
+
+
+def write_oof(path: Path, oof: OutOfFold, features: Features) -> None:
+    """Write oof.parquet row group by row group: out-of-fold predictions of every base model, selected or not."""
+    era_N = features.era_of_rows(oof.first_era, oof.last_era)
+    ids = features.ids(oof.first_era, oof.last_era)
+    labels = {int(era): era_label(int(era)) for era in np.unique(era_N)}
+    schema = pa.schema([("id", pa.string()), ("era", pa.string()), *((name, pa.float32()) for name in oof.values)])
+    with replacing(path) as file, pq.ParquetWriter(file, schema) as writer:
+        for start in range(0, era_N.size, GROUP_ROWS):
+            rows = slice(start, start + GROUP_ROWS)
+            columns = [
+                ids[rows.start : rows.stop],
+                pa.array([labels[era] for era in era_N[rows].tolist()], pa.string()),
+            ]
+            columns += [pa.array(values[rows]) for values in oof.values.values()]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
