@@ -34,10 +34,11 @@ class InputMap:
     """Normalisers of facts, fitted on past eras.
 
     Attributes:
-        model_center_MS, model_scale_MS: of each model's own statistics; scale 0 where a statistic does not vary.
+        model_center_MS, model_scale_MS: of each model's own statistics: its own mean, and a scale that all models
+            share; 0 where a statistic does not vary.
         context_center_D, context_scale_D: of the era's statistics.
         kept_KF: bool [K, F], marginal statistics that vary.
-        marginal_center_KF, marginal_scale_KF: of those.
+        marginal_center_KF, marginal_scale_KF: of those: the mean, and the feature's own standard deviation.
         components_PV: leading directions of the V kept marginal statistics.
         reduced_center_MR, reduced_scale_MR: of each cell's reduced marginals.
         lagged_scale_L, agreement_scale_A: root mean square of the lagged and the agreement inputs; 0 switches one off.
@@ -64,7 +65,7 @@ class InputMap:
         facts = history.facts[:known]
         lagged_EML = np.stack([lagged_inputs(records, history.known(era, lag)) for era in history.eras[:known]])
         agreement_EMA = np.stack([_replayed_agreement(history, records, i, lag, config.ridge) for i in range(known)])
-        model_center, model_scale = _moments(np.stack([item.model_MS for item in facts]))
+        model_center, model_scale = _pooled(np.stack([item.model_MS for item in facts]))
         model_scale = model_scale * ("structure" in config.inputs)
         context_center, context_scale = _moments(np.stack([item.context_D for item in facts]))
         measured = slice(None) if "marginals" in config.inputs else slice(0)
@@ -74,7 +75,7 @@ class InputMap:
         known_EKF = kept_KF & np.isfinite(marginal_EKF)
         parts = zip(z_EKF, known_EKF, strict=True)
         reduced_EMR = np.stack([reduce_cells(z_KF, known_KF, facts[0].cells) for z_KF, known_KF in parts])
-        reduced_center, reduced_scale = _moments(reduced_EMR)
+        reduced_center, reduced_scale = _pooled(reduced_EMR)
         return cls(
             *(model_center, model_scale, context_center, context_scale, kept_KF, center_KF, scale_KF),
             components_PV=_components(z_EKF[:, kept_KF]),
@@ -164,12 +165,20 @@ def _moments(values_E: FloatArray) -> tuple[FloatArray, FloatArray]:
     return center, np.where(scale > 1e-9 * (np.abs(center) + 1e-3), scale, 0.0)
 
 
+def _pooled(values_EMS: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Each model's own mean, and a scale that all models share: what hardly moves must not look like what does."""
+    center_MS, scale_MS = _moments(values_EMS)
+    count_S = np.maximum((scale_MS > 0).sum(axis=0), 1)
+    shared_S = np.sqrt((scale_MS**2).sum(axis=0) / count_S)
+    return center_MS, np.where(scale_MS > 0, shared_S, 0.0)
+
+
 def _varying(values_EKF: FloatArray) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
     center_KF, scale_KF = _moments(values_EKF)
     if values_EKF.shape[1] == 0:
         return np.zeros(scale_KF.shape, dtype=bool), center_KF, scale_KF
     kept_KF = scale_KF > VARIES * center_KF[1]
-    return kept_KF, center_KF, np.where(kept_KF, scale_KF, 0.0)
+    return kept_KF, center_KF, np.where(kept_KF, center_KF[1], 0.0)
 
 
 def _components(z_EV: FloatArray) -> FloatArray:
