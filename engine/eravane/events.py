@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,10 +55,11 @@ class EventLog:
         self._device = device
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event; `facts` are JSON-able values such as era, seconds, bytes."""
+        """Append one event; `facts` are JSON-able values such as era and seconds; memory in use is added as `bytes`."""
         if self._path is None:
             return
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **facts, "device": self._device})
+        told = {"event": event, "time": round(time.time(), 3), **facts, "bytes": resident(), "device": self._device}
+        line = json.dumps(told)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -68,6 +70,12 @@ class EventLog:
         found: dict[str, Any] = {}
         yield found
         self.write("stage", stage=stage, seconds=round(time.perf_counter() - started, 4), **facts, **found)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now, mapped files that it has read included."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

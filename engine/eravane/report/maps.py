@@ -190,7 +190,7 @@ def regimes_figure(view: RunView) -> Figure | None:
         View("Calendar", calendar, by_era),
         *_models_of_regimes(view, table["prototype"].map(names)),
     ]
-    note = "Eras that lie close share gate patterns. Drawn with hindsight: outcomes of all resolved eras enter."
+    note = "Eras that lie close paid the same base models. Drawn with hindsight: the scores of all eras enter."
     return Figure("regimes", "Regimes", note, views, 400)
 
 

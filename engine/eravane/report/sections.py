@@ -244,7 +244,7 @@ def costs(view: RunView) -> str:
     if not len(found):
         return ""
     measured = {key: bool(found[key].notna().any()) for key in ("bytes", "joules")}
-    heads = ["Stage", "Steps", "Total", "Share", "Median step", "Longest step", "Peak memory", "Energy, Wh", "Device"]
+    heads = ["Stage", "Steps", "Total", "Share", "Median step", "Longest step", "Memory", "Energy, Wh", "Device"]
     shown = [True] * 6 + [measured["bytes"], measured["joules"], True]
     rows = []
     for stage, cost in found.iterrows():

@@ -1,0 +1,118 @@
+"""What a run shows about itself, against pandas and numerai-tools on the files of a real run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numerai_tools.scoring import correlation_contribution
+from scipy.stats import norm, rankdata
+
+from eravane.batch import run
+from eravane.catalog import FeatureCatalog
+from eravane.config import RunConfig
+from eravane.features import Features
+from eravane.insights import EXPOSURE_ERAS, regime_map, write_insights
+from eravane.report import write_report
+from eravane.runfolder import RunFolder
+from eravane_kernels import cpu
+
+
+@pytest.fixture(scope="module")
+def made(
+    micro_data: Path, micro_config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, list[str]]:
+    """A run on data that have a meta model, its insights, and what they warn of."""
+    folder = tmp_path_factory.mktemp("insights")
+    data = folder / "data"
+    shutil.copytree(micro_data, data)
+    frame = _data(data)
+    rng = np.random.default_rng(0)
+    meta = pd.DataFrame({"id": frame["id"], "era": frame["era"], "numerai_meta_model": rng.uniform(size=len(frame))})
+    pq.write_table(pa.Table.from_pandas(meta[meta["era"] > "0036"], preserve_index=False), data / "meta_model.parquet")
+    run(data, micro_config, folder / "run", cache=folder / "cache")
+    return folder / "run", data, _written(folder / "run", data, micro_config)
+
+
+def _data(data: Path) -> pd.DataFrame:
+    files = [pq.read_table(data / name) for name in ("train.parquet", "validation.parquet")]
+    return pd.concat([table.to_pandas(ignore_metadata=True) for table in files])
+
+
+def _written(path: Path, data: Path, config: RunConfig) -> list[str]:
+    folder = RunFolder.open(path)
+    store = Path(folder.read_json("manifest.json")["data"]["store"])
+    catalog = FeatureCatalog.load(data / "features.json", sets=config.data.feature_sets)
+    return write_insights(folder, Features.open(store, config.prepare), catalog, data, config.data.target, cpu)
+
+
+def _table(path: Path, name: str) -> pd.DataFrame:
+    return pq.read_table(path / f"{name}.parquet").to_pandas()
+
+
+def test_missing_features_are_those_that_say_nothing(made: tuple[Path, Path, list[str]]) -> None:
+    path, data, warnings = made
+    frame = _data(data)
+    features = [name for name in frame.columns if name.startswith("feature")]
+    expected = frame.groupby("era")[features].agg(lambda column: bool((column == 2).all())).sum(axis=1)
+    found = _table(path, "missing").set_index("era")["n_missing"]
+    assert found.to_dict() == expected.to_dict()
+    assert found.iloc[0] > 0  # made data lack features in early eras
+    assert any("out-of-fold eras, less than a year" in warning for warning in warnings)
+
+
+def test_exposure_is_the_mean_and_the_largest_correlation_with_a_cells_features(
+    made: tuple[Path, Path, list[str]],
+) -> None:
+    path, data, _ = made
+    merged = _table(path, "predictions").merge(_data(data).drop(columns="era"), on="id")
+    sets = json.loads((data / "features.json").read_text())["feature_sets"]
+    found = _table(path, "exposure").set_index(["feature_set", "group"])
+    assert merged["era"].nunique() <= EXPOSURE_ERAS
+    group = next(name for _, name in found.index if name != "all")
+    for cell, columns in ((("small", "all"), sets["small"]), (("all", group), sets[group])):
+        by_era = merged.groupby("era").apply(lambda era, names=columns: era[names].corrwith(era["prediction"]).abs())
+        assert found.loc[cell, "mean"] == pytest.approx(np.nanmean(by_era.to_numpy()), abs=1e-6)
+        assert found.loc[cell, "max"] == pytest.approx(by_era.max(axis=1).mean(), abs=1e-6)
+
+
+def test_payout_scores_are_numerais_contribution(made: tuple[Path, Path, list[str]]) -> None:
+    path, data, _ = made
+    merged = _table(path, "predictions").merge(_data(data).drop(columns="era"), on="id")
+    merged = merged.merge(_table(path, "base_predictions").drop(columns="era"), on="id")
+    merged = merged.merge(pq.read_table(data / "meta_model.parquet").to_pandas().drop(columns="era"), on="id")
+    merged = merged[merged["target"].notna()]
+    models = [name for name in _table(path, "weights").columns if name not in ("era", "n_active")]
+    found = _table(path, "references").set_index("era")
+    assert found.index.tolist() == sorted(merged["era"].unique())
+    for era, rows in merged.groupby("era"):
+        gauss = norm.ppf((rankdata(rows[models], axis=0) - 0.5) / len(rows))
+        mixes = pd.DataFrame({"e": rows["prediction"], "q": gauss.mean(axis=1)}, index=rows.index)
+        expected = correlation_contribution(mixes, rows["numerai_meta_model"], rows["target"])
+        assert found.loc[era, "ensemble_mmc"] == pytest.approx(expected["e"], abs=1e-9)
+        assert found.loc[era, "equal_weight_mmc"] == pytest.approx(expected["q"], abs=1e-6)
+
+
+def test_regimes_that_pay_different_models_lie_apart() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 2, size=80)
+    scores = rng.normal(scale=0.01, size=(80, 5)) + np.where(truth[:, None] == 1, [0.05, 0, 0, 0, -0.05], 0.0)
+    table = regime_map([f"{era:04d}" for era in range(80)], scores, 2).to_pandas()
+    agrees = (table["prototype"].to_numpy() == truth).mean()
+    assert max(agrees, 1 - agrees) > 0.95
+    means = table.groupby("prototype")["x"].mean()
+    spread = table.groupby("prototype")["x"].std().max()
+    assert abs(means[0] - means[1]) > 2 * spread
+
+
+def test_the_report_shows_them(made: tuple[Path, Path, list[str]]) -> None:
+    path, _, _ = made
+    page = write_report(path).read_text()
+    for title in ("Regimes", "Feature exposure", "Missing features over time", "Payout mix"):
+        assert title in page
