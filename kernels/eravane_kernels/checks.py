@@ -67,9 +67,10 @@ def shape(x: Columns, name: str, expected: tuple[int, ...], *dtypes: str) -> Non
 def levels(x_CN: Levels, name: str, missing: bool = True) -> None:
     """Values 0..4, and -1 where `missing` allows it."""
     least = MISSING if missing else 0
-    for column, values in enumerate(x_CN):
-        if values.size and (values.min() < least or values.max() >= LEVELS):
-            raise bad_level(values, name, column, missing)
+    bad_C = (x_CN.min(axis=1, initial=0) < least) | (x_CN.max(axis=1, initial=0) >= LEVELS)
+    if bad_C.any():
+        column = int(bad_C.argmax())
+        raise bad_level(x_CN[column], name, column, missing)
 
 
 def bad_level(values: Levels, name: str, column: int, missing: bool = True) -> ValueError:
