@@ -118,9 +118,8 @@ class KnownAt:
         return self.eras.get(target, {}).get(era, 0)
 
     def with_arrivals(self, target: str, arrived: Iterable[int], at: int) -> KnownAt:
-        """The same with labels that arrived in time for era `at`; an era that is listed keeps its first arrival."""
-        new = dict.fromkeys(arrived, at)
-        return KnownAt({**self.eras, target: {**new, **self.eras.get(target, {})}})
+        """The same with labels that arrived in time for era `at`, for the first time or once more."""
+        return KnownAt({**self.eras, target: {**self.eras.get(target, {}), **dict.fromkeys(arrived, at)}})
 
     def as_dict(self) -> dict[str, dict[str, int]]:
         """For JSON."""

@@ -56,6 +56,18 @@ class StepReport:
     n_open: int
     seconds: Mapping[str, float]
 
+    def as_event(self) -> dict[str, Any]:
+        """The report as a line of events.jsonl holds it."""
+        return {
+            "era": self.era,
+            "resolved": [outcome.era for outcome in self.resolved],
+            "update": self.update,
+            "updated": len(self.updated),
+            "n_open": self.n_open,
+            "seconds": round(sum(self.seconds.values()), 4),
+            "parts": {name: round(seconds, 4) for name, seconds in self.seconds.items()},
+        }
+
 
 class Loop:
     """The state of the engine between two eras, and the step from one to the next.

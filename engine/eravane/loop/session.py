@@ -114,6 +114,11 @@ class Session:
         self._newest_resolved, self.newest = facts["resolved"], era
         return Resumed(era, tuple(notes))
 
+    @property
+    def newest_saved(self) -> int:
+        """Era of the newest checkpoint, whole or not; -1 where there is none."""
+        return max(self._checkpoints.steps(), default=-1)
+
     def rewind(self, era: int) -> None:
         """Forget `era` and all later ones; call `resume` afterwards, on a fresh loop."""
         self._checkpoints.drop_from(era)
