@@ -7,6 +7,8 @@ reading parquet and for tables, which need cuDF. Written against CuPy 14 and RAP
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
@@ -76,12 +78,12 @@ class CudaBackend:
 
     @property
     def direct(self) -> bool:
-        """Whether KvikIO reaches storage by GPUDirect; without it, pinned copies out of the page cache are quicker."""
-        try:
-            import kvikio.defaults
-        except ImportError:
-            return False
-        return not kvikio.defaults.is_compat_mode_preferred()
+        """Whether KvikIO is there and was told to try GPUDirect (KVIKIO_COMPAT_MODE is OFF or AUTO).
+
+        Without GPUDirect, pinned copies out of the page cache are the shorter way.
+        """
+        wanted = os.environ.get("KVIKIO_COMPAT_MODE", "").upper() in ("OFF", "FALSE", "NO", "0", "AUTO")
+        return wanted and importlib.util.find_spec("kvikio") is not None
 
     def room(self) -> int:
         """Bytes that can still be allocated: what the driver has free and what CuPy's pool holds unused."""
