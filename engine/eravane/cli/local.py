@@ -117,9 +117,9 @@ def run(
 @app.command()
 def report(run: RunPath) -> None:
     """Write RUN/report.html anew, also of a run that is not finished."""
-    from eravane.report import write_report
+    from eravane import api
 
-    tell(str(write_report(run)))
+    tell(str(api.load(run).write_report()))
 
 
 @app.command()
@@ -128,9 +128,9 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Tell whether a change is real: paired per-era differences with errors that know eras overlap."""
-    from eravane.report import compare as compare_runs
+    from eravane import api
 
-    found = compare_runs(runs)
+    found = api.load(runs[0]).compare(*runs[1:])
     show(found.as_dict(), found.as_text(), as_json=as_json)
 
 
@@ -148,10 +148,10 @@ def doctor(
 
 
 def _run(data: Path, config: RunConfig, out: Path, *, resume: bool, cache: Path | None) -> None:
-    from eravane.batch import run as run_batch
+    from eravane import api
 
     with progress() as shown:
-        result = run_batch(data, config, out, resume=resume, cache=cache, progress=shown)
+        result = api.run(config, data=data, out=out, resume=resume, cache=cache, progress=shown)
     console.print(metrics_table(result.metrics))
     tell(gain_sentence(result.metrics))
     if result.metrics["leaking"]:
