@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -181,14 +182,15 @@ def balanced(tasks: Sequence[TrainTask], workers: int) -> list[TrainTask]:
     A split costs a second matrix; what a model is does not depend on it.
     """
     fair = LONGEST_SHARE * sum(task.cost for task in tasks) / workers
-    queue = [(-task.cost, number, task) for number, task in enumerate(tasks)]
+    number = itertools.count()  # breaks ties, in the order of the tasks
+    queue = [(-task.cost, next(number), task) for task in tasks]
     heapq.heapify(queue)
     ready: list[tuple[int, int, TrainTask]] = []
     while queue:
         longest = heapq.heappop(queue)
         if workers > 1 and -longest[0] > fair and len(longest[2].specs) > 1:
             for half in longest[2].halves():
-                heapq.heappush(queue, (-half.cost, len(tasks) + len(queue) + len(ready), half))
+                heapq.heappush(queue, (-half.cost, next(number), half))
         else:
             ready.append(longest)
     return [task for _, _, task in sorted(ready, key=lambda entry: entry[:2])]
