@@ -21,29 +21,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.tournament.graphql import GraphQLError, project, selection_of
+
 SIGNATURE = "c2lnbmVk"
-MODEL_FIELDS = {"id", "name", "tournament", "computePickleUpload"}
-SCHEMA: dict[str, set[str]] = {
-    "rounds": {"number", "openTime", "closeTime", "closeStakingTime", "roundScoreConfigs", "id", "tournament", "target"}
-    | {"scoreTime", "resolveTime", "resolvedGeneral", "resolvedStaking", "payoutFactor", "stakeThreshold"}
-    | {"dataDatestamp"},
-    "account": {"models"},
-    "models": MODEL_FIELDS,
-    "computePickleUpload": {"id", "filename", "validationStatus"},
-    "submissions": {"id", "filename", "insertedAt", "selected", "status", "errorInfo", "round"},
-    "round": {"number", "tournament"},
-    "submission_upload_auth": {"filename", "url"},
-    "diagnosticsUploadAuth": {"filename", "url"},
-    "computePickleUploadAuth": {"filename", "url"},
-    "submissionDownloadAuth": {"filename", "url"},
-    "create_submission": {"id"},
-    "createDiagnostics": {"id"},
-    "createComputePickleUpload": {"id"},
-}
-
-
-class GraphQLError(Exception):
-    """An error that the API reports in a 200 answer."""
 
 
 @dataclass
@@ -269,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self._body())
-        selection = _selection(body["query"])
+        selection = selection_of(body["query"])
         operation = next(iter(selection))
         fault = self._begin(operation, body["variables"] or {})
         if self._broken(fault):
@@ -280,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(401, b"unauthorized", fault=fault)
             return
         try:
-            value = _project(self.double.answer(operation, body["variables"] or {}), operation, selection[operation])
+            value = project(self.double.answer(operation, body["variables"] or {}), operation, selection[operation])
             answer: dict[str, Any] = {"data": {operation: value}}
         except GraphQLError as error:
             answer = {"errors": [{"message": str(error)}], "data": None}
@@ -403,37 +383,3 @@ def judge(content: bytes | None, live_ids: Iterable[str]) -> str | None:
     values = [float(row[1]) for row in rows[1:]]
     inside = all(0.0 <= value <= 1.0 for value in values)
     return None if inside and min(values) < max(values) else "invalid_submission_values"
-
-
-def _selection(query: str) -> dict[str, Any]:
-    """The nested selection sets of a query, arguments left out."""
-    text = re.sub(r"\([^()]*\)", " ", query)
-    tokens = iter(re.findall(r"\w+|[{}]", text[text.index("{") :]))
-    next(tokens)
-
-    def block() -> dict[str, Any]:
-        fields: dict[str, Any] = {}
-        name = ""
-        for token in tokens:
-            if token == "{":
-                fields[name] = block()
-            elif token == "}":
-                return fields
-            else:
-                name = token
-                fields[name] = {}
-        return fields
-
-    return block()
-
-
-def _project(value: Any, name: str, selection: dict[str, Any]) -> Any:
-    """The asked-for fields of a value; a field that the schema does not have is an error, as in the real API."""
-    if isinstance(value, list):
-        return [_project(item, name, selection) for item in value]
-    if not isinstance(value, dict):
-        return value
-    unknown = set(selection) - SCHEMA[name] if name in SCHEMA else set()
-    if unknown:
-        raise GraphQLError(f"Cannot query field {sorted(unknown)} on {name}")
-    return {key: _project(value.get(key), key, inner) for key, inner in selection.items()}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 GROUPS = {"wisdom": ["feature_a", "feature_b", "feature_c"], "rain": ["feature_c", "feature_d"]}
 FEATURES = ("feature_a", "feature_b", "feature_c", "feature_d")
+
+NEUTRAL = list(FEATURES[:3])
 
 
 def features_json() -> bytes:
@@ -52,3 +55,26 @@ def dataset(version: str = "v5.3") -> dict[str, bytes]:
         f"{version}/validation.parquet": parquet(rows(7, 10)),
         f"{version}/live.parquet": parquet(live()),
     }
+
+
+LIVE = live(120)
+WEIGHTS = {"medium.wisdom": 0.6, "all.rain": 0.4}
+
+
+def predictions(seed: int = 0, noise: float = 1.0) -> pd.DataFrame:
+    """Predictions for LIVE that lean on one feature."""
+    random = np.random.default_rng(seed)
+    mixed = LIVE["feature_a"] + noise * 3 * random.random(len(LIVE))
+    return pd.DataFrame({"id": LIVE.index, "prediction": ((mixed.rank() - 0.5) / len(LIVE)).to_numpy()})
+
+
+def write_run(folder: Path, frame: pd.DataFrame, weights: dict[str, float] | None = None) -> Path:
+    """A run folder with live predictions."""
+    folder.mkdir(exist_ok=True)
+    frame.to_csv(folder / "live_predictions.csv", index=False)
+    (folder / "live.json").write_text(json.dumps({"era": 12, "rows": 120, "weights": weights or WEIGHTS}))
+    return folder
+
+
+def receipt_files(run: Path) -> list[Path]:
+    return sorted((run / "submissions").glob("*.json")) if (run / "submissions").exists() else []

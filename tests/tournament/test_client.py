@@ -110,7 +110,7 @@ def test_an_error_of_the_api_is_passed_on_without_the_key(
     double: Double, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: Any) -> Any:
-        from tests.tournament.double import GraphQLError
+        from tests.tournament.graphql import GraphQLError
 
         raise GraphQLError(f"token {double.secret_key} of\n{double.public_id} expired")
 

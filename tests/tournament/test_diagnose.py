@@ -100,7 +100,7 @@ def test_a_diagnosis_without_end_is_given_up(double: Double, client: Client, run
 def test_an_unknown_model_and_an_unfinished_run_are_named(client: Client, run: Path, tmp_path: Path) -> None:
     with pytest.raises(SubmitError, match="no model 'gamma'; it has alpha"):
         diagnose(run, "gamma", client=client)
-    with pytest.raises(RunError, match="has no manifest that names its dataset"):
+    with pytest.raises(RunError, match=r"manifest.json is missing or damaged"):
         diagnose(tmp_path, "alpha", client=client)
 
 

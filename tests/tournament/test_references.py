@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from numerai_tools.scoring import (
@@ -17,42 +15,8 @@ from numerai_tools.scoring import (
 )
 
 from eravane.errors import DataError, RunError
-from eravane.ingest import ingest
 from eravane.tournament.references import era_scores, reference_scores
 from tests.tournament import made
-
-NEUTRAL = list(made.FEATURES[:3])
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, pd.DataFrame]:
-    """A dataset of eras 1..10 with references for some of them, a run that predicts 4..10, and all of it in a frame."""
-    folder = tmp_path_factory.mktemp("world")
-    data, run = folder / "data", folder / "run"
-    data.mkdir()
-    run.mkdir()
-    rows = pd.concat([made.rows(1, 6, 60), made.rows(7, 10, 60, seed=1)])
-    rows.loc[rows["era"] == "0010", "target"] = np.nan
-    sets = {"all": list(made.FEATURES), "small": ["feature_a"], "medium": ["feature_a"], "fncv3_features": NEUTRAL}
-    (data / "features.json").write_text(json.dumps({"feature_sets": sets, "targets": ["target"]}))
-    validation = rows["era"] > "0006"
-    rows[~validation].to_parquet(data / "train.parquet")
-    rows[validation].assign(data_type="validation").to_parquet(data / "validation.parquet")
-    random = np.random.default_rng(3)
-    rows["prediction"] = random.random(len(rows))
-    rows["numerai_meta_model"] = random.random(len(rows)).round(2)
-    rows["v53_lgbm_ender20"] = random.random(len(rows)).astype(np.float32)
-    meta = rows[rows["era"] >= "0008"]
-    meta[["era", "numerai_meta_model"]].to_parquet(data / "meta_model.parquet")
-    benchmark = rows[rows["era"] >= "0005"]
-    for name, part in (("train", benchmark["era"] <= "0006"), ("validation", benchmark["era"] > "0006")):
-        benchmark.loc[part, ["era", "v53_lgbm_ender20"]].to_parquet(data / f"{name}_benchmark_models.parquet")
-    predicted = rows[rows["era"] >= "0004"].reset_index()
-    predicted[["id", "era", "prediction"]].to_parquet(run / "predictions.parquet", index=False)
-    ingest(data, folder / "store")
-    noted = {"data": {"path": str(data), "store": str(folder / "store")}, "target": "target"}
-    (run / "manifest.json").write_text(json.dumps(noted))
-    return run, data, rows
 
 
 def official(rows: pd.DataFrame, first: str, last: str, score: Callable[[pd.DataFrame], float]) -> pd.Series:
@@ -89,7 +53,7 @@ def test_every_score_equals_numerai_tools(world: tuple[Path, Path, pd.DataFrame]
             "0004",
             "0009",
             lambda g: feature_neutral_corr(
-                g[["prediction"]].sort_index(), g[NEUTRAL].astype(float).sort_index(), g["target"].sort_index()
+                g[["prediction"]].sort_index(), g[made.NEUTRAL].astype(float).sort_index(), g["target"].sort_index()
             ).iloc[0],
         ),
     }

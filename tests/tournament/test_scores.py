@@ -14,9 +14,6 @@ from eravane.tournament.scores import scores
 from eravane.tournament.transport import ApiError, Patience
 from eravane.tournament.upload import upload
 from tests.tournament.double import Double
-from tests.tournament.test_references import world
-
-__all__ = ["world"]
 
 CORR = [0.01, 0.03, -0.02, 0.04, 0.015]
 

@@ -17,11 +17,11 @@ from eravane.tournament.scores import scores
 from eravane.tournament.submit import submit
 from eravane.tournament.transport import ApiError, Patience
 from eravane.tournament.upload import upload
+from tests.tournament import made
 from tests.tournament.conftest import PUBLIC_ID, SECRET_KEY, FakeTime
 from tests.tournament.double import SIGNATURE, Double
-from tests.tournament.test_submit import predictions, tournament, write_run
 
-__all__ = ["tournament"]
+pytestmark = pytest.mark.usefixtures("tournament")
 
 PLANTED = (SECRET_KEY, PUBLIC_ID, SIGNATURE)
 OPERATIONS = (
@@ -43,7 +43,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, fake_time: FakeTime) -> Client:
 
 def commands(client: Client, folder: Path) -> list[Callable[[], object]]:
     folder.mkdir()
-    run = write_run(folder / "run", predictions())
+    run = made.write_run(folder / "run", made.predictions())
     (folder / "model.pkl").write_bytes(b"x")
     return [
         lambda: fetch(folder / "data", client=client),

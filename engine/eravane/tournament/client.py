@@ -98,7 +98,7 @@ class Client:
 
     def datasets(self) -> list[str]:
         """Names of the files that can be fetched, as the tournament gives them."""
-        return [str(name) for name in self._shaped("listDatasets", self._api.list_datasets)]
+        return [str(name) for name in self.shaped("listDatasets", self._api.list_datasets)]
 
     def dataset_address(self, name: str) -> str:
         """A signed address of a file of the current round."""
@@ -113,7 +113,7 @@ class Client:
             if "round not open" in str(error).lower():
                 return None
             raise
-        return self._shaped("rounds", lambda: _round(found[0])) if found and found[0] is not None else None
+        return self.shaped("rounds", lambda: _round(found[0])) if found and found[0] is not None else None
 
     def unresolved_rounds(self) -> list[dict[str, Any]]:
         """Rounds that are open or resolving, newest first, with numerapi's fields."""
@@ -122,12 +122,12 @@ class Client:
             listed = [*self._api.list_rounds(status="open"), *self._api.list_rounds(status="resolving")]
             return sorted(listed, key=lambda item: -int(item["number"]))
 
-        return self._shaped("rounds", ordered)
+        return self.shaped("rounds", ordered)
 
     def models(self) -> dict[str, Model]:
         """The account's model slots by name."""
         account = self._query(_MODELS, {}, "account")
-        return self._shaped("account", lambda: {m.name: m for m in map(_model, _classic(account["models"]))})
+        return self.shaped("account", lambda: {m.name: m for m in map(_model, _classic(account["models"]))})
 
     def model(self, name: str) -> Model:
         """A model slot of the account, by name."""
@@ -138,15 +138,15 @@ class Client:
 
     def public_model_id(self, name: str) -> str:
         """The id of any model of the tournament, by its public name."""
-        profile = self._shaped("v3UserProfile", lambda: self._api.public_user_profile(name))
+        profile = self.shaped("v3UserProfile", lambda: self._api.public_user_profile(name))
         if profile is None:
             raise ApiError(f"the tournament has no model {name!r}")
-        return self._shaped("v3UserProfile", lambda: str(profile["id"]))
+        return self.shaped("v3UserProfile", lambda: str(profile["id"]))
 
     def submissions(self, model_id: str) -> list[Submission]:
         """What was submitted for a model, oldest first."""
         listed = self._query(_SUBMISSIONS, {"modelId": model_id}, "submissions")
-        read = self._shaped("submissions", lambda: [_submission(item) for item in listed if item["round"]])
+        read = self.shaped("submissions", lambda: [_submission(item) for item in listed if item["round"]])
         return sorted(read, key=lambda submission: submission.inserted_at)
 
     def submission(self, model_id: str, submission_id: str) -> Submission:
@@ -168,7 +168,7 @@ class Client:
 
         def attempt() -> bytes:
             granted = self._query(_DOWNLOAD, {"id": submission_id}, "submissionDownloadAuth")
-            address = self._shaped("submissionDownloadAuth", lambda: str(granted["url"]))
+            address = self.shaped("submissionDownloadAuth", lambda: str(granted["url"]))
             with self.read(address, {}) as response:
                 if response.status_code != 200:
                     raise TransientError(f"the storage answered HTTP {response.status_code}")
@@ -219,7 +219,7 @@ class Client:
             run = found[0] if isinstance(found, list) else found
             return dict(run)
 
-        return self._shaped("diagnostics", only)
+        return self.shaped("diagnostics", only)
 
     def upload_pickle(
         self, open_file: Callable[[], IO[bytes]], name: str, model_id: str, data_id: str, image_id: str
@@ -240,16 +240,16 @@ class Client:
 
     def hosting(self) -> tuple[dict[str, str], dict[str, str]]:
         """Name -> id of the data versions and of the container images that a hosted model can ask for."""
-        versions = self._shaped("computePickleDataVersions", self._api.model_upload_data_versions)
-        images = self._shaped("computePickleDockerImages", self._api.model_upload_docker_images)
+        versions = self.shaped("computePickleDataVersions", self._api.model_upload_data_versions)
+        images = self.shaped("computePickleDockerImages", self._api.model_upload_docker_images)
         return versions, images
 
     def scores(self, model_id: str) -> list[dict[str, Any]]:
-        """The newest score of every round and metric of a model, as numerapi returns them."""
-        return list(self._shaped("submissionScores", lambda: self._api.submission_scores(model_id)))
+        """Every score of a model, with numerapi's fields."""
+        return list(self.shaped("submissionScores", lambda: self._api.submission_scores(model_id)))
 
     def _grant(self, endpoint: str, filename: str, model_id: str) -> Callable[[], Any]:
-        return lambda: self._shaped(endpoint, lambda: self._api._upload_auth(endpoint, filename, CLASSIC, model_id))
+        return lambda: self.shaped(endpoint, lambda: self._api._upload_auth(endpoint, filename, CLASSIC, model_id))
 
     def _store(
         self,
@@ -262,7 +262,7 @@ class Client:
 
         def attempt() -> str:
             granted = grant()
-            address, stored = self._shaped("upload", lambda: (str(granted["url"]), str(granted["filename"])))
+            address, stored = self.shaped("upload", lambda: (str(granted["url"]), str(granted["filename"])))
             with open_file() as file:
                 self._transport.put(address, file, headers or {})
             return stored
@@ -284,16 +284,16 @@ class Client:
                 if made is None:
                     raise
                 return made
-            return self._shaped(field, lambda: str(answer["data"][field]["id"]))
+            return self.shaped(field, lambda: str(answer["data"][field]["id"]))
 
         return self.patience.insist(field, attempt)
 
     def _query(self, query: str, variables: Mapping[str, Any], field: str, *, authorization: bool = True) -> Any:
         answer = self._api.raw_query(query, variables, authorization=authorization)
-        return self._shaped(field, lambda: answer["data"][field])
+        return self.shaped(field, lambda: answer["data"][field])
 
-    def _shaped(self, what: str, read: Callable[[], T]) -> T:
-        """Read an answer; one that lacks what is read from it becomes an error that says so."""
+    def shaped(self, what: str, read: Callable[[], T]) -> T:
+        """Read something from an answer; when it is not there, an error says which answer had another shape."""
         try:
             return read()
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

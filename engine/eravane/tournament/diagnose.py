@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from eravane.errors import DataError, RunError, SubmitError
+from eravane.errors import DataError, SubmitError
 from eravane.metrics import summarise
 from eravane.tournament import connect
 from eravane.tournament.receipts import check_model_name
-from eravane.tournament.references import BMC, CORR, FNC, MMC, era_scores
+from eravane.tournament.references import BMC, CORR, FNC, MMC, era_scores, manifest_of, stored_predictions
+from eravane.tournament.transport import TransientError
 
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
@@ -73,7 +73,7 @@ def diagnose(run: Path, model_name: str, *, data: Path | None = None, client: Cl
     check_model_name(model_name)
     client = client or connect()
     model = client.model(model_name)
-    folder = data or _data_of(run)
+    folder = data or Path(manifest_of(run)["data"]["path"])
     frame = complete_eras(run, folder)
     with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
         path = Path(scratch) / "validation.csv"
@@ -86,7 +86,7 @@ def diagnose(run: Path, model_name: str, *, data: Path | None = None, client: Cl
         eras=frame["era"].nunique(),
         rows=len(frame),
         message=str(verdict.get("message") or ""),
-        comparisons=tuple(compare(verdict, ours)),
+        comparisons=tuple(compare(client.shaped("diagnostics", lambda: _per_era(verdict)), ours)),
     )
 
 
@@ -99,14 +99,11 @@ def complete_eras(run: Path, data: Path) -> pd.DataFrame:
         SubmitError: there is no such era.
         DataError, RunError: validation.parquet or predictions.parquet is missing.
     """
-    predictions, validation = run / "predictions.parquet", data / "validation.parquet"
-    if not predictions.is_file():
-        raise RunError(f"{run} has no predictions.parquet; `eravane run` writes it")
+    made, validation = stored_predictions(run)[["id", "prediction"]], data / "validation.parquet"
     if not validation.is_file():
         raise DataError(f"{validation} is missing; it tells which eras can be diagnosed")
     resolved = [("data_type", "==", "validation")]
     rows = pq.read_table(validation, columns=["id", "era"], filters=resolved).to_pandas(ignore_metadata=True)
-    made = pq.read_table(predictions, columns=["id", "prediction"]).to_pandas(ignore_metadata=True)
     joined = rows.merge(made, on="id", how="left")
     whole = joined["prediction"].notna().groupby(joined["era"]).transform("all")
     if not whole.any():
@@ -114,19 +111,26 @@ def complete_eras(run: Path, data: Path) -> pd.DataFrame:
     return joined[whole]
 
 
-def compare(verdict: Mapping[str, Any], ours: Mapping[str, pd.Series]) -> list[Comparison]:
+def _per_era(verdict: Mapping[str, Any]) -> dict[str, pd.Series]:
+    """Metric -> score per era number, of diagnostics as the tournament returns them."""
+    eras = verdict.get("perEraDiagnostics") or []
+    return {
+        metric: pd.Series(
+            {int(era["era"]): float(era[field]) for era in eras if era.get(field) is not None}, dtype="float64"
+        )
+        for metric, field in FIELDS.items()
+    }
+
+
+def compare(numerai: Mapping[str, pd.Series], ours: Mapping[str, pd.Series]) -> list[Comparison]:
     """Both sides' numbers over the eras that both have scored.
 
     Args:
-        verdict: diagnostics as the tournament returns them, with `perEraDiagnostics`.
-        ours: metric -> score per era number; BMC may carry the benchmark's name.
+        numerai: metric -> score per era number.
+        ours: the same; BMC may carry the benchmark's name.
     """
-    eras = verdict.get("perEraDiagnostics") or []
     found = []
-    for metric, field in FIELDS.items():
-        theirs = pd.Series(
-            {int(era["era"]): float(era[field]) for era in eras if era.get(field) is not None}, dtype="float64"
-        )
+    for metric, theirs in numerai.items():
         mine = next((series for name, series in ours.items() if name.split()[0] == metric), pd.Series(dtype="float64"))
         found += _rows(metric, theirs, mine)
     return found
@@ -157,7 +161,6 @@ def _await(client: Client, model_id: str, run_id: str) -> dict[str, Any]:
         SubmitError: the tournament could not score the predictions.
         ApiError: it is not done at the deadline.
     """
-    from eravane.tournament.transport import TransientError
 
     def attempt() -> dict[str, Any]:
         verdict = client.diagnostics(model_id, run_id)
@@ -169,10 +172,3 @@ def _await(client: Client, model_id: str, run_id: str) -> dict[str, Any]:
         return verdict
 
     return dataclasses.replace(client.patience, deadline_s=DEADLINE_S).insist("diagnostics", attempt)
-
-
-def _data_of(run: Path) -> Path:
-    try:
-        return Path(json.loads((run / "manifest.json").read_text(encoding="utf-8"))["data"]["path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(f"{run} has no manifest that names its dataset; give --data") from None

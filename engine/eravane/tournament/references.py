@@ -87,9 +87,9 @@ class _Scored:
     """A run's labelled predictions, era by era, and references brought into their order."""
 
     def __init__(self, run: Path, data: Path | None) -> None:
-        self._manifest = _manifest(run)
+        self._manifest = manifest_of(run)
         self._data = data or Path(self._manifest["data"]["path"])
-        frame = _predictions(run)
+        frame = stored_predictions(run)
         self._ids = pd.Index(frame["id"])
         self.p_MN = frame["prediction"].to_numpy(dtype=np.float64)[None, :]
         era_N = frame["era"].map(era_number).to_numpy()
@@ -170,7 +170,12 @@ def _by_id(path: Path, column: str, eras: Sequence[str]) -> pd.Series:
     return pd.Series(table.column(column).to_numpy(), index=pd.Index(table.column("id").to_pylist()))
 
 
-def _predictions(run: Path) -> pd.DataFrame:
+def stored_predictions(run: Path) -> pd.DataFrame:
+    """What a run predicted: id, era, prediction, in era order.
+
+    Raises:
+        RunError: it has no predictions.
+    """
     path = run / "predictions.parquet"
     if not path.is_file():
         raise RunError(f"{run} has no predictions.parquet; `eravane run` writes it")
@@ -181,7 +186,12 @@ def _predictions(run: Path) -> pd.DataFrame:
     )
 
 
-def _manifest(run: Path) -> Mapping[str, Any]:
+def manifest_of(run: Path) -> Mapping[str, Any]:
+    """A run's manifest, checked to name its dataset, store and target.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
     path = run / "manifest.json"
     try:
         noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

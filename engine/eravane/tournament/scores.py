@@ -80,8 +80,18 @@ def scores(model_name: str, run: Path | None = None, *, client: Client | None = 
     client = client or connect()
     promises = {} if run is None else _promises(run)
     listed = pd.DataFrame(client.scores(client.public_model_id(model_name)))
-    found = [] if listed.empty else [_live(str(name), rows, promises) for name, rows in listed.groupby("displayName")]
-    return ScoreSheet(model_name, tuple(found), tuple(_multipliers(client.unresolved_rounds())))
+    rounds = client.unresolved_rounds()
+    return ScoreSheet(
+        model=model_name,
+        scores=tuple(client.shaped("submissionScores", lambda: _all_live(listed, promises))),
+        multipliers=tuple(client.shaped("rounds", lambda: _multipliers(rounds))),
+    )
+
+
+def _all_live(listed: pd.DataFrame, promises: Mapping[str, Summary]) -> list[LiveScore]:
+    if listed.empty:
+        return []
+    return [_live(str(name), rows, promises) for name, rows in listed.groupby("displayName")]
 
 
 def _live(metric: str, rows: pd.DataFrame, promises: Mapping[str, Summary]) -> LiveScore:

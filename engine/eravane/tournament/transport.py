@@ -124,7 +124,7 @@ class Transport:
             raise TransientError("the answer is no JSON object")
         return answer
 
-    def put(self, url: str, content: bytes | IO[bytes], headers: Mapping[str, str]) -> None:
+    def put(self, url: str, content: IO[bytes], headers: Mapping[str, str]) -> None:
         """Store content at a signed address.
 
         Raises:
