@@ -117,7 +117,12 @@ class Features:
         Raises:
             DataError: the dataset has no live rows.
         """
-        rows, names = self.live_rows(), self._stored(tuple(columns))
+        rows = self.live_rows()
+        if columns[0] in self._given:
+            live_N = self._given[columns[0]].live_N
+            assert live_N is not None, "a store with live rows gives its members live values"
+            return EraFrame(live_N[None, :], tuple(columns), rows.index, rows.ids)
+        names = self._stored(tuple(columns))
         era = rows.index.first
         frame = EraFrame(rows.values[rows.positions(names)], names, rows.index, rows.ids)
         if self._preparer.history:

@@ -33,6 +33,7 @@ from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
 from eravane.timeline import Timeline
 from eravane.zoo.cluster import local_cluster
+from eravane.zoo.outside import by_column, load_members
 from eravane.zoo.trainer import Zoo
 
 
@@ -94,7 +95,7 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
     backend = choose(config.compute.device, progress.say)
     with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.say) as compute:
         store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
-        week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress)
+        week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data)
         report = week.do()
     return replace(report, seconds=round(time.perf_counter() - started, 3))
 
@@ -120,7 +121,9 @@ class _Week:
         backend: Backend,
         cache: Path,
         progress: Progress,
+        data: Path,
     ) -> None:
+        self._data = data
         self._folder, self._config, self._manifest, self._store = folder, config, manifest, store
         self._backend, self._progress, self._notes = backend, progress, list[str]()
         self._events = EventLog(folder.path / "events.jsonl", backend.name)
@@ -156,7 +159,8 @@ class _Week:
 
     def _open(self, schedule: Schedule) -> tuple[Session, Loop, Engine]:
         specs, neutral = read_pool(self._folder.path)
-        features = Features.open(self._store.path, self._config.prepare)
+        members = load_members(self._config, self._data, self._store)
+        features = Features.open(self._store.path, self._config.prepare).with_given(by_column(members))
         engine = Engine(
             self._folder,
             self._config,

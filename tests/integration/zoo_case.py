@@ -50,7 +50,8 @@ class Case:
 
 def configured(**changes: dict[str, Any]) -> RunConfig:
     """The settings with some replaced."""
-    return parse_config({section: values | changes.get(section, {}) for section, values in SETTINGS.items()})
+    sections = dict.fromkeys([*SETTINGS, *changes])
+    return parse_config({name: SETTINGS.get(name, {}) | changes.get(name, {}) for name in sections})
 
 
 def make_case(folder: Path, **changes: dict[str, Any]) -> Case:
