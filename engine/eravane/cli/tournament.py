@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -97,6 +98,26 @@ def scores(
 
 
 @app.command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="File to write, ending in .pkl.")] = Path("model.pkl"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Load it in a fresh interpreter without eravane and compare predictions.")
+    ] = False,
+    python: Annotated[str, typer.Option(help="That interpreter (default: the present one).")] = sys.executable,
+    as_json: AsJson = False,
+) -> None:
+    """Write a finished run as one file that Numerai's hosted prediction runs by itself."""
+    from eravane.export import export as write
+
+    done = write(run, out, check=check, python=python)
+    checked = (
+        "" if done.difference is None else f"; largest difference from the run's predictions {done.difference:.1g}"
+    )
+    show(done, f"{out} ({done.size / 1e6:.1f} MB): {done.note}{checked}", as_json=as_json)
+
+
+@app.command()
 def upload(
     file: Annotated[Path, typer.Argument(help="Model file (.pkl) made for Numerai's hosted prediction.")],
     model: Model,
@@ -107,7 +128,7 @@ def upload(
     from eravane.tournament.upload import upload as send
 
     done = send(file, model, data_version=data_version, python=python)
-    tell(f"{model} now predicts with {file} ({done})")
+    tell(f"{model} now predicts with {file} on {done.data_version} in {done.image} (upload {done.upload_id})")
 
 
 def _in_mebibytes(shown: ConsoleProgress) -> Callable[[str, int, int], None]:
