@@ -62,11 +62,10 @@ def test_lightgbm_runs_the_whole_batch_and_dask_changes_nothing(micro_data: Path
     threads, dask = results["none"].path, results["local"].path
     for name in ("oof", "predictions", "weights", "scores"):
         assert (threads / f"{name}.parquet").read_bytes() == (dask / f"{name}.parquet").read_bytes()
-    models = [
-        sorted((event["model"], event["train_last"], event["trained_on"]) for event in read_events(path / "events.jsonl")
-               if event["event"] == "trained")
-        for path in (threads, dask)
-    ]  # fmt: skip
+    models = []
+    for path in (threads, dask):
+        trained = [event for event in read_events(path / "events.jsonl") if event["event"] == "trained"]
+        models.append(sorted((event["model"], event["train_last"], event["trained_on"]) for event in trained))
     assert models[0] == models[1]
     assert {device for _, _, device in models[0]} == {"cpu"}
     assert set(pd.read_parquet(threads / "zoo.parquet")["learner"]) == {"lightgbm"}
