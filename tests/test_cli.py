@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
-    *("demo", "synth", "ingest", "run", "report", "compare", "doctor"),
-    *("fetch", "submit", "diagnose", "scores", "upload"),
+    *("demo", "synth", "ingest", "run", "step", "report", "compare", "doctor"),
+    *("fetch", "submit", "diagnose", "scores", "export", "upload"),
 ]
 EAGER = "import sys; from eravane.cli import main; sys.argv[0] = 'eravane'; main()"
 
@@ -56,6 +56,8 @@ def test_every_command_has_complete_help(command: str) -> None:
         (["ingest", "nowhere", "{}/store", "--eras", "5-9"], 2, "FROM:TO"),
         (["report", "{}"], 1, "eravane run --out"),
         (["compare", "{}", "{}"], 1, "eravane run --out"),
+        (["step", "{}", "--data", "nowhere"], 1, "not a run folder"),
+        (["export", "{}"], 1, "run folder"),
         (["submit", "{}", "--model", "m"], 1, ""),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,6 +113,29 @@ def run(
     """Do the whole job: ingest, zoo, selection, gate, loop, live predictions, report."""
     settings = load_config(config) if config else RunConfig()
     _run(data, _with_compute(settings, device, scheduler, workers), out, resume=resume, cache=cache)
+
+
+@app.command()
+def step(
+    run: RunPath,
+    data: Annotated[Path, typer.Option(help="Folder with the newest files, or a store.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="Submit to this model slot afterwards; may be given several times.")
+    ] = None,
+    no_submit: Annotated[bool, typer.Option("--no-submit", help="Send nothing, whatever --model says.")] = False,
+    cache: Cache = None,
+) -> None:
+    """Do one production week: new eras, labels that became known, updates, live predictions; prints one JSON line."""
+    from eravane.batch import default_cache
+    from eravane.step import step as do_week
+
+    done = do_week(run, data, cache=cache or default_cache())
+    sent: list[Any] = []
+    if model and not no_submit and done.live_era is not None:
+        from eravane.tournament.submit import submit
+
+        sent = [dataclasses.asdict(receipt) for receipt in submit(run, model)]
+    tell(json.dumps({**done.as_dict(), "submitted": sent}, default=str))
 
 
 @app.command()
