@@ -122,19 +122,22 @@ def _open_round(current: Round | None, now: datetime, *, force: bool) -> tuple[R
     """The round to submit to, and whether it is late for it.
 
     Raises:
-        SubmitError: no round is open, or it is late and `force` is not given.
+        SubmitError: no round is open, it has closed, or it is late and `force` is not given.
     """
     if current is None:
         raise SubmitError("no round is open; rounds open from Tuesday to Saturday at 12:00 UTC")
     if now < current.opens:
         raise SubmitError(f"round {current.number} opens at {current.opens:%Y-%m-%d %H:%M} UTC, not before")
+    if current.closes is not None and now >= current.closes:
+        raise SubmitError(
+            f"round {current.number} closed at {current.closes:%Y-%m-%d %H:%M} UTC; a submission now would be queued "
+            "for the next round with other ids: predict that round's live file instead"
+        )
     late = now >= current.stakes_until
     if late and not force:
-        queued = current.closes is not None and now >= current.closes
-        meaning = "would be queued for the next round" if queued else "would be scored, but not staked on"
         raise SubmitError(
             f"round {current.number} took stakes until {current.stakes_until:%Y-%m-%d %H:%M} UTC; a submission now "
-            f"{meaning}; --force sends it all the same"
+            "would be scored, but not staked on; --force sends it all the same"
         )
     return current, late
 
@@ -274,12 +277,19 @@ class _Dispatch:
         raise SubmitError(f"submission {submission_id} to {model.name!r} failed: {problem}; submit again")
 
     def _problem(self, model: Model, submission_id: str) -> str:
-        """What is wrong with a submission as the tournament has it; empty when nothing is."""
+        """What another try may mend in a submission as the tournament has it; empty when nothing is wrong.
+
+        Raises:
+            SubmitError: it went to another round.
+        """
         listed = self.client.submission(model.id, submission_id)
         if listed.error is not None:
             return f"the tournament finds it invalid ({listed.error[:200]})"
         if listed.round != self.round.number:
-            return f"it went to round {listed.round}, not to {self.round.number}"
+            raise SubmitError(
+                f"submission {submission_id} to {model.name!r} went to round {listed.round}, not "
+                f"to {self.round.number}; predict that round's live file and submit again"
+            )
         if not self._same(self.client.submitted_file(submission_id)):
             return "the tournament stored something else than was sent"
         return ""
