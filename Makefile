@@ -38,8 +38,9 @@ test-full: lint  ## lint, then every test
 bench: install  ## run every benchmark
 	$(BIN)/python -m benchmarks all
 
-readme: install  ## write the tree of modules into the README
+readme: install  ## write the tree of modules into the README and the configuration reference
 	$(BIN)/python -m tests.architecture.tree
+	$(BIN)/python -m tests.architecture.configuration
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,6 +67,18 @@ def test_a_run_gives_its_files_as_frames(done: api.Run) -> None:
     assert len(done.out_of_fold) > 0
     live = pd.read_csv(done.path / "live_predictions.csv")
     assert done.live_predictions.equals(live)
+
+
+def test_boosters_are_read_as_the_documentation_says(done: api.Run, data: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    columns = json.loads((done.path / "models" / "index.json").read_text())[done.models[0]]["columns"]
+    files = [pq.read_table(data / name) for name in ("train.parquet", "validation.parquet")]
+    rows = pd.concat([table.to_pandas(ignore_metadata=True) for table in files]).set_index("id")
+    expected = done.base_predictions.set_index("id")[done.models[0]]
+    found = names["predict"](done.path, done.models[0], rows.loc[expected.index, columns].to_numpy(np.int8))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_loading_gives_the_same_run_and_compares(done: api.Run, data: Path) -> None:
