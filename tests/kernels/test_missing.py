@@ -104,6 +104,11 @@ def test_equal_distances_go_to_the_lower_row(ops):
         np.testing.assert_allclose(ops.knn_impute(x_CN, offsets, k)[1, 0], wanted, rtol=1e-7)
 
 
+def test_a_nearer_row_found_later_displaces_the_higher_of_equal_ones(ops):
+    x_CN = np.array([[0.0, 1.0, -1.0, 0.5], [np.nan, 10.0, 20.0, 40.0]], dtype=np.float32)
+    assert ops.knn_impute(x_CN, np.array([0, 4], dtype=np.int64), 2)[1, 0] == 25.0
+
+
 def test_a_row_without_comparable_rows_gets_the_mean(ops):
     x_CN = np.array([[1.0, np.nan, np.nan], [np.nan, 3.0, 6.0]], dtype=np.float32)
     result = ops.knn_impute(x_CN, np.array([0, 3]), 1)

@@ -54,6 +54,14 @@ def test_defaults_are_one_percent_three_deviations_and_the_era_alone(ops, rng):
         np.testing.assert_allclose((low_EC[5, 3], high_EC[5, 3]), oracle_bounds(values_CN[3, 160:], method), rtol=1e-12)
 
 
+def test_small_deviations_far_from_zero(ops, rng):
+    x_CN = (1e6 + rng.normal(size=(1, ROWS))).astype(np.float32)
+    x_CN[0, OFFSETS[:-1]] = np.nan
+    low_EC, high_EC = ops.clip_bounds(x_CN, OFFSETS, "std", k=1.0)
+    wanted = [np.nanstd(x_CN[0, a:b].astype(np.float64)) for a, b in ((34, 160), (160, 400))]
+    np.testing.assert_allclose((high_EC - low_EC)[4:, 0] / 2, wanted, rtol=1e-9)
+
+
 def test_later_eras_do_not_move_earlier_bounds(ops, rng):
     x_CN, _ = columns(rng, "floats")
     changed = x_CN.copy()

@@ -160,6 +160,17 @@ def test_a_value_that_is_no_level_is_named(ops, row, value):
         ops.level_counts(x_CN, np.array([0, 20, 99], dtype=np.int64))
 
 
+def test_only_levels_pass(ops):
+    offsets = np.array([0, 300], dtype=np.int64)
+    for value in np.arange(-128, 128, dtype=np.int8):
+        x_CN = np.full((1, 300), value)
+        if -1 <= value <= 4:
+            assert ops.level_counts(x_CN, offsets)[0, 0, value] == 300
+        else:
+            with pytest.raises(ValueError, match=rf"given {value} at column 0, row 0\b"):
+                ops.level_counts(x_CN, offsets)
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_an_infinity_is_named(ops, value):
     x_CN = np.ones((3, 99), dtype=np.float32)

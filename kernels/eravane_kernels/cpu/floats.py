@@ -98,7 +98,7 @@ def _deviate(sorted_CN: Single, result_2C: Double) -> bool:
 def _deviation(values: Single, centre: float) -> float:
     """Median distance of sorted values from their median, walking outwards from it."""
     count = values.shape[0]
-    left = right = int(np.searchsorted(values, centre))
+    left = right = count // 2
     below = above = 0.0
     for _ in range(count // 2 + 1):
         below = above
@@ -144,7 +144,7 @@ def _describe(sorted_CN: Single, wanted_Q: Double, count_C: Integers, value_5C: 
             mean, std = _mean_std(values)
             value_5C[0, column], value_5C[1, column] = mean, std
             value_5C[2, column], value_5C[3, column] = values[0], values[-1]
-            value_5C[4, column] = _mode(values) + 0.0
+            value_5C[4, column] = _mode(values)
             for number in range(wanted_Q.shape[0]):
                 quantile_QC[number, column] = sorted_quantile(values, wanted_Q[number])
     return True
