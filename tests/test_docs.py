@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from eravane.config import RunConfig
 from tests.architecture import configuration
@@ -104,3 +106,16 @@ def test_extensions_run_in_a_changed_engine(name: str, code: str, extended: Path
     assert done.returncode == 0, f"{name}\n{done.stdout}{done.stderr}"
     # The engine as it is knows none of it.
     assert "zoo.learner is one of" in _run(code, tmp_path / "unchanged", ROOT).stderr
+
+
+def test_the_conda_environment_brings_every_dependency() -> None:
+    """A dependency that conda did not bring would come from PyPI over it, with binaries that do not fit."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    before, pip = (ROOT / "environment.yml").read_text(encoding="utf-8").split("- pip:\n")
+    by_conda = {re.split(r"[=<>]", name)[0] for name in re.findall(r"^  - (\S+)$", before, re.MULTILINE)}
+    by_pip = [line.removeprefix("      - ") for line in pip.splitlines()]
+    assert by_pip.pop() == "-e ."  # the one option of requirement files that stands before a path
+    names = {"torch": "pytorch", "dask": "dask-cuda", "distributed": "dask-cuda"}
+    for requirement in map(Requirement, project["dependencies"]):
+        name = names.get(requirement.name, requirement.name)
+        assert name in by_conda | {Requirement(line).name for line in by_pip}, requirement.name
