@@ -23,16 +23,18 @@ from eravane.prototypes import (
 @given(st.integers(0, 10_000))
 def test_literal_loss_equals_the_papers_double_sum(seed):
     rng = np.random.default_rng(seed)
-    z_ND, classes_N = rng.standard_normal((9, 5)), rng.integers(0, 3, 9)
+    z_ND, classes_N, right_N = rng.standard_normal((9, 5)), rng.integers(0, 3, 9), rng.random(9) < 0.7
     near = far = 0.0
     for i in range(9):
         for j in range(i + 1, 9):
             distance = np.sum((z_ND[i] - z_ND[j]) ** 2) / 5
+            if not (right_N[i] and right_N[j]):
+                continue
             if classes_N[i] == classes_N[j]:
                 near += distance
             else:
                 far += distance
-    got = dynamos_prototype_loss(torch.tensor(z_ND), torch.tensor(classes_N))
+    got = dynamos_prototype_loss(torch.tensor(z_ND), torch.tensor(classes_N), torch.tensor(right_N))
     assert got.item() == pytest.approx((1 + near) / (1 + far), rel=1e-6)
 
 

@@ -57,6 +57,7 @@ def batch_of(seed=0, eras=30, models=6, inputs=5, context=2):
         C_EMM=as_tensor(np.tile(0.3 + 0.7 * np.eye(models), (eras, 1, 1))),
         present_EM=torch.ones(eras, models, dtype=torch.float64),
         affinity_EE=as_tensor((affinity_EE + affinity_EE.T) / 2),
+        regime_E=torch.arange(eras) % 3,
         era_E=torch.arange(eras),
         scale=0.02,
     )

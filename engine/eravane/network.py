@@ -14,7 +14,7 @@ from eravane.config import GateConfig
 from eravane.hosted import network
 from eravane.inputs import InputMap
 from eravane.outcomes import EraFacts, GateModel, History
-from eravane.prototypes import affinity, whiten
+from eravane.prototypes import affinity, find_regimes, whiten
 from eravane.records import Records
 from eravane.scorer import (
     DTYPE,
@@ -49,6 +49,7 @@ class Network:
         self._scorer: Scorer | None = None
         self.fitted = 0
         self._replayed: dict[int, tuple[FloatArray, FloatArray]] = {}
+        self._tiers: list[str] = []
         self.set_models(models)
 
     def set_models(self, models: Sequence[GateModel], positions: Sequence[int | None] | None = None) -> None:
@@ -114,17 +115,19 @@ class Network:
                 self._replayed[position] = self.input_map.replay(history, records, position, self._lag)
         rows = [self._replayed[position] for position in kept]
         present_EM = np.stack([history.row("present", position) for position in kept])
-        objective = "payout" if self._config.objective == "payout" else "c"
+        config = self._config
+        objective = "payout" if config.objective == "payout" else "c"
         c_EM = np.stack([history.row(objective, position) for position in kept])
         C_EMM = np.stack([history.row("C", position) for position in kept])
-        scores_EM = np.stack([history.row("c", position) for position in kept])
+        alike_EM = whiten(np.stack([history.row("c", position) for position in kept]))
         return Batch(
             x_EMF=self._tensor(np.stack([x_MF for x_MF, _ in rows])),
             context_ED=self._tensor(np.stack([context_D for _, context_D in rows])),
             c_EM=self._tensor(c_EM),
             C_EMM=self._tensor(C_EMM),
             present_EM=self._tensor(present_EM),
-            affinity_EE=self._tensor(affinity(whiten(scores_EM))),
+            affinity_EE=self._tensor(affinity(alike_EM)),
+            regime_E=torch.as_tensor(find_regimes(alike_EM, config.prototypes)[0], device=self._device),
             era_E=torch.tensor([history.eras[position] for position in kept], device=self._device),
             scale=_gain_scale(c_EM, C_EMM, present_EM),
         )

@@ -117,12 +117,17 @@ def prototype_loss(logits_EM: Tensor, affinity_EE: Tensor, pairs_EE: Tensor, mar
     return (1 + near) / (1 + far)
 
 
-def dynamos_prototype_loss(logits_ND: Tensor, classes_N: Tensor) -> Tensor:
-    """The literal prototype loss of Dynamos over correctly classified samples: sums over i < j, no margin.
+def dynamos_prototype_loss(logits_ND: Tensor, classes_N: Tensor, right_N: Tensor) -> Tensor:
+    """The literal prototype loss of Dynamos: sums over pairs of correctly classified samples, no margin.
 
-    L = (1 + sum same |z_i - z_j|^2 / D) / (1 + sum other |z_i - z_j|^2 / D), z [N, D] the unstandardised gate logits.
+    L = (1 + sum same |z_i - z_j|^2 / D) / (1 + sum other |z_i - z_j|^2 / D), i < j.
+
+    Args:
+        logits_ND: [..., N, D], unstandardised gate logits.
+        classes_N: class of each sample; right_N: bool [..., N], which were classified correctly.
     """
-    distance_NN = squared_distances(logits_ND).triu(1) / logits_ND.shape[-1]
+    pairs_NN = (right_N.unsqueeze(-1) & right_N.unsqueeze(-2)).to(logits_ND.dtype).triu(1)
+    distance_NN = squared_distances(logits_ND) / logits_ND.shape[-1] * pairs_NN
     same_NN = (classes_N[:, None] == classes_N[None, :]).to(logits_ND.dtype)
     return (1 + (same_NN * distance_NN).sum((-2, -1))) / (1 + ((1 - same_NN) * distance_NN).sum((-2, -1)))
 

@@ -55,6 +55,5 @@ def log_probability(gates_M: Tensor, logits_M: Tensor, present_EM: Tensor, agent
 
 
 def policy_loss(reward: Tensor, baseline: Tensor | float, log_prob: Tensor) -> Tensor:
-    """REINFORCE: mean of -(reward - baseline) log pi; neither reward nor baseline carries a gradient."""
-    advantage = (reward - baseline).detach()
-    return -(advantage * log_prob).mean()
+    """REINFORCE before averaging, -(reward - baseline) log pi; neither reward nor baseline carries a gradient."""
+    return -(reward - baseline).detach() * log_prob

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eravane.config import GateConfig
-from eravane.prototypes import prototype_loss, standardise
+from eravane.prototypes import dynamos_prototype_loss, prototype_loss, standardise
 from eravane.reward import (
     dynamos_reward,
     ensemble_correlation,
     gain_reward,
     log_probability,
     open_share,
+    policy_loss,
 )
 
 # Single precision would do for the result, but not for two devices to agree after a hundred Adam steps.
@@ -37,7 +38,7 @@ class Batch:
     Attributes:
         x_EMF: inputs of every model, those known before the era is predicted first.
         context_ED: inputs of the era; c_EM, C_EMM: sufficient statistics; present_EM: 1 where a model existed.
-        affinity_EE: outcome-side similarity; era_E: era numbers.
+        affinity_EE: outcome-side similarity; regime_E: outcome-side classes; era_E: era numbers.
         scale: standard deviation of a single model's gain over equal weight.
     """
 
@@ -47,21 +48,9 @@ class Batch:
     C_EMM: Tensor
     present_EM: Tensor
     affinity_EE: Tensor
+    regime_E: Tensor
     era_E: Tensor
     scale: float
-
-    def pick(self, rows: Tensor) -> Batch:
-        """The batch of some eras."""
-        return Batch(
-            self.x_EMF[rows],
-            self.context_ED[rows],
-            self.c_EM[rows],
-            self.C_EMM[rows],
-            self.present_EM[rows],
-            self.affinity_EE[rows][:, rows],
-            self.era_E[rows],
-            self.scale,
-        )
 
     def with_noise(self, scale: float, generator: torch.Generator) -> Batch:
         """The batch with Gaussian noise on every input that is on, drawn on the CPU so that devices agree."""
@@ -243,20 +232,23 @@ class Trainer:
         log_prob = log_probability(gates_KSEM, logits_SEM, present_EM, self._agents_MA)
         if self._config.reward == "dynamos":
             # As in the paper: no baseline, and the loss of the task itself (here the correlation) beside the reward.
-            advantage, task = reward, gain_SE.mean(-1)
+            baseline, task = torch.zeros_like(reward[0]), gain_SE.mean(-1)
         else:
-            advantage, task = reward - self._rewards(gain_SE, greedy_SEM, batch)[0], gain_KSE.mean((0, -1))
-        policy = -_agent_mean(advantage.detach() * log_prob, counts).mean((0, -1))
+            baseline, task = self._rewards(gain_SE, greedy_SEM, batch)[0], gain_KSE.mean((0, -1))
+        policy = _agent_mean(policy_loss(reward, baseline, log_prob), counts).mean((0, -1))
         return policy - task / batch.scale, gain_SE
 
     def _prototype(self, gate_SEM: Tensor, gain_SE: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         eras = gate_SEM.shape[1]
         rows = torch.randperm(eras, generator=generator)[:PROTOTYPE_ERAS].sort().values.to(gate_SEM.device)
-        apart_EE = (batch.era_E[rows][:, None] - batch.era_E[rows][None, :]).abs() >= self._lag
         right_SE = gain_SE[:, rows] >= 0
+        logits_SEM = gate_SEM[:, rows] * batch.present_EM[rows]
+        if self._config.reward == "dynamos":
+            return dynamos_prototype_loss(logits_SEM, batch.regime_E[rows], right_SE)
+        apart_EE = (batch.era_E[rows][:, None] - batch.era_E[rows][None, :]).abs() >= self._lag
         pairs_SEE = (apart_EE & right_SE.unsqueeze(-1) & right_SE.unsqueeze(-2)).to(gate_SEM.dtype)
-        logits_SEM = standardise(gate_SEM[:, rows] * batch.present_EM[rows])
-        return prototype_loss(logits_SEM, batch.affinity_EE[rows][:, rows], pairs_SEE, self._config.prototype_margin)
+        affinity_EE = batch.affinity_EE[rows][:, rows]
+        return prototype_loss(standardise(logits_SEM), affinity_EE, pairs_SEE, self._config.prototype_margin)
 
 
 def open_one(gates_M: Tensor, logits_M: Tensor, present_M: Tensor) -> Tensor:
