@@ -70,7 +70,7 @@ class AdaHedge:
         lead_P = self.losses_P - self.losses_P.min()
         if self.gap <= 0:
             leaders_P = lead_P <= 0
-            return leaders_P / leaders_P.sum()
+            return np.asarray(leaders_P / leaders_P.sum())
         weights_P = np.exp(-np.log(len(lead_P)) / self.gap * lead_P)
         return np.asarray(weights_P / weights_P.sum())
 

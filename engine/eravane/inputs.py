@@ -89,7 +89,7 @@ class InputMap:
     @property
     def early(self) -> int:
         """How many of a model's inputs are known before any base model predicts the era."""
-        return len(self.lagged_scale_L) + self.model_center_MS.shape[1] + self.reduced_center_MR.shape[1]
+        return len(self.lagged_scale_L) + int(self.model_center_MS.shape[1]) + int(self.reduced_center_MR.shape[1])
 
     def inputs(
         self,
