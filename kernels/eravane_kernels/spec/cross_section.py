@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from eravane_kernels import checks
 from eravane_kernels.arrays import Columns, Double, Floats, Integers
@@ -154,9 +153,13 @@ def exposure(p_MN: Floats, f_FN: Columns, offsets_E1: Integers) -> Double:
 
 
 def _ranked(p_MN: Floats) -> Double:
-    if p_MN.shape[1] == 0:
-        return np.empty(p_MN.shape)
-    return np.asarray((rankdata(p_MN, axis=1) - 0.5) / p_MN.shape[1])
+    """Tie-kept ranks: a value that stands at places i to j, counted from 1, has the rank (i + j) / 2."""
+    result_MN = np.empty(p_MN.shape)
+    for model, value_N in enumerate(p_MN):
+        _, place_N, count = np.unique(value_N, return_inverse=True, return_counts=True)
+        average = np.cumsum(count) - (count - 1) / 2.0
+        result_MN[model] = (average[place_N] - 0.5) / len(value_N)
+    return result_MN
 
 
 def _power(x: Double) -> Double:
