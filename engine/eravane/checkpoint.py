@@ -35,7 +35,8 @@ class Checkpoints:
         """Write checkpoint `step` and drop all but the last two."""
         self._folder.mkdir(parents=True, exist_ok=True)
         target, temporary = self._path(step), self._folder / f".{step:06d}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for half_written in self._folder.glob(".*"):  # by a process that was killed
+            shutil.rmtree(half_written)
         temporary.mkdir()
         try:
             for name, content in files.items():

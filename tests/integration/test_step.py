@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.integration.weeks import Weeks
 
 from eravane.batch import run
 from eravane.config import RunConfig, parse_config
@@ -17,6 +16,7 @@ from eravane.files import exclusive
 from eravane.loop.journal import Journal
 from eravane.step import WeekReport, step
 from eravane.synth import SynthConfig, synthesise
+from tests.integration.weeks import Weeks
 
 FIRST_WEEK, WEEKS = 40, 24
 CONFIG = {

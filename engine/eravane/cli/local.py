@@ -142,7 +142,9 @@ def step(
 def report(run: RunPath) -> None:
     """Write RUN/report.html anew, also of a run that is not finished."""
     from eravane import api
+    from eravane.unfinished import assemble
 
+    assemble(run)
     tell(str(api.load(run).write_report()))
 
 

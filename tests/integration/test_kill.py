@@ -1,0 +1,158 @@
+"""A run that is killed, fills the disk or loses its newest checkpoint ends in the bytes of one that was left alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eravane.batch import run
+from eravane.config import RunConfig, parse_config
+from eravane.errors import RunError
+from tests.integration.conftest import MICRO
+from tests.integration.victim import Moments, disk_full, run_and_die
+
+FINAL = ("live_predictions.csv", "metrics.json", "known_at.json", "models/index.json", "live.json")
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.integration.victim"])
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    return parse_config(MICRO)
+
+
+def _state(folder: Path) -> dict[str, bytes]:
+    """Every result and all that the loop keeps, but for clocks: seconds, dates, the notes on what was resumed."""
+    paths = [
+        *(path for path in folder.glob("*.parquet") if path.name != "zoo.parquet"),
+        *(folder / name for name in FINAL),
+        *(folder / "models").glob("*.ubj"),
+        *(path for path in (folder / "checkpoints").rglob("*") if path.is_file()),
+    ]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    micro_data: Path, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, bytes], int]:
+    """A run that was left alone: its cache, its state, and how many moments it has with that cache."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(micro_data, config, folder / "first", cache=folder / "cache")
+    with Moments(0, disk_full) as moments:
+        run(micro_data, config, folder / "run", cache=folder / "cache")
+    return folder / "cache", _state(folder / "run"), moments.count
+
+
+def _killed(data: Path, config: RunConfig, out: Path, cache: Path, at: int) -> None:
+    process = PROCESSES.Process(target=run_and_die, args=(data, config, out, cache, at))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _differences(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
+    return sorted(name for name in found | expected if found.get(name) != expected.get(name))
+
+
+def _kill_and_resume(
+    share: float, whole: tuple[Path, dict[str, bytes], int], data: Path, config: RunConfig, out: Path
+) -> None:
+    cache, expected, moments = whole
+    _killed(data, config, out, cache, 1 + int(share * (moments - 1)))
+    run(data, config, out, resume=True, cache=cache)
+    assert _differences(_state(out), expected) == []
+
+
+@pytest.mark.parametrize("share", [0.2, 0.71, 0.97])
+def test_a_killed_run_resumes_to_the_same_bytes(
+    share: float, whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    _kill_and_resume(share, whole, micro_data, config, tmp_path / "run")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(30))
+def test_thirty_random_kills(
+    seed: int, whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    _kill_and_resume(np.random.default_rng(seed).random(), whole, micro_data, config, tmp_path / "run")
+
+
+@pytest.mark.full
+def test_every_moment_of_one_era(
+    whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    """An era with an update, from its record to the dropping of the checkpoint before last."""
+    cache, expected, moments = whole
+    first = int(0.6 * moments)
+    for at in range(first, first + 40):
+        out = tmp_path / str(at)
+        _killed(micro_data, config, out, cache, at)
+        run(micro_data, config, out, resume=True, cache=cache)
+        assert _differences(_state(out), expected) == [], at
+
+
+def test_a_run_killed_twice(
+    whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    cache, expected, moments = whole
+    _killed(micro_data, config, tmp_path / "run", cache, moments // 2)
+    _killed(micro_data, config, tmp_path / "run", cache, moments // 4)
+    run(micro_data, config, tmp_path / "run", resume=True, cache=cache)
+    assert _differences(_state(tmp_path / "run"), expected) == []
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8, 0.99])
+def test_a_full_disk_is_said_and_resumed_from(
+    share: float, whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    cache, expected, moments = whole
+    with Moments(int(share * moments), disk_full), pytest.raises(RunError, match="No space left on device"):
+        run(micro_data, config, tmp_path / "run", cache=cache)
+    run(micro_data, config, tmp_path / "run", resume=(tmp_path / "run").exists(), cache=cache)
+    assert _differences(_state(tmp_path / "run"), expected) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "manifest", "gone"])
+def test_a_damaged_newest_checkpoint_falls_back(
+    damage: str, whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    cache, expected, moments = whole
+    out = tmp_path / "run"
+    _killed(micro_data, config, out, cache, int(0.7 * moments))
+    newest = max((out / "checkpoints").glob("[0-9]*"))
+    state = newest / "gate.safetensors"
+    if damage == "flip":
+        content = bytearray(state.read_bytes())
+        content[-1] ^= 1
+        state.write_bytes(content)
+    elif damage == "cut":
+        state.write_bytes(state.read_bytes()[:-1])
+    elif damage == "manifest":
+        (newest / "manifest.json").write_text("{")
+    else:
+        shutil.rmtree(newest)
+    result = run(micro_data, config, out, resume=True, cache=cache)
+    assert (damage == "gone") != any(f"{newest.name} is damaged" in note for note in result.notes)
+    assert _differences(_state(out), expected) == []
+
+
+def test_a_checkpoint_of_other_data_is_refused(
+    whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    import pandas as pd
+
+    cache, _, moments = whole
+    _killed(micro_data, config, tmp_path / "run", cache, int(0.7 * moments))
+    shutil.copytree(micro_data, tmp_path / "data")
+    frame = pd.read_parquet(tmp_path / "data" / "validation.parquet")
+    frame["target"] = frame["target"].to_numpy()[::-1]
+    frame.to_parquet(tmp_path / "data" / "validation.parquet")
+    with pytest.raises(RunError, match="belongs to another run: data was"):
+        run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
