@@ -139,7 +139,7 @@ class GateConfig:
         "corr", "Train on CORR, or on the payout mix (.75 CORR + 2.25 MMC) where meta-model references exist."
     )
     reward: Literal["gain", "dynamos"] = setting(
-        "gain", "Standardised gain over equal weight less the keep-ratio penalty, or the literal reward of Dynamos."
+        "gain", "Standardised gain over equal weight less the keep-ratio penalty, or the literal losses of Dynamos."
     )
     gradient: Literal["exact", "reinforce"] = setting(
         "exact", "Gradient through the correlation itself, or REINFORCE on sampled gates (always so for dynamos)."
