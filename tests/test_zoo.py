@@ -17,6 +17,7 @@ from numerai_tools.scoring import correlation_contribution, numerai_corr
 
 from eravane.errors import ConfigError, DeviceError, RunError
 from eravane.seeds import derive_seed
+from eravane.zoo import trees
 from eravane.zoo.learner import make_learner
 from eravane.zoo.oof import OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.specs import ModelSpec
@@ -199,6 +200,31 @@ def test_a_gpu_that_is_not_there_is_an_error(case: Case) -> None:
     zoo = Zoo(case.store.path, configured(), case.timeline, xgboost_device="cuda", cache=None)
     with pytest.raises(DeviceError):
         list(zoo.run(zoo.fold_tasks(case.specs[:1])))
+
+
+@pytest.mark.parametrize("failures", [1, 9])
+def test_too_little_device_memory_is_tried_again_and_then_refused_with_the_bytes(
+    failures: int, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [failures]
+    plain = trees.quantile_matrix
+
+    def short(table: Any, params: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise xgb.core.XGBoostError("[17:00:00] bulk_allocate: cudaErrorMemoryAllocation: out of memory\n stack")
+        return plain(table, params)
+
+    monkeypatch.setattr(trees, "quantile_matrix", short)
+    zoo = Zoo(case.store.path, configured(), case.timeline, xgboost_device="cpu", cache=None, room=10**9)
+    tasks = zoo.start_tasks(case.specs[:1], 42)
+    if failures == 1:
+        assert len(list(zoo.run(tasks))) == 1
+    else:
+        with pytest.raises(
+            DeviceError, match=r"needs about 0\.00 GB on cpu \(\d,\d+ rows x \d+ features\).*zoo\.window"
+        ):
+            list(zoo.run(tasks))
 
 
 @pytest.fixture(scope="module")

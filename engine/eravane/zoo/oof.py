@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,7 +90,9 @@ def _scratch(shape: tuple[int, int], folder: Path | None) -> FloatArray:
     if folder is None or 0 in shape:
         return np.empty(shape, dtype=np.float32)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+        # A full disk is an error here; in a mapped file with holes it would be a signal that ends the process.
+        os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
+        return np.memmap(file, np.float32, "r+", shape=shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from eravane.zoo.cache import BoosterCache
 from eravane.zoo.fleet import Watch
 from eravane.zoo.learner import Learner
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.trees import load_booster, predict
+from eravane.zoo.trees import OutOfDeviceMemoryError, load_booster, predict
 
 FloatArray = NDArray[np.float32]
 
@@ -170,7 +170,7 @@ def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = N
         name, known = spec.model_id, spec.model_id in blocks
         if not known:
             started, binning = time.perf_counter(), grower.matrix_seconds
-            blocks[name] = grower(spec)
+            blocks[name] = _grown(task, spec, grower, features)
             seconds[name] = time.perf_counter() - started - (grower.matrix_seconds - binning)
             cache.put(keys[name], blocks[name])
         watch.tell(_finished(task, spec, known, seconds[name]))
@@ -179,6 +179,19 @@ def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = N
     started = time.perf_counter()
     predictions = _predict(task, blocks, features)
     return Trained(blocks, predictions, seconds, matrix_seconds, time.perf_counter() - started, cached)
+
+
+def _grown(task: TrainTask, spec: ModelSpec, grower: Grower, features: Features) -> bytes:
+    try:
+        return grower(spec)
+    except OutOfDeviceMemoryError as error:
+        itemsize = np.dtype(features.store.dtype).itemsize
+        needed = task.learner.bytes_needed(task.rows, len(spec.columns), itemsize)
+        raise OutOfDeviceMemoryError(
+            f"{task.label} needs about {needed / 1e9:.2f} GB on {task.learner.device} ({task.rows:,} rows x "
+            f"{len(spec.columns):,} features): {error}; train on fewer eras (zoo.window, zoo.every), fewer models at a "
+            'time (compute.workers), or spread it over a cluster (compute.booster_spans = "cluster")'
+        ) from error
 
 
 def _finished(task: TrainTask, spec: ModelSpec, cached: bool, seconds: float) -> Finished:
