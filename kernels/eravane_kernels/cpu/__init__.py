@@ -1,4 +1,9 @@
-"""The kernels at the speed of one CPU core, equal to their specification."""
+"""The kernels at the speed of one CPU core, equal to their specification.
+
+Arrays are checked and never copied as a whole; every function runs on one thread and releases the GIL, so callers may
+use threads. Results do not depend on them, but for the last bits of matrix products, which follow the threads of BLAS.
+The first call of a function compiles it, once: Numba keeps it on disk.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ REFINED = 1e-6
 
 
 def neutralize(p_MN: Floats, f_FN: Columns, offsets_E1: Integers, proportion: float = 1.0) -> Double:
-    """See `spec.neutralize`: by a pivoted Cholesky factor of the centred features' products."""
+    """See `spec.neutralize`: by a pivoted Cholesky factor of the products of the features and a constant.
+
+    Where their conditioning leaves open which directions count, singular values decide, as in the specification.
+    """
     check_predictions(p_MN, offsets_E1)
     check_features(p_MN, f_FN)
     check_proportion(proportion)
