@@ -13,7 +13,7 @@ from eravane_kernels.arrays import LEVELS, MISSING, Columns, Floats, Integers, L
 
 def columns(x_CN: Columns, name: str, *dtypes: str) -> None:
     """Two axes, one of the dtypes, native byte order, aligned, every column contiguous."""
-    _array(x_CN, name, 2, dtypes)
+    axes(x_CN, name, 2, *dtypes)
     size = x_CN.itemsize
     if x_CN.size and x_CN.shape[1] > 1 and x_CN.strides[1] != size:
         raise ValueError(
@@ -24,28 +24,29 @@ def columns(x_CN: Columns, name: str, *dtypes: str) -> None:
 
 def vector(y_N: Columns, name: str, rows: int, *dtypes: str) -> None:
     """One axis of `rows` contiguous values of one of the dtypes."""
-    _array(y_N, name, 1, dtypes)
+    axes(y_N, name, 1, *dtypes)
     if y_N.shape[0] != rows:
         raise ValueError(f"{name}: expected {rows} rows, given {y_N.shape[0]}")
     if rows > 1 and y_N.strides[0] != y_N.itemsize:
         raise ValueError(f"{name}: expected contiguous values, given a stride of {y_N.strides[0]} bytes")
 
 
-def _array(x: Columns, name: str, axes: int, dtypes: Sequence[str]) -> None:
+def axes(x: Columns, name: str, number: int, *dtypes: str) -> None:
+    """A NumPy array of one of the dtypes with so many axes, native byte order, aligned."""
     wanted = " or ".join(dtypes)
     if not isinstance(x, np.ndarray):
         raise ValueError(f"{name}: expected a NumPy array of {wanted}, given {type(x).__name__}")
     if x.dtype.name not in dtypes or not x.dtype.isnative:
         raise ValueError(f"{name}: expected dtype {wanted}, given {x.dtype.str} ({x.dtype.name})")
-    if x.ndim != axes:
-        raise ValueError(f"{name}: expected {axes} axes, given shape {x.shape}")
+    if x.ndim != number:
+        raise ValueError(f"{name}: expected {number} axes, given shape {x.shape}")
     if not x.flags.aligned:
         raise ValueError(f"{name}: expected memory aligned to {x.itemsize} bytes, given an unaligned view")
 
 
 def offsets(offsets_E1: Integers, rows: int) -> None:
     """int64, one axis, from 0, never descending, ending at `rows`."""
-    _array(offsets_E1, "offsets_E1", 1, ("int64",))
+    axes(offsets_E1, "offsets_E1", 1, "int64")
     if offsets_E1.shape[0] == 0 or offsets_E1[0] != 0:
         raise ValueError(f"offsets_E1: expected to begin with 0, given {offsets_E1[:1].tolist()}")
     falls = np.flatnonzero(np.diff(offsets_E1) < 0)
@@ -59,7 +60,7 @@ def offsets(offsets_E1: Integers, rows: int) -> None:
 
 def shape(x: Columns, name: str, expected: tuple[int, ...], *dtypes: str) -> None:
     """Exactly this shape and one of the dtypes."""
-    _array(x, name, len(expected), dtypes)
+    axes(x, name, len(expected), *dtypes)
     if x.shape != expected:
         raise ValueError(f"{name}: expected shape {expected}, given {x.shape}")
 

@@ -30,7 +30,7 @@ def clip_table(low_EC: Double, high_EC: Double) -> Levels:
 
 def bounds(low_EC: Double, high_EC: Double) -> None:
     """Checks a pair of bounds: float64, two axes, equal shapes, low not above high."""
-    checks.shape(low_EC, "low_EC", low_EC.shape if low_EC.ndim == 2 else (0, 0), "float64")
+    checks.axes(low_EC, "low_EC", 2, "float64")
     checks.shape(high_EC, "high_EC", low_EC.shape, "float64")
     above = np.argwhere(low_EC > high_EC)
     if len(above):
@@ -45,7 +45,7 @@ def fill_table(value_EC: Double) -> Levels:
     value_EC: float64 [E, C], rounded half to even into 0..4; NaN leaves the cell missing. Returns int8 [E, C, 6].
     Raises: ValueError for another dtype or number of axes.
     """
-    checks.shape(value_EC, "value_EC", value_EC.shape if value_EC.ndim == 2 else (0, 0), "float64")
+    checks.axes(value_EC, "value_EC", 2, "float64")
     table_ECL = np.broadcast_to(_IDENTITY, (*value_EC.shape, SLOTS)).copy()
     level = np.rint(value_EC).clip(0, LEVELS - 1)
     table_ECL[..., LEVELS] = np.where(np.isnan(level), MISSING, level).astype(np.int8)
@@ -57,6 +57,7 @@ def compose_tables(first_ECL: Levels, then_ECL: Levels) -> Levels:
 
     Both int8 [E, C, 6]; entries of the first must be levels or -1. Returns int8 [E, C, 6]. Raises: ValueError.
     """
+    checks.axes(first_ECL, "first_ECL", 3, "int8")
     checks.shape(first_ECL, "first_ECL", (*first_ECL.shape[:2], SLOTS), "int8")
     checks.shape(then_ECL, "then_ECL", first_ECL.shape, "int8")
     checks.levels(first_ECL.reshape(-1, SLOTS), "first_ECL")
@@ -76,6 +77,7 @@ def missing_eras(counts_ECL: Counts) -> Bools:
 
 def counts(counts_ECL: Counts) -> None:
     """Checks level counts: uint32 [E, C, 6]."""
+    checks.axes(counts_ECL, "counts_ECL", 3, "uint32")
     checks.shape(counts_ECL, "counts_ECL", (*counts_ECL.shape[:2], SLOTS), "uint32")
 
 

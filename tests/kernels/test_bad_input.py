@@ -177,3 +177,19 @@ def test_other_bad_settings(ops):
         ops.compose_tables(np.full((2, 3, 6), 9, dtype=np.int8), TABLE)
     with pytest.raises(ValueError, match="then_ECL: expected shape"):
         ops.compose_tables(TABLE, TABLE[:1].copy())
+
+
+@pytest.mark.parametrize(
+    "given", [[[0.0]], np.zeros(3), np.zeros((1, 1), dtype=np.int64)], ids=["list", "axis", "dtype"]
+)
+def test_tables_take_cells_alone(ops, given):
+    for function in (ops.fill_table, lambda cells: ops.clip_table(cells, cells)):
+        with pytest.raises(ValueError, match=r"(value_EC|low_EC): expected"):
+            function(given)
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, 3), dtype=np.uint32), np.zeros((2, 3, 5), dtype=np.uint32)])
+def test_counts_have_six_slots(ops, given):
+    for function in (ops.level_stats, ops.missing_eras):
+        with pytest.raises(ValueError, match=r"counts_ECL: expected (3 axes|shape \(2, 3, 6\)), given"):
+            function(given)
