@@ -130,7 +130,12 @@ class _Week:
         self._before = Schedule.read(folder)
         self._timeline = Timeline.from_manifest(manifest, store.index)
         self._zoo = Zoo(
-            store.path, config, self._timeline, xgboost_device=backend.xgboost_device, cache=cache / "boosters"
+            store.path,
+            config,
+            self._timeline,
+            xgboost_device=backend.xgboost_device,
+            cache=cache / "boosters",
+            room=backend.room(),
         )
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))
 
