@@ -19,7 +19,7 @@ def first_line(path: Path) -> str:
     if path.suffix == ".py":
         head = head.removeprefix('"""').split('"""')[0]
     words = " ".join(line.removeprefix("// ").strip() for line in head.splitlines())
-    return re.split(r"(?<=[.:;])\s", words)[0].rstrip(".:;")
+    return re.split(r"(?<=\.)\s", words)[0].rstrip(".")
 
 
 def tree() -> str:
