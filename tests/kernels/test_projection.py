@@ -61,14 +61,26 @@ def test_as_many_features_as_rows_leave_nothing(ops, rng):
     np.testing.assert_allclose(neutral_MN, 0.0, atol=1e-9)
 
 
-def test_ill_conditioned_floats_keep_the_directions_numerai_tools_keeps(ops, rng):
-    p_MN, f_FN = rng.normal(size=(3, ROWS)), features(rng, "float32")
-    f_FN[9] = f_FN[10] * 2 + 1
-    f_FN[11] += 1000
-    f_FN[12] = f_FN[13] + np.float32(1e-5) * f_FN[14]
-    wanted = by_era(scoring.neutralize, p_MN, f_FN.astype(np.float64))
+def distort(f_FN, rng, how):
+    """Floats whose directions a solver may or may not tell apart."""
+    if how == "far from zero":
+        f_FN[11] += 1000
+    if how == "a copy but for rounding":
+        f_FN[9] = (f_FN[10] * 2 + 1).astype(np.float32)
+    if how == "nearly a copy":
+        f_FN[12] = f_FN[13] + 3e-4 * rng.normal(size=ROWS)
+    if how == "hardly more than a copy":
+        f_FN[12] = f_FN[13] + 1e-7 * rng.normal(size=ROWS)
+
+
+@pytest.mark.parametrize(
+    "how", ["far from zero", "a copy but for rounding", "nearly a copy", "hardly more than a copy"]
+)
+def test_ill_conditioned_floats_keep_the_directions_numerai_tools_keeps(ops, rng, how):
+    p_MN, f_FN = rng.normal(size=(3, ROWS)), rng.normal(size=(20, ROWS))
+    distort(f_FN, rng, how)
     result = ops.neutralize(p_MN, f_FN, OFFSETS)
-    np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(result, by_era(scoring.neutralize, p_MN, f_FN), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.1])
@@ -113,9 +125,11 @@ def test_largest_exposure_equals_numerai_tools(ops, rng):
         np.testing.assert_allclose(np.nanmax(result[model, :, 3]), wanted, rtol=1e-12)
 
 
-def test_constant_predictions_have_no_exposure(ops, rng):
-    result = ops.exposure(np.full((1, ROWS), 0.1), features(rng, "levels"), OFFSETS)
-    assert np.isnan(result).all()
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 1e-3, np.pi, 1e6 / 7])
+def test_constants_have_no_exposure(ops, rng, constant):
+    alike = np.full((1, ROWS), constant)
+    assert np.isnan(ops.exposure(alike, features(rng, "levels"), OFFSETS)).all()
+    assert np.isnan(ops.exposure(rng.normal(size=(1, ROWS)), alike, OFFSETS)).all()
 
 
 def test_parts_of_larger_arrays_need_no_copy(ops, rng):
