@@ -215,6 +215,22 @@ def test_an_append_is_a_block_on_the_window_that_trees_may_see(bench: Bench) -> 
         np.testing.assert_allclose(model.margins.joined(), total, atol=1e-6)
 
 
+@pytest.mark.parametrize("half_life", [0.0, 5.0])
+def test_a_refit_weighs_its_eras(half_life: float, bench: Bench) -> None:
+    found = bench.updater(update="refit", window=15, half_life=half_life).update(bench.specs, bench.start(), 46)
+    for spec in bench.specs:
+        eras = np.repeat(np.arange(23, 38), [len(bench.features.ids(era, era)) for era in range(23, 38)])
+        values = np.concatenate([bench.features.era(e, spec.columns).values for e in range(23, 38)], axis=1)
+        weight = 0.5 ** ((37 - eras) / half_life) if half_life else np.ones(eras.size)
+        matrix = xgb.QuantileDMatrix(values.T, bench.features.labels("target", 23, 37), weight=weight)
+        expected = xgb.train({**bench.zoo.learner.params, "seed": derive_seed(0, spec.model_id, 37)}, matrix, 4)
+        np.testing.assert_allclose(
+            found[spec.model_id].trees.boosters()[0].inplace_predict(values.T),
+            expected.inplace_predict(values.T),
+            atol=1e-6,
+        )
+
+
 def test_appended_blocks_beyond_the_cap_are_dropped_and_margins_follow(bench: Bench) -> None:
     updater, models = bench.updater(update="append"), bench.start()
     for era in range(46, 90, 6):

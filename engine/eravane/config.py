@@ -189,6 +189,9 @@ class LoopConfig:
     )
     every: int = setting(26, "Eras between refits, or between appended blocks.", least=1)
     window: int = setting(0, "Newest eras that a refit trains on (0: as zoo.window says).", least=0)
+    half_life: float = setting(
+        0.0, "Half-life of era weights in refits and appended trees, in eras (0: equal weights).", least=0
+    )
     append_trees: int = setting(10, "Trees that an update appends.", least=1)
     append_window: int = setting(40, "Newest eras that appended trees are grown on.", least=1)
     blocks: int = setting(20, "Appended blocks kept before the oldest is dropped.", least=1)

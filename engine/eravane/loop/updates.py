@@ -196,8 +196,9 @@ class Updater:
         return {**models, **self._run(renew_leaves, self._refresh_tasks(specs, models, era))}
 
     def _refit(self, specs: Sequence[ModelSpec], era: int) -> dict[str, Model]:
+        half_life = self._config.loop.half_life
         tasks = [
-            replace(task, hidden=self._hidden(task.specs, task.train_first, task.train_last, era))
+            replace(task, half_life=half_life, hidden=self._hidden(task.specs, task.train_first, task.train_last, era))
             for task in self._zoo.start_tasks(specs, era, self._config.loop.window)
         ]
         blocks = {name: block for _, trained in self._zoo.run(tasks) for name, block in trained.blocks.items()}
@@ -241,7 +242,7 @@ class Updater:
                     "first": first,
                     "last": last,
                     "hidden": self._hidden(group, first, last, era),
-                    "half_life": self._config.zoo.half_life,
+                    "half_life": self._config.loop.half_life,
                     "learner": self._zoo.learner,
                     "seeds": tuple(derive_seed(self._config.seed, spec.model_id, kind, era) for spec in group),
                 }

@@ -1,0 +1,240 @@
+"""Does an era cost the same however long the loop has run, and which update rule follows which drift?
+
+Update rules are compared on made worlds whose signal stays, swings or breaks, with one model and no gate; tuning uses
+seeds 0-4, the report seeds 100-104. Kills and weekly steps are proved by the tests, which are run here.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from benchmarks.drift import KINDS, TARGET, DriftConfig, made_store
+from benchmarks.harness import Result, say
+from eravane.backend import choose
+from eravane.config import LoopConfig, RunConfig, parse_config
+from eravane.features import Features
+from eravane.loop.engine import Engine
+from eravane.loop.margins import Margins, full_margin
+from eravane.loop.updates import Model, Updater
+from eravane.runfolder import RunFolder
+from eravane.timeline import plan_timeline
+from eravane.zoo.specs import ModelSpec
+from eravane.zoo.trainer import Zoo, start_models
+from eravane.zoo.trees import fit, load_booster, predict, quantile_matrix, resolve_params
+from eravane_kernels import cpu
+
+LOOP_START = 100
+PARAMS = {"max_depth": 4, "eta": 0.08, "colsample_bytree": 0.5}
+RULES: dict[str, dict[str, Any]] = {
+    "none": {"update": "none"},
+    "refit": {"update": "refit"},
+    "refit, last 40 eras": {"update": "refit", "window": 40},
+    "append": {"update": "append", "every": 5},
+    "leaves": {"update": "leaves"},
+    "refit+leaves": {"update": "refit+leaves"},
+}
+WARM, LATER, SPAN = 12, 180, 26  # eras after the loop's start, eras later, eras averaged (one of every kind of refit)
+
+
+def main(quick: bool) -> list[Result]:
+    """Every claim of the loop; `quick` takes one seed, short loops, and three kills."""
+    return [*flat_cost(quick), *margins(quick), *drift(quick), *proofs(quick)]
+
+
+def flat_cost(quick: bool) -> list[Result]:
+    """Seconds per era, gate and checkpoint included, `LATER` eras after the warm-up against right after it."""
+    later, span = (30, 8) if quick else (LATER, SPAN)
+    results: list[Result] = []
+    with _made(DriftConfig("stationary", 0, eras=LOOP_START + WARM + later + span, rows=200, features=24)) as made:
+        features, folder = made
+        for rule in ("none", "append", "leaves", "refit, last 40 eras"):
+            early, late = _era_seconds(features, folder, rule, later, span)
+            detail = f"{1000 * early:.0f} ms right after warm-up, {1000 * late:.0f} ms {later} eras later"
+            results.append(Result(f"era_cost_{_word(rule)}", late / early, "x", 1.2, "lower", detail))
+        early, late = _naive_seconds(features, later, span)
+        detail = f"{1000 * early:.1f} ms right after warm-up, {1000 * late:.1f} ms {later} eras later, one model"
+        results.append(Result("era_cost_naive_continuation", late / early, "x", None, "lower", detail))
+    return results
+
+
+def _era_seconds(features: Features, folder: Path, rule: str, later: int, span: int) -> tuple[float, float]:
+    """Mean CPU seconds of an era in two spans of a loop with four models, its gate and its checkpoints."""
+    config = _config(rule, trees=20, every=4 if rule == "append" else 13, leaves_every=4)
+    columns = features.store.columns
+    specs = tuple(ModelSpec("all", f"g{n}", TARGET, n, columns[n * 5 : n * 5 + 9]) for n in range(4))
+    engine = _engine(features, folder / _word(rule), config, specs)
+    session, loop = engine.session({"benchmark": rule})
+    engine.fit_first_models(loop)
+    seconds: list[float] = []
+    for era in range(LOOP_START, LOOP_START + WARM + later + span):
+        begun = time.process_time()
+        session.advance(era)
+        seconds.append(time.process_time() - begun)
+    say(f"loop: {rule} done")
+    return float(np.mean(seconds[WARM : WARM + span])), float(np.mean(seconds[WARM + later : WARM + later + span]))
+
+
+def _naive_seconds(features: Features, later: int, span: int) -> tuple[float, float]:
+    """The same for `xgb.train(xgb_model=...)` alone, ten trees per update on the last 40 eras."""
+    params, _ = resolve_params(PARAMS, "cpu")
+    columns, booster, seconds = features.store.columns[:9], None, []
+    for era in range(LOOP_START, LOOP_START + WARM + later + span, 4):
+        begun = time.process_time()
+        window = (era - 48, era - 9)
+        label = features.labels(TARGET, *window)
+        matrix = xgb.QuantileDMatrix(
+            features.table(columns, *window),
+            label,
+            max_bin=16,
+            ref=quantile_matrix(features.table(columns, 1, 1), params),
+        )
+        booster = xgb.train({**params, "max_bin": 16, "seed": era}, matrix, 10, xgb_model=booster)
+        seconds.append(time.process_time() - begun)
+    first, last = seconds[WARM // 4 : (WARM + span) // 4], seconds[(WARM + later) // 4 :]
+    return float(np.mean(first)), float(np.mean(last))
+
+
+def margins(quick: bool) -> list[Result]:
+    """Appended blocks on cached margins against full prediction and naive continuation, after 100 updates."""
+    updates, rng = (10 if quick else 100), np.random.default_rng(0)
+    x_CN = rng.integers(0, 5, (20, 5000)).astype(np.int8)
+    label_N = (0.5 + 0.05 * rng.normal(size=20) @ x_CN + 0.2 * rng.normal(size=5000)).astype(np.float32)
+    params, _ = resolve_params({**PARAMS, "colsample_bytree": 1.0}, "cpu")
+    table = pa.table({f"f{n}": pa.array(row) for n, row in enumerate(x_CN)})
+    matrix = quantile_matrix(table, params)
+    plain = xgb.QuantileDMatrix(table, label_N, ref=matrix, max_bin=params["max_bin"])
+    blocks = [fit(matrix, label_N, None, trees=20, params=params, seed=1)]
+    naive, cached = load_booster(blocks[0]), Margins({}).over([0], [load_booster(blocks[0])], lambda era: x_CN)
+    for update in range(updates):
+        seed = 100 + update
+        blocks.append(fit(matrix, label_N, None, trees=2, params=params, seed=seed, margin_N=cached.joined()))
+        cached = cached.plus(load_booster(blocks[-1]), lambda era: x_CN)
+        naive = xgb.train({**params, "seed": seed}, plain, 2, xgb_model=naive)
+    difference = float(np.abs(full_margin([load_booster(b) for b in blocks], x_CN) - cached.joined()).max())
+    ours = [tree for block in blocks for tree in load_booster(block).get_dump()]
+    same = float(np.mean([_splits(a) == _splits(b) for a, b in zip(ours, naive.get_dump(), strict=True)]))
+    detail = f"{updates} updates of 2 trees on 5,000 rows"
+    return [
+        Result("cached_margins_error", difference, "", 1e-5, "lower", detail),
+        Result("trees_as_naive_continuation", 100 * same, "%", 100.0, "higher", f"{len(ours)} trees, splits compared"),
+    ]
+
+
+def _splits(dump: str) -> list[str]:
+    return re.findall(r"\[[^]]+\]", dump)
+
+
+def drift(quick: bool) -> list[Result]:
+    """Every rule on every kind of drift: mean CORR, Sharpe and seconds, and the default against the best."""
+    seeds = range(100, 101) if quick else range(100, 105)
+    default = LoopConfig().update
+    results: list[Result] = []
+    for kind in KINDS:
+        found = compare_rules(kind, seeds, RULES)
+        for rule, (corr, sharpe, seconds) in found.items():
+            detail = f"Sharpe {sharpe:.2f}, {seconds:.1f} CPU s per world of 161 eras"
+            results.append(Result(f"{kind}_{_word(rule)}", corr, "CORR", None, "higher", detail))
+        best = max(found, key=lambda rule: found[rule][0])
+        detail = f"default {default}, best {best}"
+        share = 100 * found[default][0] / found[best][0]
+        results.append(Result(f"{kind}_default_of_best", share, "%", 90.0, "higher", detail))
+    return results
+
+
+def compare_rules(kind: str, seeds: range, rules: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float, float]]:
+    """Mean CORR, Sharpe and CPU seconds per world of rules, pooled over the eras of all seeds."""
+    scores: dict[str, list[NDArray[np.float64]]] = {rule: [] for rule in rules}
+    seconds = dict.fromkeys(rules, 0.0)
+    for seed in seeds:
+        with _made(DriftConfig(kind, seed)) as (features, folder):
+            for rule, settings in rules.items():
+                begun = time.process_time()
+                scores[rule].append(_prequential(features, folder, settings))
+                seconds[rule] += time.process_time() - begun
+        say(f"loop: {kind}, seed {seed}")
+    pooled = {rule: np.concatenate(found) for rule, found in scores.items()}
+    return {
+        rule: (float(found.mean()), float(found.mean() / found.std()), seconds[rule] / len(seeds))
+        for rule, found in pooled.items()
+    }
+
+
+def _prequential(features: Features, folder: Path, settings: dict[str, Any]) -> NDArray[np.float64]:
+    """CORR of one model per era of the loop, updated by a rule."""
+    config = _config(settings, trees=60)
+    timeline = plan_timeline(config, features.store.index, features.store.index.last)
+    zoo = Zoo(features.store.path, config, timeline, xgboost_device="cpu", cache=None)
+    spec = ModelSpec("all", "all", TARGET, 0, features.store.columns)
+    updater = Updater(features.store.path, config, timeline, zoo)
+    models = {name: Model(trees) for name, trees in start_models(zoo, [spec], LOOP_START).items()}
+    scores: list[float] = []
+    for era in features.eras(LOOP_START, features.store.index.last):
+        if updater.due(era):
+            models = updater.update([spec], models, era)
+        p_N = predict(models[spec.model_id].trees.boosters(), features.era(era, spec.columns).values)
+        y_N = features.labels(TARGET, era, era)
+        scores.append(float(cpu.numerai_corr(p_N[None, :], y_N, np.array([0, y_N.size]))[0, 0]))
+    return np.array(scores)
+
+
+def proofs(quick: bool) -> list[Result]:
+    """Kills resumed to the same bytes, and weekly steps that end where a replay ends, by their tests."""
+    passed, failed = _tests("test_kill.py", f"test_thirty_random_kills{' and (0 or 1 or 2)' if quick else ''}")
+    counted = f"{passed} passed, {failed} failed of tests/integration/"
+    results = [Result("kills_resumed", passed, "", None if quick else 30, "higher", counted + "test_kill.py")]
+    passed, failed = _tests("test_step.py", "test_steps_end_where_a_replay_ends and append")
+    counted = f"{passed} passed, {failed} failed of tests/integration/"
+    return [*results, Result("weeks_as_replayed", 24 * passed, "", 24, "higher", counted + "test_step.py")]
+
+
+def _tests(file: str, which: str) -> tuple[int, int]:
+    """Run tests; returns how many passed and how many failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", f"tests/integration/{file}", "-k", which]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    say(f"loop: {file}: {done.stdout.strip().splitlines()[-1]}")
+    passed, failed = (re.findall(rf"(\d+) {word}", done.stdout) or ["0"] for word in ("passed", "failed"))
+    return int(passed[-1]), int(failed[-1])
+
+
+def _config(rule: str | dict[str, Any], *, trees: int, **loop: int) -> RunConfig:
+    settings = RULES[rule] if isinstance(rule, str) else rule
+    return parse_config(
+        {
+            "data": {"target": TARGET, "feature_sets": ["all"]},
+            "time": {"loop_start": LOOP_START, "observed_lag": False},
+            "zoo": {"trees": trees, "fold_eras": 40, "params": PARAMS},
+            "gate": {"warmup": 6, "seeds": 1, "refit_every": 13},
+            "loop": {**settings, **loop},
+            "compute": {"device": "cpu", "workers": 1},
+        }
+    )
+
+
+def _engine(features: Features, folder: Path, config: RunConfig, specs: tuple[ModelSpec, ...]) -> Engine:
+    timeline = plan_timeline(config, features.store.index, features.store.index.last)
+    zoo = Zoo(features.store.path, config, timeline, xgboost_device="cpu", cache=None)
+    run = RunFolder.create(folder, config)
+    return Engine(run, config, features, timeline, specs, zoo, choose("cpu", say))
+
+
+@contextmanager
+def _made(config: DriftConfig) -> Iterator[tuple[Features, Path]]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield made_store(Path(folder) / "world", config), Path(folder)
+
+
+def _word(rule: str) -> str:
+    return re.sub(r"\W+", "_", rule)
