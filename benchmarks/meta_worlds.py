@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +41,11 @@ class Planted:
     regime_E: NDArray[np.int64]
 
 
+@cache
 def made_world(kind: str, seed: int, *, eras: int, rows: int = 4_000) -> Planted:
     """Build a world: kind is structure, marginal, hidden (persistence .97), fast (structure, .75) or null.
 
-    The tiers are two halves of the groups, so that the gate has two agents.
+    The tiers are two halves of the groups, so that the gate has two agents. Worlds are kept in memory, a few MB each.
     """
     regimes = kind if kind in ("structure", "marginal", "hidden") else "structure"
     config = SynthConfig(eras=eras, rows=rows, features=FEATURES, groups=GROUPS, seed=seed, targets=(TARGET,))
