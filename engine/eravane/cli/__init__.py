@@ -39,6 +39,12 @@ def main() -> None:
             raise
         errors.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(USAGE if isinstance(error, ConfigError) else FAILURE)
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        errors.print(f"error: {error.strerror or error}{place}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(FAILURE)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
