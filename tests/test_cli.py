@@ -104,7 +104,7 @@ def test_demo_then_report_and_an_interruption(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "--resume" in errors
-    assert time.monotonic() - pressed < 10
+    assert time.monotonic() - pressed < 30  # a second or two on an idle machine
     assert _eravane(*arguments, "--resume").returncode == 0
     for name in ("predictions.parquet", "metrics.json", "live_predictions.csv"):
         assert (run / name).read_bytes() == (tmp_path / "demo" / "run" / name).read_bytes()
