@@ -107,20 +107,25 @@ class Zoo:
         """
         for task in tasks:
             self._require_labels(task)
-        scheduler = self._config.compute.scheduler
-        wide = [task for task in tasks if self._spans_cluster(task)] if scheduler else []
+        scheduler, tell = self._config.compute.scheduler, _Once(on_model)
+        wide, narrow = list[TrainTask](), list[TrainTask]()
+        for task in tasks:
+            (wide if scheduler and self._spans_cluster(task) else narrow).append(task)
         for task in wide:
-            yield task, train_on_cluster(task, scheduler, on_model)
+            yield task, train_on_cluster(task, scheduler, tell)
         workers = self.workers
-        yield from run_tasks(
+        for task, trained in run_tasks(
             train,
-            balanced([task for task in tasks if task not in wide], workers),
+            balanced(narrow, workers),
             workers=workers,
             scheduler=scheduler,
-            on_news=on_model,
+            on_news=tell,
             size_of=self._bytes_needed,
             capacity=self._room,
-        )
+        ):
+            for done in trained.finished:
+                tell(done)  # where the news are still on their way
+            yield task, trained
 
     def _spans_cluster(self, task: TrainTask) -> bool:
         spans = self._config.compute.booster_spans
@@ -174,6 +179,19 @@ class Zoo:
             seed=self._config.seed,
             cache=self._cache,
         )
+
+
+class _Once:
+    """Passes on what is told of a model for the first time: a task that runs again tells it twice."""
+
+    def __init__(self, on_model: Callable[[Finished], None] | None) -> None:
+        self._on_model, self._known = on_model, set[tuple[str, int]]()
+
+    def __call__(self, done: Finished) -> None:
+        key = done.model_id, done.train_last
+        if self._on_model is not None and key not in self._known:
+            self._known.add(key)
+            self._on_model(done)
 
 
 def balanced(tasks: Sequence[TrainTask], workers: int) -> list[TrainTask]:

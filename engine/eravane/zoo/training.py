@@ -123,6 +123,7 @@ class Trained:
         seconds: per model the time to grow its trees; 0 where it came from the cache.
         matrix_seconds, predict_seconds: time to bin the matrix, and to predict with all models.
         cached: models that came from the cache.
+        finished: what was told of each model.
     """
 
     blocks: Mapping[str, bytes]
@@ -131,6 +132,7 @@ class Trained:
     matrix_seconds: float
     predict_seconds: float
     cached: int
+    finished: tuple[Finished, ...]
 
 
 class Grower(Protocol):
@@ -165,7 +167,7 @@ def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = N
     keys = {spec.model_id: cache_key(task, spec, features) for spec in task.specs}
     cache = BoosterCache(task.cache)
     blocks = {name: block for name, key in keys.items() if (block := cache.get(key)) is not None}
-    cached, seconds = len(blocks), dict.fromkeys(keys, 0.0)
+    cached, seconds, finished = len(blocks), dict.fromkeys(keys, 0.0), list[Finished]()
     for spec in task.specs:
         name, known = spec.model_id, spec.model_id in blocks
         if not known:
@@ -173,12 +175,14 @@ def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = N
             blocks[name] = _grown(task, spec, grower, features)
             seconds[name] = time.perf_counter() - started - (grower.matrix_seconds - binning)
             cache.put(keys[name], blocks[name])
-        watch.tell(_finished(task, spec, known, seconds[name]))
+        finished.append(_finished(task, spec, known, seconds[name]))
+        watch.tell(finished[-1])
     matrix_seconds = grower.matrix_seconds
     del grower  # the matrix's memory is free while the models predict
     started = time.perf_counter()
     predictions = _predict(task, blocks, features)
-    return Trained(blocks, predictions, seconds, matrix_seconds, time.perf_counter() - started, cached)
+    predict_seconds = time.perf_counter() - started
+    return Trained(blocks, predictions, seconds, matrix_seconds, predict_seconds, cached, tuple(finished))
 
 
 def _grown(task: TrainTask, spec: ModelSpec, grower: Grower, features: Features) -> bytes:
