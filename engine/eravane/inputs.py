@@ -69,16 +69,18 @@ class InputMap:
         model_scale = model_scale * ("structure" in config.inputs)
         context_center, context_scale = _moments(np.stack([item.context_D for item in facts]))
         measured = slice(None) if "marginals" in config.inputs else slice(0)
-        marginal_EKF = np.stack([item.marginal_KF[measured] for item in facts]).astype(np.float64)
-        kept_KF, center_KF, scale_KF = _varying(marginal_EKF)
-        z_EKF = scaled(marginal_EKF, center_KF, scale_KF)
-        known_EKF = kept_KF & np.isfinite(marginal_EKF)
-        parts = zip(z_EKF, known_EKF, strict=True)
-        reduced_EMR = np.stack([reduce_cells(z_KF, known_KF, facts[0].cells) for z_KF, known_KF in parts])
+        marginals = [item.marginal_KF[measured] for item in facts]
+        kept_KF, center_KF, scale_KF = _varying(marginals)
+        kept_EV = np.zeros((known, int(kept_KF.sum())))
+        reduced_EMR = np.full((known, len(facts[0].cells), len(MARGINAL_INPUTS)), np.nan)
+        for e, marginal_KF in enumerate(marginals if kept_KF.any() else []):
+            z_KF = scaled(marginal_KF.astype(np.float64), center_KF, scale_KF)
+            kept_EV[e] = z_KF[kept_KF]
+            reduced_EMR[e] = reduce_cells(z_KF, kept_KF & np.isfinite(marginal_KF), facts[e].cells)
         reduced_center, reduced_scale = _pooled(reduced_EMR)
         return cls(
             *(model_center, model_scale, context_center, context_scale, kept_KF, center_KF, scale_KF),
-            components_PV=_components(z_EKF[:, kept_KF]),
+            components_PV=_components(kept_EV),
             reduced_center_MR=reduced_center,
             reduced_scale_MR=reduced_scale,
             lagged_scale_L=root_mean_square(lagged_EML) * ("scores" in config.inputs),
@@ -173,11 +175,18 @@ def _pooled(values_EMS: FloatArray) -> tuple[FloatArray, FloatArray]:
     return center_MS, np.where(scale_MS > 0, shared_S, 0.0)
 
 
-def _varying(values_EKF: FloatArray) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
-    center_KF, scale_KF = _moments(values_EKF)
-    if values_EKF.shape[1] == 0:
-        return np.zeros(scale_KF.shape, dtype=bool), center_KF, scale_KF
-    kept_KF = scale_KF > VARIES * center_KF[1]
+def _varying(marginals: Sequence[NDArray[np.float32]]) -> tuple[BoolArray, FloatArray, FloatArray]:
+    """Which marginal statistics vary over eras, their means, and the unit they are measured in; era by era."""
+    known = [np.isfinite(marginal_KF) for marginal_KF in marginals]
+    count_KF = np.maximum(np.sum(known, axis=0, dtype=np.float64), 1)
+    center_KF, square_KF = np.zeros_like(count_KF), np.zeros_like(count_KF)
+    for marginal_KF, known_KF in zip(marginals, known, strict=True):
+        center_KF += np.where(known_KF, marginal_KF, 0.0) / count_KF
+    for marginal_KF, known_KF in zip(marginals, known, strict=True):
+        square_KF += np.where(known_KF, (marginal_KF - center_KF) ** 2, 0.0) / count_KF
+    if not len(center_KF):
+        return center_KF > 0, center_KF, center_KF
+    kept_KF = np.sqrt(square_KF) > VARIES * center_KF[1]
     return kept_KF, center_KF, np.where(kept_KF, center_KF[1], 0.0)
 
 

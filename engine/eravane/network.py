@@ -39,8 +39,8 @@ class Network:
     """Several nets with common inputs, averaged.
 
     Args:
-        config: the [gate] section; models: the pool; lag: eras until a label may be used; seed, device: as they say.
-        network_map, scorer: fitted before, for restoring.
+        config: the [gate] section; models: the pool; lag: eras until a label may be used.
+        seed: seed of everything random; device: torch device of the training.
     """
 
     def __init__(self, config: GateConfig, models: Sequence[GateModel], lag: int, seed: int, device: str) -> None:
