@@ -7,17 +7,25 @@ trees of every era up to the cut must stay bit for bit. A variant with lags that
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from eravane.batch import run
+from eravane.checkpoint import Checkpoints
 from eravane.config import RunConfig
-from eravane.eras import era_label
+from eravane.eras import EraFrame, era_label
+from eravane.features import Features
+from eravane.folds import Fold
 from eravane.loop.journal import Journal
+from eravane.loop.sources import StoredEra
+from eravane.timeline import Timeline
 
 SCORE_LAG = 6
 HISTORY = ("train.parquet", "validation.parquet")
@@ -44,17 +52,30 @@ def _scramble(source: Path, target: Path, cut: int, seed: int) -> None:
 
 
 def _journal(data: Path, config: RunConfig, out: Path) -> dict[int, dict[str, bytes]]:
-    """Everything a run said, era by era, as bytes."""
-    run(data, config, out / "run", cache=out / "cache")
-    return {
-        record.era: {
+    """Everything a run said or knew, era by era, as bytes: predictions, weights, gates, trees, the gate's own state.
+
+    What folds and selection came to stands under the loop's first era.
+    """
+    kept: dict[int, dict[str, bytes]] = {}
+
+    def keep(self: Checkpoints, step: int, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+        kept[step] = {**files, "models": json.dumps(facts["models"], sort_keys=True).encode()}
+        save(self, step, files, facts)
+
+    save = Checkpoints.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", keep)
+        run(data, config, out / "run", cache=out / "cache")
+    for record in Journal(out / "run" / "checkpoints" / "eras"):
+        kept[record.era] |= {
             "prediction": record.prediction_N.tobytes(),
             "base": record.base_MN.tobytes(),
             "weights": record.weights_M.tobytes(),
             "open": record.open_M.tobytes(),
         }
-        for record in Journal(out / "run" / "checkpoints" / "eras")
-    }
+    zoo = pd.read_parquet(out / "run" / "zoo.parquet").drop(columns="seconds")
+    kept[min(kept)] |= {"zoo": zoo.to_csv().encode(), "oof": (out / "run" / "oof.parquet").read_bytes()}
+    return kept
 
 
 def _differences(before: dict[int, dict[str, bytes]], after: dict[int, dict[str, bytes]], cut: int) -> list[str]:
@@ -106,3 +127,113 @@ def test_a_planted_leak_is_caught(
     after = _journal(tmp_path / "data", leaking, tmp_path / "after")
     assert _differences(before, after, cut) != []
     assert pd.read_json(tmp_path / "before" / "run" / "metrics.json", typ="series")["leaking"]
+
+
+def _any_config(base: RunConfig, seed: int) -> RunConfig:
+    """A random configuration of everything that has to do with time."""
+    rng = np.random.default_rng(seed)
+
+    def one(*choices: Any) -> Any:
+        return choices[rng.integers(len(choices))]
+
+    loop = {
+        "update": one("refit", "append", "leaves", "refit+leaves"),
+        "every": int(rng.integers(2, 6)),
+        "window": one(0, 12),
+        "append_window": int(rng.integers(4, 12)),
+        "blocks": int(rng.integers(1, 4)),
+        "leaves_every": int(rng.integers(1, 4)),
+    }
+    prepare = {
+        "missing_eras": "impute",
+        "impute": one("mean", "median", "mode"),
+        "bounds": one("era", "window"),
+        "window": int(rng.integers(1, 5)),
+        "outliers": one("winsorize", "std", "mad"),
+        "low": 0.1,
+        "high": 0.9,
+        "k": 1.0,
+    }
+    zoo = {"half_life": one(0.0, 6.0), "window": one(0, 12), "fold_eras": int(rng.integers(8, 11)), "folds": one(0, 2)}
+    time = {"score_lag": one(None, 7), "tree_lag": one(None, 11)}
+    sections = {"loop": loop, "prepare": prepare, "zoo": zoo, "time": time}
+    return dataclasses.replace(
+        base, **{name: dataclasses.replace(getattr(base, name), **values) for name, values in sections.items()}
+    )
+
+
+def _with_missing_eras(source: Path, target: Path) -> Path:
+    """The dataset with some features missing (2 throughout) in some eras."""
+    shutil.copytree(source, target)
+    rng = np.random.default_rng(0)
+    for name in HISTORY:
+        frame = pd.read_parquet(target / name)
+        for column in [column for column in frame if column.startswith("feature_")][::3]:
+            missing = rng.choice(frame["era"].unique(), 4, replace=False)
+            frame[column] = frame[column].mask(frame["era"].isin(missing), 2).astype(np.int8)
+        frame.to_parquet(target / name)
+    return target
+
+
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(3, 15))])
+def test_the_property_holds_whatever_the_configuration(
+    seed: int, micro_data: Path, micro_config: RunConfig, tmp_path: Path
+) -> None:
+    config = _any_config(micro_config, seed)
+    data = _with_missing_eras(micro_data, tmp_path / "source")
+    before = _journal(data, config, tmp_path / "before")
+    cut = int(np.random.default_rng(seed).choice([era for era in before if era < max(before)]))
+    _scramble(data, tmp_path / "data", cut, seed)
+    assert _differences(before, _journal(tmp_path / "data", config, tmp_path / "after"), cut) == []
+
+
+def _leak_into_folds(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Fold, "train_last_at", lambda self, lag: self.predict_first + 6)
+
+
+def _leak_into_selection(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Timeline, "selection_end", property(lambda self: self.loop_start - 1))
+
+
+def _leak_into_maps(patch: pytest.MonkeyPatch) -> None:
+    """The gate measures an era with the rows of the one after it."""
+
+    def next_one(self: StoredEra) -> Any:
+        later = self._era + 1
+        return self._features.raw(later if later in self._features.store.index else self._era)
+
+    patch.setattr(StoredEra, "raw", next_one)
+
+
+def _leak_into_preparation(patch: pytest.MonkeyPatch) -> None:
+    """Levels are bounded by what the next era holds."""
+    honest = Features.era
+
+    def leaking(self: Features, era: int, columns: Sequence[str]) -> EraFrame:
+        frame = honest(self, era, columns)
+        if era + 1 not in self.store.index:
+            return frame
+        bound_C = np.rint(honest(self, era + 1, columns).values.mean(axis=1) * 1.2).astype(np.int8)
+        return dataclasses.replace(frame, values=np.minimum(frame.values, bound_C[:, None]))
+
+    patch.setattr(Features, "era", leaking)
+
+
+@pytest.mark.parametrize(
+    ("leak", "eras_in"),
+    # The gate looks at an era only once it is trained.
+    [(_leak_into_folds, 0), (_leak_into_selection, 0), (_leak_into_maps, 10), (_leak_into_preparation, 0)],
+)
+def test_a_leak_anywhere_is_caught(
+    leak: Callable[[pytest.MonkeyPatch], None],
+    eras_in: int,
+    micro_data: Path,
+    micro_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leak(monkeypatch)
+    before = _journal(micro_data, micro_config, tmp_path / "before")
+    cut = micro_config.time.loop_start + eras_in
+    _scramble(micro_data, tmp_path / "data", cut, 1)
+    assert _differences(before, _journal(tmp_path / "data", micro_config, tmp_path / "after"), cut) != []
