@@ -18,7 +18,7 @@ from eravane_kernels.cpu.jit import kernel, summing
 Keys = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int32]
 
-BLOCK = 1 << 16
+BLOCK = 1 << 15
 """Values ranked at a time: their keys stay in the second-level cache."""
 SINGLE_BITS = 32
 """Low bits of a float32's key that hold the row; the others hold all of the value. A float64's key has fewer."""
