@@ -28,7 +28,7 @@ FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.15
 SAMPLES = 4
 # The smaller of the two penalties of the paper's experiments.
 DYNAMOS_PENALTY = 200.0
-PROTOTYPE_ERAS = 256
+PROTOTYPE_ERAS = 128
 
 
 @dataclass(frozen=True, eq=False)
