@@ -209,17 +209,22 @@ def _resolve(key_N: Keys, value_N: Floats, bits: int, row_N: Places, twice_N: Pl
 @kernel
 def _resolve_run(value_N: Floats, first: int, row_R: Places, twice_R: Places) -> None:
     """Orders a run of rows by their values and averages the ranks of equal ones."""
-    value_R = np.empty(row_R.shape[0])
-    for place in range(row_R.shape[0]):
+    count, alike = row_R.shape[0], True
+    for place in range(count):
+        alike &= value_N[np.uint32(row_R[place])] == value_N[np.uint32(row_R[0])]
+    if alike:
+        twice_R[:] = 2 * first + count + 1
+        return
+    value_R = np.empty(count)
+    for place in range(count):
         value_R[place] = value_N[row_R[place]]
-    if value_R.min() < value_R.max():
-        order = np.argsort(value_R, kind="mergesort")
-        row_R[:] = row_R[order]
-        value_R = value_R[order]
+    order = np.argsort(value_R, kind="mergesort")
+    row_R[:] = row_R[order]
+    value_R = value_R[order]
     start = 0
-    while start < value_R.shape[0]:
+    while start < count:
         stop = start + 1
-        while stop < value_R.shape[0] and value_R[stop] == value_R[start]:
+        while stop < count and value_R[stop] == value_R[start]:
             stop += 1
         twice_R[start:stop] = 2 * first + start + stop + 1
         start = stop
