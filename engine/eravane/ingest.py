@@ -9,7 +9,7 @@ from pathlib import Path
 from eravane.errors import DataError, StoreError
 from eravane.storage.builder import Builder, LabelChanges
 from eravane.storage.digest import digest_file
-from eravane.storage.intake import Choice, Intake, check_unique, prepare_intake
+from eravane.storage.intake import Choice, Intake, brings_new_eras, check_unique, prepare_intake
 from eravane.storage.manifest import LiveRecord, Manifest, SegmentRecord, SourceRecord
 from eravane.storage.shape import Shape, check_shape, check_wish, new_shape
 from eravane.storage.site import CATALOG, Site, writing
@@ -136,11 +136,12 @@ class _Update:
     def _intakes(self) -> list[Intake]:
         """What each file brings; a file whose content is known already brings nothing."""
         intakes: list[Intake] = []
+        segments = self._builder.segments
         for source, era_N in self._eras.items():
+            if source.name in self._unchanged and not brings_new_eras(era_N, self._choice, segments):
+                continue
             planned = [plan for intake in intakes for plan in intake.plans]
-            intake = prepare_intake(source, era_N, self._choice, self._builder.segments, planned, self._shape.row_bytes)
-            if intake.plans or source.name not in self._unchanged:
-                intakes.append(intake)
+            intakes.append(prepare_intake(source, era_N, self._choice, segments, planned, self._shape.row_bytes))
         return intakes
 
     def _live(self, grown: bool) -> LiveRecord | None:

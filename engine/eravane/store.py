@@ -1,4 +1,14 @@
-"""The store on disk: immutable feature segments of whole eras, and replaceable labels beside them."""
+"""The store on disk: immutable feature segments of whole eras, and replaceable labels beside them.
+
+manifest.json                      what the store holds, with checksums; written last, swapped as a whole
+features.json                      copy of the dataset's catalogue
+segments/00000.features.arrow      [columns, rows] of some eras, one Arrow record batch; never changed
+segments/00000.labels-0.arrow      [targets, rows] float32; labels-1 and so on once labels arrived
+segments/00000.ids.arrow           row ids
+segments/live-*.arrow              the live rows
+segments/*.digests.npy             uint64 [eras, columns], beside every matrix; a matrix without is unfinished
+building.json                      there while an ingest is under way or was interrupted
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""An ingest that kills itself: `python victim.py DATA STORE STEP` dies at the STEP-th thing that it does to the disk.
+"""An ingest that ends itself: `victim.py DATA STORE STEP [SIGNAL]` dies at the STEP-th thing that it does to the disk.
 
-Without STEP it runs to the end and prints how many such things there were.
+With STEP 0 it runs to the end and prints how many such things there were. SIGNAL is SIGKILL (9) unless given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eravane.ingest import ingest
 from eravane.storage import placement, source, transfer
 
 
-def main(data: str, store: str, step: int) -> None:
+def main(data: str, store: str, step: int, number: int) -> None:
     done = 0
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,7 +24,7 @@ def main(data: str, store: str, step: int) -> None:
             nonlocal done
             done += 1
             if done == step:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), number)
             return function(*arguments, **options)
 
         return call
@@ -40,4 +40,4 @@ def main(data: str, store: str, step: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else signal.SIGKILL)

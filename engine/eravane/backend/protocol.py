@@ -109,7 +109,12 @@ class Backend(Protocol):
         ...
 
     def table(self, values_CN: Any, names: Sequence[str]) -> Any:
-        """Columns of a device matrix as a table that XGBoost reads without a copy."""
+        """Columns as a table that XGBoost reads without a copy.
+
+        Args:
+            values_CN: a device matrix, or any of its columns in a list: so a feature cell is a view of a window.
+            names: their names.
+        """
         ...
 
     def stream(self, frames: Iterable[EraFrame]) -> Iterator[EraFrame]:

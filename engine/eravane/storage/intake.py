@@ -86,16 +86,11 @@ def prepare_intake(
         DataError: an era of the store has other rows now, a new era is older than the store's newest, an era is in
             two files, or an era mixes data types.
     """
-    eras, counts = np.unique(era_N, return_counts=True)
-    rows = {int(era): int(count) for era, count in zip(eras, counts, strict=True) if choice.takes(int(era))}
-    stored = {
-        int(era): (number, int(offset), int(count))
-        for number, segment in enumerate(segments)
-        for era, offset, count in zip(segment.index.labels, segment.index.offsets, segment.index.counts, strict=False)
-    }
+    rows = _rows_of_eras(era_N, choice)
+    stored = _places(segments)
     new = [era for era in rows if era not in stored]
     _check_order(source, new, stored, planned)
-    for era in rows.keys() & stored.keys():
+    for era in sorted(rows.keys() & stored.keys()):
         if rows[era] != stored[era][2]:
             raise DataError(
                 f"{source.path}: era {era_label(era)} has {rows[era]} rows, the store has {stored[era][2]}; "
@@ -114,6 +109,28 @@ def prepare_intake(
     for segment in intake.known:
         _check_ids(intake, segment)
     return intake
+
+
+def brings_new_eras(era_N: NDArray[np.int32], choice: Choice, segments: Sequence[Segment]) -> bool:
+    """Whether a file has an era that is taken and that no segment holds."""
+    return bool(_rows_of_eras(era_N, choice).keys() - _places(segments).keys())
+
+
+def _rows_of_eras(era_N: NDArray[np.int32], choice: Choice) -> dict[int, int]:
+    """Row count of every taken era, ascending."""
+    eras, counts = np.unique(era_N, return_counts=True)
+    return {era: count for era, count in zip(eras.tolist(), counts.tolist(), strict=True) if choice.takes(era)}
+
+
+def _places(segments: Sequence[Segment]) -> dict[int, tuple[int, int, int]]:
+    """Segment, first row and row count of every stored era."""
+    return {
+        era: (number, offset, count)
+        for number, segment in enumerate(segments)
+        for era, offset, count in zip(
+            segment.index.labels.tolist(), segment.index.offsets.tolist(), segment.index.counts.tolist(), strict=False
+        )
+    }
 
 
 def check_unique(intakes: Sequence[Intake], segments: Sequence[Segment]) -> None:
