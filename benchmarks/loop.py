@@ -40,8 +40,9 @@ LOOP_START = 100
 PARAMS = {"max_depth": 4, "eta": 0.08, "colsample_bytree": 0.5}
 RULES: dict[str, dict[str, Any]] = {
     "none": {"update": "none"},
+    "refit, equal weights": {"update": "refit", "half_life": 0.0},
+    "refit, last 40 eras": {"update": "refit", "half_life": 0.0, "window": 40},
     "refit": {"update": "refit"},
-    "refit, last 40 eras": {"update": "refit", "window": 40},
     "append": {"update": "append", "every": 5},
     "leaves": {"update": "leaves"},
     "refit+leaves": {"update": "refit+leaves"},
@@ -94,14 +95,9 @@ def _naive_seconds(features: Features, later: int, span: int) -> tuple[float, fl
     for era in range(LOOP_START, LOOP_START + WARM + later + span, 4):
         begun = time.process_time()
         window = (era - 48, era - 9)
-        label = features.labels(TARGET, *window)
-        matrix = xgb.QuantileDMatrix(
-            features.table(columns, *window),
-            label,
-            max_bin=16,
-            ref=quantile_matrix(features.table(columns, 1, 1), params),
-        )
-        booster = xgb.train({**params, "max_bin": 16, "seed": era}, matrix, 10, xgb_model=booster)
+        matrix = quantile_matrix(features.table(columns, *window), params)
+        matrix.set_info(label=features.labels(TARGET, *window))
+        booster = xgb.train({**params, "seed": era}, matrix, 10, xgb_model=booster)
         seconds.append(time.process_time() - begun)
     first, last = seconds[WARM // 4 : (WARM + span) // 4], seconds[(WARM + later) // 4 :]
     return float(np.mean(first)), float(np.mean(last))

@@ -148,7 +148,15 @@ SETTINGS = {
     "data": {"feature_sets": ["all"]},
     "time": {"loop_start": LOOP_START},
     "zoo": {"trees": 4, "fold_eras": 10, "minimum_eras": 2, "params": {"max_depth": 2}},
-    "loop": {"every": 6, "append_trees": 2, "append_window": 12, "blocks": 3, "leaves_every": 2, "leaves_half_life": 4},
+    "loop": {
+        "half_life": 0.0,
+        "every": 6,
+        "append_trees": 2,
+        "append_window": 12,
+        "blocks": 3,
+        "leaves_every": 2,
+        "leaves_half_life": 4,
+    },
     "compute": {"device": "cpu", "workers": 1},
 }
 
@@ -310,3 +318,17 @@ def test_margins_survive_the_disk() -> None:
         '{"9": [1.0], "11": [0.5, 0.25]}'
     )
     assert again.joined().tolist() == [1.0, 0.5, 0.25]
+
+
+def test_other_learners_are_refitted_alone(bench: Bench) -> None:
+    pytest.importorskip("lightgbm", reason="needs LightGBM")
+    settings = {**SETTINGS, "zoo": {**SETTINGS["zoo"], "learner": "lightgbm", "params": {}}}  # type: ignore[dict-item]
+    config = parse_config(settings)
+    zoo = Zoo(bench.store, config, bench.timeline, xgboost_device="cpu", cache=None)
+    updater = Updater(bench.store, config, bench.timeline, zoo)
+    assert config.loop.update == "refit+leaves"
+    assert [updater.due(era) for era in range(LOOP_START + 1, LOOP_START + 7)] == ["", "", "", "", "", "refit"]
+    for update in ("append", "leaves"):
+        changed = dataclasses.replace(config, loop=dataclasses.replace(config.loop, update=update))
+        with pytest.raises(ConfigError, match="needs zoo"):
+            Updater(bench.store, changed, bench.timeline, zoo)

@@ -183,20 +183,20 @@ class LoopConfig:
     """How base models are updated while the loop goes on."""
 
     update: Literal["none", "refit", "append", "leaves", "refit+leaves"] = setting(
-        "refit",
+        "refit+leaves",
         "Base models: never updated, refitted, grown by trees on cached margins, their leaf values re-estimated on new "
-        "eras, or refitted with their leaves re-estimated in between.",
+        "eras, or refitted with their leaves re-estimated in between (XGBoost's; other learners are refitted alone).",
     )
     every: int = setting(26, "Eras between refits, or between appended blocks.", least=1)
     window: int = setting(0, "Newest eras that a refit trains on (0: as zoo.window says).", least=0)
     half_life: float = setting(
-        0.0, "Half-life of era weights in refits and appended trees, in eras (0: equal weights).", least=0
+        80.0, "Half-life of era weights in refits and appended trees, in eras (0: equal weights).", least=0
     )
     append_trees: int = setting(10, "Trees that an update appends.", least=1)
     append_window: int = setting(40, "Newest eras that appended trees are grown on.", least=1)
     blocks: int = setting(20, "Appended blocks kept before the oldest is dropped.", least=1)
     leaves_every: int = setting(5, "Eras between re-estimations of leaf values.", least=1)
-    leaves_half_life: float = setting(32.0, "Eras after which half of a leaf's value comes from newer eras.", least=1)
+    leaves_half_life: float = setting(24.0, "Eras after which half of a leaf's value comes from newer eras.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

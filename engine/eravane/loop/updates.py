@@ -168,12 +168,14 @@ class Updater:
         known_at: KnownAt = KnownAt(),  # noqa: B008
     ) -> None:
         self._store, self._config, self._timeline, self._zoo, self._known_at = store, config, timeline, zoo, known_at
-        if config.loop.update in ("append", "leaves", "refit+leaves") and config.zoo.learner != "xgboost":
+        xgboost = config.zoo.learner == "xgboost"
+        self._leaves = config.loop.update == "leaves" or (config.loop.update == "refit+leaves" and xgboost)
+        if config.loop.update in ("append", "leaves") and not xgboost:
             raise ConfigError(
                 f'loop.update "{config.loop.update}" needs zoo.learner "xgboost", given {config.zoo.learner!r}; '
                 'use "refit" or "none"'
             )
-        if config.loop.update in ("leaves", "refit+leaves"):
+        if self._leaves:
             check_refreshable(zoo.learner.params)
 
     def due(self, era: int) -> str:
@@ -183,7 +185,7 @@ class Updater:
             return ""
         if loop.update != "leaves" and since % loop.every == 0:
             return "append" if loop.update == "append" else "refit"
-        return "leaves" if loop.update in ("leaves", "refit+leaves") and since % loop.leaves_every == 0 else ""
+        return "leaves" if self._leaves and since % loop.leaves_every == 0 else ""
 
     def update(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> dict[str, Model]:
         """Update the models of `specs` as is due at `era`; the others, and members from outside, stay as they are."""
