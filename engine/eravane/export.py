@@ -33,6 +33,7 @@ from eravane.files import write_atomically
 from eravane.gate import NEGLIGIBLE
 from eravane.inputs import lagged_inputs
 from eravane.loop.boosters import INDEX, ModelFolder
+from eravane.loop.engine import read_pool
 from eravane.loop.session import saved_state
 from eravane.outcomes import GateModel, History
 from eravane.records import Records, with_newcomers
@@ -187,6 +188,10 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
             thinned(next(positions[m.model_id] for m in models if (m.feature_set, m.group) == cell)) for cell in cells
         ],
         "prepare": _prepare(config.prepare),
+        "neutral": {
+            "columns": np.array([places[name] for name in read_pool(folder.path)[1]], dtype=np.int64),
+            "proportion": config.postprocess.proportion,
+        },
         "gate": _gate(config.gate, models, history, AdaHedge(np.array(arrays["hedge.losses"]), state["gap"])),
         "maps": {name.removeprefix("inputs."): array for name, array in arrays.items() if name.startswith("inputs.")},
         "nets": {

@@ -87,23 +87,43 @@ def ensemble(raw_CN: Levels, payload: Payload) -> tuple[FloatArray, FloatArray]:
     usable_M = open_M & (np.nan_to_num(np.diag(C_MM)) > 0)
     weights_M = normalise(gate["hedge_P"] @ experts_PM, usable_M if usable_M.any() else open_M)
     used_M = weights_M > 0
-    return ranks(np.round(weights_M[used_M] @ z_MN[used_M], gate["decimals"])), weights_M
+    mixed_N = np.round(weights_M[used_M] @ z_MN[used_M], gate["decimals"])
+    return ranks(neutralised(mixed_N, raw_CN, payload)), weights_M
+
+
+def neutralised(mixed_N: FloatArray, raw_CN: Levels, payload: Payload) -> FloatArray:
+    """The mix without the share of it that the chosen features explain; as it is where that is switched off."""
+    neutral = payload["neutral"]
+    if not len(neutral["columns"]) or mixed_N.min() == mixed_N.max():
+        return mixed_N
+    z_N, values_CN = gaussian_ranks(mixed_N), prepared(raw_CN, neutral["columns"], payload["prepare"])
+    known_CN = values_CN >= 0
+    mean_C = (values_CN * known_CN).sum(axis=1) / np.maximum(known_CN.sum(axis=1), 1)
+    base_NF = np.vstack([np.where(known_CN, values_CN, mean_C[:, None]), np.ones(len(z_N))]).T
+    explained_N: FloatArray = base_NF @ np.linalg.lstsq(base_NF, z_N, rcond=1e-6)[0]
+    return np.asarray(np.round(z_N - neutral["proportion"] * explained_N, payload["gate"]["decimals"]))
 
 
 def base_prediction(raw_CN: Levels, model: Payload, prepare: Payload) -> NDArray[np.float32]:
     """One base model's predictions, float32 [N]: the sum of its blocks, on prepared columns."""
-    values_CN = raw_CN[model["columns"]]
-    absent_C = (values_CN == 2).all(axis=1) & prepare["detect"]
-    values_CN[absent_C] = prepare["fill"]
-    if prepare["indicators"]:
-        flags_CN = np.repeat(absent_C[:, None], raw_CN.shape[1], axis=1).astype(np.int8)
-        values_CN = np.concatenate([values_CN, flags_CN])
+    values_CN = prepared(raw_CN, model["columns"], prepare)
     total_N = np.zeros(raw_CN.shape[1], dtype=np.float32)
     for block in model["blocks"]:
         booster = xgb.Booster({"nthread": 1})
         booster.load_model(bytearray(zlib.decompress(block)))
         total_N += booster.inplace_predict(values_CN.T, validate_features=False)
     return total_N
+
+
+def prepared(raw_CN: Levels, columns: NDArray[np.int64], prepare: Payload) -> Levels:
+    """Some columns as the run would prepare them, indicators last."""
+    values_CN = raw_CN[columns]
+    absent_C = (values_CN == 2).all(axis=1) & prepare["detect"]
+    values_CN[absent_C] = prepare["fill"]
+    if prepare["indicators"]:
+        flags_CN = np.repeat(absent_C[:, None], raw_CN.shape[1], axis=1).astype(np.int8)
+        values_CN = np.concatenate([values_CN, flags_CN])
+    return values_CN
 
 
 def ranks(values_N: NDArray[Any]) -> FloatArray:

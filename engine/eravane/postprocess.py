@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.ensemble import one_era
+from eravane.ensemble import MIX_DECIMALS, one_era
 
 FloatArray = NDArray[np.float64]
 
@@ -42,12 +42,14 @@ class Neutraliser:
         offsets = one_era(mixed_N.size)
         z_1N = self._ops.gaussianize(mixed_N[None, :], offsets)
         neutral_N: FloatArray = self._ops.neutralize(z_1N, _known(values_CN), offsets, self._proportion)[0]
-        return neutral_N
+        return np.round(neutral_N, MIX_DECIMALS)
 
 
 def _known(values_CN: NDArray[Any]) -> NDArray[Any]:
-    if values_CN.dtype == np.int8 or not np.isnan(values_CN).any():
-        return values_CN
+    if values_CN.dtype == np.int8:
+        if values_CN.min(initial=0) >= 0:
+            return values_CN
+        values_CN = np.where(values_CN < 0, np.float32(np.nan), values_CN.astype(np.float32))
     count_C = np.maximum((~np.isnan(values_CN)).sum(axis=1), 1)
     mean_C = np.nansum(values_CN, axis=1, dtype=np.float64) / count_C
     return np.where(np.isnan(values_CN), mean_C[:, None].astype(np.float32), values_CN)

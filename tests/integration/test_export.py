@@ -59,6 +59,7 @@ def test_the_model_predicts_what_the_run_predicted(done: Path, tmp_path: Path) -
         {"gate": {"gates": "topk", "keep_ratio": 0.5, "inputs": ["marginals", "agreement"]}},
         {"gate": {"warmup": 1000}},
         {"prepare": {"missing_eras": "impute", "indicators": True, "constant": 1.0}},
+        {"postprocess": {"neutralize": "small", "proportion": 0.7}},
     ],
 )
 def test_every_gate_and_preparation_is_repeated(
