@@ -19,7 +19,10 @@ SMALL = GateConfig(warmup=40, seeds=2, refit_every=70, warm_steps=0, rehearsal=4
 
 
 def world(seed, regimes):
-    """Labels that overlap over four weeks; with regimes (of 15 eras each), the models that are good show it in their own statistics."""
+    """Labels that overlap over four weeks.
+
+    With regimes (of 15 eras each), the models that are good show it in their own statistics.
+    """
     rng = np.random.default_rng(seed)
     weekly_TM = rng.standard_normal((ERAS + 3, MODELS)) @ np.linalg.cholesky(C_MM).T / np.sqrt(4_000)
     cells = tuple(np.arange(m, m + 1) for m in range(MODELS))
