@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from eravane.eras import era_label
 from eravane.errors import DataError, StoreError
 from eravane.storage.builder import Builder, LabelChanges
 from eravane.storage.digest import digest_file
@@ -43,7 +44,7 @@ def ingest(
         data_dir: folder of the dataset.
         store_dir: folder of the store; made if absent.
         columns: features to keep, in this order (None: every feature of `features.json`, in file order).
-        first_era, last_era: oldest and newest era to take (None: all).
+        first_era, last_era: oldest and newest era to take (None: all; for a store that exists, from its first era on).
         every: take every n-th era, counted from the first.
         progress: called with a file's name, cells done and cells in all.
 
@@ -112,8 +113,8 @@ class _Update:
         )
         intakes = self._intakes()
         if self._old is None and not any(intake.plans for intake in intakes):
-            first, last = self._choice.first, self._choice.last
-            raise DataError(f"{self._data} has no era from {first} to {last}; nothing was taken")
+            newest = "the newest" if self._choice.last == _NO_LAST else era_label(self._choice.last)
+            raise DataError(f"{self._data} has no era from {era_label(self._choice.first)} to {newest}")
         check_unique(intakes, self._builder.segments)
         changes = LabelChanges()
         segments = {record.name: record for record in (() if self._old is None else self._old.segments)}
@@ -194,7 +195,7 @@ def _choice(old: Manifest | None, wish: _Wish, oldest: int) -> Choice:
         raise DataError(f"eras {wish.first} to {wish.last}, every {wish.every}: nothing can be taken")
     if old is None:
         return Choice(wish.first, wish.last, wish.every, max(wish.first, oldest))
-    if (wish.first, wish.every) != (old.first_era, old.every):
+    if wish.first not in (0, old.first_era) or wish.every != old.every:
         raise StoreError(
             f"the store was made with first era {old.first_era} and every {old.every}, "
             f"now first era {wish.first} and every {wish.every} are asked for; ingest into a new store"

@@ -205,6 +205,13 @@ def test_more_eras_may_be_asked_for_later(tmp_path: Path) -> None:
     assert grown.index.last == 13
 
 
+def test_an_update_goes_on_from_the_first_era_of_the_store(tmp_path: Path) -> None:
+    made = Dataset.make()
+    ingest(made.write(tmp_path / "data"), tmp_path / "store", first_era=5)
+    grown = ingest(next_week(made).write(tmp_path / "data"), tmp_path / "store")
+    assert (grown.index.first, grown.index.last) == (5, 16)
+
+
 def test_an_open_store_outlives_an_append(tmp_path: Path) -> None:
     """Readers keep what they have mapped; they see the new state when they open again."""
     made = Dataset.make()

@@ -192,6 +192,13 @@ def test_live_rows_of_a_numbered_era(tmp_path: Path) -> None:
     refused(made.write(tmp_path / "data"), tmp_path, "live.parquet", "'0015'", "era 'X'")
 
 
+def test_a_live_id_that_occurs_twice(tmp_path: Path) -> None:
+    made = Dataset.make()
+    assert made.live is not None
+    made.live.index = pd.Index([*made.live.index[:-1], made.live.index[2]], name="id")
+    refused(made.write(tmp_path / "data"), tmp_path, "live.parquet", at(made.live, 2), "twice, first in row 2")
+
+
 def test_an_id_that_is_empty(tmp_path: Path) -> None:
     made = Dataset.make()
     made.train.index = pd.Index([*made.train.index[:9], "", *made.train.index[10:]], name="id")
@@ -240,7 +247,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 
 def test_no_era_that_was_asked_for(tmp_path: Path) -> None:
-    refused(Dataset.make().write(tmp_path / "data"), tmp_path, "no era from 500", first_era=500)
+    refused(Dataset.make().write(tmp_path / "data"), tmp_path, "no era from 0500 to the newest", first_era=500)
 
 
 def test_bad_input_leaves_an_existing_store_as_it_was(tmp_path: Path) -> None:

@@ -131,14 +131,18 @@ class Source:
         return self._coded("data_type")
 
     def require_live(self) -> None:
-        """Check that every row belongs to the live era.
+        """Check that every row belongs to the live era and that no id occurs twice.
 
         Raises:
-            DataError: a row has another era than X.
+            DataError: a row has another era than X, or an id occurs twice.
         """
         for label in pc.unique(self._column("era").cast(pa.string())).to_pylist():
             if label not in LIVE_ERAS:
                 raise DataError(f"{self.path}: column 'era' holds {label!r}; live rows have era 'X'")
+        seen: dict[str, int] = {}
+        for row, text in enumerate(self.ids.to_pylist()):
+            if seen.setdefault(text, row) != row:
+                self.refuse("id", row, f"the id occurs twice, first in row {seen[text]}")
 
     def where(self, row: int) -> str:
         """Era and id of a row, for messages."""
