@@ -16,7 +16,7 @@ from sklearn.impute import KNNImputer
 from benchmarks.harness import Job, Result, described, ratio, say, seconds
 from eravane_kernels import cpu
 from eravane_kernels.arrays import Double, Integers, Levels
-from eravane_kernels.cpu.floats import moments
+from eravane_kernels.cpu.moments import moments
 from eravane_kernels.eras import spans
 
 Score = Callable[[pd.DataFrame, pd.Series], object]

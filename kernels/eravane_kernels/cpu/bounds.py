@@ -9,6 +9,7 @@ import numpy as np
 from eravane_kernels import tables
 from eravane_kernels.arrays import Columns, Double, Integers
 from eravane_kernels.cpu import counts, floats
+from eravane_kernels.cpu.moments import moments
 from eravane_kernels.eras import spans
 from eravane_kernels.spec.missing import FillMethod, check_fill_values
 from eravane_kernels.spec.outliers import Method, check_bounds, median_deviation_of_counts
@@ -66,7 +67,7 @@ def _mean_std(x_CN: Columns, offsets_E1: Integers, window: int) -> tuple[Double,
     if x_CN.dtype == np.int8:
         stats = counts.stats_of_counts(_pooled(x_CN, offsets_E1, window), ())
         return stats.mean_EC, stats.std_EC
-    return floats.moments(x_CN, spans(offsets_E1, window))[1:]
+    return moments(x_CN, spans(offsets_E1, window))[1:]
 
 
 def _median_deviation(x_CN: Columns, offsets_E1: Integers, window: int) -> tuple[Double, Double]:

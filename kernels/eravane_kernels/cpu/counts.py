@@ -11,7 +11,7 @@ from eravane_kernels.arrays import SLOTS, Counts, Double, Integers, Levels
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
 from eravane_kernels.cpu.planes import count_planes
-from eravane_kernels.cpu.vectors import BLOCK
+from eravane_kernels.cpu.vectors import BLOCK, ahead
 from eravane_kernels.stats import QUANTILES, Stats
 
 
@@ -34,24 +34,25 @@ def _count(x_S: Levels, start_C: Integers, offsets_E1: Integers, counts_ECL: Cou
         bad = np.uint64(0)
         for era in range(offsets_E1.shape[0] - 1):
             start, rows = start_C[column] + offsets_E1[era], offsets_E1[era + 1] - offsets_E1[era]
-            bad |= _count_run(x_S, start, rows, rest_B, counts_ECL[era, column])
+            distance = ahead(start_C, column, offsets_E1[era + 1], offsets_E1[-1], 1)
+            bad |= _count_run(x_S, start, rows, distance, rest_B, counts_ECL[era, column])
         if bad != 0:
             return column
     return -1
 
 
 @kernel
-def _count_run(x_S: Levels, start: int, rows: int, rest_B: Levels, counts_L: Counts) -> np.uint64:
+def _count_run(x_S: Levels, start: int, rows: int, distance: int, rest_B: Levels, counts_L: Counts) -> np.uint64:
     """Counts one contiguous run from its bit planes; returns non-zero if a value is no level.
 
-    What is left of a block is counted in rest_B, filled up with zeros.
+    Memory is asked for at that distance in bytes; what is left of a block is counted in rest_B, filled up with zeros.
     """
     blocks = rows // BLOCK
     tail = x_S[start + blocks * BLOCK : start + rows]
     rest_B[:] = 0
     for row in range(tail.shape[0]):
         rest_B[row] = tail[row]
-    body, rest = count_planes(x_S, start, blocks), count_planes(rest_B, 0, 1)
+    body, rest = count_planes(x_S, start, blocks, distance), count_planes(rest_B, 0, 1, 0)
     one, two, four = body[0] + rest[0], body[1] + rest[1], body[2] + rest[2]
     three, missing = body[3] + rest[3], body[4] + rest[4]
     counts_L[0] = np.uint64(rows) + three - one - two - four + missing

@@ -17,16 +17,17 @@ _INTEGER = ir.IntType(32)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def sum_gaps(_: Any, array: Any, start: Any, blocks: Any, shift: Any) -> Any:
+def sum_gaps(_: Any, array: Any, start: Any, blocks: Any, ahead: Any, shift: Any) -> Any:
     """Number, sum and sum of squares of value - shift over blocks of 32 float32 from byte `start`, NaN left out.
 
-    Returns three float64. Sums run in 32 lanes, four chains of eight, which are added up last.
+    Memory is asked for `ahead` bytes before its use. Returns three float64. Sums run in 32 lanes, four chains of
+    eight, which are added up last.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         count = cgutils.alloca_once_value(builder, WORD(0))
         totals = [[cgutils.alloca_once_value(builder, splat(_DOUBLES, 0.0)) for _ in range(_CHAINS)] for _ in range(2)]
-        shifts = _everywhere(builder, args[3])
+        shifts = _everywhere(builder, args[4])
 
         def add(vectors: list[Any]) -> None:
             for vector, *chain in zip(vectors, *totals, strict=True):
@@ -37,7 +38,7 @@ def sum_gaps(_: Any, array: Any, start: Any, blocks: Any, shift: Any) -> Any:
         results = [_reduce(builder, [builder.load(chain) for chain in chains]) for chains in totals]
         return context.make_tuple(builder, signature.return_type, [counted, *results])
 
-    return types.UniTuple(types.float64, 3)(array, types.intp, types.intp, types.float64), generate
+    return types.UniTuple(types.float64, 3)(array, types.intp, types.intp, types.intp, types.float64), generate
 
 
 def _add(builder: Any, gap: Any, count: Any, total: Any, squares: Any) -> None:

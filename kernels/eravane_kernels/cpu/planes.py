@@ -17,11 +17,11 @@ _LANES = 0x11
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def count_planes(_: Any, array: Any, start: Any, blocks: Any) -> Any:
+def count_planes(_: Any, array: Any, start: Any, blocks: Any, ahead: Any) -> Any:
     """Bit counts over blocks of 128 bytes from byte `start` of an int8 array, at any alignment.
 
-    Returns six uint64: the bytes with bit 0, with bit 1, with bit 2, with bits 0 and 1, with bits 1 and 2, and a mask
-    that is zero if every byte is one of 0..4 and -1.
+    Memory is asked for `ahead` bytes before its use. Returns six uint64: the bytes with bit 0, with bit 1, with bit 2,
+    with bits 0 and 1, with bits 1 and 2, and a mask that is zero if every byte is one of 0..4 and -1.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -32,7 +32,7 @@ def count_planes(_: Any, array: Any, start: Any, blocks: Any) -> Any:
         results = [_reduce(builder, "add", count) for count in counts] + [_reduce(builder, "or", bad)]
         return context.make_tuple(builder, signature.return_type, results)
 
-    return types.UniTuple(types.uint64, 6)(array, types.intp, types.intp), generate
+    return types.UniTuple(types.uint64, 6)(array, types.intp, types.intp, types.intp), generate
 
 
 def _count(builder: Any, totals: list[Any], vectors: list[Any]) -> None:

@@ -18,7 +18,7 @@ from eravane_kernels.cpu.jit import kernel, summing
 Keys = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int32]
 
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 """Values ranked at a time: their keys stay in the second-level cache."""
 SINGLE_BITS = 32
 """Low bits of a float32's key that hold the row; the others hold all of the value. A float64's key has fewer."""
@@ -57,8 +57,8 @@ def placed(p_MN: Floats, table: Double, result_MN: Double) -> None:
     p_MN: float32 or float64, finite, N >= 1; table float64 [2N + 1]; result_MN float64 [M, N].
     """
     untied = table[2::2].copy()
-    for block, value_MN, key_MN, bits in _sorted_keys(p_MN):
-        _place(key_MN, value_MN, bits, table, untied, result_MN[block])
+    for block, key_MN, bits in _sorted_keys(p_MN):
+        _place(key_MN, p_MN[block], bits, table, untied, result_MN[block])
 
 
 def summed(p_MN: Floats, table: Double, against_TN: Double) -> Double:
@@ -67,28 +67,31 @@ def summed(p_MN: Floats, table: Double, against_TN: Double) -> Double:
     Arguments as of `placed`.
     """
     untied, sums_MS = table[2::2].copy(), np.empty((len(p_MN), 2 + len(against_TN)))
-    for block, value_MN, key_MN, bits in _sorted_keys(p_MN):
-        _sum(key_MN, value_MN, bits, table, untied, against_TN, sums_MS[block])
+    for block, key_MN, bits in _sorted_keys(p_MN):
+        _sum(key_MN, p_MN[block], bits, table, untied, against_TN, sums_MS[block])
     return sums_MS
 
 
-def _sorted_keys(p_MN: Floats) -> Iterator[tuple[slice, Floats, Keys, int]]:
-    """A block of models at a time: its slice, its predictions, their keys in ascending order, the row's bits in a key.
+def _sorted_keys(p_MN: Floats) -> Iterator[tuple[slice, Keys, int]]:
+    """A block of models at a time: its slice, keys in ascending order, and how many of their low bits are the row.
 
-    Predictions are copied together first, which reads memory faster than packing does. The next block overwrites both.
+    The next block overwrites the keys.
     """
     models, rows = p_MN.shape
     height = max(1, min(models, BLOCK // rows))
-    values, keys = np.empty((height, rows), dtype=p_MN.dtype), np.empty((height, rows), dtype=np.uint64)
+    keys = np.empty((height, rows), dtype=np.uint64)
     single = p_MN.dtype == np.float32
-    pack, bits = (_pack_single, SINGLE_BITS) if single else (_pack_double, max(1, (rows - 1).bit_length()))
+    bits = SINGLE_BITS if single else max(1, (rows - 1).bit_length())
     for first in range(0, models, height):
         block = slice(first, min(first + height, models))
-        value_MN, key_MN = values[: block.stop - first], keys[: block.stop - first]
-        np.copyto(value_MN, p_MN[block])
-        pack(value_MN, bits, key_MN)
+        key_MN = keys[: block.stop - first]
+        if single:
+            _pack_single(p_MN[block], bits, key_MN)
+        else:
+            np.copyto(key_MN.view(np.float64), p_MN[block])
+            _pack_double(key_MN, bits)
         key_MN.sort(axis=1)
-        yield block, value_MN, key_MN, bits
+        yield block, key_MN, bits
 
 
 @kernel
@@ -104,14 +107,17 @@ def _pack_single(p_MN: Floats, bits: int, key_MN: Keys) -> None:
 
 
 @kernel
-def _pack_double(p_MN: Floats, bits: int, key_MN: Keys) -> None:
-    """Keys of float64: the value's leading bits in ascending order, then the row."""
+def _pack_double(key_MN: Keys, bits: int) -> None:
+    """Keys of float64 in place of their bits: the leading bits in ascending order, then the row.
+
+    The values are copied before they are packed, which reads memory faster than packing does.
+    """
     kept = ~((np.uint64(1) << np.uint64(bits)) - np.uint64(1))
-    for model in range(p_MN.shape[0]):
-        value_N, key_N = p_MN[model], key_MN[model]
-        for row in range(value_N.shape[0]):
-            value = value_N[row] + 0.0
-            raw = np.float64(value).view(np.int64)
+    for model in range(key_MN.shape[0]):
+        key_N = key_MN[model]
+        value_N = key_N.view(np.float64)
+        for row in range(key_N.shape[0]):
+            raw = np.float64(value_N[row] + 0.0).view(np.int64)
             ordered = np.uint64(raw ^ ((raw >> 63) & 0x7FFFFFFFFFFFFFFF)) ^ _SIGN
             key_N[row] = (ordered & kept) | np.uint64(row)
 

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from eravane_kernels.arrays import Bools, Double, Floats, Integers
-from eravane_kernels.cpu.inputs import check_predictions
+from eravane_kernels.cpu.inputs import checked_rows
 from eravane_kernels.cpu.ranks import gauss_table, placed, power_table, rank_table, summed
-from eravane_kernels.eras import spans
 from eravane_kernels.spec.cross_section import centred_label, check_labels, powered_label
 
 
@@ -24,9 +23,9 @@ def gaussianize(p_MN: Floats, offsets_E1: Integers) -> Double:
 
 
 def _by_rank(p_MN: Floats, offsets_E1: Integers, table: Callable[[int], Double]) -> Double:
-    check_predictions(p_MN, offsets_E1)
+    rows_E = checked_rows(p_MN, offsets_E1)
     result_MN = np.empty(p_MN.shape)
-    for rows in spans(offsets_E1):
+    for rows in rows_E:
         if rows.stop > rows.start:
             placed(p_MN[:, rows], table(rows.stop - rows.start), result_MN[:, rows])
     return result_MN
@@ -34,10 +33,10 @@ def _by_rank(p_MN: Floats, offsets_E1: Integers, table: Callable[[int], Double])
 
 def numerai_corr(p_MN: Floats, y_N: Floats, offsets_E1: Integers) -> Double:
     """See `spec.numerai_corr`."""
-    check_predictions(p_MN, offsets_E1)
+    rows_E = checked_rows(p_MN, offsets_E1)
     check_labels(p_MN, y_N)
     result_ME = np.full((len(p_MN), len(offsets_E1) - 1), np.nan)
-    for era, rows in enumerate(spans(offsets_E1)):
+    for era, rows in enumerate(rows_E):
         known = ~np.isnan(y_N[rows])
         label = y_N[rows][known]
         if len(label) and label.min() < label.max():
@@ -51,11 +50,11 @@ def numerai_corr(p_MN: Floats, y_N: Floats, offsets_E1: Integers) -> Double:
 
 def contribution(p_MN: Floats, reference_N: Floats, y_N: Floats, offsets_E1: Integers) -> Double:
     """See `spec.contribution`."""
-    check_predictions(p_MN, offsets_E1)
+    rows_E = checked_rows(p_MN, offsets_E1)
     check_labels(p_MN, y_N)
     check_labels(p_MN, reference_N, "reference_N")
     result_ME = np.full((len(p_MN), len(offsets_E1) - 1), np.nan)
-    for era, rows in enumerate(spans(offsets_E1)):
+    for era, rows in enumerate(rows_E):
         known = ~(np.isnan(y_N[rows]) | np.isnan(reference_N[rows]))
         reference = reference_N[rows][known]
         if len(reference) and reference.min() < reference.max():

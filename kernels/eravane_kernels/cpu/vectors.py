@@ -12,27 +12,48 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from eravane_kernels.arrays import Integers
+from eravane_kernels.cpu.jit import kernel
+
 BLOCK = 128
 """Bytes taken per turn of a loop."""
-AHEAD = 8192
+AHEAD = 24576
 """How far ahead of a loop cache lines are asked for, in bytes; measured. Past the array's end it is harmless."""
 LINE = 64
+"""Bytes of a cache line."""
 
 WORD = ir.IntType(64)
 _BYTE, _INTEGER = ir.IntType(8), ir.IntType(32)
 
 
+@kernel
+def ahead(start_C: Integers, column: int, stop: int, rows: int, size: int) -> int:
+    """How many bytes ahead to ask for memory in the run of a column that ends at row `stop`.
+
+    AHEAD, which the next column's beginning follows without a gap; where columns are shorter than that, the same run
+    of the next column. start_C: where columns of so many rows begin; size: bytes of a value.
+    """
+    if (rows - stop) * size >= AHEAD or column + 1 == start_C.shape[0]:
+        return AHEAD
+    step = int(start_C[column + 1] - start_C[column]) * size
+    return AHEAD + step - rows * size if rows * size >= AHEAD else step
+
+
 def for_blocks(
     context: Any, builder: Any, kind: Any, args: Any, vector: ir.VectorType, body: Callable[[list[Any]], None]
 ) -> None:
-    """Runs `body` on the vectors of every block; args: an array of that kind, the first byte, the number of blocks."""
+    """Runs `body` on the vectors of every block.
+
+    args: an array of that kind, the first byte, the number of blocks, how many bytes ahead to ask for memory.
+    """
     data = context.make_array(kind)(context, builder, args[0]).data
     first = builder.gep(builder.bitcast(data, _BYTE.as_pointer()), [args[1]])
     size = vector.count * context.get_abi_sizeof(vector.element)
     with cgutils.for_range(builder, args[2]) as loop:
         block = builder.gep(first, [builder.mul(loop.index, WORD(BLOCK))])
-        for offset in range(AHEAD, AHEAD + BLOCK, LINE):
-            _prefetch(builder, builder.gep(block, [WORD(offset)]))
+        wanted = builder.gep(block, [args[3]])
+        for offset in range(0, BLOCK, LINE):
+            _prefetch(builder, builder.gep(wanted, [WORD(offset)]))
         vectors = builder.bitcast(block, vector.as_pointer())
         body([builder.load(builder.gep(vectors, [WORD(place)]), align=1) for place in range(BLOCK // size)])
 
