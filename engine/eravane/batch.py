@@ -159,6 +159,8 @@ class _Job:
         config, ops = self._config, self._backend.ops
         catalog = self._catalog()
         store = self._store(catalog)
+        with self._events.stage("verify"):
+            store.verify()
         features = Features.open(store.path, config.prepare)
         timeline = self._timeline(store)
         self._say_periods(timeline, catalog)
