@@ -42,7 +42,8 @@ def compiled(text, architecture, *options):
 
 
 def _read(size, get, program):
-    buffer = b" " * size(program)[1]
+    # Never bytes: NVRTC writes into what it is given, and one byte would be Python's own, shared b" ".
+    buffer = bytearray(size(program)[1])
     get(program, buffer)
     return buffer.decode()
 
