@@ -26,13 +26,20 @@ def run(data: Path, store: Path, step: int = 0, number: int = signal.SIGKILL) ->
 
 @pytest.fixture(scope="module")
 def weeks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two weeks of a dataset, the stores they make, and nothing in between."""
+    """Two weeks of a dataset, and one that differs from the first in a feature of every training era."""
     folder = tmp_path_factory.mktemp("kill")
     made = Dataset.make()
     made.row_groups = 60
     later = next_week(made)
     later.row_groups = 60
-    return {"first": made.write(folder / "first"), "second": later.write(folder / "second"), "folder": folder}
+    other = Dataset.make()
+    other.row_groups = 60
+    other.train["feature_04"] = 4 - other.train["feature_04"]
+    return {
+        "first": made.write(folder / "first"),
+        "second": later.write(folder / "second"),
+        "other": other.write(folder / "other"),
+    }
 
 
 def kill_and_resume(data: Path, store: Path, wanted: dict[str, bytes], old: Path | None, step: int) -> None:
@@ -101,8 +108,8 @@ def test_what_is_sealed_is_not_written_again(weeks: dict[str, Path], tmp_path: P
 
 def test_other_files_after_an_interrupt_start_anew(weeks: dict[str, Path], tmp_path: Path) -> None:
     """What an ingest that was ended by Ctrl-C of other data left behind is not mixed in."""
-    total = int(run(weeks["second"], tmp_path / "whole").stdout)
+    total = int(run(weeks["other"], tmp_path / "whole").stdout)
     interrupted = run(weeks["first"], tmp_path / "store", total // 2, signal.SIGINT)
     assert "KeyboardInterrupt" in interrupted.stderr
-    assert run(weeks["second"], tmp_path / "store").returncode == 0
+    assert run(weeks["other"], tmp_path / "store").returncode == 0
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
