@@ -47,7 +47,9 @@ RULES: dict[str, dict[str, Any]] = {
     "leaves": {"update": "leaves"},
     "refit+leaves": {"update": "refit+leaves"},
 }
-WARM, LATER, SPAN = 12, 180, 26  # eras after the loop's start, eras later, eras averaged (one of every kind of refit)
+# The loop whose cost is measured starts with the known eras of two folds (the default is four). After the warm-up the cap on
+# appended blocks is reached; a span holds one refit of the gate and one of the trees.
+HISTORY, WARM, LATER, SPAN = 312, 26, 180, 26
 
 
 def main(quick: bool) -> list[Result]:
@@ -59,7 +61,8 @@ def flat_cost(quick: bool) -> list[Result]:
     """Seconds per era, gate and checkpoint included, `LATER` eras after the warm-up against right after it."""
     later, span = (30, 8) if quick else (LATER, SPAN)
     results: list[Result] = []
-    with _made(DriftConfig("stationary", 0, eras=LOOP_START + WARM + later + span, rows=200, features=24)) as made:
+    eras = LOOP_START + HISTORY + WARM + later + span
+    with _made(DriftConfig("stationary", 0, eras=eras, rows=300, features=24)) as made:
         features, folder = made
         for rule in ("none", "append", "leaves", "refit, last 40 eras"):
             early, late = _era_seconds(features, folder, rule, later, span)
@@ -73,14 +76,21 @@ def flat_cost(quick: bool) -> list[Result]:
 
 def _era_seconds(features: Features, folder: Path, rule: str, later: int, span: int) -> tuple[float, float]:
     """Mean CPU seconds of an era in two spans of a loop with four models, its gate and its checkpoints."""
-    config = _config(rule, trees=20, every=4 if rule == "append" else 13, leaves_every=4)
+    start = LOOP_START + HISTORY
+    config = _config(rule, trees=50, start=start, every=5 if rule == "append" else 26, blocks=5)
     columns = features.store.columns
     specs = tuple(ModelSpec("all", f"g{n}", TARGET, n, columns[n * 5 : n * 5 + 9]) for n in range(4))
     engine = _engine(features, folder / _word(rule), config, specs)
     session, loop = engine.session({"benchmark": rule})
     engine.fit_first_models(loop)
+    for era in range(LOOP_START, start):
+        values = [features.era(era, spec.columns).values for spec in specs]
+        known = [
+            predict(loop.models[spec.model_id].trees.boosters(), x_CN) for spec, x_CN in zip(specs, values, strict=True)
+        ]
+        loop.await_labels(era, np.stack(known))
     seconds: list[float] = []
-    for era in range(LOOP_START, LOOP_START + WARM + later + span):
+    for era in range(start, start + WARM + later + span):
         begun = time.process_time()
         session.advance(era)
         seconds.append(time.process_time() - begun)
@@ -92,14 +102,14 @@ def _naive_seconds(features: Features, later: int, span: int) -> tuple[float, fl
     """The same for `xgb.train(xgb_model=...)` alone, ten trees per update on the last 40 eras."""
     params, _ = resolve_params(PARAMS, "cpu")
     columns, booster, seconds = features.store.columns[:9], None, []
-    for era in range(LOOP_START, LOOP_START + WARM + later + span, 4):
+    for era in range(LOOP_START, LOOP_START + WARM + later + span, 5):
         begun = time.process_time()
         window = (era - 48, era - 9)
         matrix = quantile_matrix(features.table(columns, *window), params)
         matrix.set_info(label=features.labels(TARGET, *window))
         booster = xgb.train({**params, "seed": era}, matrix, 10, xgb_model=booster)
         seconds.append(time.process_time() - begun)
-    first, last = seconds[WARM // 4 : (WARM + span) // 4], seconds[(WARM + later) // 4 :]
+    first, last = seconds[WARM // 5 : (WARM + span) // 5], seconds[(WARM + later) // 5 :]
     return float(np.mean(first)), float(np.mean(last))
 
 
@@ -205,14 +215,14 @@ def _tests(file: str, which: str) -> tuple[int, int]:
     return int(passed[-1]), int(failed[-1])
 
 
-def _config(rule: str | dict[str, Any], *, trees: int, **loop: int) -> RunConfig:
+def _config(rule: str | dict[str, Any], *, trees: int, start: int = LOOP_START, **loop: int) -> RunConfig:
     settings = RULES[rule] if isinstance(rule, str) else rule
     return parse_config(
         {
             "data": {"target": TARGET, "feature_sets": ["all"]},
-            "time": {"loop_start": LOOP_START, "observed_lag": False},
+            "time": {"loop_start": start, "observed_lag": False},
             "zoo": {"trees": trees, "fold_eras": 40, "params": PARAMS},
-            "gate": {"warmup": 6, "seeds": 1, "refit_every": 13},
+            "gate": {"seeds": 2},
             "loop": {**settings, **loop},
             "compute": {"device": "cpu", "workers": 1},
         }
