@@ -47,8 +47,8 @@ RULES: dict[str, dict[str, Any]] = {
     "leaves": {"update": "leaves"},
     "refit+leaves": {"update": "refit+leaves"},
 }
-# The loop whose cost is measured starts with the known eras of two folds (the default is four). After the warm-up the cap on
-# appended blocks is reached; a span holds one refit of the gate and one of the trees.
+# The loop whose cost is measured starts with the known eras of two folds (the default is four). After the warm-up the
+# cap on appended blocks is reached; a span holds one refit of the gate and one of the trees.
 HISTORY, WARM, LATER, SPAN = 312, 26, 180, 26
 
 
