@@ -37,7 +37,7 @@ def test_any_row_order_ends_in_era_order(
 ) -> None:
     """Eras split over distant row groups, small blocks, several segments."""
     monkeypatch.setattr(placement, "SEGMENT_ROWS", 80)
-    monkeypatch.setattr(source, "BLOCK_VALUES", 500)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 500)
     made = Dataset.make(floats=floats)
     random = np.random.default_rng(5)
     made.train = made.train.iloc[random.permutation(len(made.train))]
@@ -103,7 +103,7 @@ def test_the_columns_of_a_store_do_not_change(tmp_path: Path) -> None:
 
 
 def test_progress_counts_cells_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "BLOCK_VALUES", 500)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 500)
     made, told = Dataset.make(), []
     ingest(made.write(tmp_path / "data"), tmp_path / "store", progress=lambda *facts: told.append(facts))
     for name, frame in (("train.parquet", made.train), ("validation.parquet", made.validation)):
@@ -141,7 +141,7 @@ def test_the_real_rows_of_2018(sample_2018: Path, tmp_path: Path) -> None:
 
 def test_a_file_has_one_reader_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking a row up for a message must not meet the thread that decodes the next block in the same file."""
-    monkeypatch.setattr(source, "BLOCK_VALUES", 500)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 500)
     opened = source.Source(Dataset.make().write(tmp_path / "data") / "train.parquet")
     inside, met = threading.Lock(), []
 

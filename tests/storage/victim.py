@@ -30,7 +30,7 @@ def main(data: str, store: str, step: int, number: int) -> None:
         return call
 
     placement.SEGMENT_ROWS = 100
-    source.BLOCK_VALUES = 500
+    source.BLOCK_BYTES = 500
     for owner, names in ((os, ("fsync", "pwrite", "posix_fallocate")), (Path, ("replace", "unlink", "mkdir"))):
         for name in names:
             setattr(owner, name, counted(getattr(owner, name)))

@@ -21,8 +21,8 @@ from eravane.errors import DataError
 
 T = TypeVar("T")
 LIVE_ERAS = ("X", "eraX")
-# Decoded values per block of columns: what one read of a row group may hold in memory.
-BLOCK_VALUES = 64 << 20
+# Decoded bytes per block of columns: what one read of a row group may hold in memory; two blocks are held at a time.
+BLOCK_BYTES = 64 << 20
 _BATCH_ROWS = 1 << 17
 
 
@@ -163,10 +163,11 @@ class Source:
         Raises:
             DataError: a page cannot be decoded.
         """
+        cell = max((_cell_bytes(self.types[name]) for name in columns), default=1)
         jobs = [
             (group, first, columns[first : first + width])
             for group in groups
-            for width in [max(1, min(len(columns), BLOCK_VALUES // max(group.rows, 1)))]
+            for width in [max(1, min(len(columns), BLOCK_BYTES // (cell * max(group.rows, 1))))]
             for first in range(0, len(columns), width)
         ]
         yield from _ahead(lambda job: self._decode(*job), jobs)
@@ -201,6 +202,14 @@ class Source:
         if coded.null_count:
             raise DataError(f"{self.path}: column {name!r} is empty in row {pc.index(coded.is_null(), True).as_py()}")
         return coded.dictionary.to_pylist(), coded.indices.to_numpy()
+
+
+def _cell_bytes(kind: pa.DataType) -> int:
+    """Bytes of a decoded value; strings, which are refused later, count as eight."""
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:
+        return 8
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
