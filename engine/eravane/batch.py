@@ -102,7 +102,7 @@ def run(
         DeviceError: the device asked for does not work.
     """
     progress, cache = progress or Silent(), cache or default_cache()
-    backend = choose(config.compute.device, progress.say)
+    backend = choose(config.compute.device, progress.say, config.compute.pool)
     folder = _enter(out, config, resume)
     cluster = local_cluster(config.compute, backend.xgboost_device, progress.say)
     with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute:

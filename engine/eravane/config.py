@@ -222,6 +222,10 @@ class ComputeConfig:
         "With Dask: a booster trains on one worker, or on all by rows (xgboost.dask); auto spreads matrices that are "
         "larger than a worker.",
     )
+    pool: Literal["async", "pool", "none"] = setting(
+        "async",
+        "GPU memory that CuPy and cuDF share: the driver's asynchronous pool, a growing pool of RMM's own, or none.",
+    )
     memory: str = setting("16GB", "Memory the run may hold; a plan that exceeds it is refused.")
 
 

@@ -92,7 +92,7 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
         raise ConfigError(
             f"{run} ends at era {config.data.last_era} (data.last_era); a run that goes on leaves it at 0"
         )
-    backend = choose(config.compute.device, progress.say)
+    backend = choose(config.compute.device, progress.say, config.compute.pool)
     with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.say) as compute:
         store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
         week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data)

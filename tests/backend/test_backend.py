@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -47,6 +49,11 @@ def test_an_unknown_device_is_refused() -> None:
         choose("tpu", print)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def pool_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(choice.POOL_VARIABLE, "async")
+
+
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_a_gpu_that_works_is_taken_and_named(device: str) -> None:
     told: list[str] = []
@@ -54,6 +61,47 @@ def test_a_gpu_that_works_is_taken_and_named(device: str) -> None:
         backend = choose(device, told.append, "none")  # type: ignore[arg-type]
         assert (backend.name, backend.xgboost_device, backend.torch_device) == ("cuda", "cuda", "cuda")
     assert told == ["device cuda: Double 1000, 9 GB, memory pools of the libraries"]
+
+
+def test_the_pool_that_was_chosen_stays_in_this_process_and_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(choice.POOL_VARIABLE, raising=False)
+    asked: list[str] = []
+    with double.installed():
+        module = importlib.import_module("eravane.backend.cuda")
+        monkeypatch.setattr(module, "_use_pool", lambda pool: asked.append(pool) or "a pool")
+        choose("cuda", print)
+        choose("cuda", print, "pool")
+        choose("cuda", print)
+        assert asked == ["async", "pool", "pool"]
+        show = [sys.executable, "-c", f"import os; print(os.environ[{choice.POOL_VARIABLE!r}])"]
+        assert subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip() == "pool"
+        with pytest.raises(ConfigError, match="pool 'rmm' is unknown; choose async, pool, none"):
+            choose("cuda", print, "rmm")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("pool", "resource"), [("async", "CudaAsyncMemoryResource"), ("pool", "PoolMemoryResource"), ("none", None)]
+)
+def test_each_pool_is_put_in_force_once(monkeypatch: pytest.MonkeyPatch, pool: str, resource: str | None) -> None:
+    taken: list[str] = []
+
+    class Resource:
+        def __init__(self, *_: object) -> None:
+            pass
+
+    rmm, allocators = ModuleType("rmm"), ModuleType("rmm.allocators.cupy")
+    kinds = ("CudaMemoryResource", "CudaAsyncMemoryResource", "PoolMemoryResource")
+    vars(rmm)["mr"] = SimpleNamespace(
+        **{kind: type(kind, (Resource,), {}) for kind in kinds},
+        set_current_device_resource=lambda made: taken.append(type(made).__name__),
+    )
+    vars(allocators)["rmm_cupy_allocator"] = object()
+    with double.installed():
+        for name, module in (("rmm", rmm), ("rmm.allocators", ModuleType("x")), ("rmm.allocators.cupy", allocators)):
+            monkeypatch.setitem(sys.modules, name, module)
+        for _ in range(2):
+            choose("cuda", print, pool)  # type: ignore[arg-type]
+    assert taken == ([resource] if resource else [])
 
 
 def test_a_gpu_that_fails_its_probe_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

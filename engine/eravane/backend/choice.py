@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import Literal, cast
+import os
+from typing import Literal, cast, get_args
 
 from eravane.backend.cpu import CpuBackend
 from eravane.backend.protocol import Backend, Log
@@ -11,20 +12,23 @@ from eravane.errors import ConfigError, DeviceError
 
 Device = Literal["auto", "cpu", "cuda"]
 Pool = Literal["async", "pool", "none"]
+# Which pool this process took; the workers it starts inherit it.
+POOL_VARIABLE = "ERAVANE_POOL"
 MEND = "`eravane doctor` says what is missing; a GPU needs a driver, and eravane installed with the extra cu12 or cu13"
 
 
-def choose(device: Device, log: Log, pool: Pool = "async") -> Backend:
+def choose(device: Device, log: Log, pool: Pool | None = None) -> Backend:
     """Pick the device of a run.
 
     Args:
         device: "cpu"; "cuda" for a GPU and nothing else; "auto" takes a working GPU, else the CPU.
         log: told which device was taken and why.
-        pool: device memory: the driver's asynchronous pool, a pool of RMM's own, or none.
+        pool: device memory: the driver's asynchronous pool, a pool of RMM's own, or none (None: as chosen before in
+            this process or by the one that started it, else "async").
 
     Raises:
         DeviceError: "cuda" was asked for and no GPU works.
-        ConfigError: there is no such device.
+        ConfigError: there is no such device or pool.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {device!r} is unknown; choose auto, cpu or cuda")
@@ -49,6 +53,10 @@ def why_no_gpu() -> str | None:
     return cast("str | None", module.probe())
 
 
-def _cuda(pool: Pool, log: Log) -> Backend:
+def _cuda(pool: Pool | None, log: Log) -> Backend:
+    wanted = pool or os.environ.get(POOL_VARIABLE, "async")
+    if wanted not in get_args(Pool):
+        raise ConfigError(f"device memory pool {wanted!r} is unknown; choose {', '.join(get_args(Pool))}")
+    os.environ[POOL_VARIABLE] = wanted
     module = importlib.import_module("eravane.backend.cuda")
-    return cast(Backend, module.CudaBackend(pool, log))
+    return cast(Backend, module.CudaBackend(wanted, log))

@@ -10,7 +10,7 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -290,8 +290,9 @@ _NUMPY_OF = {
 }
 
 
+@cache
 def _use_pool(pool: Literal["async", "pool", "none"]) -> str:
-    """Put CuPy and cuDF on one pool of device memory, and say which."""
+    """Put CuPy and cuDF on one pool of device memory, once in a process, and say which."""
     if pool == "none":
         return "memory pools of the libraries"
     try:
