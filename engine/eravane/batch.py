@@ -36,6 +36,7 @@ from eravane.report import write_report
 from eravane.runfolder import RunFolder, versions
 from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
+from eravane.telemetry import Telemetry, gpu_meter
 from eravane.timeline import Timeline, plan_timeline
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.fleet import cores
@@ -105,9 +106,11 @@ def run(
     backend = choose(config.compute.device, progress.say, config.compute.pool)
     folder = _enter(out, config, resume)
     cluster = local_cluster(config.compute, backend.xgboost_device, progress.say)
-    with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute:
+    watch = Telemetry(gpu_meter() if backend.name == "cuda" else None)
+    with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute, watch:
         try:
-            return _Job(data, replace(config, compute=compute), folder, cache, backend, progress, replay_of).run()
+            config = replace(config, compute=compute)
+            return _Job(data, config, folder, cache, backend, progress, watch, replay_of).run()
         except EravaneError:
             if not resume and not folder.started:
                 shutil.rmtree(folder.path)  # nothing but the configuration is in it
@@ -145,13 +148,14 @@ class _Job:
         cache: Path,
         backend: Backend,
         progress: Progress,
+        watch: Telemetry,
         replay_of: Path | None = None,
     ) -> None:
-        self._replay_of = replay_of
+        self._replay_of, self._watch = replay_of, watch
         self._schedule = Schedule() if replay_of is None else Schedule.read(RunFolder.open(replay_of))
         self._data, self._config, self._folder, self._cache = data, config, folder, cache
         self._backend, self._progress = backend, progress
-        self._events = EventLog(folder.path / "events.jsonl", backend.name)
+        self._events = EventLog(folder.path / "events.jsonl", backend.name, watch)
         self._notes: list[str] = []
         self._warnings: list[str] = []
 
@@ -202,6 +206,7 @@ class _Job:
             self._warnings = write_insights(self._folder, features, catalog, self._data, config.data.target, ops)
         self._progress.advance()
         self._write_manifest(store, timeline, "complete")
+        self._folder.write_table("telemetry.parquet", self._watch.table())
         report = write_report(self._folder.path)
         self._progress.advance()
         return RunResult(self._folder.path, metrics, report, tuple(self._notes))
@@ -350,8 +355,10 @@ class _Job:
             self._say(f"resumed after era {resumed.era}")
         remaining = engine.remaining(resumed.era)
         self._progress.start("loop", len(remaining))
-        for era in remaining:
-            self._stepped(session.advance(era), session.tally)
+        with self._events.usage() as used:
+            for era in remaining:
+                self._stepped(session.advance(era), session.tally)
+        self._events.write("usage", stage="loop", **used)
         session.finish()
         return session
 

@@ -42,17 +42,29 @@ class Silent:
         logger.info(text)
 
 
+class Meter(Protocol):
+    """Tells what a stage used."""
+
+    def mark(self) -> Any:
+        """Begin a stage."""
+
+    def since(self, mark: Any) -> dict[str, Any]:
+        """End it: JSON-able facts."""
+
+
 class EventLog:
     """Appends one JSON object per line to `events.jsonl`.
 
     Args:
         path: the file; None keeps no record (for library use).
         device: name of the device, written into every line.
+        meter: tells what stages use; None leaves it out.
     """
 
-    def __init__(self, path: Path | None, device: str = "cpu") -> None:
+    def __init__(self, path: Path | None, device: str = "cpu", meter: Meter | None = None) -> None:
         self._path = path
         self._device = device
+        self._meter = meter
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event; `facts` are JSON-able values such as era and seconds; memory in use is added as `bytes`."""
@@ -68,8 +80,18 @@ class EventLog:
         """Time a stage; what the block puts into the yielded dictionary is written with it."""
         started = time.perf_counter()
         found: dict[str, Any] = {}
-        yield found
-        self.write("stage", stage=stage, seconds=round(time.perf_counter() - started, 4), **facts, **found)
+        with self.usage() as used:
+            yield found
+        self.write("stage", stage=stage, seconds=round(time.perf_counter() - started, 4), **facts, **found, **used)
+
+    @contextmanager
+    def usage(self) -> Iterator[dict[str, Any]]:
+        """A dictionary that holds, after the block, what the block used."""
+        used: dict[str, Any] = {}
+        mark = None if self._meter is None else self._meter.mark()
+        yield used
+        if self._meter is not None:
+            used |= self._meter.since(mark)
 
 
 def resident() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,17 @@ DETECTABLE_ERRORS = 2.8016
 # Payout since 2026-01: 0.75 CORR + 2.25 MMC; a run's manifest may state the round's own multipliers.
 PAYOUT = {"corr": 0.75, "mmc": 2.25}
 CORRELATION_ERAS = 40
+# What telemetry tells of a stage, and how the parts of an interrupted one come together.
+USAGE = {
+    "cpu": "sum",
+    "peak_bytes": "max",
+    "joules": "sum",
+    "gpu_utilisation": "mean",
+    "gpu_memory_bytes": "max",
+    "gpu_power_watts": "mean",
+    "gpu_sm_mhz": "mean",
+    "throttled": "first",
+}
 
 
 @dataclass(frozen=True)
@@ -235,6 +247,29 @@ def stage_costs(view: RunView) -> pd.DataFrame:
     outer = table["seconds"].where(~table["inside"])
     table["share"] = outer / max(float(outer.sum()), 1e-12)
     return table.sort_values(["inside", "seconds"], ascending=[True, False], kind="stable")
+
+
+def stage_usage(view: RunView) -> pd.DataFrame:
+    """What each stage used: CPU seconds, peak memory, and what the GPUs did; columns that nothing tells are absent."""
+    rows = []
+    for event in view.events:
+        gpu = event.get("gpu")
+        told = {**event, **{f"gpu_{name}": value for name, value in gpu.items()}} if isinstance(gpu, Mapping) else event
+        used: dict[str, Any] = {name: _number(told[name]) for name in USAGE if name in told}
+        if "stage" in event and used:
+            throttled = told.get("gpu_throttled")
+            if isinstance(throttled, Mapping) and throttled:
+                used["throttled"] = ", ".join(map(str, throttled))
+            rows.append({"stage": str(event["stage"]), **used})
+    if not rows:
+        return pd.DataFrame()
+    grouped = pd.DataFrame(rows).groupby("stage", sort=False)
+    found = {
+        name: grouped[name].sum(min_count=1) if rule == "sum" else grouped[name].agg(rule)
+        for name, rule in USAGE.items()
+        if any(name in row for row in rows)
+    }
+    return pd.DataFrame(found)
 
 
 def _distinct(names: pd.Series[str]) -> str:

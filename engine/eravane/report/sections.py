@@ -22,6 +22,7 @@ from eravane.report.facts import (
     payout_multipliers,
     series_facts,
     stage_costs,
+    stage_usage,
     weights,
 )
 from eravane.report.figures import title_of
@@ -268,7 +269,45 @@ def costs(view: RunView) -> str:
     if found["inside"].any():
         note += " Rows marked as inside are parts of a stage, summed over threads."
     heads = [head for head, show in zip(heads, shown, strict=True) if show]
-    return f'<div class="card"><h3>By stage</h3><p>{text(note)}</p>{table("cost-table", heads, rows)}</div>'
+    card = f'<div class="card"><h3>By stage</h3><p>{text(note)}</p>{table("cost-table", heads, rows)}</div>'
+    return card + _usage(view)
+
+
+USAGE_COLUMNS = (
+    ("cpu", "CPU time", ""),
+    ("peak_bytes", "Memory", ""),
+    ("joules", "Energy, Wh", ".2f"),
+    ("gpu_utilisation", "GPU busy, %", ".0f"),
+    ("gpu_memory_bytes", "GPU memory", ""),
+    ("gpu_power_watts", "Power, W", ".0f"),
+    ("gpu_sm_mhz", "Clock, MHz", ".0f"),
+    ("throttled", "Throttled by", ""),
+)
+
+
+def _usage(view: RunView) -> str:
+    used = stage_usage(view)
+    if not len(used):
+        return ""
+    columns = [column for column in USAGE_COLUMNS if column[0] in used]
+    rows = []
+    for stage, facts in used.iterrows():
+        cells = [Cell.of(title_of(str(stage)))]
+        for name, _, form in columns:
+            value = facts[name]
+            if name == "throttled":
+                cells.append(Cell.of(value if isinstance(value, str) else DASH))
+            elif name.endswith("bytes"):
+                cells.append(Cell(size(float(value)), float(value)))
+            elif name == "cpu":
+                cells.append(Cell(seconds(float(value)), float(value)))
+            else:
+                scale = JOULES_PER_WATT_HOUR if name == "joules" else 1
+                cells.append(Cell.of(float(value) / scale, form))
+        rows.append(cells)
+    note = "CPU time is that of all threads; memory is the sampled peak that no file could give back."
+    heads = ["Stage", *(title for _, title, _ in columns)]
+    return f'<div class="card"><h3>Used</h3><p>{text(note)}</p>{table("usage-table", heads, rows)}</div>'
 
 
 def _share(share: float) -> Cell:

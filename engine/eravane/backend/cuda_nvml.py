@@ -1,0 +1,123 @@
+"""What the driver tells of the GPUs that this process may use, through NVML; needs no CUDA context and no CuPy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import pynvml as nvml
+
+from eravane.errors import DeviceError
+
+Value = TypeVar("Value")
+
+# Why clocks are below what was asked for; an idle GPU lowers them too, which is no reason to worry.
+THROTTLES: Mapping[int, str] = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "software thermal",
+    0x40: "hardware thermal",
+    0x80: "power brake",
+}
+
+
+class Gpus:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this process, all where it is not set.
+
+    Raises:
+        DeviceError: the driver's library is missing, or no GPU is visible.
+    """
+
+    def __init__(self) -> None:
+        try:
+            nvml.nvmlInit()
+            self._handles = _visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        except nvml.NVMLError as error:
+            raise DeviceError(f"NVML tells of no GPU: {error}") from error
+        if not self._handles:
+            raise DeviceError("NVML tells of no GPU that CUDA_VISIBLE_DEVICES leaves to this process")
+
+    def sample(self) -> dict[str, float]:
+        """How busy the GPUs are now; what a driver cannot tell (under MIG, say) is left out.
+
+        `utilisation` (%, share of time with a kernel running) and `sm_mhz` are means over the GPUs, `memory_bytes` (of
+        all processes) and `power_watts` sums, `throttle` the bits of `THROTTLES` of any of them.
+        """
+        found = {
+            "utilisation": self._mean(lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+            "memory_bytes": self._sum(lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used),
+            "power_watts": self._sum(lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
+            "sm_mhz": self._mean(lambda gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+            "throttle": self._bits(nvml.nvmlDeviceGetCurrentClocksEventReasons),
+        }
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+    def joules(self) -> float | None:
+        """Energy that the boards have used since the driver was loaded; None where they do not count it."""
+        millijoules = self._sum(nvml.nvmlDeviceGetTotalEnergyConsumption)
+        return None if millijoules is None else millijoules / 1000
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What stays the same while a run goes on, a dictionary per GPU."""
+        return [{name: value for name, value in _facts(gpu).items() if value is not None} for gpu in self._handles]
+
+    def _each(self, ask: Callable[[Any], float]) -> list[float] | None:
+        found = [_told(ask, gpu) for gpu in self._handles]
+        return None if None in found else [value for value in found if value is not None]
+
+    def _sum(self, ask: Callable[[Any], float]) -> float | None:
+        found = self._each(ask)
+        return None if found is None else sum(found)
+
+    def _mean(self, ask: Callable[[Any], float]) -> float | None:
+        found = self._each(ask)
+        return None if found is None else sum(found) / len(found)
+
+    def _bits(self, ask: Callable[[Any], int]) -> float | None:
+        found = self._each(ask)
+        bits = 0
+        for value in found or ():
+            bits |= int(value) & sum(THROTTLES)
+        return None if found is None else float(bits)
+
+
+def _visible(listed: str | None) -> list[Any]:
+    if listed is None:
+        return [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+    found = []
+    for name in filter(None, (part.strip() for part in listed.split(","))):
+        if not name.isdecimal() and not name.startswith("GPU-"):
+            break  # CUDA, too, stops at the first that it does not know; MIG slices have no counters of their own
+        found.append(
+            nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(name)
+        )
+    return found
+
+
+def _told(ask: Callable[[Any], Value], gpu: Any) -> Value | None:
+    try:
+        return ask(gpu)
+    except nvml.NVMLError:
+        return None
+
+
+def _facts(gpu: Any) -> dict[str, Any]:
+    version = _told(lambda _: nvml.nvmlSystemGetCudaDriverVersion(), gpu)
+    others = _told(lambda gpu: len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu)), gpu)
+    return {
+        "name": _text(_told(nvml.nvmlDeviceGetName, gpu)),
+        "driver": _text(_told(lambda _: nvml.nvmlSystemGetDriverVersion(), gpu)),
+        "cuda": None if version is None else f"{version // 1000}.{version % 1000 // 10}",
+        "memory_bytes": _told(lambda gpu: int(nvml.nvmlDeviceGetMemoryInfo(gpu).total), gpu),
+        "power_limit_watts": _told(lambda gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000, gpu),
+        "sm_mhz_most": _told(lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM), gpu),
+        "memory_mhz_most": _told(lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM), gpu),
+        "pcie_generation": _told(nvml.nvmlDeviceGetMaxPcieLinkGeneration, gpu),
+        "pcie_width": _told(nvml.nvmlDeviceGetMaxPcieLinkWidth, gpu),
+        "processes": others,
+    }
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
