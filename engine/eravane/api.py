@@ -149,6 +149,7 @@ def run(
     resume: bool = False,
     cache: Place | None = None,
     progress: Progress | None = None,
+    rebuild_store: bool = False,
 ) -> Run:
     """Do the whole job, from a dataset to live predictions and a report.
 
@@ -159,6 +160,7 @@ def run(
         resume: go on where an interrupted run stopped; the outcome is the same as without the interruption.
         cache: folder of stores and finished boosters, shared by runs (None: $ERAVANE_CACHE, else ~/.cache/eravane).
         progress: where to show how far it is; None is silent.
+        rebuild_store: delete the cached store of this data first, and ingest anew; for data whose old eras changed.
 
     Raises:
         ConfigError: the configuration is wrong or does not fit the data.
@@ -169,7 +171,15 @@ def run(
     from eravane import batch
 
     found = None if cache is None else Path(cache)
-    done = batch.run(Path(data), as_config(config), Path(out), resume=resume, cache=found, progress=progress)
+    done = batch.run(
+        Path(data),
+        as_config(config),
+        Path(out),
+        resume=resume,
+        cache=found,
+        progress=progress,
+        rebuild_store=rebuild_store,
+    )
     return Run(done.path)
 
 

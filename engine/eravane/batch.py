@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 
 from eravane import __version__
 from eravane.backend import Backend, choose
+from eravane.cachedstore import cached_store
 from eravane.catalog import FeatureCatalog
-from eravane.config import RunConfig, digest_of
+from eravane.config import RunConfig
 from eravane.eras import EraIndex
 from eravane.errors import ConfigError, DataError, EravaneError, RunError
 from eravane.events import EventLog, Progress, Silent
 from eravane.features import Features
 from eravane.files import exclusive
-from eravane.ingest import FEATURES_JSON, ingest
+from eravane.freeze import freeze_beside
+from eravane.ingest import FEATURES_JSON
 from eravane.insights import write_insights
 from eravane.livefile import write_live
 from eravane.loop.engine import Engine, OofOf, neutral_columns, write_pool
@@ -34,7 +36,6 @@ from eravane.loop.tally import Tally
 from eravane.memory import plan_memory
 from eravane.report import write_report
 from eravane.runfolder import RunFolder, versions
-from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
 from eravane.telemetry import Telemetry, gpu_meter
 from eravane.timeline import Timeline, plan_timeline
@@ -83,6 +84,7 @@ def run(
     cache: Path | None = None,
     progress: Progress | None = None,
     replay_of: Path | None = None,
+    rebuild_store: bool = False,
 ) -> RunResult:
     """Do the whole job.
 
@@ -95,6 +97,7 @@ def run(
         progress: where to show how far it is.
         replay_of: a run folder whose periods, lags and arrivals of labels count, so that the outcome is what its
             weekly steps came to.
+        rebuild_store: delete the cached store of this data first, and ingest anew.
 
     Raises:
         ConfigError: the configuration does not fit the data.
@@ -110,7 +113,7 @@ def run(
     with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute, watch:
         try:
             config = replace(config, compute=compute)
-            return _Job(data, config, folder, cache, backend, progress, watch, replay_of).run()
+            return _Job(data, config, folder, cache, backend, progress, watch, replay_of).run(rebuild_store)
         except EravaneError:
             if not resume and not folder.started:
                 shutil.rmtree(folder.path)  # nothing but the configuration is in it
@@ -159,12 +162,15 @@ class _Job:
         self._notes: list[str] = []
         self._warnings: list[str] = []
 
-    def run(self) -> RunResult:
+    def run(self, rebuild_store: bool) -> RunResult:
         config, ops = self._config, self._backend.ops
         catalog = self._catalog()
-        store = self._store(catalog)
+        store = self._store(catalog, rebuild_store)
         with self._events.stage("verify"):
             store.verify()
+        if config.prepare.frozen:
+            with self._events.stage("prepare"):
+                self._freeze(store)
         features = Features.open(store.path, config.prepare)
         timeline = self._timeline(store)
         self._say_periods(timeline, catalog)
@@ -225,20 +231,21 @@ class _Job:
             self._say(f"{len(empty)} empty cells are skipped: {', '.join('.'.join(cell) for cell in empty)}")
         return catalog
 
-    def _store(self, catalog: FeatureCatalog) -> EraStore:
-        if (self._data / STORE_MANIFEST).is_file():
-            return EraStore.open(self._data)
-        data = self._config.data
-        first, last = data.first_era or None, data.last_era or None
-        name = digest_of([str(self._data.resolve()), list(catalog.columns), first, last])
+    def _store(self, catalog: FeatureCatalog, anew: bool) -> EraStore:
         self._progress.start("ingest", 1)
         with self._events.stage("ingest") as found:
-            store = ingest(
-                self._data, self._cache / "stores" / name, columns=list(catalog.columns), first_era=first, last_era=last
-            )
+            store = cached_store(self._data, self._config.data, catalog, self._cache, anew=anew)
             found |= {"rows": store.index.rows, "columns": len(store.columns)}
         self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
         return store
+
+    def _freeze(self, store: EraStore) -> None:
+        self._progress.start("prepare", len(store.index))
+        prepared = freeze_beside(store, self._config.prepare, lambda _file, _done, _total: self._progress.advance())
+        if prepared is None:
+            self._say("prepare.frozen changes nothing: these features stay as they are")
+        else:
+            prepared.verify()
 
     def _newest_label(self, store: EraStore) -> int:
         target = self._config.data.target

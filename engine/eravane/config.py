@@ -79,6 +79,11 @@ class PrepareConfig:
     k: float = setting(5.0, "Width of the bounds for std and mad.", least=0)
     bounds: Literal["era", "window"] = setting("era", "Bounds and fills from the era itself, or from a window.")
     window: int = setting(12, "Eras before the era that a window covers besides it.", least=1)
+    frozen: bool = setting(
+        False,
+        "Prepare every era once, into a store beside the raw one, instead of on every read; knn then looks for "
+        "neighbours in all features instead of a model's own.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

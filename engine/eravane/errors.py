@@ -15,6 +15,19 @@ class DataError(EravaneError, ValueError):
     """Input files break the dataset's contract; the message names file, column, era and id where it can."""
 
 
+class ChangedDataError(DataError):
+    """An era that a store holds is another one in the files now.
+
+    Args:
+        fact: what differs, and where.
+        mend: what to do about it.
+    """
+
+    def __init__(self, fact: str, mend: str = "ingest the dataset into a new store") -> None:
+        super().__init__(f"{fact}; {mend}")
+        self.fact = fact
+
+
 class StoreError(EravaneError, RuntimeError):
     """A store on disk is unfinished, damaged or cannot be written."""
 

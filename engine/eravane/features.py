@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eravane.backend import choose
-from eravane.config import PrepareConfig, digest_of
+from eravane.config import PrepareConfig
 from eravane.eras import EraFrame
-from eravane.errors import ConfigError, DataError
-from eravane.prepare import Preparer, joined
+from eravane.errors import ConfigError, DataError, StoreError
+from eravane.freeze import origin
+from eravane.prepare import Preparer, frozen_path, joined, prepare_digest
 from eravane.store import EraStore
 
 logger = logging.getLogger("eravane")
@@ -45,6 +45,7 @@ class Features:
         preparer: fills and clips an era from what is known at that era.
         stored: columns of the store that hold the prepared ones of some features; a store that was prepared when it
             was written holds indicators as columns.
+        prepared: the store that holds the prepared values, where they lie beside the raw ones.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Features:
         store: EraStore,
         preparer: Preparer,
         stored: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda names: names,
+        prepared: EraStore | None = None,
     ) -> None:
         self.store, self._preparer, self._stored = store, preparer, stored
+        self._values = prepared or store
         self._given: Mapping[str, Given] = {}
 
     @classmethod
@@ -61,17 +64,25 @@ class Features:
         """Open a store with the CPU's kernels, as every worker does.
 
         Raises:
-            StoreError: the store is unfinished or damaged.
+            StoreError: the store is unfinished or damaged; its prepared features are frozen and not up to date.
             ConfigError: its features were prepared by another configuration.
         """
         from eravane_kernels import cpu
 
         store, preparer = EraStore.open(path), Preparer(config, cpu)
-        if store.prepared is None:
+        as_they_are = Preparer(PrepareConfig(impute="none", outliers="none"), cpu)
+        if store.prepared is not None:
+            if store.prepared != prepare_digest(config):
+                raise ConfigError(
+                    f"{path} holds features prepared by another [prepare] section; use that or the raw store"
+                )
+            return cls(store, as_they_are, preparer.columns)
+        if not config.frozen or preparer.keeps(store.dtype):
             return cls(store, preparer)
-        if store.prepared != digest_of(asdict(config)):
-            raise ConfigError(f"{path} holds features prepared by another [prepare] section; use that or the raw store")
-        return cls(store, Preparer(PrepareConfig(impute="none", outliers="none"), cpu), preparer.columns)
+        prepared = EraStore.open(frozen_path(path, config))
+        if prepared.manifest.prepared != origin(store, config):
+            raise StoreError(f"{prepared.path} is behind {path}; `eravane run` and `eravane step` bring it up to date")
+        return cls(store, as_they_are, preparer.columns, prepared)
 
     def with_given(self, given: Mapping[str, Given]) -> Features:
         """The same features with columns from outside, which are asked for one at a time and are not prepared."""
@@ -96,7 +107,7 @@ class Features:
         if columns[0] in self._given:
             values_N = self.given(columns[0], era, era)
             return EraFrame(values_N[None, :], tuple(columns), self.store.index.select(era, era), self.ids(era, era))
-        window = self.store.window(self.needed(era), era, self._stored(tuple(columns)))
+        window = self._values.window(self.needed(era), era, self._stored(tuple(columns)))
         frame = window.frame() if self._preparer.history else window.era(era)
         return self._preparer.apply(frame, era)
 
@@ -106,7 +117,11 @@ class Features:
         Raises:
             DataError: the dataset has no live rows.
         """
-        frame = self.store.live()
+        return self._live_of(self.store)
+
+    @staticmethod
+    def _live_of(store: EraStore) -> EraFrame:
+        frame = store.live()
         if frame is None:
             raise DataError("the dataset has no live.parquet; `eravane fetch` gets it")
         return frame
@@ -117,7 +132,7 @@ class Features:
         Raises:
             DataError: the dataset has no live rows.
         """
-        rows = self.live_rows()
+        rows = self._live_of(self._values)
         if columns[0] in self._given:
             live_N = self._given[columns[0]].live_N
             assert live_N is not None, "a store with live rows gives its members live values"
@@ -126,7 +141,7 @@ class Features:
         era = rows.index.first
         frame = EraFrame(rows.values[rows.positions(names)], names, rows.index, rows.ids)
         if self._preparer.history:
-            frame = joined(self.store.window(self.needed(era), era - 1, names).frame(), frame)
+            frame = joined(self._values.window(self.needed(era), era - 1, names).frame(), frame)
         return self._preparer.apply(frame, era)
 
     def needed(self, era: int) -> int:
@@ -136,14 +151,14 @@ class Features:
     def table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> pa.Table:
         """Prepared columns of every n-th era of first..last as an Arrow table."""
         if every == 1 and self._preparer.keeps(self.store.dtype):
-            return self.store.window(first, last, self._stored(tuple(columns))).arrow()
+            return self._values.window(first, last, self._stored(tuple(columns))).arrow()
         return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
 
     def device_table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> Any:
         """Prepared columns of every n-th era of first..last as a cuDF frame on the GPU."""
         backend = choose("cuda", logger.debug)
         names = self._stored(tuple(columns))
-        parts = self.store.window(first, last, names).parts
+        parts = self._values.window(first, last, names).parts
         if every != 1 or not self._preparer.keeps(self.store.dtype):
             frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
             names, parts = frames[0].columns, tuple(frame.values for frame in frames)

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from eravane.config import PrepareConfig, digest_of
+from eravane.config import PrepareConfig
 from eravane.eras import EraFrame, EraIndex
 from eravane.errors import StoreError
-from eravane.prepare import Preparer, joined
-from eravane.storage.manifest import FileRecord, LiveRecord, Manifest, PreparedRecord, SegmentRecord
+from eravane.prepare import Preparer, frozen_path, joined, prepare_digest
+from eravane.storage.manifest import MANIFEST, FileRecord, LiveRecord, Manifest, PreparedRecord, SegmentRecord
 from eravane.storage.matrixfile import MatrixDraft, MatrixLayout, describe, digests_path
 from eravane.storage.site import CATALOG, Site, writing
 from eravane.storage.transfer import Progress, silent
@@ -46,6 +46,40 @@ def freeze(
     return EraStore.open(path)
 
 
+def freeze_beside(raw: EraStore, config: PrepareConfig, progress: Progress | None = None) -> EraStore | None:
+    """Bring the prepared store beside a raw one up to date, as `Features.open` looks for it.
+
+    It is made of the raw store alone, so that one of other data, left from before the raw store was made anew, is
+    made anew as well.
+
+    Returns:
+        The prepared store; None where `prepare.frozen` is off, or preparation would change nothing.
+
+    Raises:
+        StoreError: the folder holds something else, or cannot be written.
+    """
+    from eravane_kernels import cpu
+
+    if not config.frozen or raw.prepared is not None or Preparer(config, cpu).keeps(raw.dtype):
+        return None
+    path = frozen_path(raw.path, config)
+    if (path / MANIFEST).is_file():
+        old = Manifest.read(path).prepared
+        if old is not None and not origin(raw, config).continues(old):
+            shutil.rmtree(path)
+    return freeze(raw, path, config, cpu, progress)
+
+
+def origin(raw: EraStore, config: PrepareConfig) -> PreparedRecord:
+    """What a prepared store that is up to date with a raw one says of where it came from."""
+    live = raw.manifest.live
+    return PreparedRecord(
+        config=prepare_digest(config),
+        segments=tuple(record.features.digests for record in raw.manifest.segments),
+        live="" if live is None else live.features.digests,
+    )
+
+
 class _Freeze:
     def __init__(
         self, raw: EraStore, site: Site, config: PrepareConfig, preparer: Preparer, progress: Progress
@@ -54,12 +88,7 @@ class _Freeze:
             raise StoreError(f"{raw.path} is prepared already; freeze the store that `eravane ingest` made")
         self._raw, self._site, self._preparer, self._progress = raw, site, preparer, progress
         self._columns = preparer.columns(raw.columns)
-        live = raw.manifest.live
-        self._record = PreparedRecord(
-            config=digest_of(asdict(config)),
-            segments=tuple(record.features.digests for record in raw.manifest.segments),
-            live="" if live is None else live.features.digests,
-        )
+        self._record = origin(raw, config)
         self._check_old(path=site.path, old=site.old)
 
     def _check_old(self, path: Path, old: Manifest | None) -> None:
@@ -69,7 +98,7 @@ class _Freeze:
             raise StoreError(f"{path} is a raw store; give the prepared one a folder of its own")
         if old.prepared.config != self._record.config:
             raise StoreError(f"{path} was prepared by another [prepare] section; give this one a folder of its own")
-        if self._record.segments[: len(old.segments)] != old.prepared.segments:
+        if not self._record.continues(old.prepared):
             raise StoreError(f"{path} was prepared from other data than {self._raw.path}; freeze into a new folder")
 
     def run(self) -> Manifest:

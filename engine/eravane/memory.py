@@ -138,7 +138,7 @@ def _training(
     missing = dtype == "float32" and prepare.impute == "none"
     cell_bytes = MATRIX_BYTES_MISSING if missing else MATRIX_BYTES
     # XGBoost joins the segments of a column into one; features prepared on reading are copies before that.
-    cell_bytes += width * (1 if dtype == "int8" and prepare.missing_eras == "report" else 2)
+    cell_bytes += width * (1 if prepare.frozen or (dtype == "int8" and prepare.missing_eras == "report") else 2)
     features_per_column = 2 if prepare.indicators else 1
     for first, last in spans:
         start = max(first, last - config.zoo.window + 1) if config.zoo.window else first

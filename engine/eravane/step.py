@@ -17,10 +17,11 @@ from typing import Any
 from eravane import __version__
 from eravane.backend import Backend, choose
 from eravane.config import RunConfig
-from eravane.errors import ConfigError, RunError
+from eravane.errors import ChangedDataError, ConfigError, RunError
 from eravane.events import EventLog, Progress, Silent
 from eravane.features import Features
 from eravane.files import exclusive
+from eravane.freeze import freeze_beside
 from eravane.ingest import ingest
 from eravane.livefile import write_live
 from eravane.loop.engine import Engine, StoredOof, read_pool
@@ -95,6 +96,7 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
     backend = choose(config.compute.device, progress.say, config.compute.pool)
     with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.say) as compute:
         store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
+        freeze_beside(store, config.prepare)
         week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data)
         report = week.do()
     return replace(report, seconds=round(time.perf_counter() - started, 3))
@@ -106,7 +108,11 @@ def _bring_up_to_date(data: Path, store: Path) -> EraStore:
     if not (store / STORE_MANIFEST).is_file():
         raise RunError(f"the run's store {store} is gone; make it again with `eravane ingest {data} {store}`")
     first = EraStore.open(store).manifest.first_era
-    return ingest(data, store, first_era=first or None)
+    try:
+        return ingest(data, store, first_era=first or None)
+    except ChangedDataError as error:
+        mend = f"a new run takes it in: eravane run {data} --rebuild-store --out NEW"
+        raise ChangedDataError(error.fact, mend) from None
 
 
 class _Week:

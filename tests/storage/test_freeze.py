@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from eravane.config import PrepareConfig
 from eravane.errors import ConfigError, StoreError
 from eravane.features import Features
-from eravane.freeze import freeze
+from eravane.freeze import freeze, freeze_beside
 from eravane.ingest import ingest
 from eravane.storage import placement
 from eravane.store import EraStore
@@ -114,3 +115,49 @@ def test_labels_and_ids_are_shared_with_the_raw_store(tmp_path: Path) -> None:
     later.train = made(floats=False).train
     ingest(later.write(tmp_path / "data"), tmp_path / "raw")
     frozen.verify()
+
+
+def test_values_lie_beside_the_raw_store_and_everything_else_in_it(tmp_path: Path) -> None:
+    config = replace(CONFIGS["indicators"], frozen=True)
+    dataset = made(floats=False)
+    raw = ingest(dataset.write(tmp_path / "data"), tmp_path / "raw")
+    with pytest.raises(StoreError, match="no store"):
+        Features.open(raw.path, config)
+    assert freeze_beside(raw, config) is not None
+    on_read, beside = Features.open(raw.path, CONFIGS["indicators"]), Features.open(raw.path, config)
+    assert beside.store.fingerprint == raw.fingerprint
+    for era in raw.index:
+        np.testing.assert_array_equal(beside.raw(era), on_read.raw(era))
+        np.testing.assert_array_equal(beside.era(era, FEATURES).values, on_read.era(era, FEATURES).values)
+    np.testing.assert_array_equal(beside.live_rows().values, on_read.live_rows().values)
+    np.testing.assert_array_equal(beside.live(FEATURES[2:5]).values, on_read.live(FEATURES[2:5]).values)
+    later = next_week(dataset)
+    later.train = dataset.train
+    raw = ingest(later.write(tmp_path / "data"), tmp_path / "raw")
+    with pytest.raises(StoreError, match=r"is behind .*raw"):
+        Features.open(raw.path, config)
+    freeze_beside(raw, config)
+    assert Features.open(raw.path, config).eras(1, 99) == list(raw.index)
+
+
+def test_prepared_features_of_other_data_are_made_anew(tmp_path: Path) -> None:
+    config = replace(CONFIGS["era"], frozen=True)
+    dataset = made(floats=True)
+    freeze_beside(ingest(dataset.write(tmp_path / "data"), tmp_path / "raw"), config)
+    shutil.rmtree(tmp_path / "raw")
+    dataset.train.iloc[5, 2 + 4] = 0.25
+    raw = ingest(dataset.write(tmp_path / "data"), tmp_path / "raw")
+    freeze_beside(raw, config)
+    np.testing.assert_array_equal(
+        Features.open(raw.path, config).era(1, FEATURES).values,
+        Features.open(raw.path, CONFIGS["era"]).era(1, FEATURES).values,
+    )
+
+
+def test_nothing_is_frozen_where_nothing_would_change(tmp_path: Path) -> None:
+    raw = ingest(made(floats=False).write(tmp_path / "data"), tmp_path / "raw")
+    assert freeze_beside(raw, PrepareConfig(frozen=True)) is None
+    assert freeze_beside(raw, CONFIGS["era"]) is None
+    assert freeze_beside(freeze(raw, tmp_path / "own", CONFIGS["era"], cpu), CONFIGS["era"]) is None
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "raw", "own"}
+    assert Features.open(raw.path, PrepareConfig(frozen=True)).raw(3).shape[0] == len(FEATURES)

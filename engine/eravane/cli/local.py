@@ -109,10 +109,14 @@ def run(
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     workers: Annotated[int, typer.Option(help="Models trained at once (0: as configured).", min=0)] = 0,
     cache: Cache = None,
+    rebuild_store: Annotated[
+        bool, typer.Option("--rebuild-store", help="Ingest anew: old eras of the data are others than last time.")
+    ] = False,
 ) -> None:
     """Do the whole job: ingest, zoo, selection, gate, loop, live predictions, report."""
     settings = load_config(config) if config else RunConfig()
-    _run(data, _with_compute(settings, device, scheduler, workers), out, resume=resume, cache=cache)
+    settings = _with_compute(settings, device, scheduler, workers)
+    _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store)
 
 
 @app.command()
@@ -173,11 +177,15 @@ def doctor(
     show(checks, as_text(checks), as_json=as_json)
 
 
-def _run(data: Path, config: RunConfig, out: Path, *, resume: bool, cache: Path | None) -> None:
+def _run(
+    data: Path, config: RunConfig, out: Path, *, resume: bool, cache: Path | None, rebuild_store: bool = False
+) -> None:
     from eravane import api
 
     with progress() as shown:
-        result = api.run(config, data=data, out=out, resume=resume, cache=cache, progress=shown)
+        result = api.run(
+            config, data=data, out=out, resume=resume, cache=cache, progress=shown, rebuild_store=rebuild_store
+        )
     console.print(metrics_table(result.metrics))
     tell(gain_sentence(result.metrics))
     if result.metrics["leaking"]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eravane.eras import era_label
-from eravane.errors import DataError
+from eravane.errors import ChangedDataError, DataError
 from eravane.storage.digest import hash_ids
 from eravane.storage.placement import Placement, SegmentPlan, place, plan_segments
 from eravane.storage.segments import Segment
@@ -92,9 +92,9 @@ def prepare_intake(
     _check_order(source, new, stored, planned)
     for era in sorted(rows.keys() & stored.keys()):
         if rows[era] != stored[era][2]:
-            raise DataError(
+            raise ChangedDataError(
                 f"{source.path}: era {era_label(era)} has {rows[era]} rows, the store has {stored[era][2]}; "
-                "the dataset was changed, ingest it into a new store"
+                "an old era was changed"
             )
     data_types = _data_types(source, era_N, rows)
     first = len(segments) + len(planned)
@@ -173,9 +173,9 @@ def _check_order(source: Source, new: Sequence[int], stored: Iterable[int], plan
             raise DataError(f"era {era_label(both[0])} is in {plan.source} and in {source.path}; an era has one file")
     newest = max([*stored, *(era for plan in planned for era in plan.eras)], default=-1)
     if new and new[0] < newest:
-        raise DataError(
+        raise ChangedDataError(
             f"{source.path}: era {era_label(new[0])} would be added after era {era_label(newest)}; "
-            "eras are added in order, ingest into a new store"
+            "eras are added in order"
         )
 
 
@@ -199,6 +199,6 @@ def _check_ids(intake: Intake, segment: Segment) -> None:
         intake.source.refuse(
             "id",
             int(file_rows[at]),
-            f"the store has {segment.ids[int(rows[at])].as_py()!r} in this row; "
-            "the era was changed, ingest the dataset into a new store",
+            f"the store has {segment.ids[int(rows[at])].as_py()!r} in this row; an old era was changed",
+            ChangedDataError,
         )

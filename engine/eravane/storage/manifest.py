@@ -83,6 +83,10 @@ class PreparedRecord:
     segments: tuple[str, ...]
     live: str
 
+    def continues(self, old: PreparedRecord) -> bool:
+        """Whether a store made from `old` becomes one made from this by adding segments and exchanging live rows."""
+        return self.config == old.config and self.segments[: len(old.segments)] == old.segments
+
 
 @dataclass(frozen=True)
 class Manifest:

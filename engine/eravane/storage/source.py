@@ -149,13 +149,13 @@ class Source:
         era = self._column("era")[row].as_py()
         return f"era {era}, id {self.ids[row].as_py()!r}"
 
-    def refuse(self, column: str, row: int, problem: str) -> NoReturn:
+    def refuse(self, column: str, row: int, problem: str, kind: type[DataError] = DataError) -> NoReturn:
         """Say what is wrong with one cell.
 
         Raises:
-            DataError: always.
+            DataError: always, of the kind that is given.
         """
-        raise DataError(f"{self.path}: column {column!r}, {self.where(row)}: {problem}")
+        raise kind(f"{self.path}: column {column!r}, {self.where(row)}: {problem}")
 
     def blocks(self, columns: Sequence[str], groups: Sequence[RowGroup]) -> Iterator[Block]:
         """Decode columns of row groups in blocks of bounded size, one block ahead of the caller.

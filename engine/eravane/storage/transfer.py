@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.errors import ChangedDataError
 from eravane.storage.cast import as_floats, as_levels
 from eravane.storage.placement import Placement, Rows
 from eravane.storage.source import Source
@@ -85,8 +86,8 @@ def _compare(
         source.refuse(
             name,
             first_row + inside,
-            f"the value is {given_N[at]}, the store has {stored_N[at]}; an old era was changed, "
-            "ingest the dataset into a new store",
+            f"the value is {given_N[at]}, the store has {stored_N[at]}; an old era was changed",
+            ChangedDataError,
         )
 
 

@@ -1,0 +1,43 @@
+"""The store that a run reads: the one it is given, or one in the cache, shared by runs of the same data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from eravane.catalog import FeatureCatalog
+from eravane.config import DataConfig, digest_of
+from eravane.errors import ChangedDataError, ConfigError
+from eravane.ingest import ingest
+from eravane.storage.manifest import MANIFEST
+from eravane.store import EraStore
+
+
+def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache: Path, *, anew: bool) -> EraStore:
+    """Open the store of a run, brought up to date with its files.
+
+    Args:
+        data: a store, or a folder of parquet files.
+        config: the [data] section.
+        catalog: the features to keep.
+        cache: folder that holds the stores of earlier runs.
+        anew: delete what earlier runs left of this data, and ingest it again.
+
+    Raises:
+        ConfigError: a store of the user's is to be deleted.
+        DataError: the files break the dataset's contract, or old eras changed since an earlier run.
+    """
+    if (data / MANIFEST).is_file():
+        if anew:
+            raise ConfigError(f"{data} is a store of yours; delete it, `eravane ingest` makes it anew")
+        return EraStore.open(data)
+    first, last = config.first_era or None, config.last_era or None
+    name = digest_of([str(data.resolve()), list(catalog.columns), first, last])
+    path = cache / "stores" / name
+    if anew and path.exists():
+        shutil.rmtree(path)
+    try:
+        return ingest(data, path, columns=list(catalog.columns), first_era=first, last_era=last)
+    except ChangedDataError as error:
+        mend = f"--rebuild-store makes the store that earlier runs of this data left in {path} anew"
+        raise ChangedDataError(error.fact, mend) from None
