@@ -20,6 +20,7 @@ from eravane.ensemble import gaussianize, one_era
 from eravane.eras import EraIndex, era_label, era_number
 from eravane.features import Features
 from eravane.prototypes import find_regimes, whiten
+from eravane.report.alerts import warnings
 from eravane.runfolder import RunFolder
 from eravane.store import EraStore
 from eravane.tournament.references import META_COLUMN, META_MODEL
@@ -66,7 +67,7 @@ def write_insights(
     if (data / META_MODEL).is_file():
         base = folder.path / "base_predictions.parquet"
         folder.write_table("references.parquet", payout_scores(rows, base, models, features, data, target, ops))
-    return list(_warnings(zoo, absent, features.store, rows.index))
+    return [*warnings(folder.path), *_warnings(zoo, absent, features.store, rows.index)]
 
 
 class _Predictions:

@@ -16,13 +16,15 @@ from typing import Any
 
 from eravane import __version__
 from eravane.backend import Backend, choose
+from eravane.catalog import FeatureCatalog
 from eravane.config import RunConfig
 from eravane.errors import ChangedDataError, ConfigError, RunError
 from eravane.events import EventLog, Progress, Silent
 from eravane.features import Features
 from eravane.files import exclusive
 from eravane.freeze import freeze_beside
-from eravane.ingest import ingest
+from eravane.ingest import FEATURES_JSON, ingest
+from eravane.insights import write_insights
 from eravane.livefile import write_live
 from eravane.loop.engine import Engine, StoredOof, read_pool
 from eravane.loop.loop import Loop
@@ -223,6 +225,7 @@ class _Week:
         else:
             self._say("the data have no live rows: live_predictions.csv is not of this week")
         engine.results.write(session.journal)
+        warnings = self._write_insights(engine)
         newest_label = max(self._labels[self._config.data.target])
         timeline = replace(self._timeline, newest_label=newest_label)
         data = {"path": self._manifest["data"]["path"], "store": str(self._store.path.resolve())}
@@ -230,9 +233,18 @@ class _Week:
             "versions": versions(),
             "data": {**data, "fingerprint": self._store.fingerprint},
             "periods": timeline.as_dict(),
+            "warnings": warnings,
         }
         self._folder.write_json("manifest.json", {**self._manifest, **changes})
         write_report(self._folder.path)
+
+    def _write_insights(self, engine: Engine) -> list[str]:
+        data = self._config.data
+        catalog = FeatureCatalog.load(
+            self._store.path / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None
+        )
+        with self._events.stage("insights"):
+            return write_insights(self._folder, engine.features, catalog, self._data, data.target, self._backend.ops)
 
     def _say(self, note: str) -> None:
         self._notes.append(note)

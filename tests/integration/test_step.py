@@ -150,6 +150,14 @@ def test_a_week_and_the_same_week_again(started: Path, weeks: Weeks) -> None:
     scores = pd.read_parquet(started / "run" / "scores.parquet").set_index("era")
     assert scores.loc["0036", "known_at"] == FIRST_WEEK + 2
     assert scores.index.tolist() == [f"{era:04d}" for era in range(32, 37)]
+    prototypes, missing = (pd.read_parquet(started / "run" / f"{name}.parquet") for name in ("prototypes", "missing"))
+    assert prototypes["era"].tolist() == scores.index.tolist()
+    assert missing["era"].iloc[-1] == f"{FIRST_WEEK + 1:04d}"
+    manifest = json.loads((started / "run" / "manifest.json").read_text())
+    counted = (scores.index.astype(int) >= manifest["periods"]["report_start"]).sum()
+    few = f"Few eras: The headline rests on {counted} scored eras"
+    assert any(text.startswith(few) for text in manifest["warnings"]), manifest["warnings"]
+    assert few.removeprefix("Few eras: ") in (started / "run" / "report.html").read_text()
     before = _everything(started / "run")
     assert not step(started / "run", data, cache=started / "cache").changed
     assert _everything(started / "run") == before

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 
 from eravane.errors import RunError
 from eravane.report import load_run, write_report
-from eravane.report.alerts import alerts
+from eravane.report.alerts import alerts, warnings
 from eravane.report.facts import compute_saved, model_correlation
 from eravane.report.load import CONTRACT
 
@@ -320,6 +320,27 @@ def edit(run: Path, table: str, change: Callable[[pd.DataFrame], pd.DataFrame]) 
 
 def test_clean_run_has_no_alerts(made) -> None:
     assert titles(made.path) == {}
+
+
+def test_what_the_manifest_warns_of_is_told_once(changed: Path) -> None:
+    """The run writes the report's own warnings into its manifest, beside those that only the run can know."""
+    manifest = json.loads((changed / "manifest.json").read_text())
+    (changed / "manifest.json").write_text(json.dumps(manifest | {"leaking": True}))
+    edit(changed, "scores", lambda table: table.iloc[:40].assign(equal_weight=np.nan))
+    found = warnings(changed)
+    assert [text.split(":")[0] for text in found] == [
+        "This run leaks",
+        "Few eras",
+        "Equal weight has eras without a score",
+        "metrics.json and scores.parquet disagree",
+    ]
+    said = [*found, "3 of 5 selected base models failed"]
+    (changed / "manifest.json").write_text(json.dumps(manifest | {"leaking": True, "warnings": said}))
+    assert warnings(changed) == found
+    shown = alerts(load_run(changed))
+    assert [alert.detail for alert in shown if alert.title == "The run says"] == ["3 of 5 selected base models failed"]
+    page = write_report(changed).read_text()
+    assert page.index("This run leaks") < page.index("3 of 5 selected base models failed") < page.index("<h2")
 
 
 def test_leaks_void_the_verdict(changed: Path) -> None:

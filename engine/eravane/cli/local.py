@@ -188,6 +188,8 @@ def _run(
         )
     console.print(metrics_table(result.metrics))
     tell(gain_sentence(result.metrics))
+    for warning in result.manifest["warnings"]:
+        tell(f"warning: {warning}")
     if result.metrics["leaking"]:
         console.print("LEAKING: a lag is shorter than the labels need; these scores mean nothing", style="bold red")
     tell(f"report {result.report}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from eravane.eras import era_label
 from eravane.report.facts import series_facts, weights
-from eravane.report.load import CONTRACT, RunView
+from eravane.report.load import CONTRACT, RunView, load_run
 
 Level = Literal["stop", "warn", "note"]
 
@@ -30,11 +31,29 @@ class Alert:
     title: str
     detail: str
 
+    @property
+    def text(self) -> str:
+        """The warning as one line."""
+        return f"{self.title}: {self.detail}"
+
 
 def alerts(view: RunView) -> list[Alert]:
-    """Every warning that the run folder gives cause for, the gravest first."""
-    found = [*_leaks(view), *_scores(view), *_weights(view), *_said_by_run(view), *_files(view)]
-    return sorted(found, key=lambda alert: ("stop", "warn", "note").index(alert.level))
+    """Every warning that the run folder gives cause for, the gravest first, each once."""
+    seen = [*_leaks(view), *_scores(view), *_weights(view)]
+    texts = {alert.text for alert in seen}
+    said = [Alert("warn", "The run says", text) for text in _said_by_run(view) if text not in texts]
+    return sorted([*seen, *said, *_files(view)], key=lambda alert: ("stop", "warn", "note").index(alert.level))
+
+
+def warnings(path: Path) -> list[str]:
+    """What a run's own manifest is to warn of: everything that voids or weakens its results, a line each.
+
+    Raises:
+        RunError: the folder is no run.
+    """
+    view = load_run(path)
+    found = [*_leaks(view), *_scores(view), *_weights(view)]
+    return [alert.text for alert in found if alert.level != "note"]
 
 
 def _leaks(view: RunView) -> Iterator[Alert]:
@@ -129,9 +148,8 @@ def _weights(view: RunView) -> Iterator[Alert]:
         yield Alert("warn", f"{len(names)} base models have no score", ", ".join(names[:5]))
 
 
-def _said_by_run(view: RunView) -> Iterator[Alert]:
-    for text in view.fact("warnings", default=()) or ():
-        yield Alert("warn", "The run says", str(text))
+def _said_by_run(view: RunView) -> list[str]:
+    return [str(text) for text in view.fact("warnings", default=()) or ()]
 
 
 def _files(view: RunView) -> Iterator[Alert]:
