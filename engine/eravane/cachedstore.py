@@ -14,7 +14,7 @@ from eravane.store import EraStore
 
 
 def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache: Path, *, anew: bool) -> EraStore:
-    """Open the store of a run, brought up to date with its files.
+    """Open the store of a run, brought up to date with its files; its path is absolute.
 
     Args:
         data: a store, or a folder of parquet files.
@@ -30,10 +30,10 @@ def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache:
     if (data / MANIFEST).is_file():
         if anew:
             raise ConfigError(f"{data} is a store of yours; delete it, `eravane ingest` makes it anew")
-        return EraStore.open(data)
+        return EraStore.open(data.resolve())
     first, last = config.first_era or None, config.last_era or None
     name = digest_of([str(data.resolve()), list(catalog.columns), first, last])
-    path = cache / "stores" / name
+    path = cache.resolve() / "stores" / name
     if anew and path.exists():
         shutil.rmtree(path)
     try:

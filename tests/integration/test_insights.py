@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from eravane.insights import EXPOSURE_ERAS, regime_map, write_insights
 from eravane.report import write_report
 from eravane.runfolder import RunFolder
 from eravane_kernels import cpu
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +112,26 @@ def test_regimes_that_pay_different_models_lie_apart() -> None:
     means = table.groupby("prototype")["x"].mean()
     spread = table.groupby("prototype")["x"].std().max()
     assert abs(means[0] - means[1]) > 2 * spread
+
+
+def test_the_documentation_names_every_file_of_a_run_and_every_column(made: tuple[Path, Path, list[str]]) -> None:
+    """Held against a run that has a meta model, so that every optional file is there."""
+    path, _, _ = made
+    page = (ROOT / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    told = {name.strip("/"): columns for names, columns in rows for name in re.findall(r"`([^`]+)`", names)}
+    found = {entry.name for entry in path.iterdir()}
+    assert found - told.keys() == set()
+    assert told.keys() - found == {"submissions"}
+    models = set(_table(path, "zoo")["model_id"])
+    for name in sorted(found):
+        if name.endswith(".parquet"):
+            for column in set(pq.read_schema(path / name).names) - models - {"raw_average", "ridge"}:
+                assert f"`{column}`" in told[name], f"{name}: {column}"
+        elif name in ("manifest.json", "metrics.json"):
+            assert [key for key in json.loads((path / name).read_text()) if f"`{key}`" not in told[name]] == []
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## The run folder")[1].split("\n## ")[0]
+    assert [name for name in found if f"`{name}`" not in readme and f"`{name}/`" not in readme] == []
 
 
 def test_the_report_shows_them(made: tuple[Path, Path, list[str]]) -> None:

@@ -117,6 +117,18 @@ def test_a_changed_old_era_is_named_with_the_store_and_the_way_out(
     assert EraStore.open(store).fingerprint == fresh.fingerprint
 
 
+def test_a_run_finds_its_store_from_any_folder(
+    micro_data: Path, micro_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run was made with relative paths; cron steps it from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(micro_data, "data")
+    run(Path("data"), micro_config, Path("run"), cache=Path("cache"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert not step(tmp_path / "run", tmp_path / "data", cache=tmp_path / "cache").changed
+
+
 def test_a_store_of_the_users_own_is_not_deleted(micro_data: Path, micro_config: RunConfig, tmp_path: Path) -> None:
     store = ingest(micro_data, tmp_path / "store")
     with pytest.raises(ConfigError, match=r"store of yours; delete it"):
