@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from eravane.cli.progress import ConsoleProgress
 
 COMMANDS = [
     *("demo", "synth", "ingest", "run", "step", "report", "compare", "doctor"),
@@ -82,6 +86,22 @@ def test_version() -> None:
 def test_doctor_speaks_json() -> None:
     found = _eravane("doctor", "--json")
     assert {"name", "status", "found", "mend"} <= set(json.loads(found.stdout)[0])
+
+
+def test_progress_in_a_pipe_is_one_plain_line_per_step() -> None:
+    """However long, and with brackets that a terminal library would take for its own."""
+    piped = io.StringIO()
+    with ConsoleProgress(Console(file=piped, width=80)) as shown:
+        shown.start("zoo", 1)
+        shown.advance("all.[bold]wisdom[/bold].target.0 " + "to era 32 " * 12)
+        shown.start("ingest", 1)
+        shown.advance()
+        shown.say("a fact " * 20)
+    zoo, ingest, fact, end = piped.getvalue().split("\n")
+    assert zoo.startswith("zoo 1/1 ")
+    assert "all.[bold]wisdom[/bold].target.0 to era 32" in zoo
+    assert re.fullmatch(r"ingest 1/1 [\d.]+ s", ingest)
+    assert (fact.strip(), end) == (("a fact " * 20).strip(), "")
 
 
 def test_demo_then_report_and_an_interruption(tmp_path: Path) -> None:
