@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -245,3 +246,46 @@ def test_numerapi_is_imported_by_the_client_alone() -> None:
         "eravane.tournament.upload; sys.exit('numerapi' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+UNREACHED = [
+    ("http://127.0.0.1:9/", "127.0.0.1 cannot be reached", {}),
+    ("https://nowhere.invalid/", r"the address of nowhere\.invalid cannot be found", {}),
+    ("https://example.org/", "the proxy cannot be reached", {"https": "http://127.0.0.1:9"}),
+]
+
+
+def _no_such_name(*_: object, **__: object) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.mark.parametrize(("url", "words", "proxies"), UNREACHED, ids=["refused", "no such name", "no proxy"])
+def test_without_a_network_it_gives_up_at_once(
+    url: str,
+    words: str,
+    proxies: dict[str, str],
+    fake_time: FakeTime,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    if proxies:
+        monkeypatch.setenv("HTTPS_PROXY", proxies["https"])
+    if "nowhere" in url:
+        monkeypatch.setattr(socket, "getaddrinfo", _no_such_name)
+    monkeypatch.setattr("numerapi.base_api.API_TOURNAMENT_URL", url)
+    with pytest.raises(ApiError, match=f"listDatasets failed: {words}; check this machine's network"):
+        Client(None, patience).datasets()
+    assert fake_time.sleeps == [1.0, 2.0]
+
+
+def test_a_network_that_was_there_is_waited_for(
+    double: Double, client: Client, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answered once is waited for until the deadline, as a restart of it deserves."""
+    client.models()
+    monkeypatch.setattr("numerapi.base_api.API_TOURNAMENT_URL", "http://127.0.0.1:9/")
+    with pytest.raises(ApiError, match=r"the connection broke \(ConnectionError\); tried \d+ times"):
+        client.models()
+    assert sum(fake_time.sleeps) > 200

@@ -73,7 +73,7 @@ def test_data_is_fetched(eravane: Command, double: Double, tmp_path: Path) -> No
     assert code == 0
     assert "v5.3 in" in output
     assert (tmp_path / "data" / "train.parquet").read_bytes() == double.datasets["v5.3/train.parquet"]
-    code, _, errors = eravane("fetch", tmp_path / "data", "--version", "v9.9")
+    code, _, errors = eravane("fetch", tmp_path / "other", "--version", "v9.9")
     assert (code, "no dataset 'v9.9'" in errors) == (1, True)
 
 

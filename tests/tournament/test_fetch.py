@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -285,9 +287,65 @@ def test_a_name_that_leads_elsewhere_is_refused(double: Double, client: Client, 
 def test_a_full_disk_is_said_before_it_is_full(
     double: Double, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("eravane.tournament.fetch.LEAST_ROOM", 0)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10))
-    with pytest.raises(DataError, match="make room"):
+    with pytest.raises(DataError, match="still to come; make room"):
         fetch(tmp_path, client=client)
+
+
+def _blocked(out: Path) -> None:
+    out.write_text("a file")
+
+
+def _foreign(out: Path) -> None:
+    out.mkdir()
+    (out / "train.parquet").write_bytes(b"mine")
+
+
+def _other_version(out: Path) -> None:
+    out.mkdir()
+    Dataset("v5.2").write(out)
+
+
+def _full(out: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("begin", "version", "words"),
+    [
+        (_blocked, "v5.3", "is no folder; choose another"),
+        (_foreign, "v5.3", "train.parquet that `eravane fetch` did not write"),
+        (_other_version, "v5.3", r"holds v5\.2; versions are never mixed"),
+        (_full, "v5.3", "0 MB free, which holds no dataset; make room"),
+        (lambda out: None, "5.3", "'5.3' is no dataset version"),
+    ],
+    ids=["no folder", "foreign files", "another version", "no room", "no version"],
+)
+def test_what_the_folder_forbids_is_said_before_the_network_is_asked(
+    double: Double,
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: Callable[[Path], None],
+    version: str,
+    words: str,
+) -> None:
+    begin(tmp_path / "data")
+    if begin is _full:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10))
+    with pytest.raises(DataError, match=words):
+        fetch(tmp_path / "data", version, client=client)
+    assert double.asked == []
+
+
+def test_a_folder_that_cannot_be_written(
+    double: Double, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(DataError, match=f"{tmp_path} cannot be written; choose another folder"):
+        fetch(tmp_path / "new" / "data", client=client)
+    assert double.asked == []
 
 
 def test_a_disk_that_fills_up_is_a_clear_error(

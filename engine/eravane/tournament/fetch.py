@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from eravane.tournament.client import Client
 
 VERSION = "v5.3"
+# Less room than this holds not even a week's live file; how much a file needs is known when its transfer begins.
+LEAST_ROOM = 50_000_000
 FILES = ("features.json", "live.parquet", "validation.parquet", "train.parquet")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _VERSION = re.compile(r"v(\d+)(?:\.(\d+))?")
@@ -63,17 +67,19 @@ def fetch(
         DataError: the version or a file is not offered, a name leads out of the folder, a file is damaged.
         ApiError: the tournament does not answer before the deadline.
     """
+    wanted = list(dict.fromkeys(("features.json", *(files or FILES))))
+    _require_folder(out, version, wanted)
     client = client or connect()
     offered = _offered(client.datasets())
     if version not in offered:
         raise DataError(f"the tournament has no dataset {version!r}; it has {', '.join(sorted(offered, key=_age))}")
-    wanted = list(dict.fromkeys(("features.json", *(files or FILES))))
     absent = sorted(set(wanted) - set(offered[version]))
     if absent:
         raise DataError(f"{version} has no file {absent[0]!r}; it has {', '.join(sorted(offered[version]))}")
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
-        dataset = _open(out, version, wanted)
+        dataset = Dataset.read(out) or Dataset(version)
+        dataset.write(out)
         current = client.current_round()
         fetched = []
         for name in wanted:
@@ -110,22 +116,27 @@ def _age(version: str) -> tuple[int, int]:
     return (int(found.group(1)), int(found.group(2) or 0)) if found else (-1, -1)
 
 
-def _open(out: Path, version: str, wanted: Sequence[str]) -> Dataset:
-    """The folder's record, begun where there is none.
+def _require_folder(out: Path, version: str, wanted: Sequence[str]) -> None:
+    """Check that the folder can take these files, before the network is asked for anything.
 
     Raises:
-        DataError: the folder holds another version, or files of unknown origin.
+        DataError: it cannot be made or written, has no room, holds another version, or files of unknown origin.
     """
+    if _age(version) < (0, 0):
+        raise DataError(f"{version!r} is no dataset version; one is named like {VERSION}")
+    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise DataError(f"{place} {'cannot be written' if place.is_dir() else 'is no folder'}; choose another folder")
+    free = shutil.disk_usage(place).free
+    if free < LEAST_ROOM:
+        raise DataError(f"{place} has {free / 1e6:.0f} MB free, which holds no dataset; make room")
     dataset = Dataset.read(out)
     if dataset is None:
         foreign = [name for name in wanted if (out / name).exists()]
         if foreign:
             raise DataError(f"{out} has a {foreign[0]} that `eravane fetch` did not write; choose another folder")
-        dataset = Dataset(version)
-        dataset.write(out)
-    if dataset.version != version:
+    elif dataset.version != version:
         raise DataError(f"{out} holds {dataset.version}; versions are never mixed, choose another folder for {version}")
-    return dataset
 
 
 def _fetch_file(

@@ -14,6 +14,7 @@ from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from eravane.errors import SubmitError
 
@@ -21,6 +22,8 @@ logger = logging.getLogger("eravane")
 
 T = TypeVar("T")
 LARGEST_ANSWER = 64 << 20  # bytes; an answer of the API is a few kilobytes
+# Attempts before giving up where no server was ever reached: waiting minutes mends no cable.
+UNREACHED_ATTEMPTS = 3
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -39,6 +42,10 @@ class TransientError(Exception):
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
+
+
+class UnreachableError(TransientError):
+    """No server was reached, in this attempt and in all before it: most likely this machine has no way out."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,19 @@ class Patience:
         `progress` returns a number that changes when an attempt got further; the deadline then starts anew.
 
         Raises:
-            ApiError: when the deadline passes; whatever else the attempt raises goes through.
+            ApiError: when the deadline passes, or no server was ever reached; whatever else the attempt raises goes
+                through.
         """
         started, wait_s, reached, attempts = self.clock(), self.first_wait_s, progress(), 0
         while True:
             attempts += 1
             try:
                 return attempt()
+            except UnreachableError as failure:
+                if attempts == UNREACHED_ATTEMPTS:
+                    mend = "check this machine's network, and HTTPS_PROXY if it needs one"
+                    raise ApiError(f"{what} failed: {failure}; {mend}") from None
+                reason, asked_s = str(failure), failure.wait_s
             except TransientError as failure:
                 reason, asked_s = str(failure), failure.wait_s
             if progress() != reached:
@@ -95,6 +108,7 @@ class Transport:
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
         self._session = requests.Session()
+        self._reached = False
 
     def post_json(
         self, url: str, body: Mapping[str, Any], what: str, auth: requests.auth.AuthBase | None = None
@@ -166,14 +180,30 @@ class Transport:
             with self._session.request(
                 method, url, timeout=limits, stream=True, allow_redirects=False, verify=True, **options
             ) as response:
+                self._reached = True
                 yield response
         # The texts of these errors quote signed addresses, so only their kind is passed on.
         except requests.exceptions.SSLError:
             raise ApiError(f"{urlsplit(url).hostname} has no valid TLS certificate; nothing was sent") from None
-        except requests.exceptions.Timeout:
-            raise TransientError("no answer in time") from None
         except requests.exceptions.RequestException as error:
+            unreached = None if self._reached else _why_unreached(error, urlsplit(url).hostname)
+            if unreached is not None:
+                raise UnreachableError(unreached) from None
+            if isinstance(error, requests.exceptions.Timeout):
+                raise TransientError("no answer in time") from None
             raise TransientError(f"the connection broke ({type(error).__name__})") from None
+
+
+def _why_unreached(error: requests.exceptions.RequestException, host: str | None) -> str | None:
+    """Why no connection came about at all; None where one did."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(error, requests.exceptions.ProxyError):
+        host, reason = "the proxy", getattr(reason, "original_error", None)
+    if isinstance(reason, NameResolutionError):
+        return f"the address of {host} cannot be found"
+    if isinstance(reason, NewConnectionError):
+        return f"{host} cannot be reached"
+    return f"{host} does not answer" if isinstance(reason, ConnectTimeoutError) else None
 
 
 def check_address(url: str) -> None:
