@@ -40,13 +40,18 @@ def test_sizes_are_written() -> None:
 
 
 def plan(
-    settings: dict[str, dict[str, object]], *, rows: int = 5000, workers: int = 2, dtype: str = "int8"
+    settings: dict[str, dict[str, object]],
+    *,
+    rows: int = 5000,
+    workers: int = 2,
+    dtype: str = "int8",
+    device: str = "cpu",
 ) -> MemoryPlan:
     config: RunConfig = parse_config(settings)
     groups = {"even": tuple(f"f{n}" for n in range(0, 800, 2)), "odd": tuple(f"f{n}" for n in range(1, 800, 2))}
     catalog = FeatureCatalog({"medium": tuple(f"f{n}" for n in range(800))}, groups, ("target",))
     index = EraIndex.from_counts(range(1, 121), [rows] * 120)
-    return plan_memory(config, catalog, index, dtype, plan_timeline(config, index, 115), workers)
+    return plan_memory(config, catalog, index, dtype, plan_timeline(config, index, 115), workers, device)
 
 
 BASE: dict[str, dict[str, object]] = {
@@ -69,6 +74,12 @@ def test_the_largest_matrices_are_counted_by_hand() -> None:
     assert plan(BASE, workers=1).holdings[1].size == pytest.approx(one, abs=1)
     assert found.mapped == 120 * 5000 * 800
     assert found.total == sum(holding.size for holding in found.holdings)
+
+
+def test_matrices_on_a_gpu_take_nothing_of_the_hosts_memory() -> None:
+    on_cpu, on_gpu = plan(BASE), plan(BASE, device="cuda")
+    assert on_gpu.total == on_cpu.total - on_cpu.holdings[1].size
+    assert on_gpu.holdings[1].size == 0
 
 
 def test_every_nth_era_windows_and_dtypes_count() -> None:

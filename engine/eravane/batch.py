@@ -285,7 +285,8 @@ class _Job:
 
     def _plan_memory(self, store: EraStore, catalog: FeatureCatalog, timeline: Timeline) -> None:
         workers = self._config.compute.workers or cores()
-        plan = plan_memory(self._config, catalog, store.index, store.dtype, timeline, workers)
+        device = self._backend.name
+        plan = plan_memory(self._config, catalog, store.index, store.dtype, timeline, workers, device)
         for line in plan.lines():
             self._progress.say(line)
         plan.require()

@@ -102,7 +102,13 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config: RunConfig, catalog: FeatureCatalog, index: EraIndex, dtype: str, timeline: Timeline, workers: int
+    config: RunConfig,
+    catalog: FeatureCatalog,
+    index: EraIndex,
+    dtype: str,
+    timeline: Timeline,
+    workers: int,
+    device: str = "cpu",
 ) -> MemoryPlan:
     """Estimate the peak of a run from its configuration and the eras of its store.
 
@@ -110,8 +116,10 @@ def plan_memory(
         config, catalog, timeline: the run's.
         index, dtype: eras and dtype ("int8" or "float32") of the store.
         workers: models trained at the same time.
+        device: where they are trained; matrices on a GPU take nothing of this memory.
     """
-    largest = sorted(_training(config, catalog, index, dtype, timeline), reverse=True)[:workers]
+    here = workers if device == "cpu" else 0
+    largest = sorted(_training(config, catalog, index, dtype, timeline), reverse=True)[:here]
     models = len(catalog.cells(leave_one_out=config.data.leave_one_group_out)) * len(config.targets) * config.zoo.seeds
     predicted = sum(_rows(index, fold.predict_first, fold.predict_last) for fold in timeline.folds)
     loop_rows = _rows(index, timeline.loop_start, timeline.last_era)
