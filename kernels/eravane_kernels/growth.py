@@ -1,8 +1,9 @@
 """Growing depth-wise regression trees on integer levels: the rules, the tree, and gradients as integers.
 
 The trees are those of XGBoost's `hist` on the same columns (version 3.2: `src/tree/hist/evaluate_splits.h`,
-`split_evaluator.h`, `driver.h`): gains and weights are float32 where it holds float32, and the first best candidate wins
-in the order of columns and levels. Sums are of integers, so that they depend on neither order nor threads nor device.
+`split_evaluator.h`, `driver.h`): gains and weights are float32 where it holds float32, and the first of the best
+candidates wins, in the order of columns and levels. Sums are of integers, and so depend on neither order nor threads
+nor device.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_depth <= DEEPEST:
-            raise ValueError(f"max_depth: expected 1..{DEEPEST}, given {self.max_depth}; grow deeper trees with XGBoost")
+            raise ValueError(
+                f"max_depth: expected 1..{DEEPEST}, given {self.max_depth}; grow deeper trees with XGBoost"
+            )
         for name in ("eta", "reg_lambda", "reg_alpha", "gamma", "min_child_weight"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:

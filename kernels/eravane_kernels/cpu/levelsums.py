@@ -11,8 +11,6 @@ one load and one store of the sum, 1 to 1.5 cycles or 0.33 to 0.5 ns.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -27,6 +25,8 @@ SHIFT, WIDE = 17, 32
 MOST_ROWS = 1 << 15
 """Rows of a shard: what a level needs of it stays in the second-level cache, and its places are 16 bits."""
 JOINT, PLANE = 256, 40
+SUMS = JOINT + PLANE
+"""Joint levels of three columns, of two, and room for the sums of both."""
 TOGETHER = 3
 """Columns of a group."""
 
@@ -49,7 +49,7 @@ def join(a_N: Levels, b_N: Levels, c_N: Levels, base: int, code_N: Codes) -> Non
 
 @kernel
 def gather(summand_N: Integers, row_n: Places, picked_n: Integers) -> None:
-    """Summands of the rows of a node, side by side: gradient << SHIFT or << WIDE, with the Hessian in the bits below."""
+    """Summands of the rows of a node, side by side: the gradient above SHIFT or WIDE bits of Hessian."""
     for place in range(row_n.shape[0]):
         picked_n[place] = summand_N[row_n[place]]
 
@@ -97,7 +97,7 @@ def share_out(sum_2J: Integers, base: int, single_3B2: Integers) -> None:
     for code in range(JOINT):
         even_J[code] += odd_J[code]
         odd_J[code] = 0
-    _share(even_J, odd_J, base, single_3B2[:, :, 0])
+    _share(even_J, base, single_3B2[:, :, 0])
     for which in range(TOGETHER):
         for digit in range(base):
             value = single_3B2[which, digit, 0]
@@ -108,15 +108,14 @@ def share_out(sum_2J: Integers, base: int, single_3B2: Integers) -> None:
 @kernel
 def share_out_pairs(sum_2J: Integers, base: int, single_3B2: Integers) -> None:
     """The same from sums of gradients, sum_2J[0], and of Hessians, sum_2J[1]."""
-    spare_J = np.zeros(PLANE, dtype=np.int64)
     for part in range(2):
-        _share(sum_2J[part], spare_J, base, single_3B2[:, :, part])
+        _share(sum_2J[part], base, single_3B2[:, :, part])
 
 
 @kernel
-def _share(sum_J: Integers, plane_J: Integers, base: int, single_3B: Integers) -> None:
-    """Sums of single columns from those of joint levels; both arrays are zero afterwards, as `plane_J` was before."""
-    plane = 32 if base == 5 else PLANE
+def _share(sum_J: Integers, base: int, single_3B: Integers) -> None:
+    """Sums of single columns from those of joint levels, which are zero afterwards."""
+    plane, plane_J = 32 if base == 5 else PLANE, sum_J[JOINT:]
     for c in range(base):
         of_c, first = np.int64(0), c * plane
         for ab in range(plane):

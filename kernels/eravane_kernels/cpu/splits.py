@@ -9,15 +9,15 @@ from eravane_kernels.cpu.jit import kernel
 
 # What `rule_6` holds: the rules as float32, and 1 where splits learn where missing values go.
 ALPHA, LAMBDA, GAMMA, LEAST_CHILD, ETA, LEARNED = range(6)
-# What `best_7` holds: gain, place of the column, highest level on the left, whether missing values go left, and the
-# sums of gradients and Hessians of the left child.
+# What `best_6` holds: gain, place of the column, highest level on the left, whether missing values go left, and the
+# sums of gradients and of Hessians of the left child.
 GAIN, COLUMN, LEVEL, MISSING_LEFT, LEFT_GRADIENT, LEFT_HESSIAN = range(6)
 
 
 @kernel
 def shrunk(gradient: float, rule_6: Double) -> float:
     """Soft threshold of a sum of gradients."""
-    alpha = rule_6[ALPHA]
+    alpha = float(rule_6[ALPHA])
     if gradient > alpha:
         return gradient - alpha
     if gradient < -alpha:
@@ -43,9 +43,7 @@ def worth(gradient: float, hessian: float, rule_6: Double) -> np.float32:
 
 
 @kernel
-def best_split(
-    sum_CB2: Integers, gradient: int, hessian: int, unit_2: Double, rule_6: Double, best_6: Double
-) -> None:
+def best_split(sum_CB2: Integers, gradient: int, hessian: int, unit_2: Double, rule_6: Double, best_6: Double) -> None:
     """Finds the first best split of a node; gain 0 where there is none.
 
     sum_CB2: sums of its rows per column and level. gradient, hessian: of all its rows. unit_2: what 1 is worth in each.
@@ -53,6 +51,7 @@ def best_split(
     base = sum_CB2.shape[1]
     missing = base - 5
     learned = missing == 1 and rule_6[LEARNED] != 0.0
+    lowest = 1 if rule_6[LEARNED] == 0.0 else 0
     own = worth(gradient * unit_2[0], hessian * unit_2[1], rule_6)
     best_6[:] = 0.0
     for column in range(sum_CB2.shape[0]):
@@ -61,7 +60,7 @@ def best_split(
         for digit in range(missing if learned else 0, base if learned else base - 1):
             left_g += sum_B2[digit, 0]
             left_h += sum_B2[digit, 1]
-            _try(left_g, left_h, gradient, hessian, unit_2, rule_6, own, column, digit - missing, 0, best_6)
+            _try(left_g, left_h, gradient, hessian, unit_2, rule_6, own, column, digit - missing, lowest, best_6)
         if learned and (left_g != gradient or left_h != hessian):
             right_g, right_h = np.int64(0), np.int64(0)
             for digit in range(base - 1, 1, -1):
