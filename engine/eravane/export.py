@@ -40,6 +40,7 @@ from eravane.records import Records, with_newcomers
 from eravane.runfolder import RunFolder
 from eravane.scorer import LAST_TEMPERATURE, gate_count
 from eravane.store import EraStore
+from eravane.zoo.learner import GROW_XGBOOST
 from eravane.zoo.trees import Trees
 from eravane_kernels.spec.context import FLAT
 
@@ -153,7 +154,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     arrays, state, stored = saved_state(folder.path)
     manifest = folder.read_json("manifest.json")
     learner = folder.config().zoo.learner
-    if learner != "xgboost":
+    if learner not in GROW_XGBOOST:
         raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
     store = EraStore.open(manifest["data"]["store"])
     if store.dtype != "int8":

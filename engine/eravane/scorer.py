@@ -28,7 +28,7 @@ FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.15
 SAMPLES = 4
 # The smaller of the two penalties of the paper's experiments.
 DYNAMOS_PENALTY = 200.0
-PROTOTYPE_ERAS = 128
+PROTOTYPE_ERAS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,12 @@ class Batch:
     regime_E: Tensor
     era_E: Tensor
     scale: float
+
+    def take(self, rows: Tensor) -> Batch:
+        """Some of the eras."""
+        by_era = ("x_EMF", "context_ED", "c_EM", "C_EMM", "present_EM", "regime_E", "era_E")
+        taken = {name: getattr(self, name)[rows] for name in by_era}
+        return replace(self, **taken, affinity_EE=self.affinity_EE[rows][:, rows])
 
     def with_noise(self, scale: float, generator: torch.Generator) -> Batch:
         """The batch with Gaussian noise on every input that is on, drawn on the CPU so that devices agree."""
@@ -153,7 +159,10 @@ class Trainer:
         self._lag = lag
 
     def fit(self, scorer: Scorer, batch: Batch, *, steps: int, rate: float, seed: int, warm: bool) -> float:
-        """Take a fixed number of full-batch Adam steps; the temperature is annealed unless `warm`. Return the loss."""
+        """Take a fixed number of Adam steps, each on `replay` of the eras; return the last loss.
+
+        A step's cost is flat however long the history, and the temperature is annealed unless `warm`.
+        """
         generator = torch.Generator().manual_seed(seed)
         optimiser = torch.optim.AdamW(scorer.parameters(), lr=rate, weight_decay=self._config.decay)
         value = 0.0
@@ -162,12 +171,19 @@ class Trainer:
                 done = 1.0 if warm else step / max(steps - 1, 1)
                 temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** done
                 optimiser.zero_grad()
-                noisy = batch.with_noise(self._config.noise, generator)
+                noisy = self._drawn(batch, generator).with_noise(self._config.noise, generator)
                 loss_S = self.loss(scorer, noisy, temperature, generator)
                 loss_S.sum().backward()
                 optimiser.step()
                 value = float(loss_S.detach().mean())
         return value
+
+    def _drawn(self, batch: Batch, generator: torch.Generator) -> Batch:
+        eras = len(batch.era_E)
+        if eras <= self._config.replay:
+            return batch
+        rows = torch.randperm(eras, generator=generator)[: self._config.replay].sort().values
+        return batch.take(rows.to(batch.era_E.device))
 
     def loss(self, scorer: Scorer, batch: Batch, temperature: float, generator: torch.Generator) -> Tensor:
         """Loss per net [S]: the policy's, plus the prototype loss."""

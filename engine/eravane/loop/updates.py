@@ -21,11 +21,11 @@ from eravane.loop.refresh import check_refreshable, refresh
 from eravane.seeds import derive_seed
 from eravane.timeline import Timeline
 from eravane.zoo.fleet import Watch, run_tasks
-from eravane.zoo.learner import Learner
+from eravane.zoo.learner import GROW_XGBOOST, Learner
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import era_weights
-from eravane.zoo.trees import Trees, load_booster
+from eravane.zoo.trees import Trees, load_booster, quantile_matrix
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ class RefreshTask(UpdateTask):
 
     keep: float
 
+    def matrix(self, features: Features) -> Any:
+        """The window's rows, as XGBoost finds the leaves that they fall into."""
+        if self.learner.name == "xgboost":
+            return super().matrix(features)
+        return quantile_matrix(features.table(self.specs[0].columns, self.first, self.last), self.learner.params)
+
 
 def append(task: AppendTask, watch: Watch | None = None) -> tuple[Model, ...]:
     """Grow a block of trees for every model of a task.
@@ -168,12 +174,12 @@ class Updater:
         known_at: KnownAt = KnownAt(),  # noqa: B008
     ) -> None:
         self._store, self._config, self._timeline, self._zoo, self._known_at = store, config, timeline, zoo, known_at
-        xgboost = config.zoo.learner == "xgboost"
+        xgboost = config.zoo.learner in GROW_XGBOOST
         self._leaves = config.loop.update == "leaves" or (config.loop.update == "refit+leaves" and xgboost)
         if config.loop.update in ("append", "leaves") and not xgboost:
             raise ConfigError(
-                f'loop.update "{config.loop.update}" needs zoo.learner "xgboost", given {config.zoo.learner!r}; '
-                'use "refit" or "none"'
+                f'loop.update "{config.loop.update}" needs zoo.learner "xgboost" or "levels", given '
+                f'{config.zoo.learner!r}; use "refit" or "none"'
             )
         if self._leaves:
             check_refreshable(zoo.learner.params)

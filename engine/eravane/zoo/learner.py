@@ -12,6 +12,9 @@ from eravane.config import ZooConfig
 
 FloatArray = NDArray[np.float32]
 
+# Learners whose blocks are XGBoost's models.
+GROW_XGBOOST = ("xgboost", "levels")
+
 
 class Stop(Protocol):
     """Asked between two trees whether to go on."""
@@ -104,6 +107,10 @@ def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
         from eravane.zoo.lightgbm import LightGbm
 
         return LightGbm.make(config.params, device)
+    if config.learner == "levels":
+        from eravane.zoo.levels import Levels
+
+        return Levels.make(config.params, device)
     from eravane.zoo.trees import XGBoost, resolve_params
 
     params, notes = resolve_params(config.params, device)
