@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from benchmarks.meta_rivals import (
     stacking,
     static_ridge,
 )
+from benchmarks.meta_sparsity import GATES, sparsity
 from benchmarks.meta_worlds import CLOCK, Planted, made_world, oracle_weights, permuted_contexts, simulated_history
 from eravane.config import GateConfig
 from eravane.experts import correlation
@@ -26,6 +29,7 @@ from eravane.metrics import hac_mean
 from eravane.outcomes import GateModel
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 LAG, HAC_LAG = CLOCK.score_lag, CLOCK.hac_lag
 
 
@@ -45,8 +49,9 @@ class Size:
 FULL = Size((100, 101, 102, 103, 104), 600, 400, 4_000, 250, 10, (1_000, 40, 10))
 QUICK = Size((100,), 240, 200, 800, 60, 2, (120, 12, 2))
 
-# Ablations compare networks alone: fewer nets, refitted every 50 eras, no warm starts ("exact" is the default so run).
+# Ablations compare networks alone; "exact" is the default, run as they are.
 ABLATED_NETWORKS = 4
+WORKERS = 2
 
 RIVALS: Mapping[str, Callable[[Planted, int, int], FloatArray]] = {
     "static_ridge": static_ridge,
@@ -71,13 +76,68 @@ GOALS = {"structure": 0.70, "marginal": 0.50, "hidden": 0.50}
 
 
 def main(quick: bool) -> list[Result]:
-    """Every bar of the meta-learner."""
+    """Every bar of the meta-learner; worlds are measured in two processes."""
     size = QUICK if quick else FULL
+    tasks = [(kind, seed) for seed in size.seeds for kind in (*GOALS, "null")]
+    with ProcessPoolExecutor(WORKERS, get_context("spawn")) as workers:
+        found = list(workers.map(measure, *zip(*tasks, strict=True), [size] * len(tasks)))
+    measured = {kind: [one for (name, _), one in zip(tasks, found, strict=True) if name == kind] for kind, _ in tasks}
     results: list[Result] = []
     for kind, goal in GOALS.items():
-        results += planted(kind, goal, size)
-    results += [no_regimes(size), bad_model(size), *canary(size), *permutation(size), speed(size)]
-    return results
+        results += planted(kind, goal, measured[kind])
+    results += [no_regimes(measured["null"]), bad_model(size), *canary(measured["null"])]
+    results += permutation(measured["structure"])
+    seen = [one for kind in GOALS for one in measured[kind]]
+    open_TM, resting_TM = (
+        {name: [getattr(one, part)[name] for one in seen] for name in GATES} for part in ("open_TM", "resting_TM")
+    )
+    return [*results, *sparsity(open_TM, resting_TM, size.rows), speed(size)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one world gave.
+
+    Attributes:
+        gains: per-era correlation over equal weight [T] of everyone.
+        equal: mean correlation of equal weight.
+        open_TM, resting_TM: of the gate, and of the gate that may run half of the models.
+    """
+
+    gains: dict[str, FloatArray]
+    equal: float
+    open_TM: Mapping[str, BoolArray]
+    resting_TM: Mapping[str, BoolArray]
+
+
+def measure(kind: str, seed: int, size: Size) -> Measured:
+    """Everything that is driven over one world."""
+    begin = time.process_time()
+    world = made_world(kind, seed, eras=size.null_eras if kind == "null" else size.eras, rows=size.rows)
+    first = max(len(world.outcomes) - size.tested, 50)
+    driven = {"gate": prequential(world, first, config_of(size))}
+    weights = dict(driven["gate"].weights)
+    if kind == "null":
+        if seed in size.seeds[:2]:
+            weights |= canaries(world, first, size)
+    else:
+        half = len(world.models) // 2
+        driven["half"] = prequential(world, first, ablated(size, max_active=half, rehearsal=104))
+        weights["gate_of_half"] = driven["half"].weights["gate"]
+        weights |= ablations(world, first, size)
+        weights |= {name: rival(world, first, LAG) for name, rival in RIVALS.items()}
+        oracle_EM = oracle_weights(world)
+        weights |= {"oracle": oracle_EM[first:], "oracle_of_lagged_regime": oracle_EM[first - LAG : -LAG]}
+    if kind == "structure":
+        weights |= permuted(world, first, seed, size)
+    say(f"meta: {kind} {seed}, {time.process_time() - begin:.0f} CPU seconds")
+    tested = world.outcomes[first:]
+    return Measured(
+        gains=gains_of(world, weights, len(tested)),
+        equal=float(scores(tested, weights["equal_weight"]).mean()),
+        open_TM={name: one.open_TM for name, one in driven.items()},
+        resting_TM={name: one.resting_TM for name, one in driven.items()},
+    )
 
 
 def config_of(size: Size, **changes: object) -> GateConfig:
@@ -85,46 +145,47 @@ def config_of(size: Size, **changes: object) -> GateConfig:
     return replace(GateConfig(seeds=size.networks), **changes)
 
 
-def planted(kind: str, goal: float, size: Size) -> list[Result]:
-    """One planted world: gains of the gate, the network alone, comparators, rivals and ablations."""
-    gains: dict[str, list[FloatArray]] = {}
-    open_share = []
-    for seed in size.seeds:
-        say(f"meta: {kind} {seed}")
-        world = made_world(kind, seed, eras=size.eras, rows=size.rows)
-        weights, opened = everyone(world, size)
-        open_share.append(opened)
-        for name, series_T in gains_of(world, weights, size.tested).items():
-            gains.setdefault(name, []).append(series_T)
-    oracle = Pooled(gains.pop("oracle"))
-    rows = {name: Pooled(series) for name, series in gains.items()}
+def ablated(size: Size, **changes: object) -> GateConfig:
+    """The gate as ablations run it: fewer nets, seldom refitted, no warm starts, and no rehearsal unless asked for."""
+    cheap = {"seeds": min(size.networks, ABLATED_NETWORKS), "refit_every": 84, "warm_steps": 0, "rehearsal": 0}
+    return config_of(size, **{**cheap, **changes})
+
+
+def ablations(world: Planted, first: int, size: Size) -> dict[str, FloatArray]:
+    """Weights of the network alone, without each of its parts."""
+    return {
+        name: prequential(world, first, ablated(size, **changes)).weights["network"]
+        for name, changes in ABLATIONS.items()
+    }
+
+
+def planted(kind: str, goal: float, measured: Sequence[Measured]) -> list[Result]:
+    """One kind of planted world: gains of the gate, the network alone, comparators, rivals and ablations."""
+    names = [name for name in measured[0].gains if not name.startswith("contexts_")]
+    rows = {name: Pooled([one.gains[name] for one in measured]) for name in names}
+    oracle = rows.pop("oracle")
     results = [Result(f"{kind}: oracle", oracle.mean * 1e4, "1e-4 CORR over equal weight", detail=oracle.text(oracle))]
     for name, row in sorted(rows.items(), key=lambda item: -item[1].mean):
         bar = goal if name == "gate" else None
         results.append(Result(f"{kind}: {name}", row.mean / oracle.mean, "of the oracle", bar, detail=row.text(oracle)))
     results.append(Result(f"{kind}: gate's HAC t", rows["gate"].t, "", 3.0))
-    results += [against_best(kind, rows, oracle), reinforce_against_exact(kind, rows)]
-    detail = "share of base models the gate would run"
-    return [*results, Result(f"{kind}: open gates", float(np.mean(open_share)), "of all", detail=detail)]
+    return [*results, against_best(kind, rows, oracle), reinforce_against_exact(kind, rows)]
 
 
-def everyone(world: Planted, size: Size) -> tuple[dict[str, FloatArray], float]:
-    """Weights of everyone in a world [T, M], and the mean share of open gates."""
-    first = len(world.outcomes) - size.tested
-    weights, opened = prequential(world, first, config_of(size))
-    ablated = config_of(size, seeds=min(size.networks, ABLATED_NETWORKS), refit_every=50, warm_steps=0, rehearsal=0)
-    for name, changes in ABLATIONS.items():
-        weights[name] = prequential(world, first, replace(ablated, **changes))[0]["network"]
-    weights["gate_of_six"] = prequential(world, first, replace(ablated, max_active=6, rehearsal=104))[0]["gate"]
-    weights |= {name: rival(world, first, LAG) for name, rival in RIVALS.items()}
-    return weights | {"oracle": oracle_weights(world)[first:]}, opened
+@dataclass(frozen=True)
+class Driven:
+    """What the meta-learner chose over the tested eras: weights [T, M] of everyone, open gates, resting models."""
+
+    weights: dict[str, FloatArray]
+    open_TM: BoolArray
+    resting_TM: BoolArray
 
 
-def prequential(world: Planted, first: int, config: GateConfig, lag: int = LAG) -> tuple[dict[str, FloatArray], float]:
+def prequential(world: Planted, first: int, config: GateConfig, lag: int = LAG) -> Driven:
     """Drive the meta-learner over a world's tested eras as the loop does."""
     learner = MetaLearner(config, world.models, lag=lag, seed=0)
     rows: dict[str, list[FloatArray]] = {}
-    opened, seen = [], 0
+    opened, resting, seen = [], [], 0
     for now in world.outcomes[first:]:
         while seen < len(world.outcomes) and world.outcomes[seen].era <= now.era - lag:
             learner.observe(world.outcomes[seen])
@@ -138,8 +199,10 @@ def prequential(world: Planted, first: int, config: GateConfig, lag: int = LAG) 
         rows.setdefault("network", []).append(learner.expert_weights(now.era)["network"])
         for name, weights_M in learner.comparators(now.era, now.C_MM, now.dispersion_M).items():
             rows.setdefault(name, []).append(weights_M)
-        opened.append(open_M.mean())
-    return {name: np.stack(series) for name, series in rows.items()}, float(np.mean(opened))
+        opened.append(open_M)
+        resting.append(learner.resting_M)
+    weights = {name: np.stack(series) for name, series in rows.items()}
+    return Driven(weights, np.stack(opened), np.stack(resting))
 
 
 def gains_of(world: Planted, weights: Mapping[str, FloatArray], tested: int) -> dict[str, FloatArray]:
@@ -192,18 +255,10 @@ def reinforce_against_exact(kind: str, rows: Mapping[str, Pooled]) -> Result:
     return Result(f"{kind}: reinforce / exact", rows["reinforce"].mean / rows["exact"].mean, "x", 0.9)
 
 
-def no_regimes(size: Size) -> Result:
+def no_regimes(measured: Sequence[Measured]) -> Result:
     """Nothing to find: the mean difference to equal weight, in units of equal weight's CORR."""
-    differences, equal = [], []
-    for seed in size.seeds:
-        say(f"meta: null {seed}")
-        world = made_world("null", seed, eras=size.null_eras, rows=size.rows)
-        first = len(world.outcomes) - min(size.tested, len(world.outcomes) - 50)
-        weights, _ = prequential(world, first, config_of(size))
-        differences.append(gains_of(world, weights, len(world.outcomes) - first)["gate"])
-        equal.append(scores(world.outcomes[first:], weights["equal_weight"]).mean())
-    pooled = Pooled(differences)
-    share = 100 * pooled.mean / float(np.mean(equal))
+    pooled = Pooled([one.gains["gate"] for one in measured])
+    share = 100 * pooled.mean / float(np.mean([one.equal for one in measured]))
     return Result("null: gate against equal weight", share, "%", -2.0, detail=f"{pooled.mean:+.5f}, t {pooled.t:.1f}")
 
 
@@ -213,52 +268,46 @@ def bad_model(size: Size) -> Result:
     for seed in size.seeds:
         say(f"meta: bad model {seed}")
         world = simulated_history(seed, eras=config.warmup + LAG + 31)
-        weights, _ = prequential(world, 0, config)
-        late_M = weights["gate"][-5:].mean(axis=0)
+        late_M = prequential(world, 0, config).weights["gate"][-5:].mean(axis=0)
         shares.append(late_M[-1] * len(late_M))
         below += shares[-1] < 0.25
     detail = "weight / equal weight, mean of the last 5 eras: " + ", ".join(f"{share:.2f}" for share in shares)
     return Result("bad model: worlds in which it is shut out", below / len(size.seeds), "of all", 0.8, detail=detail)
 
 
-def canary(size: Size) -> list[Result]:
+def canaries(world: Planted, first: int, size: Size) -> dict[str, FloatArray]:
+    """The gate with short half-lives, at the legal lag and at one that leaks."""
+    config = ablated(size, half_lives=(1.0, 4.0, 16.0), rehearsal=52)
+    return {f"canary_lag_{lag}": prequential(world, first, config, lag).weights["gate"] for lag in (LAG, 1)}
+
+
+def canary(measured: Sequence[Measured]) -> list[Result]:
     """A lag of 1 lets labels leak: without regimes the gain must then jump."""
-    legal, leaking = [], []
-    for seed in size.seeds[:2]:
-        say(f"meta: canary {seed}")
-        world = made_world("null", seed, eras=size.null_eras, rows=size.rows)
-        first = len(world.outcomes) // 2
-        for lag, series in ((LAG, legal), (1, leaking)):
-            weights, _ = prequential(world, first, config_of(size, half_lives=(1.0, 4.0, 16.0)), lag)
-            series.append(gains_of(world, weights, len(world.outcomes) - first)["gate"])
-    fair, foul = Pooled(legal), Pooled(leaking)
+    fair, foul = (
+        Pooled([m.gains[f"canary_lag_{lag}"] for m in measured if "canary_lag_1" in m.gains]) for lag in (LAG, 1)
+    )
     detail = f"gain {fair.mean:+.4f} (t {fair.t:.1f}) with the legal lag, {foul.mean:+.4f} with lag 1"
     return [Result("canary: t of the gain at lag 1", foul.t, "", 10.0, detail=detail)]
 
 
-def permutation(size: Size) -> list[Result]:
+def permuted(world: Planted, first: int, seed: int, size: Size) -> dict[str, FloatArray]:
+    """The network on contexts alone: true ones, and ones that belong to other eras."""
+    config = ablated(size, inputs=("structure", "marginals"))
+    return {
+        f"contexts_{name}": prequential(shown, first, config).weights["network"]
+        for name, shown in (("true", world), ("permuted", permuted_contexts(world, 16, seed)))
+    }
+
+
+def permutation(measured: Sequence[Measured]) -> list[Result]:
     """Contexts permuted against outcomes in blocks of 16 eras: what they gained beyond static weights must go."""
-    rows: dict[str, list[FloatArray]] = {"true": [], "permuted": []}
-    config = config_of(
-        size,
-        inputs=("structure", "marginals"),
-        seeds=min(size.networks, ABLATED_NETWORKS),
-        refit_every=50,
-        warm_steps=0,
-        rehearsal=0,
+    true, moved = (
+        Pooled([one.gains[f"contexts_{name}"] - one.gains["static_ridge"] for one in measured])
+        for name in ("true", "permuted")
     )
-    for seed in size.seeds:
-        say(f"meta: permutation {seed}")
-        world = made_world("structure", seed, eras=size.eras, rows=size.rows)
-        first = len(world.outcomes) - size.tested
-        for name, shown in (("true", world), ("permuted", permuted_contexts(world, 16, seed))):
-            weights, _ = prequential(shown, first, config)
-            gains = gains_of(shown, {**weights, "static": static_ridge(shown, first, LAG)}, size.tested)
-            rows[name].append(gains["network"] - gains["static"])
-    true, permuted = Pooled(rows["true"]), Pooled(rows["permuted"])
     return [
         Result("permutation: t of contexts beyond static weights", true.t, "", 2.0, detail=f"gain {true.mean:+.4f}"),
-        Result("permutation: t once permuted", permuted.t, "", 2.0, "lower", f"gain {permuted.mean:+.4f}"),
+        Result("permutation: t once permuted", moved.t, "", 2.0, "lower", f"gain {moved.mean:+.4f}"),
     ]
 
 

@@ -6,10 +6,12 @@ base models are linear (refitted every 40 eras on the last 80, purged as trees a
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from eravane.clock import Clock
 from eravane.config import GateConfig
 from eravane.context import STRUCTURE, ContextBuilder
 from eravane.ensemble import gaussianize, one_era, standardised_target
+from eravane.files import write_atomically
 from eravane.outcomes import EraFacts, EraOutcome, GateModel
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import World
@@ -26,6 +29,7 @@ from eravane_kernels import cpu as ops
 
 FloatArray = NDArray[np.float64]
 
+KEPT = "ERAVANE_WORLDS"
 TARGET = "target_ender_20"
 CLOCK = Clock.for_target(TARGET)
 GROUPS, FEATURES = 12, 240
@@ -41,11 +45,24 @@ class Planted:
     regime_E: NDArray[np.int64]
 
 
-@cache
 def made_world(kind: str, seed: int, *, eras: int, rows: int = 4_000) -> Planted:
+    """A world as `make_world` makes it, from the folder that ERAVANE_WORLDS names if it is there.
+
+    Whoever tunes on the same worlds again and again sets that variable, and empties the folder when worlds change.
+    """
+    if KEPT not in os.environ:
+        return make_world(kind, seed, eras=eras, rows=rows)
+    path = Path(os.environ[KEPT]) / f"{kind}-{seed}-{eras}-{rows}.pkl"
+    if not path.exists():
+        write_atomically(path, pickle.dumps(make_world(kind, seed, eras=eras, rows=rows)))
+    kept: Planted = pickle.loads(path.read_bytes())
+    return kept
+
+
+def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
     """Build a world: kind is structure, marginal, hidden (persistence .97), fast (structure, .75) or null.
 
-    The tiers are two halves of the groups, so that the gate has two agents. Worlds are kept in memory, a few MB each.
+    The tiers are two halves of the groups, so that the gate has two agents.
     """
     regimes = kind if kind in ("structure", "marginal", "hidden") else "structure"
     config = SynthConfig(eras=eras, rows=rows, features=FEATURES, groups=GROUPS, seed=seed, targets=(TARGET,))
