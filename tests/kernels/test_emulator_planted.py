@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from eravane_kernels.cuda.runtime import SOURCES
@@ -93,7 +95,8 @@ def test_address_sanitizer_reports_an_access_out_of_bounds(what):
     done = run("address", case, edit=edit)
     assert done.returncode != 0
     assert "AddressSanitizer: " in done.stderr
-    assert "buffer-overflow" in done.stderr
+    # What lies past an array may be memory that somebody else has freed.
+    assert re.search("buffer-overflow|use-after-free", done.stderr)
 
 
 @pytest.mark.parametrize("what", quick(WRONG_RESULTS))
