@@ -29,7 +29,7 @@ def config() -> RunConfig:
 def _state(folder: Path) -> dict[str, bytes]:
     """Every result and all that the loop keeps, but for clocks: seconds, dates, the notes on what was resumed."""
     paths = [
-        *(path for path in folder.glob("*.parquet") if path.name != "zoo.parquet"),
+        *(path for path in folder.glob("*.parquet") if path.name not in ("zoo.parquet", "telemetry.parquet")),
         *(folder / name for name in FINAL),
         *(folder / "models").glob("*.ubj"),
         *(path for path in (folder / "checkpoints").rglob("*") if path.is_file()),
