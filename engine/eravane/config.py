@@ -171,7 +171,7 @@ class GateConfig:
     decay: float = setting(0.01, "Decay of the scorer's parameters per step, relative to the learning rate.", least=0)
     refit_every: int = setting(26, "Resolved eras between full refits of the network and its normalisers.", least=1)
     warm_steps: int = setting(4, "Gradient steps per era between full refits.", least=0)
-    replay: int = setting(128, "Resolved eras drawn for each gradient step of a refit, and for each warm start.", least=2)
+    replay: int = setting(128, "Resolved eras drawn for each step of a refit, and for each warm start.", least=2)
     rehearsal: int = setting(
         104,
         "Newest eras of the folds' history on which the top level tries its experts before the loop starts.",
