@@ -18,7 +18,7 @@ from rich.console import Console
 from eravane.cli.progress import ConsoleProgress
 
 COMMANDS = [
-    *("demo", "synth", "ingest", "run", "step", "report", "compare", "doctor"),
+    *("demo", "synth", "ingest", "plan", "run", "step", "report", "compare", "doctor"),
     *("fetch", "submit", "diagnose", "scores", "export", "upload"),
 ]
 EAGER = "import sys; from eravane.cli import main; sys.argv[0] = 'eravane'; main()"

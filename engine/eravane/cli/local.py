@@ -120,6 +120,28 @@ def run(
 
 
 @app.command()
+def plan(
+    data: Annotated[
+        Path,
+        typer.Argument(help="Folder with Numerai's files, a store, or v5.3 for the published shape of that version."),
+    ],
+    config: Config = None,
+    device: Device = "",
+    cores: Annotated[int, typer.Option(help="Cores of another machine (0: this one's).", min=0)] = 0,
+    gpus: Annotated[int, typer.Option(help="GPUs of the machine, with --device cuda.", min=1)] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run will cost before it starts: time, memory and disk by stage, and what would make it fit."""
+    from eravane.cost import plan_cost
+    from eravane.shape import read_shape
+    from eravane.workload import this_machine
+
+    settings = _with_compute(load_config(config) if config else RunConfig(), device)
+    found = plan_cost(settings, read_shape(data, settings), this_machine(settings.compute.device, cores, gpus))
+    show(found.as_dict(), "\n".join(found.lines()), as_json=as_json)
+
+
+@app.command()
 def step(
     run: RunPath,
     data: Annotated[Path, typer.Option(help="Folder with the newest files, or a store.")],

@@ -1,0 +1,127 @@
+"""How far off is the cost model: predicted against measured core time, memory and disk, on runs of several sizes?
+
+The factor is whichever of predicted / measured and measured / predicted is above 1. Core time is CPU time, which on a
+busy machine still depends on who shares the caches; it was measured on one, and so were the rates.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import eravane
+from benchmarks.harness import Result, say
+from eravane.config import RunConfig, parse_config
+from eravane.cost import CostPlan, plan_cost
+from eravane.demo import demo_config
+from eravane.events import read_events
+from eravane.rates import CPU_CORE, HOST
+from eravane.shape import read_shape
+from eravane.synth import PRESETS, SynthConfig, synthesise
+from eravane.workload import Hardware
+from eravane.zoo.trees import XGBoost, load_booster, predict, resolve_params
+
+# Factor within which a prediction counts as right.
+GOAL = 1.5
+# Stages of the plan, and the timed ones of a run that they cover.
+COVERED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "ingest": (("ingest",), ("ingest", "verify")),
+    "zoo": (("zoo matrices", "zoo trees", "predictions"), ("zoo",)),
+    "loop": (("loop",), ("first models", "history", "loop")),
+}
+# Rows, columns, trees, depth.
+SIZES = ((2_000, 40, 60, 4), (10_000, 240, 40, 5), (60_000, 40, 40, 5), (60_000, 600, 10, 5), (20_000, 1_200, 20, 6))
+WIDE = {
+    "time": {"loop_eras": 20},
+    "zoo": {"trees": 100, "fold_eras": 20, "folds": 3, "minimum_eras": 10},
+    "gate": {"seeds": 3},
+    "loop": {"every": 10},
+}
+RUNS: Mapping[str, tuple[SynthConfig, RunConfig]] = {
+    "tiny": (PRESETS["tiny"], demo_config("tiny")),
+    "demo": (PRESETS["small"], demo_config("small")),
+    "wide": (SynthConfig(eras=100, rows=600, features=800, snr=0.3), parse_config(WIDE)),
+}
+
+
+def main(quick: bool) -> list[Result]:
+    """Factors by part of the zoo and by stage of whole runs."""
+    sizes, runs = (SIZES[:1], ("tiny",)) if quick else (SIZES, tuple(RUNS))
+    results = [result for size in sizes for result in parts(*size)]
+    for name in runs:
+        with tempfile.TemporaryDirectory() as folder:
+            say(f"cost: {name}")
+            results += run(name, Path(folder))
+    return results
+
+
+def off(name: str, predicted: float, measured: float, unit: str) -> Result:
+    """The factor between a prediction and what was measured."""
+    factor = max(predicted / measured, measured / predicted) if predicted > 0 and measured > 0 else math.inf
+    detail = f"predicted {predicted:,.3g} {unit}, measured {measured:,.3g} {unit}"
+    return Result(name, factor, "x", GOAL, "lower", detail)
+
+
+def parts(rows: int, columns: int, trees: int, depth: int) -> Iterator[Result]:
+    """A matrix, its trees and their predictions, one thread."""
+    rng = np.random.default_rng(0)
+    x_CN = rng.integers(0, 5, (columns, rows)).astype(np.int8)
+    label_N = (0.5 + 0.05 * rng.normal(size=rows)).astype(np.float32)
+    table = pa.table({f"f{number}": pa.array(column) for number, column in enumerate(x_CN)})
+    params, _ = resolve_params({"max_depth": depth}, "cpu")
+    learner, size = XGBoost(params), f"{rows}x{columns}"
+    learner.matrix(table.slice(0, 100))
+    matrix, binned = timed(lambda: learner.matrix(table))
+    block, grown = timed(lambda: learner.fit(matrix, label_N, None, trees=trees, seed=0))
+    booster, few = load_booster(block), x_CN[:, :5_000]
+    predict([booster], few)
+    _, predicted = timed(lambda: [predict([booster], few) for _ in range(5)])
+    yield off(f"matrix_{size}", CPU_CORE.to_bin(rows, columns), binned, "s")
+    yield off(f"tree_{size}_depth_{depth}", CPU_CORE.to_grow(rows, columns, depth), grown / trees, "s")
+    per_row = columns * HOST.predict_cell + trees * depth * HOST.predict_level
+    yield off(f"predict_{size}_{trees}_trees", few.shape[1] * per_row + HOST.predict_call, predicted / 5, "s")
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and its CPU seconds."""
+    begin = time.thread_time()
+    return call(), time.thread_time() - begin
+
+
+def run(name: str, folder: Path) -> Iterator[Result]:
+    """A whole run on made data against its plan."""
+    made, config = RUNS[name]
+    synthesise(folder / "data", made)
+    shape = read_shape(folder / "data", config)
+    plan = plan_cost(config, shape, Hardware("cpu", 2, 0, math.inf, math.inf))
+    eravane.run(config, data=folder / "data", out=folder / "run", cache=folder / "cache")
+    used = read_events(folder / "run" / "events.jsonl")
+    work = {stage.name: stage.work for stage in plan.stages}
+    spent = {event["stage"]: event["cpu"] for event in used if "cpu" in event}
+    for stage, (planned, timed_stages) in COVERED.items():
+        yield off(
+            f"{name}_{stage}", sum(map(work.__getitem__, planned)), sum(map(spent.__getitem__, timed_stages)), "s"
+        )
+    whole = sum(part for stage, part in work.items() if stage != "live")
+    yield off(f"{name}_all", whole, sum(spent.values()), "s")
+    yield off(f"{name}_memory", plan.memory / 1e9, max(event.get("peak_bytes", 0) for event in used) / 1e9, "GB")
+    yield off(f"{name}_disk", plan.disk / 1e6, _size(folder / "run", folder / "cache") / 1e6, "MB")
+    yield _wall(name, plan, used)
+
+
+def _wall(name: str, plan: CostPlan, used: list[dict[str, Any]]) -> Result:
+    """Wall time, for information: it counts what other programs take."""
+    passed = sum(event["seconds"] for event in used if event["event"] in ("stage", "era"))
+    detail = f"measured over predicted {plan.seconds:.1f} s, other programs' share included"
+    return Result(f"{name}_wall", passed / plan.seconds, "x", None, "lower", detail)
+
+
+def _size(*folders: Path) -> int:
+    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())

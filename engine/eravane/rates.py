@@ -1,0 +1,102 @@
+"""How long a unit of work takes: rates of a CPU core, measured, and of a GPU, predicted until measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of one worker that grows trees.
+
+    Attributes:
+        name: the worker, and whether its rates were measured or predicted.
+        cell, column, matrix: to bin a matrix, per cell, per column, and once.
+        visit: per cell that a level's histogram reads.
+        row_level: per row and level: gradients, partition.
+        node_column: per node and column: finding the split.
+        tree: per tree.
+        context: of an era, per [row x column of the thinned cells squared, that squared, cell of the store, era].
+    """
+
+    name: str
+    cell: float
+    column: float
+    matrix: float
+    visit: float
+    row_level: float
+    node_column: float
+    tree: float
+    context: tuple[float, float, float, float]
+
+    def to_bin(self, rows: int, columns: int) -> float:
+        """Seconds to build a quantile matrix."""
+        return rows * columns * self.cell + columns * self.column + self.matrix
+
+    def to_grow(self, rows: int, columns: int, depth: int) -> float:
+        """Seconds to grow a tree: the root reads all rows, each level below the smaller half of them."""
+        visits = rows * columns * (1 + (depth - 1) / 2)
+        return (
+            visits * self.visit
+            + rows * depth * self.row_level
+            + float(2**depth) * columns * self.node_column
+            + self.tree
+        )
+
+
+# docs/cost.md says where these come from.
+CPU_CORE = Rates(
+    name="a CPU core (Intel Xeon), measured",
+    cell=4.0e-8,
+    column=4.2e-5,
+    matrix=2.2e-3,
+    visit=5.8e-10,
+    row_level=3.7e-9,
+    node_column=3.5e-8,
+    tree=6.5e-5,
+    context=(2.6e-12, 1.1e-8, 9.1e-9, 3.6e-3),
+)
+H100 = Rates(
+    name="an NVIDIA H100, predicted and not yet measured",
+    cell=1.3e-10,
+    column=5.0e-5,
+    matrix=5.0e-2,
+    visit=8.3e-12,
+    row_level=2.0e-11,
+    node_column=1.0e-10,
+    tree=1.0e-3,
+    context=(1.0e-13, 1.0e-9, 1.0e-10, 2.0e-2),
+)
+
+
+@dataclass(frozen=True)
+class HostRates:
+    """Seconds of one CPU core for what never runs on several; measured.
+
+    Attributes:
+        ingest, ingest_cell, ingest_row: decoding, checking and writing, once, per cell and per row.
+        verify: reading a byte again with its checksum.
+        predict_cell, predict_level, predict_call: per cell read, per row x tree x level, and per call.
+        outcome: of a resolved era, per [row x model, era].
+        step: of the gate, per network and gradient step, of full fits and of warm starts.
+        decide: per model and era; save: a checkpoint.
+        leaf: leaf values anew, per [row x tree, node, model].
+        insights: per [cell of 52 eras, run].
+    """
+
+    ingest: float = 0.2
+    ingest_cell: float = 2.7e-9
+    ingest_row: float = 3.0e-6
+    verify: float = 4.3e-10
+    predict_cell: float = 1.4e-9
+    predict_level: float = 1.4e-9
+    predict_call: float = 3.2e-4
+    outcome: tuple[float, float] = (2.7e-8, 1.0e-3)
+    step: tuple[float, float] = (3.0e-3, 2.5e-3)
+    decide: float = 1.7e-4
+    save: float = 8e-3
+    leaf: tuple[float, float, float] = (4.5e-8, 9e-6, 2e-3)
+    insights: tuple[float, float] = (2e-9, 1.0)
+
+
+HOST = HostRates()
