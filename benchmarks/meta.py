@@ -70,7 +70,6 @@ ABLATIONS: Mapping[str, Mapping[str, object]] = {
     "without_structure": {"inputs": ("scores", "marginals", "agreement")},
     "without_marginals": {"inputs": ("scores", "structure", "agreement")},
     "without_agreement": {"inputs": ("scores", "structure", "marginals")},
-    "sparsemax_gates": {"gates": "sparsemax"},
 }
 GOALS = {"structure": 0.70, "marginal": 0.50, "hidden": 0.50}
 
@@ -147,7 +146,7 @@ def config_of(size: Size, **changes: object) -> GateConfig:
 
 def ablated(size: Size, **changes: object) -> GateConfig:
     """The gate as ablations run it: fewer nets, seldom refitted, no warm starts, and no rehearsal unless asked for."""
-    cheap = {"seeds": min(size.networks, ABLATED_NETWORKS), "refit_every": 84, "warm_steps": 0, "rehearsal": 0}
+    cheap = {"seeds": min(size.networks, ABLATED_NETWORKS), "refit_every": 125, "warm_steps": 0, "rehearsal": 0}
     return config_of(size, **{**cheap, **changes})
 
 

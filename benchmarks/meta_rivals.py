@@ -25,7 +25,7 @@ Update = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 
 # Tuned on seeds 0 to 4: the best of each grid by mean gain over the three worlds.
 EWA_RATE, SHARE_RATE, SHARE = 1.0, 1.0, 0.002
-NETWORK_STEPS, NETWORK_HIDDEN, NETWORK_SEEDS, NETWORK_REFIT = 10, 16, 6, 50
+NETWORK_STEPS, NETWORK_HIDDEN, NETWORK_SEEDS, NETWORK_REFIT = 10, 16, 6, 125
 
 
 def static_ridge(world: Planted, first: int, lag: int) -> FloatArray:

@@ -169,8 +169,8 @@ class GateConfig:
     steps: int = setting(80, "Gradient steps of a full refit.", least=1)
     rate: float = setting(0.02, "Learning rate of a full refit; warm starts take a quarter.", least=0)
     decay: float = setting(0.01, "Decay of the scorer's parameters per step, relative to the learning rate.", least=0)
-    refit_every: int = setting(26, "Resolved eras between full refits of the network and its normalisers.", least=1)
-    warm_steps: int = setting(4, "Gradient steps per era between full refits.", least=0)
+    refit_every: int = setting(52, "Resolved eras between full refits of the network and its normalisers.", least=1)
+    warm_steps: int = setting(2, "Gradient steps per era between full refits.", least=0)
     replay: int = setting(128, "Resolved eras drawn for each step of a refit, and for each warm start.", least=2)
     rehearsal: int = setting(
         104,
