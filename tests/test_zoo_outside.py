@@ -10,7 +10,7 @@ import pytest
 
 from eravane.config import RunConfig
 from eravane.errors import ConfigError
-from eravane.zoo.outside import by_column, coverage, load_members, load_references, member_specs
+from eravane.zoo.outside import META_GIVEN, by_column, coverage, load_members, load_references, member_specs, paid_by
 from tests.integration.zoo_case import Case, configured, make_case
 
 
@@ -111,3 +111,19 @@ def test_what_is_not_there_is_named(case: Case, frame: pd.DataFrame, tmp_path: P
         config = configured(selection={"criterion": criterion, "benchmark": "blend"})
         with pytest.raises(ConfigError, match=rf'"{criterion}" needs the column \'{column}\''):
             load_references(config, tmp_path, case.store)
+    with pytest.raises(ConfigError, match=r'gate\.objective "payout" needs the column \'numerai_meta_model\''):
+        paid_by(configured(gate={"objective": "payout"}), tmp_path, case.store)
+
+
+def test_the_meta_model_is_a_column_where_the_gate_is_paid_by_it(
+    case: Case, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    meta = frame[frame["era"] > "0030"].rename(columns={"prediction": "numerai_meta_model"})
+    meta.to_parquet(tmp_path / "meta_model.parquet")
+    assert paid_by(configured(), tmp_path, case.store) == {}
+    features = case.features().with_given(paid_by(configured(gate={"objective": "payout"}), tmp_path, case.store))
+    assert not case.features().offers(META_GIVEN)
+    ids = case.store.ids(29, 33).to_pylist()
+    expected = meta["numerai_meta_model"].reindex(ids).astype(np.float32)
+    np.testing.assert_array_equal(features.given(META_GIVEN, 29, 33), expected)
+    assert np.isnan(features.given(META_GIVEN, 29, 30)).all()

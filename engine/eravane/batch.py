@@ -42,7 +42,7 @@ from eravane.timeline import Timeline, plan_timeline
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.fleet import cores
 from eravane.zoo.oof import OofScores, OutOfFold, out_of_fold, score_out_of_fold
-from eravane.zoo.outside import by_column, coverage, load_members, load_references, member_specs
+from eravane.zoo.outside import by_column, coverage, load_members, load_references, member_specs, paid_by
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.table import write_oof, zoo_table
@@ -190,7 +190,7 @@ class _Job:
         members = load_members(config, self._data, store)
         for note in coverage(members, store, timeline.folds[0].predict_first):
             self._say(note)
-        features = features.with_given(by_column(members))
+        features = features.with_given(by_column(members) | paid_by(config, self._data, store))
         references = load_references(config, self._data, store)
         specs = model_specs(catalog, config) + member_specs(members, config.data.target)
         oof = self._out_of_fold(zoo, specs, timeline, features)

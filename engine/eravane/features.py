@@ -90,6 +90,10 @@ class Features:
         other._given = dict(given)
         return other
 
+    def offers(self, name: str) -> bool:
+        """Whether a column from outside is there."""
+        return name in self._given
+
     def given(self, name: str, first: int, last: int) -> NDArray[np.float32]:
         """A column from outside over eras first..last, float32 [N]."""
         return self._given[name].values_N[self.store.index.span(first, last)]

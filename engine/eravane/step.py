@@ -36,7 +36,7 @@ from eravane.storage.manifest import MANIFEST as STORE_MANIFEST
 from eravane.store import EraStore
 from eravane.timeline import Timeline
 from eravane.zoo.cluster import local_cluster
-from eravane.zoo.outside import by_column, load_members
+from eravane.zoo.outside import by_column, load_members, paid_by
 from eravane.zoo.trainer import Zoo
 
 
@@ -173,7 +173,8 @@ class _Week:
     def _open(self, schedule: Schedule) -> tuple[Session, Loop, Engine]:
         specs, neutral = read_pool(self._folder.path)
         members = load_members(self._config, self._data, self._store)
-        features = Features.open(self._store.path, self._config.prepare).with_given(by_column(members))
+        given = by_column(members) | paid_by(self._config, self._data, self._store)
+        features = Features.open(self._store.path, self._config.prepare).with_given(given)
         engine = Engine(
             self._folder,
             self._config,

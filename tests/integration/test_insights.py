@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numerai_tools.scoring import correlation_contribution
+from safetensors.numpy import load_file
 from scipy.stats import norm, rankdata
 
 from eravane.batch import run
@@ -39,7 +41,8 @@ def made(
     rng = np.random.default_rng(0)
     meta = pd.DataFrame({"id": frame["id"], "era": frame["era"], "numerai_meta_model": rng.uniform(size=len(frame))})
     pq.write_table(pa.Table.from_pandas(meta[meta["era"] > "0036"], preserve_index=False), data / "meta_model.parquet")
-    run(data, micro_config, folder / "run", cache=folder / "cache")
+    paid = replace(micro_config, gate=replace(micro_config.gate, objective="payout"))
+    run(data, paid, folder / "run", cache=folder / "cache")
     return folder / "run", data, _written(folder / "run", data, micro_config)
 
 
@@ -100,6 +103,24 @@ def test_payout_scores_are_numerais_contribution(made: tuple[Path, Path, list[st
         expected = correlation_contribution(mixes, rows["numerai_meta_model"], rows["target"])
         assert found.loc[era, "ensemble_mmc"] == pytest.approx(expected["e"], abs=1e-9)
         assert found.loc[era, "equal_weight_mmc"] == pytest.approx(expected["q"], abs=1e-6)
+
+
+def test_a_gate_that_is_paid_learns_numerais_contribution(made: tuple[Path, Path, list[str]]) -> None:
+    path, data, _ = made
+    merged = _table(path, "base_predictions").merge(_data(data), on=["id", "era"])
+    meta = pq.read_table(data / "meta_model.parquet").to_pandas().drop(columns="era")
+    merged = merged.merge(meta, on="id", how="left")
+    models = [name for name in _table(path, "weights").columns if name not in ("era", "n_active")]
+    learnt = 0
+    for file in sorted((path / "checkpoints" / "resolved").glob("[0-9]*.safetensors")):
+        arrays, rows = load_file(file), merged[merged["era"] == file.stem]
+        if int(file.stem) <= 36:
+            assert "contribution" not in arrays
+        elif len(rows):
+            expected = correlation_contribution(rows[models], rows["numerai_meta_model"], rows["target"])
+            np.testing.assert_allclose(arrays["contribution"], expected[models], atol=1e-6)
+            learnt += 1
+    assert learnt > 0
 
 
 def test_regimes_that_pay_different_models_lie_apart() -> None:

@@ -23,6 +23,7 @@ from eravane.loop.updates import Model, Updater
 from eravane.outcomes import EraFacts, EraOutcome, History
 from eravane.postprocess import Neutraliser
 from eravane.timeline import Timeline
+from eravane.zoo.outside import META_GIVEN
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trees import predict
 
@@ -197,12 +198,15 @@ class Loop:
             if pending.era <= newest and not self._known_at.hidden(self._target, era, [pending.era]):
                 label_N = self._features.labels(self._target, pending.era, pending.era)
                 if not np.isnan(label_N).all():
-                    resolved.append(outcome_of(pending, label_N, self._ops))
+                    resolved.append(outcome_of(pending, label_N, self._ops, self._meta_model(pending.era)))
         for outcome in resolved:
             self._gate.observe(outcome)
         if resolved:
             self._pending = [pending for pending in self._pending if pending.era > resolved[-1].era]
         return tuple(resolved)
+
+    def _meta_model(self, era: int) -> NDArray[np.float32] | None:
+        return self._features.given(META_GIVEN, era, era) if self._features.offers(META_GIVEN) else None
 
     def _update(self, era: int) -> tuple[str, tuple[str, ...]]:
         kind = self._updater.due(era)
@@ -230,13 +234,21 @@ class Loop:
         return base_MN
 
 
-def outcome_of(pending: Pending, label_N: NDArray[np.float32], ops: Any) -> EraOutcome:
-    """What a resolved era teaches the gate: scores and sufficient statistics over its labelled rows."""
+def outcome_of(
+    pending: Pending, label_N: NDArray[np.float32], ops: Any, meta_N: NDArray[np.float32] | None = None
+) -> EraOutcome:
+    """What a resolved era teaches the gate: scores and sufficient statistics over its labelled rows.
+
+    `meta_N` is the meta model's prediction, NaN where it has none; with it the models' contributions are known.
+    """
     known = ~np.isnan(label_N)
     base_MN = np.ascontiguousarray(pending.base_MN[:, known])
     y_N = standardised_target(label_N[known])
     z_MN = gaussianize(base_MN, ops)
     C_MM, dispersion_M = _agreement(z_MN, base_MN, ops)
+    contribution_M = None
+    if meta_N is not None and not np.isnan(meta_N[known]).all():
+        contribution_M = ops.contribution(base_MN, meta_N[known], label_N[known], one_era(y_N.size))[:, 0]
     return EraOutcome(
         era=pending.era,
         scores_M=ops.numerai_corr(base_MN, label_N[known], one_era(y_N.size))[:, 0],
@@ -244,6 +256,7 @@ def outcome_of(pending: Pending, label_N: NDArray[np.float32], ops: Any) -> EraO
         C_MM=C_MM,
         facts=pending.facts,
         dispersion_M=dispersion_M,
+        contribution_M=contribution_M,
     )
 
 

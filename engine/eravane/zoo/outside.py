@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float32]
 HISTORY = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
 LIVE = "live_benchmark_models.parquet"
 META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
+META_GIVEN = GIVEN_PREFIX + META_COLUMN
 ROW_FACTS = ("id", "era", "data_type")
 # What a member says of a row that it has no prediction for, where it has none in the era at all.
 NEUTRAL = np.float32(0.5)
@@ -42,6 +43,18 @@ class Member:
     values_N: FloatArray = field(repr=False)
     live_N: FloatArray | None = field(repr=False)
     eras: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What predictions are measured against, in the store's order.
+
+    Attributes:
+        values_N: float32 [N] over all eras of the store, NaN where it has no row; live_N: it has no live rows.
+    """
+
+    values_N: FloatArray = field(repr=False)
+    live_N: None = None
 
 
 def load_members(config: RunConfig, data: Path, store: EraStore) -> list[Member]:
@@ -69,18 +82,18 @@ def load_references(config: RunConfig, data: Path, store: EraStore) -> dict[str,
     """
     criterion, found = config.selection.criterion, {}
     if criterion in ("mmc", "payout"):
-        found["mmc"] = _reference(data, [data / META_MODEL], META_COLUMN, store, criterion)
+        found["mmc"] = _reference(data, [data / META_MODEL], META_COLUMN, store, f'selection.criterion "{criterion}"')
     if criterion == "bmc":
         name = config.selection.benchmark
-        found["bmc"] = _reference(data, [data / file for file in HISTORY], name, store, criterion)
+        found["bmc"] = _reference(data, [data / file for file in HISTORY], name, store, 'selection.criterion "bmc"')
     return found
 
 
-def _reference(data: Path, paths: Sequence[Path], column: str, store: EraStore, criterion: str) -> NDArray[np.float64]:
+def _reference(data: Path, paths: Sequence[Path], column: str, store: EraStore, setting: str) -> NDArray[np.float64]:
     values = _aligned(paths, column, _ids(store))
     if values is None or np.isnan(values).all():
         raise ConfigError(
-            f'selection.criterion "{criterion}" needs the column {column!r} of {" or ".join(p.name for p in paths)} in '
+            f"{setting} needs the column {column!r} of {' or '.join(p.name for p in paths)} in "
             f'{data} for the run\'s eras; get the files with `eravane fetch`, or use "corr"'
         )
     return values
@@ -167,6 +180,18 @@ def coverage(members: Sequence[Member], store: EraStore, first: int) -> list[str
     return notes
 
 
-def by_column(members: Sequence[Member]) -> Mapping[str, Member]:
+def by_column(members: Sequence[Member]) -> dict[str, Member | Reference]:
     """Members by the name of their pseudo-column."""
     return {GIVEN_PREFIX + member.name: member for member in members}
+
+
+def paid_by(config: RunConfig, data: Path, store: EraStore) -> dict[str, Member | Reference]:
+    """The meta model as a pseudo-column, where the gate is trained on what Numerai pays.
+
+    Raises:
+        ConfigError: the dataset lacks it.
+    """
+    if config.gate.objective != "payout":
+        return {}
+    values_N = _reference(data, [data / META_MODEL], META_COLUMN, store, 'gate.objective "payout"')
+    return {META_GIVEN: Reference(values_N.astype(np.float32))}
