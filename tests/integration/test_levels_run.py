@@ -1,0 +1,30 @@
+"""A whole run on the level grower: without sampling it is the run on XGBoost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eravane.batch import run
+from eravane.config import parse_config
+from eravane.export import export
+from tests.integration.conftest import MICRO
+
+
+@pytest.mark.parametrize("update", ["append", "refit+leaves"])
+def test_a_run_on_levels_is_the_run_on_xgboost(micro_data: Path, tmp_path: Path, update: str) -> None:
+    runs = {}
+    for learner in ("levels", "xgboost"):
+        zoo = {**MICRO["zoo"], "learner": learner, "params": {"max_depth": 2, "eta": 0.3, "colsample_bytree": 1.0}}
+        config = parse_config({**MICRO, "zoo": zoo, "loop": {"update": update, "every": 4, "append_trees": 2}})
+        runs[learner] = run(micro_data, config, tmp_path / learner, cache=tmp_path / f"{learner}-cache").path
+    assert (runs["levels"] / "oof.parquet").read_bytes() == (runs["xgboost"] / "oof.parquet").read_bytes()
+    for name in ("base_predictions", "weights"):  # updates weigh eras; sums of weights round in the last place
+        ours, theirs = (pd.read_parquet(path / f"{name}.parquet") for path in runs.values())
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=False, rtol=0, atol=1e-6)
+    assert set(pd.read_parquet(runs["levels"] / "zoo.parquet")["learner"]) == {"levels"}
+    assert (runs["levels"] / "report.html").stat().st_size > 0
+    export(runs["levels"], tmp_path / "model.pkl")
+    assert (tmp_path / "model.pkl").stat().st_size > 0
