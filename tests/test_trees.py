@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import xgboost as xgb
 
+from eravane.backend.protocol import DeviceTable
 from eravane.errors import ConfigError, RunError
 from eravane.zoo.trees import (
     TrainingInterruptedError,
@@ -54,6 +55,14 @@ PARAMS, _ = resolve_params({"colsample_bytree": 0.5}, "cpu")
 def _plain(values: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None, trees: int = 20) -> np.ndarray:
     matrix = xgb.DMatrix(values.T, label, weight=weight)
     return xgb.train({**PARAMS, "seed": 5}, matrix, trees).predict(xgb.DMatrix(values.T))
+
+
+def test_a_matrix_without_a_data_frame_gives_the_same_trees(values: np.ndarray, label: np.ndarray) -> None:
+    names = tuple(f"f{n}" for n in range(COLUMNS))
+    one, other = quantile_matrix(DeviceTable(values, names), PARAMS), quantile_matrix(_table(values), PARAMS)
+    assert one.feature_names == other.feature_names
+    blocks = [fit(matrix, label, None, trees=10, params=PARAMS, seed=3) for matrix in (one, other)]
+    assert blocks[0] == blocks[1]
 
 
 def test_trees_equal_plain_xgboost(values: np.ndarray, label: np.ndarray) -> None:

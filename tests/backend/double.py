@@ -79,6 +79,7 @@ def cupy() -> ModuleType:
         cuda=cuda,
         ndarray=Array,
         empty=_empty,
+        stack=np.stack,
         zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
         asarray=lambda values: np.asarray(values).view(Array),
         asnumpy=lambda values: np.array(values, copy=True, subok=False),

@@ -102,6 +102,16 @@ def test_parquet_is_read_in_chunks_into_one_matrix(cuda: Any, tmp_path: Path, fl
     np.testing.assert_array_equal(backend.to_host(matrix), made.validation[names].to_numpy().T)
 
 
+def test_without_cudf_a_table_is_the_matrix_itself(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, _ = said(cuda)
+    find = cuda.importlib.util.find_spec
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None if name == "cudf" else find(name))
+    matrix = cuda.cp.asarray(np.arange(12, dtype=np.int8).reshape(3, 4))
+    table = backend.table(matrix, ["a", "b", "c"])
+    assert table.values_CN is matrix
+    assert table.names == ("a", "b", "c")
+
+
 def test_nulls_become_nan_or_are_refused(cuda: Any, tmp_path: Path) -> None:
     backend, _ = said(cuda)
     path = tmp_path / "nulls.parquet"

@@ -1,7 +1,7 @@
 """An NVIDIA GPU as a device: CuPy arrays, filled from host memory, files or parquet in chunks of bounded size.
 
 Importing this module imports CuPy; cuDF, RMM and KvikIO are imported where they are used and may be absent, but for
-reading parquet and for tables, which need cuDF. Written against CuPy 14 and RAPIDS 26.x.
+reading parquet, which needs cuDF. Written against CuPy 14 and RAPIDS 26.x.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eravane.backend.protocol import FileBlock, Log, Part
+from eravane.backend.protocol import DeviceTable, FileBlock, Log, Part
 from eravane.eras import EraFrame
 from eravane.errors import DataError, DeviceError
 
@@ -155,7 +155,10 @@ class CudaBackend:
         return matrix
 
     def table(self, values_CN: Any, names: Sequence[str]) -> Any:
-        """Columns as a cuDF frame over the same memory; XGBoost reads each column where it lies."""
+        """Columns as a cuDF frame over the same memory, or without cuDF as their matrix; XGBoost reads either."""
+        if importlib.util.find_spec("cudf") is None:
+            matrix = values_CN if isinstance(values_CN, cp.ndarray) else cp.stack(values_CN)
+            return DeviceTable(matrix, tuple(names))
         import cudf
 
         return cudf.DataFrame({name: cudf.Series(column) for name, column in zip(names, values_CN, strict=True)})

@@ -38,6 +38,19 @@ class FileBlock:
     columns: int
 
 
+@dataclass(frozen=True, eq=False)
+class DeviceTable:
+    """Columns on a device that has no library of data frames.
+
+    Attributes:
+        values_CN: a device matrix [C, N].
+        names: of its columns.
+    """
+
+    values_CN: Any
+    names: tuple[str, ...]
+
+
 class Backend(Protocol):
     """Everything that differs by device; chosen once per process."""
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from eravane.backend.protocol import DeviceTable
 from eravane.errors import ConfigError, DeviceError, RunError
 from eravane.zoo.learner import Model, Stop
 
@@ -216,18 +217,26 @@ def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatri
     1 to 300 columns (60,000 rows, Arrow).
 
     Args:
-        table: an Arrow table, or a cuDF frame, which puts the matrix on the GPU.
+        table: an Arrow table, or a cuDF frame or a `DeviceTable`, which put the matrix on the GPU.
         params: from `resolve_params`.
     """
-    reference = None
-    names = list(table.column_names) if isinstance(table, pa.Table) else list(table.columns)
-    first = table.schema.types[0] if isinstance(table, pa.Table) else table.dtypes.iloc[0]
-    if str(first) == "int8":
+    reference, data = None, table
+    if isinstance(table, pa.Table):
+        names, kind = list(table.column_names), table.schema.types[0]
+    elif isinstance(table, DeviceTable):
+        names, kind, data = list(table.names), table.values_CN.dtype, table.values_CN.T
+    else:
+        names, kind = list(table.columns), table.dtypes.iloc[0]
+    if str(kind) == "int8":
         rows = np.repeat(LEVELS[:, None], len(names), axis=1)
         reference = xgb.QuantileDMatrix(
             rows, np.zeros(LEVELS.size), max_bin=params["max_bin"], nthread=1, feature_names=names
         )
-    return xgb.QuantileDMatrix(table, ref=reference, max_bin=params["max_bin"], nthread=1)
+    if data is table:
+        return xgb.QuantileDMatrix(table, ref=reference, max_bin=params["max_bin"], nthread=1)
+    types = ["int" if reference is not None else "float"] * len(names)  # as data frames tell XGBoost
+    described = {"feature_names": names, "feature_types": types}
+    return xgb.QuantileDMatrix(data, ref=reference, max_bin=params["max_bin"], nthread=1, **described)
 
 
 def fit(
