@@ -16,7 +16,7 @@ import xgboost as xgb
 from eravane_kernels.growth import Tree
 
 # Type marks of arrays, and of integers by their smallest type.
-_ARRAYS = {"float32": "d", "int32": "l", "int64": "L", "uint8": "U"}
+_ARRAYS = {"f4": b"d", "i4": b"l", "i8": b"L", "u1": b"U"}
 _INTEGERS = (("i", "b", 2**7), ("I", "h", 2**15), ("l", "i", 2**31), ("L", "q", 2**63))
 _NO_PARENT = 2**31 - 1
 
@@ -102,9 +102,9 @@ def _write(value: Any, parts: list[bytes]) -> None:
     elif isinstance(value, str):
         parts.append(b"S" + _text(value))
     elif isinstance(value, np.ndarray):
-        mark = _ARRAYS[value.dtype.name]
-        parts.append(f"[${mark}#L".encode() + struct.pack(">q", value.size))
-        parts.append(value.astype(value.dtype.newbyteorder(">")).tobytes())
+        kind = value.dtype.str[1:]
+        parts.append(b"[$" + _ARRAYS[kind] + b"#L" + struct.pack(">q", value.size))
+        parts.append(value.astype(">" + kind).tobytes())
     elif isinstance(value, list):
         parts.append(b"[#L" + struct.pack(">q", len(value)))
         for entry in value:

@@ -1,0 +1,192 @@
+"""The level grower against XGBoost and LightGBM: time per tree, memory per row, threads, and equal scores.
+
+Bound of a tree of depth 5, per row and sampled column: 5 bytes read, as the columns are read once per level; and an
+addition per three cells of the root and of the smaller child of every split, in practice 2.3 passes over the rows, of a
+cycle or more each (two loads, and a load and a store of the sum).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from benchmarks.child import measure
+from benchmarks.harness import Job, Result, say, seconds
+from eravane.config import parse_config
+from eravane.zoo.learner import Learner, make_learner
+from eravane.zoo.trees import load_booster, predict
+from eravane_kernels import cpu
+from eravane_kernels.cpu.growth import Grower
+from eravane_kernels.cpu.levelcolumns import LevelColumns
+from eravane_kernels.growth import Rules
+
+SAMPLED = 0.1
+DEPTH = 5
+PER_ERA = 4_000
+GROUPS = 12
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rows and columns; trees per round of each learner; rounds."""
+
+    rows: int
+    columns: int
+    trees: int
+    rounds: int
+    scored: int = 0  # trees of the models whose scores are compared, 0 for none
+
+
+FULL = {"96k_480": Size(96_000, 480, 40, 5, 300), "500k_2000": Size(500_000, 2_000, 4, 3)}
+QUICK = {"6k_60": Size(6_000, 60, 4, 1, 20), "20k_40": Size(20_000, 40, 2, 1)}
+SEEDS = 5
+
+
+def main(quick: bool) -> list[Result]:
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, size in (QUICK if quick else FULL).items():
+            path = Path(folder) / f"{name}.npy"
+            say(f"{name}: making {size.rows:,} rows x {size.columns:,} columns")
+            label_N = make(path, size)
+            results += measured(name, size, path, label_N)
+            path.unlink()
+    return results
+
+
+def make(path: Path, size: Size) -> NDArray[np.float32]:
+    """Write columns of levels that share factors by group; gives labels of five values with a little signal."""
+    rng = np.random.default_rng(7)
+    factor_GN = rng.normal(size=(GROUPS, size.rows)).astype(np.float32)
+    x_CN = np.lib.format.open_memmap(path, "w+", np.int8, (size.columns, size.rows))
+    signal_N = np.zeros(size.rows, dtype=np.float32)
+    before_N = np.zeros(size.rows, dtype=np.float32)
+    for column in range(size.columns):
+        raw_N = 0.5 * factor_GN[column % GROUPS] + 0.866 * rng.standard_normal(size.rows, dtype=np.float32)
+        x_CN[column] = sum((raw_N > cut).astype(np.int8) for cut in (-0.84, -0.25, 0.25, 0.84))
+        level_N = x_CN[column].astype(np.float32) - 2
+        if column < 60:
+            signal_N += np.float32(rng.normal()) * level_N + np.float32(rng.normal()) * level_N * before_N
+        before_N = level_N
+    x_CN.flush()
+    raw_N = 0.08 * signal_N / signal_N.std() + rng.standard_normal(size.rows, dtype=np.float32)
+    return (np.searchsorted(np.quantile(raw_N, [0.05, 0.25, 0.75, 0.95]), raw_N) / 4).astype(np.float32)
+
+
+def measured(name: str, size: Size, path: Path, label_N: NDArray[np.float32]) -> list[Result]:
+    x_CN = np.load(path, mmap_mode="r")
+    table = pa.table({f"f{column}": pa.array(x_CN[column]) for column in range(size.columns)})
+    learners = {kind: learner(kind) for kind in ("levels", "lightgbm", "xgboost")}
+    matrices, taken = {}, {}
+    for kind, one in learners.items():
+        say(f"{name}: matrix of {kind}")
+        begin = time.process_time()
+        matrices[kind] = one.matrix(table)
+        taken[kind] = time.process_time() - begin
+    say(f"{name}: growing trees")
+    sampled = [_job(one, matrices[kind], label_N, size.trees) for kind, one in learners.items()]
+    ours, lightgbm, xgboost = times = seconds(sampled, size.rounds)
+    how = _a_tree(times, learners)
+    whole = [
+        _job(learner(kind, sampled=1.0), matrices[kind], label_N, max(2, size.trees // 8))
+        for kind in ("levels", "xgboost")
+    ]
+    wide, wide_xgboost = seconds(whole, size.rounds)
+    cells = size.rows * int(SAMPLED * size.columns)
+    results = [
+        Result(f"{name}_against_xgboost", xgboost / ours, "x", 6.0, "higher", how),
+        Result(f"{name}_against_lightgbm", lightgbm / ours, "x", 2.0, "higher", how),
+        Result(
+            f"{name}_unsampled_against_xgboost", wide_xgboost / wide, "x", 1.0, "higher",
+            _a_tree((wide, wide_xgboost), ("levels", "xgboost")),
+        ),
+        Result(f"{name}_tree", 1000 * ours, "ms", None, "lower", f"CPU, depth {DEPTH}, one thread"),
+        Result(f"{name}_per_cell", 1e9 * ours / cells, "ns", None, "lower", "tree time per row and sampled column"),
+        Result(
+            f"{name}_matrix_against_xgboost", taken["xgboost"] / taken["levels"], "x", None, "higher",
+            ", ".join(f"{kind} {cost:.2f} s" for kind, cost in taken.items()) + ", once, CPU",
+        ),
+    ]  # fmt: skip
+    del matrices
+    return [
+        *results,
+        *_threads(name, size, x_CN, label_N),
+        _memory(name, size, path),
+        *_scores(name, size, table, label_N),
+    ]
+
+
+def learner(kind: str, sampled: float = SAMPLED) -> Learner:
+    share = "feature_fraction" if kind == "lightgbm" else "colsample_bytree"
+    rate = "learning_rate" if kind == "lightgbm" else "eta"
+    params = {"max_depth": DEPTH, rate: 0.02, share: sampled}
+    return make_learner(parse_config({"zoo": {"learner": kind, "params": params}}).zoo, "cpu")[0]
+
+
+def _job(one: Learner, matrix: Any, label_N: NDArray[np.float32], trees: int) -> Job:
+    """Growing trees; its time is given per tree."""
+    return Job(one.name, lambda: one.fit(matrix, label_N, None, trees=trees, seed=1), trees)
+
+
+def _a_tree(times: Iterable[float], names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {1000 * taken:.2f} ms" for name, taken in zip(names, times, strict=True)) + " CPU a tree"
+
+
+def _threads(name: str, size: Size, x_CN: NDArray[np.int8], label_N: NDArray[np.float32]) -> list[Result]:
+    """Wall time, the least of many rounds: what strangers take of the cores is left out as far as can be."""
+    columns, chosen = LevelColumns.of([x_CN]), int(SAMPLED * size.columns)
+    rng, best = np.random.default_rng(1), {1: np.inf, 2: np.inf}
+    growers = {threads: Grower(columns, Rules(max_depth=DEPTH), chosen, threads) for threads in best}
+    gradient_N, margin_N = np.float32(0.5) - label_N, np.zeros_like(label_N)
+    for _ in range(1 + 10 * size.rounds):
+        columns_K = np.sort(rng.choice(size.columns, chosen, replace=False))
+        for threads, grower in growers.items():
+            begin = time.perf_counter()
+            grower.grow(gradient_N, None, columns_K, margin_N)
+            best[threads] = min(best[threads], time.perf_counter() - begin)
+    how = (
+        f"{1000 * best[1]:.2f} ms with one thread, {1000 * best[2]:.2f} ms with two, least of {10 * size.rounds} rounds"
+    )
+    return [Result(f"{name}_two_threads", best[1] / best[2], "x", 1.7, "higher", how)]
+
+
+def _memory(name: str, size: Size, path: Path) -> Result:
+    """Anonymous memory at the peak of growing trees on a mapped file, without what one row needs too."""
+    bytes_of = {
+        rows: measure("benchmarks.levels_jobs:grow", path, rows, size.columns).anonymous for rows in (64, size.rows)
+    }
+    per_row = (bytes_of[size.rows] - bytes_of[64]) / size.rows
+    how = f"{bytes_of[size.rows] / 1e6:.1f} MB, of which {bytes_of[64] / 1e6:.1f} MB for 64 rows; labels included"
+    return Result(f"{name}_memory_per_row", per_row, "B", 24.0, "lower", how)
+
+
+def _scores(name: str, size: Size, table: pa.Table, label_N: NDArray[np.float32]) -> list[Result]:
+    """CORR by era of rows held out, of models of both learners that differ in their draws alone."""
+    if not size.scored:
+        return []
+    say(f"{name}: scores of {SEEDS} seeds")
+    held = size.rows * 3 // 4
+    values_CN = np.stack([column.to_numpy() for column in table.slice(held).columns])
+    offsets = np.minimum(np.arange(0, size.rows - held + PER_ERA, PER_ERA), size.rows - held).astype(np.int64)
+    found: dict[str, list[float]] = {"levels": [], "xgboost": []}
+    for kind, scores in found.items():
+        one = learner(kind)
+        matrix = one.matrix(table.slice(0, held))
+        for seed in range(SEEDS):
+            block = one.fit(matrix, label_N[:held], None, trees=size.scored, seed=seed)
+            predicted_N = predict([load_booster(block)], values_CN)
+            corr_ME = cpu.numerai_corr(predicted_N[None, :].astype(np.float64), label_N[held:], offsets)
+            scores.append(float(np.mean(corr_ME)))
+    gap = np.mean(found["levels"]) - np.mean(found["xgboost"])
+    error = np.sqrt(sum(np.var(scores, ddof=1) / SEEDS for scores in found.values()))
+    how = ", ".join(f"{kind} {np.mean(scores):.4f}" for kind, scores in found.items())
+    how += f", standard error of the difference {error:.4f}, {size.scored} trees, {len(offsets) - 1} eras held out"
+    return [Result(f"{name}_score_gap", abs(gap) / error, "standard errors", 2.0, "lower", how)]
