@@ -323,3 +323,6 @@ def test_payout_trains_on_the_mix_with_contribution():
     open_M = np.ones(6, dtype=bool)
     weights = [x.weigh(33, now.facts, open_M, now.C_MM, now.dispersion_M) for x in (first, second)]
     assert not np.array_equal(*weights)
+    for learner, share in ((first, 1.0), (second, 0.75 - 2.25)):
+        losses = [-share * o.c_M.mean() / np.sqrt(o.C_MM.mean()) for o in plain[:26]]
+        assert learner.state()[0]["hedge.losses"][0] == pytest.approx(sum(losses))

@@ -13,7 +13,7 @@ from eravane.config import GateConfig
 from eravane.errors import ConfigError, RunError
 from eravane.experts import AdaHedge, correlation, normalise
 from eravane.network import Network
-from eravane.outcomes import EraFacts, EraOutcome, GateModel, History
+from eravane.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
 from eravane.prototypes import Prototypes, find_regimes, whiten
 from eravane.records import Records, comparator_weights, with_newcomers
 
@@ -229,8 +229,8 @@ class MetaLearner:
         experts_PM = self._pending.pop(era, None)
         if experts_PM is None:
             experts_PM = self._rehearse(position)
-        losses = [-correlation(row, history.row("c", position), history.row("C", position)) for row in experts_PM]
-        self._hedge.update(np.array(losses))
+        c_M, C_MM = history.row(PAID_BY[self._config.objective], position), history.row("C", position)
+        self._hedge.update(np.array([-correlation(weights_M, c_M, C_MM) for weights_M in experts_PM]))
 
     def _rehearse(self, position: int) -> FloatArray:
         history = self._history

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from eravane.config import GateConfig
 from eravane.hosted import network
 from eravane.inputs import InputMap
-from eravane.outcomes import EraFacts, GateModel, History
+from eravane.outcomes import PAID_BY, EraFacts, GateModel, History
 from eravane.prototypes import affinity, find_regimes, whiten
 from eravane.records import Records
 from eravane.scorer import (
@@ -116,8 +116,7 @@ class Network:
         rows = [self._replayed[position] for position in kept]
         present_EM = np.stack([history.row("present", position) for position in kept])
         config = self._config
-        objective = "payout" if config.objective == "payout" else "c"
-        c_EM = np.stack([history.row(objective, position) for position in kept])
+        c_EM = np.stack([history.row(PAID_BY[config.objective], position) for position in kept])
         C_EMM = np.stack([history.row("C", position) for position in kept])
         alike_EM = whiten(np.stack([history.row("c", position) for position in kept]))
         return Batch(

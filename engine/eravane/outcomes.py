@@ -21,6 +21,8 @@ BoolArray = NDArray[np.bool_]
 # Numerai's payout mix. MMC is linear in the ensemble's weights up to the same normalisation as CORR, so that the mix is
 # again c'w / sqrt(w'Cw) with another c.
 CORR_SHARE, MMC_SHARE = 0.75, 2.25
+# The quantity of an era that each objective of the gate is paid by.
+PAID_BY = {"corr": "c", "payout": "payout"}
 
 
 @dataclass(frozen=True)
