@@ -101,7 +101,9 @@ def made_payload(size: Size) -> dict[str, Any]:
             for m, columns in enumerate(cells)
         ],
         "cells": [thinned(columns) for columns in cells],
-        "prepare": {"detect": True, "fill": 2, "indicators": False},
+        "dtype": "int8",
+        "prepare": {"detect": True, "impute": "median", "constant": 2.0, "clip": "none", "indicators": False},
+        "neutral": {"columns": np.zeros(0, dtype=np.int64), "proportion": 0.0},
         "gate": made_gate(size.models),
         "maps": made_maps(size),
         "nets": made_nets(),

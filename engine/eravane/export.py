@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eravane import __version__, hosted
+from eravane import __version__, hosted, hostedprepare
 from eravane.config import GateConfig, PrepareConfig
 from eravane.context import QUANTILES, thinned
 from eravane.ensemble import MIX_DECIMALS
@@ -45,9 +45,10 @@ from eravane.zoo.trees import Trees
 from eravane_kernels.spec.context import FLAT
 
 TOLERANCE = 1e-6
-# What unpickling evaluates: the text of `hosted`, then its `assemble` on the payload. Nothing is imported by name, so
-# that the pickle loads where eravane is not installed.
-_BOOTSTRAP = "exec(source, space) or space['assemble'](payload)"
+# What unpickling evaluates: the texts of `hostedprepare` and `hosted`, then `assemble` on the payload. Nothing is
+# imported by name, so that the pickle loads where eravane is not installed.
+_BOOTSTRAP = "[exec(source, space) for source in sources] and space['assemble'](payload)"
+_SHARED = "from eravane.hostedprepare import known, live_values, prepared\n"
 _CHECK = """
 import sys
 class Absent:
@@ -115,9 +116,9 @@ class Bootstrap:
         self._payload = payload
 
     def __reduce__(self) -> tuple[Any, ...]:
-        source = inspect.getsource(hosted)
+        sources = [inspect.getsource(hostedprepare), inspect.getsource(hosted).replace(_SHARED, "")]
         space = {"__name__": "hosted"}
-        return eval, (_BOOTSTRAP, {"source": source, "space": space, "payload": self._payload})
+        return eval, (_BOOTSTRAP, {"sources": sources, "space": space, "payload": self._payload})
 
 
 def compare(model: Path, run: Path, python: str = sys.executable) -> float:
@@ -157,8 +158,6 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     if learner not in GROW_XGBOOST:
         raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
     store = EraStore.open(manifest["data"]["store"])
-    if store.dtype != "int8":
-        raise RunError(f"hosted models are given integer levels; {store.path} holds {store.dtype}")
     names = [model["model_id"] for model in state["models"]]
     columns = _columns(folder.path)
     if set(names) != set(columns) or set(names) != set(stored):
@@ -176,6 +175,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
         "newest_era": newest,
         "note": _note(newest, len(models)),
         "columns": list(store.columns),
+        "dtype": store.dtype,
         "models": [
             {
                 "id": model.model_id,
@@ -188,7 +188,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
         "cells": [
             thinned(next(positions[m.model_id] for m in models if (m.feature_set, m.group) == cell)) for cell in cells
         ],
-        "prepare": _prepare(config.prepare),
+        "prepare": _prepare(config.prepare, store.dtype),
         "neutral": {
             "columns": np.array([places[name] for name in read_pool(folder.path)[1]], dtype=np.int64),
             "proportion": config.postprocess.proportion,
@@ -227,27 +227,34 @@ def portable_blocks(trees: Trees) -> list[bytes]:
     return blocks
 
 
-def _prepare(config: PrepareConfig) -> dict[str, Any]:
-    """How columns that are missing in the live era are prepared.
+def _prepare(config: PrepareConfig, dtype: str) -> dict[str, Any]:
+    """How the live era is prepared from itself.
 
     Raises:
-        RunError: the preparation reads earlier eras or neighbours, or clips levels.
+        RunError: the preparation reads earlier eras, or the nearest rows.
     """
-    detect = config.missing_eras == "impute"
+    detect, levels = config.missing_eras == "impute", dtype == "int8"
+    clip = ("none" if levels else "winsorize") if config.outliers == "auto" else config.outliers
+    missing = detect or not levels
     unfit = {
-        "outliers": config.outliers not in ("auto", "none"),
-        "bounds": detect and config.bounds == "window",
-        "impute": detect and config.impute == "knn",
+        "bounds": config.bounds == "window" and (missing or clip != "none"),
+        "impute": config.impute == "knn" and missing,
     }
     for name, wrong in unfit.items():
         if wrong:
             raise RunError(
-                f"a hosted model cannot repeat prepare.{name} = {getattr(config, name)!r}; it takes levels as they "
-                "are, or missing eras imputed from the era itself"
+                f"a hosted model cannot repeat prepare.{name} = {getattr(config, name)!r}; it sees the live era alone "
+                "and fills and clips it by its own mean, median, mode or quantiles"
             )
-    # A column that is missing has no value in the era that could fill it, so that the constant does.
-    fill = -1 if config.impute == "none" else int(np.clip(np.rint(config.constant), 0, 4))
-    return {"detect": detect, "fill": fill, "indicators": config.indicators}
+    return {
+        "detect": detect and levels,
+        "impute": config.impute,
+        "constant": config.constant,
+        "clip": clip,
+        "quantiles": (config.low, config.high),
+        "k": config.k,
+        "indicators": config.indicators,
+    }
 
 
 def _gate(config: GateConfig, models: list[GateModel], history: History, hedge: AdaHedge) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """One era's decision and prediction with NumPy, pandas and XGBoost alone: what an exported model executes.
 
-The text of this file travels inside the pickle, so it imports nothing else and runs on any Python from 3.10 on. The
-gate's arithmetic stands here once and serves the engine too (`inputs`, `experts`, `network`); what `context`, `gate`
-and `loop` do with kernels, histories and many eras is repeated for one era of integer levels, and the tests of `export`
-hold both against each other.
+The text of this file and of `hostedprepare` travels inside the pickle, so they import nothing else and run on any
+Python from 3.10 on. The gate's arithmetic stands here once and serves the engine too (`inputs`, `experts`, `network`);
+what `context`, `gate` and `loop` do with kernels, histories and many eras is repeated for one era, and the tests of
+`export` hold both against each other.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import pandas as pd
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from eravane.hostedprepare import known, live_values, prepared
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-Levels = NDArray[np.int8]
+Values = NDArray[Any]  # int8 levels (-1 missing) or float32 (NaN missing)
 Payload = Mapping[str, Any]
 
 CLIP = 4.0  # normalised inputs are cut off here
@@ -41,30 +43,14 @@ def assemble(payload: Payload) -> Callable[[pd.DataFrame], pd.DataFrame]:
         age = (time.time() - payload["made"]) / 86400
         if age > STALE_DAYS:
             warnings.warn(f"{payload['note']} That was {age:.0f} days ago: export the run again.", stacklevel=2)
-        prediction_N, _ = ensemble(levels(live_features, payload["columns"]), payload)
+        prediction_N, _ = ensemble(live_values(live_features, payload), payload)
         return pd.DataFrame({"prediction": prediction_N}, index=live_features.index)
 
     predict.__doc__ = payload["note"]
     return predict
 
 
-def levels(live_features: pd.DataFrame, columns: Sequence[str]) -> Levels:
-    """The model's columns as int8 levels [C, N].
-
-    Raises:
-        ValueError: a column is missing, there are no rows, or a value is no level.
-    """
-    lacking = [name for name in columns if name not in live_features.columns]
-    if lacking or not len(live_features):
-        raise ValueError(f"the live features lack {len(lacking)} columns ({lacking[:3]}) or rows")
-    found_NC = live_features[list(columns)].to_numpy()
-    levels_CN = np.ascontiguousarray(found_NC.T.astype(np.int8))
-    if (found_NC != levels_CN.T).any() or levels_CN.min() < 0 or levels_CN.max() > 4:
-        raise ValueError("the live features hold values that are no levels 0 to 4")
-    return levels_CN
-
-
-def ensemble(raw_CN: Levels, payload: Payload) -> tuple[FloatArray, FloatArray]:
+def ensemble(raw_CN: Values, payload: Payload) -> tuple[FloatArray, FloatArray]:
     """Decide the gates, run the open models, weigh them; returns predictions [N] and weights [M]."""
     own_MS, context_D, marginal_KC = facts(raw_CN, payload)
     gate = payload["gate"]
@@ -91,20 +77,21 @@ def ensemble(raw_CN: Levels, payload: Payload) -> tuple[FloatArray, FloatArray]:
     return ranks(neutralised(mixed_N, raw_CN, payload)), weights_M
 
 
-def neutralised(mixed_N: FloatArray, raw_CN: Levels, payload: Payload) -> FloatArray:
+def neutralised(mixed_N: FloatArray, raw_CN: Values, payload: Payload) -> FloatArray:
     """The mix without the share of it that the chosen features explain; as it is where that is switched off."""
     neutral = payload["neutral"]
     if not len(neutral["columns"]) or mixed_N.min() == mixed_N.max():
         return mixed_N
     z_N, values_CN = gaussian_ranks(mixed_N), prepared(raw_CN, neutral["columns"], payload["prepare"])
-    known_CN = values_CN >= 0
-    mean_C = (values_CN * known_CN).sum(axis=1) / np.maximum(known_CN.sum(axis=1), 1)
-    base_NF = np.vstack([np.where(known_CN, values_CN, mean_C[:, None]), np.ones(len(z_N))]).T
+    known_CN = known(values_CN)
+    mean_C = np.where(known_CN, values_CN, 0).sum(axis=1, dtype=np.float64) / np.maximum(known_CN.sum(axis=1), 1)
+    mean_CN = mean_C[:, None].astype(np.float32)
+    base_NF = np.vstack([np.where(known_CN, values_CN, mean_CN), np.ones(len(z_N))]).T
     explained_N: FloatArray = base_NF @ np.linalg.lstsq(base_NF, z_N, rcond=1e-6)[0]
     return np.asarray(np.round(z_N - neutral["proportion"] * explained_N, payload["gate"]["decimals"]))
 
 
-def base_prediction(raw_CN: Levels, model: Payload, prepare: Payload) -> NDArray[np.float32]:
+def base_prediction(raw_CN: Values, model: Payload, prepare: Payload) -> NDArray[np.float32]:
     """One base model's predictions, float32 [N]: the sum of its blocks, on prepared columns."""
     values_CN = prepared(raw_CN, model["columns"], prepare)
     total_N = np.zeros(raw_CN.shape[1], dtype=np.float32)
@@ -113,17 +100,6 @@ def base_prediction(raw_CN: Levels, model: Payload, prepare: Payload) -> NDArray
         booster.load_model(bytearray(zlib.decompress(block)))
         total_N += booster.inplace_predict(values_CN.T, validate_features=False)
     return total_N
-
-
-def prepared(raw_CN: Levels, columns: NDArray[np.int64], prepare: Payload) -> Levels:
-    """Some columns as the run would prepare them, indicators last."""
-    values_CN = raw_CN[columns]
-    absent_C = (values_CN == 2).all(axis=1) & prepare["detect"]
-    values_CN[absent_C] = prepare["fill"]
-    if prepare["indicators"]:
-        flags_CN = np.repeat(absent_C[:, None], raw_CN.shape[1], axis=1).astype(np.int8)
-        values_CN = np.concatenate([values_CN, flags_CN])
-    return values_CN
 
 
 def ranks(values_N: NDArray[Any]) -> FloatArray:
@@ -138,17 +114,21 @@ def gaussian_ranks(values_N: NDArray[Any]) -> FloatArray:
     return np.array([NormalDist().inv_cdf(rank) for rank in distinct.tolist()])[place_N]
 
 
-def facts(raw_CN: Levels, payload: Payload) -> tuple[FloatArray, FloatArray, NDArray[np.float32]]:
+def facts(raw_CN: Values, payload: Payload) -> tuple[FloatArray, FloatArray, NDArray[np.float32]]:
     """Statistics of each model's cell [M, S], of the era [D], and of every feature [K, C]."""
     gate = payload["gate"]
-    std_C = raw_CN.std(axis=1, dtype=np.float64)
+    quantiles = np.quantile if raw_CN.dtype == np.int8 else np.nanquantile
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # columns without any value
+        wide_CN = raw_CN if raw_CN.dtype == np.int8 else raw_CN.astype(np.float64)
+        mean_C = np.nanmean(wide_CN, axis=1, dtype=np.float64)
+        std_C = np.nanstd(wide_CN, axis=1, dtype=np.float64)
+        quantiles_QC = quantiles(wide_CN, gate["quantiles"], axis=1) if "marginals" in gate["inputs"] else []
     constant_C = ~(std_C > 0)
     missing_M = np.array([constant_C[model["columns"]].mean() for model in payload["models"]])
     marginal_KC = np.zeros((0, len(std_C)), dtype=np.float32)
     if "marginals" in gate["inputs"]:
-        quantiles_QC = np.quantile(raw_CN, gate["quantiles"], axis=1)
-        statistics_KC = np.stack([raw_CN.mean(axis=1, dtype=np.float64), std_C, *quantiles_QC])
-        marginal_KC = np.where(constant_C, np.nan, statistics_KC).astype(np.float32)
+        marginal_KC = np.where(constant_C, np.nan, np.stack([mean_C, std_C, *quantiles_QC])).astype(np.float32)
     model_MS = np.zeros((len(missing_M), 0))
     if "structure" in gate["inputs"]:
         cell_GS = structure(raw_CN, payload["cells"], gate["flat"])
@@ -156,7 +136,7 @@ def facts(raw_CN: Levels, payload: Payload) -> tuple[FloatArray, FloatArray, NDA
     return model_MS, np.array([np.log(raw_CN.shape[1]), constant_C.mean()]), marginal_KC
 
 
-def structure(raw_CN: Levels, cells: Sequence[NDArray[np.int64]], flat: float) -> FloatArray:
+def structure(raw_CN: Values, cells: Sequence[NDArray[np.int64]], flat: float) -> FloatArray:
     """Correlation inside each cell and with the other cells, float64 [G, 6]."""
     inside, means = [], []
     for columns in cells:
@@ -171,10 +151,10 @@ def structure(raw_CN: Levels, cells: Sequence[NDArray[np.int64]], flat: float) -
     return np.column_stack([np.array(inside), np.nansum(across_GG, axis=1) / np.maximum(others_G, 1)])
 
 
-def unit_columns(levels_CN: Levels) -> FloatArray:
-    """The columns that vary, centred and of length 1."""
-    kept_CN = levels_CN[levels_CN.min(axis=1) < levels_CN.max(axis=1)].astype(np.float64)
-    centred_CN = kept_CN - kept_CN.mean(axis=1, keepdims=True)
+def unit_columns(values_CN: Values) -> FloatArray:
+    """The columns that vary, centred and of length 1, missing values at the mean."""
+    kept_CN = values_CN[np.fmin.reduce(values_CN, 1) < np.fmax.reduce(values_CN, 1)].astype(np.float64)
+    centred_CN = np.nan_to_num(kept_CN - np.nanmean(kept_CN, axis=1, keepdims=True))
     found_CN: FloatArray = centred_CN / np.sqrt((centred_CN**2).sum(axis=1, keepdims=True))
     return found_CN
 
