@@ -67,6 +67,8 @@ def test_sound_machines_have_no_troubles(machine: Machine) -> None:
         (with_libraries(SOUND, numpy=None), {"libraries": "fail"}),
         (with_libraries(SOUND, xgboost_cpu=None), {"xgboost": "fail"}),
         (with_libraries(SOUND, xgboost="3.2.0"), {"xgboost": "fail"}),
+        (with_libraries(SOUND, xgboost_cpu=None, xgboost="3.2.0", xgboost_cu12="3.2.0"), {}),
+        (with_libraries(SOUND, xgboost_cpu=None, xgboost="3.4.1", xgboost_cu12="3.2.0"), {"xgboost": "fail"}),
         (with_libraries(SOUND, pynvml="11.5.0"), {"pynvml": "warn"}),
         (with_libraries(SOUND, nvidia_nccl_cu12="2.28", nvidia_nccl_cu13="2.29"), {"nccl": "fail"}),
         (with_libraries(ON_GPU, cupy_cuda13x=None, cupy_cuda12x="14.2.0"), {"cuda versions": "fail"}),

@@ -101,7 +101,10 @@ def _libraries(machine: Machine) -> Check:
 
 
 def _xgboost(machine: Machine) -> Check:
-    found = [f"{name} {machine.libraries[name]}" for name in XGBOOSTS if name in machine.libraries]
+    libraries = dict(machine.libraries)
+    if libraries.get("xgboost") == libraries.get("xgboost-cu12"):
+        libraries.pop("xgboost", None)  # until 3.2 xgboost-cu12 is a placeholder that asks for xgboost
+    found = [f"{name} {libraries[name]}" for name in XGBOOSTS if name in libraries]
     if not found:
         return Check("xgboost", "fail", "none", "pip install 'eravane[cpu]', or cu12 or cu13 on a GPU machine")
     if len(found) > 1:
