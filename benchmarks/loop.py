@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from eravane.config import LoopConfig, RunConfig, parse_config
 from eravane.features import Features
 from eravane.loop.engine import Engine
 from eravane.loop.margins import Margins, full_margin
+from eravane.loop.trial import make_trial
 from eravane.loop.updates import Model, Updater
 from eravane.runfolder import RunFolder
 from eravane.timeline import plan_timeline
@@ -46,6 +48,7 @@ RULES: dict[str, dict[str, Any]] = {
     "append": {"update": "append", "every": 5},
     "leaves": {"update": "leaves"},
     "refit+leaves": {"update": "refit+leaves"},
+    "auto": {"update": "auto"},
 }
 # The loop whose cost is measured starts with the known eras of two folds (the default is four). After the warm-up the
 # cap on appended blocks is reached; a span holds one refit of the gate and one of the trees.
@@ -184,14 +187,27 @@ def _prequential(features: Features, folder: Path, settings: dict[str, Any]) -> 
     timeline = plan_timeline(config, features.store.index, features.store.index.last)
     zoo = Zoo(features.store.path, config, timeline, xgboost_device="cpu", cache=None)
     spec = ModelSpec("all", "all", TARGET, 0, features.store.columns)
-    updater = Updater(features.store.path, config, timeline, zoo)
     models = {name: Model(trees) for name, trees in start_models(zoo, [spec], LOOP_START).items()}
+
+    def updater_of(loop: LoopConfig) -> Updater:
+        return Updater(features.store.path, replace(config, loop=loop), timeline, zoo)
+
+    trial = make_trial([spec], config.loop, updater_of) if config.loop.update == "auto" else None
+    if trial is not None:
+        trial.begin(models[spec.model_id])
     scores: list[float] = []
     for era in features.eras(LOOP_START, features.store.index.last):
+        if trial is not None:
+            due = era - timeline.clock.score_lag
+            trial.resolve(due, features.labels(TARGET, due, due), cpu)
+            trial.update(era)
+        updater = updater_of(config.loop) if trial is None else trial.updater
         if updater.due(era):
             models = updater.update([spec], models, era)
-        p_N = predict(models[spec.model_id].trees.boosters(), features.era(era, spec.columns).values)
-        y_N = features.labels(TARGET, era, era)
+        values_CN, y_N = features.era(era, spec.columns).values, features.labels(TARGET, era, era)
+        if trial is not None:
+            trial.predict(era, values_CN)
+        p_N = predict(models[spec.model_id].trees.boosters(), values_CN)
         scores.append(float(cpu.numerai_corr(p_N[None, :], y_N, np.array([0, y_N.size]))[0, 0]))
     return np.array(scores)
 

@@ -187,10 +187,11 @@ class GateConfig:
 class LoopConfig:
     """How base models are updated while the loop goes on."""
 
-    update: Literal["none", "refit", "append", "leaves", "refit+leaves"] = setting(
+    update: Literal["none", "refit", "append", "leaves", "refit+leaves", "auto"] = setting(
         "refit+leaves",
         "Base models: never updated, refitted, grown by trees on cached margins, their leaf values re-estimated on new "
-        "eras, or refitted with their leaves re-estimated in between (XGBoost's; other learners are refitted alone).",
+        "eras, or refitted with their leaves re-estimated in between (XGBoost's; other learners are refitted alone). "
+        "auto tries all of these on one model and follows the one that scored best on resolved eras.",
     )
     every: int = setting(26, "Eras between refits, or between appended blocks.", least=1)
     window: int = setting(0, "Newest eras that a refit trains on (0: as zoo.window says).", least=0)
@@ -202,6 +203,7 @@ class LoopConfig:
     blocks: int = setting(20, "Appended blocks kept before the oldest is dropped.", least=1)
     leaves_every: int = setting(5, "Eras between re-estimations of leaf values.", least=1)
     leaves_half_life: float = setting(24.0, "Eras after which half of a leaf's value comes from newer eras.", least=1)
+    auto_half_life: float = setting(52.0, "Half-life of the scores by which auto chooses, in resolved eras.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

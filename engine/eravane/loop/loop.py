@@ -19,6 +19,7 @@ from eravane.features import Features
 from eravane.gate import MetaLearner
 from eravane.loop.journal import EraRecord
 from eravane.loop.sources import EraSource, source_of
+from eravane.loop.trial import Trial
 from eravane.loop.updates import Model, Updater
 from eravane.outcomes import EraFacts, EraOutcome, History
 from eravane.postprocess import Neutraliser
@@ -46,6 +47,7 @@ class StepReport:
     Attributes:
         resolved: what the gate learnt of eras whose labels became usable.
         update: how trees were changed ("refit", "append", "leaves"; "" for not at all); updated: ids of those models.
+        rule: the update rule that a trial follows; "" where the configuration names one.
         n_open: base models that ran.
         seconds: stage -> time; `shadow` is what evaluating the closed models took.
     """
@@ -54,6 +56,7 @@ class StepReport:
     resolved: tuple[EraOutcome, ...]
     update: str
     updated: tuple[str, ...]
+    rule: str
     n_open: int
     seconds: Mapping[str, float]
 
@@ -64,6 +67,7 @@ class StepReport:
             "resolved": [outcome.era for outcome in self.resolved],
             "update": self.update,
             "updated": len(self.updated),
+            **({"rule": self.rule} if self.rule else {}),
             "n_open": self.n_open,
             "seconds": round(sum(self.seconds.values()), 4),
             "parts": {name: round(seconds, 4) for name, seconds in self.seconds.items()},
@@ -78,7 +82,7 @@ class Loop:
         specs: the selected base models; `models` must be set before the first step.
         gate: the meta-learner.
         context: measures an era for the gate.
-        updater: updates the trees on schedule.
+        updater: updates the trees on schedule; or a trial of several, of which the best is followed.
         timeline: periods and lags.
         target: the main target.
         ops: the kernels' namespace.
@@ -88,6 +92,7 @@ class Loop:
 
     Attributes:
         models: the base models as they stand, by id.
+        trial: of the update rules; None where the configuration names one.
     """
 
     def __init__(
@@ -97,7 +102,7 @@ class Loop:
         *,
         gate: MetaLearner,
         context: ContextBuilder,
-        updater: Updater,
+        updater: Updater | Trial,
         timeline: Timeline,
         target: str,
         ops: Any,
@@ -107,6 +112,7 @@ class Loop:
     ) -> None:
         self.models: dict[str, Model] = {}
         self._features, self._specs, self._gate, self._context = features, tuple(specs), gate, context
+        self.trial = updater if isinstance(updater, Trial) else None
         self._updater, self._timeline, self._target, self._ops = updater, timeline, target, ops
         self._known_at, self._neutraliser, self._device = known_at, neutraliser, device
         self._pending: list[Pending] = []
@@ -128,8 +134,8 @@ class Loop:
         clock.lap("gate")
         record, facts = self._predict(era, source, clock)
         self._pending.append(Pending(era, record.base_MN, facts))
-        n_open = int(record.open_M.sum())
-        return record, StepReport(era, resolved, kind, updated, n_open, clock.seconds)
+        rule, n_open = "" if self.trial is None else self.trial.rule, int(record.open_M.sum())
+        return record, StepReport(era, resolved, kind, updated, rule, n_open, clock.seconds)
 
     def _predict(self, era: int, source: EraSource, clock: _StopClock) -> tuple[EraRecord, EraFacts]:
         """Decide gates, run the open models, weigh them; then evaluate the closed ones for when the era falls due."""
@@ -152,6 +158,9 @@ class Loop:
             z_MN[~open_M] = gaussianize(base_MN[~open_M], self._ops)
         comparators = self._gate.comparators(era, *_agreement(z_MN, base_MN, self._ops))
         clock.lap("shadow")
+        if self.trial is not None:
+            self.trial.predict(era, source.cell(self.trial.spec.columns))
+            clock.lap("trial")
         return EraRecord(era, base_MN, prediction_N, weights_M, open_M, comparators), facts
 
     def state(self) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -161,7 +170,21 @@ class Loop:
             "gate.safetensors": save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
             "gate.json": json.dumps(gate_facts).encode(),
         }
-        return files, {"pending": [pending.era for pending in self._pending]}
+        facts: dict[str, Any] = {"pending": [pending.era for pending in self._pending]}
+        if self.trial is not None:
+            said, facts["trial"] = self.trial.state()
+            files["trial.safetensors"] = save(said)
+        return files, facts
+
+    @property
+    def tried(self) -> Mapping[str, Model]:
+        """Models of the trial of update rules, by rule; empty where there is none."""
+        return {} if self.trial is None else self.trial.models
+
+    @property
+    def tried_columns(self) -> dict[str, tuple[str, ...]]:
+        """Features of those models, by rule."""
+        return {} if self.trial is None else dict.fromkeys(self.trial.rules, self.trial.spec.columns)
 
     def restore(
         self,
@@ -170,6 +193,7 @@ class Loop:
         facts: Mapping[str, Any],
         history: History,
         base_of: Callable[[int], NDArray[np.float32]],
+        tried: Mapping[str, Model],
     ) -> None:
         """Take over a state.
 
@@ -178,10 +202,13 @@ class Loop:
             files, facts: from `state`.
             history: the resolved eras.
             base_of: base predictions [M, N] of an era that waits for its labels.
+            tried: models of the trial of update rules at that time.
         """
         arrays = load(files["gate.safetensors"]) | history.arrays()
         self._gate = MetaLearner.restore(arrays, json.loads(files["gate.json"]), device=self._device)
         self.models = dict(models)
+        if self.trial is not None:
+            self.trial.restore(tried, load(files["trial.safetensors"]), facts["trial"])
         self._boosters.clear()
         self._pending.clear()
         for era in facts["pending"]:
@@ -199,6 +226,8 @@ class Loop:
                 label_N = self._features.labels(self._target, pending.era, pending.era)
                 if not np.isnan(label_N).all():
                     resolved.append(outcome_of(pending, label_N, self._ops, self._meta_model(pending.era)))
+                    if self.trial is not None:
+                        self.trial.resolve(pending.era, label_N, self._ops)
         for outcome in resolved:
             self._gate.observe(outcome)
         if resolved:
@@ -209,11 +238,16 @@ class Loop:
         return self._features.given(META_GIVEN, era, era) if self._features.offers(META_GIVEN) else None
 
     def _update(self, era: int) -> tuple[str, tuple[str, ...]]:
-        kind = self._updater.due(era)
+        if isinstance(self._updater, Trial):
+            self._updater.update(era)
+            updater = self._updater.updater
+        else:
+            updater = self._updater
+        kind = updater.due(era)
         if not kind:
             return "", ()
         awake = [spec for spec, rests in zip(self._specs, self._gate.resting_M, strict=True) if not rests]
-        self.models = self._updater.update(awake, self.models, era)
+        self.models = updater.update(awake, self.models, era)
         names = tuple(spec.model_id for spec in awake)
         for name in names:
             self._boosters.pop(name, None)

@@ -21,10 +21,13 @@ from eravane.loop.loop import Loop, StepReport
 from eravane.loop.resolved import ResolvedEras
 from eravane.loop.sources import StoredEra, digest_of_rows, has_era, source_of
 from eravane.loop.tally import Tally
+from eravane.loop.updates import Model
 
 # Eras behind the present one that the loop itself may still read; older pages of the store are given back.
 READ_BEHIND = 64
 ERAS, RESOLVED = "checkpoints/eras", "checkpoints/resolved"
+# In the facts of a checkpoint: where the base models lie, by id, and those of the trial of update rules, by rule.
+MODELS, TRIED = "models", "tried"
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class Session:
         self._resolved.forget_after(facts["resolved"])
         history = self._resolved.history(facts["resolved"], len(self._columns), gate_facts(files)["names"])
         models = self._models.get(stored_models(facts), self._columns)
-        self._loop.restore(models, files, facts["loop"], history, base_of)
+        tried = self._models.get(stored_models(facts, TRIED), self._loop.tried_columns)
+        self._loop.restore(models, files, facts["loop"], history, base_of, tried)
         self.tally.restore(facts["tally"])
         self._newest_resolved, self.newest = facts["resolved"], era
         return Resumed(era, tuple(notes))
@@ -135,19 +139,20 @@ class Session:
             if outcome.era >= self.tally.start:
                 self.tally.add(self.journal.read(outcome.era))
         files, facts = self._loop.state()
-        models = self._models.put(self._loop.models)
         self._checkpoints.save(
             era,
             files,
             {
                 "loop": facts,
-                "models": {model_id: asdict(where) for model_id, where in models.items()},
+                MODELS: self._stored(self._loop.models),
+                TRIED: self._stored(self._loop.tried),
                 "resolved": self._newest_resolved,
                 "tally": self.tally.state(),
                 "live": "" if stored else digest_of_rows(source),
             },
         )
-        self._models.keep_only([stored_models(saved) for saved in self._checkpoints.facts()])
+        saved = self._checkpoints.facts()
+        self._models.keep_only([stored_models(facts, which) for facts in saved for which in (MODELS, TRIED)])
         self.newest = era
         if stored:
             self._rolling.advance(era)
@@ -156,6 +161,9 @@ class Session:
     def finish(self) -> None:
         """Name the trees in `models/index.json`."""
         self._models.write_index(self._models.put(self._loop.models), self._columns)
+
+    def _stored(self, models: Mapping[str, Model]) -> dict[str, dict[str, Any]]:
+        return {name: asdict(where) for name, where in self._models.put(models).items()}
 
     def _still_true(self, era: int, digest: str) -> bool:
         """Whether the data say of an era that was live what they said then."""
@@ -172,11 +180,9 @@ def gate_facts(files: Mapping[str, bytes]) -> dict[str, Any]:
     return found
 
 
-def stored_models(facts: Mapping[str, Any]) -> dict[str, StoredModel]:
-    """Where the models of a checkpoint lie, by id, from its facts."""
-    return {
-        model_id: StoredModel(tuple(where["blocks"]), where["margins"]) for model_id, where in facts["models"].items()
-    }
+def stored_models(facts: Mapping[str, Any], which: str = MODELS) -> dict[str, StoredModel]:
+    """Where the models of a checkpoint lie, by name, from its facts."""
+    return {name: StoredModel(tuple(where["blocks"]), where["margins"]) for name, where in facts[which].items()}
 
 
 def saved_state(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, StoredModel]]:
