@@ -145,10 +145,11 @@ def _threads(name: str, size: Size, x_CN: NDArray[np.int8], label_N: NDArray[np.
     columns, chosen = LevelColumns.of([x_CN]), int(SAMPLED * size.columns)
     rng, best = np.random.default_rng(1), {1: np.inf, 2: np.inf}
     growers = {threads: Grower(columns, Rules(max_depth=DEPTH), chosen, threads) for threads in best}
-    gradient_N, margin_N = np.float32(0.5) - label_N, np.zeros_like(label_N)
+    margin_N = np.zeros_like(label_N)
     for _ in range(1 + 10 * size.rounds):
         columns_K = np.sort(rng.choice(size.columns, chosen, replace=False))
         for threads, grower in growers.items():
+            gradient_N = np.float32(0.5) - label_N
             begin = time.perf_counter()
             grower.grow(gradient_N, None, columns_K, margin_N)
             best[threads] = min(best[threads], time.perf_counter() - begin)

@@ -34,7 +34,7 @@ def grown(case: Case, threads: int = 1, cuts: tuple[int, ...] = ()) -> tuple[Tre
     parts = [np.ascontiguousarray(part) for part in np.split(case.x_CN, cuts, axis=1)]
     grower = Grower(LevelColumns.of(parts), case.rules, len(case.columns_K), threads)
     margin_N = np.zeros(case.x_CN.shape[1], dtype=np.float32)
-    return grower.grow(case.gradient_N, case.hessian_N, case.columns_K, margin_N), margin_N
+    return grower.grow(case.gradient_N.copy(), case.hessian_N, case.columns_K, margin_N), margin_N
 
 
 def of_xgboost(case: Case) -> tuple[dict[str, Any], np.ndarray]:
@@ -258,3 +258,12 @@ def test_bad_rows_and_columns_are_refused(change: dict[str, Any], message: str) 
 def test_bad_rules_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(change))}: expected"):
         Rules(**change)
+
+
+@pytest.mark.parametrize("name", ["gradient_N", "margin_N"])
+def test_read_only_arrays_are_refused(name: str) -> None:
+    arrays = {"gradient_N": np.zeros(3, np.float32), "margin_N": np.zeros(3, np.float32)}
+    arrays[name].flags.writeable = False
+    grower = Grower(LevelColumns.of([np.zeros((2, 3), np.int8)]), Rules(), 2)
+    with pytest.raises(ValueError, match=f"{name}: expected an array that may be written to"):
+        grower.grow(arrays["gradient_N"], None, np.arange(2), arrays["margin_N"])

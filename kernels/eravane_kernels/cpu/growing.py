@@ -29,7 +29,7 @@ from eravane_kernels.cpu.levelsums import (
     share_out_pairs,
 )
 from eravane_kernels.cpu.pointers import levels_at, meet, taken
-from eravane_kernels.growth import LEAF, LEAST_GAIN
+from eravane_kernels.growth import LEAF, LEAST_GAIN, Quanta
 
 NODES = 3  # int64 per node of the tree: first child, or LEAF; column; highest level on the left
 FACTS = 4  # float32 per node: gain, Hessian, weight, whether missing values go left
@@ -45,9 +45,13 @@ class Source(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What is kept per row: summand, place in the shard by node, output. edge_P2K: where nodes begin, two levels."""
+    """What is kept per row: gradient and Hessian as integers, place in the shard by node, output.
 
-    summand_N: Integers
+    edge_P2K: where the nodes of two levels begin. An empty hessian_N stands for ones.
+    """
+
+    gradient_N: Quanta
+    hessian_N: Quanta
     place_N: Places
     edge_P2K: npt.NDArray[np.int32]
     margin_N: Single
@@ -73,18 +77,22 @@ class Scratch(NamedTuple):
 
     code_TN: Codes
     spare_TN: Places
-    summand_TN: Integers
+    packed_TN: Integers
     joint_T2J: Integers
     single_T3B2: Integers
 
 
 class Terms(NamedTuple):
-    """The rules, what 1 is worth in sums of gradients and Hessians, and whether Hessians are 0 or 1."""
+    """The rules, what 1 is worth in sums of gradients and Hessians, and whether Hessians are 0 or 1.
+
+    width: bits of a summand that hold the Hessian.
+    """
 
     rule_6: Double
     unit_2: Double
     depth: int
     counting: bool
+    width: int
 
 
 class Nodes(NamedTuple):
@@ -175,6 +183,16 @@ def _groups(source: Source) -> int:
 
 
 @kernel
+def _pick(shard: int, source: Source, rows: Rows, row_n: Places, terms: Terms, packed_n: Integers) -> None:
+    """Summands of some rows of a shard."""
+    first, count = source.shard_P4[shard, 2], source.shard_P4[shard, 3]
+    hessian_N = rows.hessian_N
+    if hessian_N.shape[0] != 0:
+        hessian_N = hessian_N[first : first + count]
+    gather(rows.gradient_N[first : first + count], hessian_N, row_n, terms.width, packed_n)
+
+
+@kernel
 def _count_root(me: int, shard: int, source: Source, rows: Rows, level: Level, scratch: Scratch, terms: Terms) -> None:
     """Sums over all rows of a shard, which all belong to the root."""
     first, count = source.shard_P4[shard, 2], source.shard_P4[shard, 3]
@@ -182,13 +200,14 @@ def _count_root(me: int, shard: int, source: Source, rows: Rows, level: Level, s
     for place in range(count):
         place_N[place] = place
     rows.edge_P2K[shard, 0, 0], rows.edge_P2K[shard, 0, 1] = 0, count
-    summand_N = rows.summand_N[first : first + count]
+    packed_N = scratch.packed_TN[me, :count]
+    _pick(shard, source, rows, place_N, terms, packed_N)
     for group in range(_groups(source)):
         code_N = _joined(me, shard, group, source, scratch)
         if terms.counting:
-            add_all(code_N, summand_N, scratch.joint_T2J[me])
+            add_all(code_N, packed_N, scratch.joint_T2J[me])
         else:
-            add_pairs(code_N, place_N, summand_N, scratch.joint_T2J[me])
+            add_pairs(code_N, place_N, packed_N, scratch.joint_T2J[me])
         _keep(me, 0, group, source, level, scratch, terms)
 
 
@@ -198,13 +217,13 @@ def _count(
 ) -> None:
     """Sums over the rows of a shard that went to the smaller child of their node."""
     first, count = source.shard_P4[shard, 2], source.shard_P4[shard, 3]
-    place_N, summand_N = rows.place_N[first : first + count], rows.summand_N[first : first + count]
-    edge_K, picked_N = rows.edge_P2K[shard, depth % 2], scratch.summand_TN[me]
+    place_N = rows.place_N[first : first + count]
+    edge_K, packed_N = rows.edge_P2K[shard, depth % 2], scratch.packed_TN[me]
     found = 0
     for slot in range(level.state_3[0]):
         child = 2 * slot + level.smaller_J[slot]
         own_n = place_N[edge_K[child] : edge_K[child + 1]]
-        gather(summand_N, own_n, picked_N[found : found + own_n.shape[0]])
+        _pick(shard, source, rows, own_n, terms, packed_N[found : found + own_n.shape[0]])
         found += own_n.shape[0]
     for group in range(_groups(source)):
         code_N = _joined(me, shard, group, source, scratch)
@@ -212,14 +231,14 @@ def _count(
         for slot in range(level.state_3[0]):
             child = 2 * slot + level.smaller_J[slot]
             own_n = place_N[edge_K[child] : edge_K[child + 1]]
-            picked_n = picked_N[found : found + own_n.shape[0]]
+            packed_n = packed_N[found : found + own_n.shape[0]]
             found += own_n.shape[0]
             if own_n.shape[0] == 0:
                 continue
             if terms.counting:
-                add_rows(code_N, own_n, picked_n, scratch.joint_T2J[me])
+                add_rows(code_N, own_n, packed_n, scratch.joint_T2J[me])
             else:
-                add_pairs(code_N, own_n, picked_n, scratch.joint_T2J[me])
+                add_pairs(code_N, own_n, packed_n, scratch.joint_T2J[me])
             _keep(me, slot, group, source, level, scratch, terms)
 
 

@@ -14,17 +14,14 @@ from eravane_kernels.cpu.growing import FACTS, NODES, Level, Nodes, Rows, Scratc
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.cpu.levelsums import MOST_ROWS, SHIFT, SUMS, TOGETHER, WIDE
-from eravane_kernels.growth import LEAF, Rules, Tree, check_columns, check_rows, counts_rows, exponent
+from eravane_kernels.growth import LEAF, Quanta, Rules, Tree, check_columns, check_rows, counts_rows, exponent
 
 
 @kernel
-def _summands(gradient_N: Single, hessian_N: Single, scale_2: Double, width: int, summand_N: Integers) -> None:
-    """Gradients and Hessians as integers, in one summand; an empty hessian_N stands for ones."""
-    ones = hessian_N.shape[0] == 0
-    for row in range(gradient_N.shape[0]):
-        hessian = np.int64(1) if ones else np.int64(np.rint(np.float64(hessian_N[row]) * scale_2[1]))
-        gradient = np.int64(np.rint(np.float64(gradient_N[row]) * scale_2[0]))
-        summand_N[row] = (gradient << width) | hessian
+def _quantise(value_N: Single, scale: np.float32, quanta_N: Quanta) -> None:
+    """Values times a power of two, rounded; both arrays may be the same memory."""
+    for row in range(value_N.shape[0]):
+        quanta_N[row] = np.int32(np.rint(value_N[row] * scale))
 
 
 def _shards(row_S: Integers, threads: int) -> Integers:
@@ -43,7 +40,8 @@ def _shards(row_S: Integers, threads: int) -> Integers:
 class Grower:
     """Grows trees on the same columns, one after the other; all memory is taken here.
 
-    Per row: 8 bytes for gradient and Hessian, 2 for its place; per thread 11 bytes per row of a shard; and the sums.
+    Per row: 2 bytes, and 4 where Hessians are not all one; per thread 11 bytes per row of a shard; and the sums.
+    Gradients are kept in the array that brings them.
 
     Args:
         columns: the data.
@@ -57,7 +55,7 @@ class Grower:
         self._rule_6, self._base = _rule_6(rules), 6 if columns.missing else 5
         self._shard_P4 = _shards(columns.row_S, threads)
         nodes, most = self._nodes, int(self._shard_P4[:, 3].max(initial=0))
-        self._summand_N = np.empty(columns.rows, dtype=np.int64)
+        self._hessian_N = np.empty(0, dtype=np.int32)
         self._place_N = np.empty(columns.rows, dtype=np.uint16)
         self._edge_P2K = np.zeros((len(self._shard_P4), 2, nodes + 1), dtype=np.int32)
         sums = widest * self._base * 2
@@ -86,39 +84,55 @@ class Grower:
         """Grow a tree on some of the columns, and add its output to `margin_N`.
 
         Args:
-            gradient_N: float32 [N].
+            gradient_N: float32 [N]; overwritten.
             hessian_N: float32 [N]; None for ones. Rows with gradient and Hessian 0 count as absent.
             columns_K: ascending positions.
             margin_N: float32 [N], changed in place.
 
         Raises:
-            ValueError: an array has the wrong shape or type, a gradient is infinite or NaN, a Hessian is negative.
+            ValueError: an array has the wrong shape or type or is read-only, a gradient is infinite or NaN, a Hessian
+                is negative.
         """
         check_rows(gradient_N, hessian_N, self._columns.rows)
         check_columns(columns_K, self._columns.width)
         checks.vector(margin_N, "margin_N", self._columns.rows, "float32")
+        for name, array in (("gradient_N", gradient_N), ("margin_N", margin_N)):
+            if not array.flags.writeable:
+                raise ValueError(f"{name}: expected an array that may be written to, given a read-only one")
         counting = hessian_N is None or counts_rows(hessian_N)
         of_hessian = 0 if hessian_N is None or counting else exponent(hessian_N, "hessian_N")
         scale_2 = np.ldexp(1.0, (exponent(gradient_N, "gradient_N"), of_hessian))
-        given_N = np.empty(0, dtype=np.float32) if hessian_N is None else hessian_N
-        _summands(gradient_N, given_N, scale_2, SHIFT if counting else WIDE, self._summand_N)
-        terms = Terms(self._rule_6, 1.0 / scale_2, self._rules.max_depth, counting)
+        quanta_N = gradient_N.view(np.int32)
+        _quantise(gradient_N, np.float32(scale_2[0]), quanta_N)
+        quanta = quanta_N, self._of_hessians(hessian_N, scale_2[1])
+        terms = Terms(self._rule_6, 1.0 / scale_2, self._rules.max_depth, counting, SHIFT if counting else WIDE)
         most = 4 * self._nodes
         nodes = Nodes(
             np.empty((most, NODES), dtype=np.int64),
             np.empty((most, FACTS), dtype=np.float32),
             np.empty(most, dtype=np.int64),
         )
-        return _as_tree(nodes, self._run(columns_K, margin_N, terms, nodes))
+        return _as_tree(nodes, self._run(columns_K, quanta, margin_N, terms, nodes))
 
-    def _run(self, columns_K: Integers, margin_N: Single, terms: Terms, nodes: Nodes) -> int:
+    def _of_hessians(self, hessian_N: Single | None, scale: float) -> Quanta:
+        """Hessians as integers, empty where all are one."""
+        if hessian_N is None:
+            return self._hessian_N[:0]
+        if not len(self._hessian_N):
+            self._hessian_N = np.empty(len(hessian_N), dtype=np.int32)
+        _quantise(hessian_N, np.float32(scale), self._hessian_N)
+        return self._hessian_N
+
+    def _run(
+        self, columns_K: Integers, quanta: tuple[Quanta, Quanta], margin_N: Single, terms: Terms, nodes: Nodes
+    ) -> int:
         """Runs all threads; returns the number of nodes."""
         threads, level = self._threads, self._level(len(columns_K))
         everything = (
             threads,
             np.zeros(1 + terms.depth, dtype=np.int64),
             Source(self._columns.address_SC, self._shard_P4, columns_K, self._base),
-            Rows(self._summand_N, self._place_N, self._edge_P2K, margin_N),
+            Rows(*quanta, self._place_N, self._edge_P2K, margin_N),
             level,
             self._scratch,
             terms,

@@ -16,14 +16,15 @@ import numpy.typing as npt
 
 from eravane_kernels.arrays import Integers, Levels
 from eravane_kernels.cpu.jit import kernel
+from eravane_kernels.growth import Quanta
 
 Codes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.uint16]
 
 SHIFT, WIDE = 17, 32
 """Bits of a packed sum that count rows; bits of a packed summand that hold any Hessian. The others are gradient."""
-MOST_ROWS = 1 << 15
-"""Rows of a shard: what a level needs of it stays in the second-level cache, and its places are 16 bits."""
+MOST_ROWS = 3 << 14
+"""Rows of a shard: what a level needs of it stays in the second-level cache, and its places are 16 bits. Measured."""
 JOINT, PLANE = 256, 40
 SUMS = JOINT + PLANE
 """Joint levels of three columns, of two, and room for the sums of both."""
@@ -48,10 +49,15 @@ def join(a_N: Levels, b_N: Levels, c_N: Levels, base: int, code_N: Codes) -> Non
 
 
 @kernel
-def gather(summand_N: Integers, row_n: Places, picked_n: Integers) -> None:
-    """Summands of the rows of a node, side by side: the gradient above SHIFT or WIDE bits of Hessian."""
-    for place in range(row_n.shape[0]):
-        picked_n[place] = summand_N[row_n[place]]
+def gather(gradient_N: Quanta, hessian_N: Quanta, row_n: Places, width: int, packed_n: Integers) -> None:
+    """Summands of the rows of a node, side by side: the gradient above `width` bits of Hessian; none are ones."""
+    if hessian_N.shape[0] == 0:
+        for place in range(row_n.shape[0]):
+            packed_n[place] = (np.int64(gradient_N[row_n[place]]) << width) | 1
+    else:
+        for place in range(row_n.shape[0]):
+            row = row_n[place]
+            packed_n[place] = (np.int64(gradient_N[row]) << width) | np.int64(hessian_N[row])
 
 
 @kernel
