@@ -313,12 +313,18 @@ def _usage(view: RunView) -> str:
 def _share(share: float) -> Cell:
     if math.isnan(share):
         return Cell(DASH, share)
-    return Cell(f'<span class="share"><i style="width:{share:.1%}"></i></span>{share:.0%}', share)
+    return Cell(
+        f'<span class="share"><i style="width:{share:.1%}"></i></span><span class="percent">{share:.0%}</span>', share
+    )
 
 
 def about(view: RunView) -> str:
     """Manifest, files of the contract and the resolved configuration."""
-    facts = [(title_of(key), _value(value)) for key, value in view.manifest.items() if key not in ("warnings", "notes")]
+    told = {key: value for key, value in view.manifest.items() if key not in ("warnings", "notes")}
+    peak = told.pop("peak_memory_bytes", None)
+    facts = [(title_of(key), _value(value)) for key, value in told.items()]
+    if isinstance(peak, int | float):
+        facts.append(("Peak memory", size(float(peak))))
     files = []
     for name, what in CONTRACT.items():
         state = "missing" if name in view.missing else "damaged" if name in view.damaged else "there"
