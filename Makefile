@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo lint test test-full bench readme clean
+.PHONY: help install demo lint test test-full bench gpu-check readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ test-full: lint  ## lint, then every test
 
 bench: install  ## run every benchmark
 	$(BIN)/python -m benchmarks all
+
+MODE ?= --quick
+gpu-check:  ## prove it on a GPU: checks and measurements, resumable; PYTHON=... MODE=--full to choose; needs no install
+	PYTHONPATH=engine:kernels:.$${PYTHONPATH:+:$$PYTHONPATH} $(if $(wildcard $(VENV)/.installed),$(if $(filter python3,$(PYTHON)),$(BIN)/python,$(PYTHON)),$(PYTHON)) -m benchmarks gpu $(MODE)
 
 readme: install  ## write the tree of modules into the README and the configuration reference
 	$(BIN)/python -m tests.architecture.tree

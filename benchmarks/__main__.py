@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import os
+import sys
 from pathlib import Path
 
 THREAD_SETTINGS = (
@@ -18,11 +19,11 @@ THREAD_SETTINGS = (
 
 
 def programs() -> dict[str, str]:
-    """Programs by name, each with the first line of its docstring: modules here that define `main`."""
+    """Programs by name, each with the first line of its docstring: modules here that define `main` or `command`."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         tree = ast.parse(path.read_text())
-        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+        if {node.name for node in tree.body if isinstance(node, ast.FunctionDef)} & {"main", "command"}:
             found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return found
 
@@ -58,6 +59,8 @@ def list_programs() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["gpu"]:  # it has options of its own
+        sys.exit(importlib.import_module("benchmarks.gpu").command(sys.argv[2:]))
     given = parse()
     if given.name:
         run(given)

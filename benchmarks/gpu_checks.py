@@ -1,0 +1,211 @@
+"""Steps of `gpu` that prove equality: the tests marked gpu, loading, XGBoost, a cluster, the whole demo."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu_lab import Check, Figure, Lab, importable, need
+from benchmarks.gpu_steps import STEPS
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = (
+    *("numpy", "pyarrow", "pandas", "numba", "scipy", "sklearn", "torch", "safetensors"),
+    *("cupy", "cudf", "rmm", "kvikio", "pylibcudf", "dask_cuda", "distributed", "xgboost", "pynvml"),
+    *("pytest", "hypothesis", "numerai_tools", "plotly", "lightgbm", "falcata"),
+)
+# What pytest needs of pyproject.toml, without options of plug-ins that may be absent.
+PYTEST_INI = """[pytest]
+addopts = --import-mode=importlib -ra
+markers =
+    gpu: needs a CUDA device
+    full: long proof
+"""
+TOLERANCE = 1e-4  # of predictions around .5: sums of gradients in another order
+
+
+def environment(lab: Lab | None) -> Iterator[Check]:
+    """What is here, and what is not."""
+    yield Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Check("processor", True, f"{os.cpu_count()} cores")
+    for name in LIBRARIES:
+        without = ", ".join(step.name for step in STEPS if name in step.needs)
+        absent = f"absent: skips {without}" if without else "absent"
+        yield Check(f"library_{name}", True, _version(name) if importable(name) else absent)
+    if lab is not None and lab.device == "cuda":
+        from eravane.backend import cuda_nvml
+
+        for number, facts in enumerate(cuda_nvml.Gpus().facts()):
+            yield Check(f"gpu_{number}", True, ", ".join(f"{name} {value}" for name, value in facts.items()))
+
+
+def _version(name: str) -> str:
+    found = importlib.metadata.packages_distributions().get(name, [name])
+    try:
+        return f"{found[0]} {importlib.metadata.version(found[0])}"
+    except importlib.metadata.PackageNotFoundError:
+        return "there"
+
+
+def kernel_tests(lab: Lab) -> Iterator[Check]:
+    """Every kernel against its NumPy specification, on this GPU."""
+    yield from _tests(lab, "tests/kernels")
+
+
+def engine_tests(lab: Lab) -> Iterator[Check]:
+    """The backend's copies and readers, and the meta-learner on the device against the CPU."""
+    yield from _tests(lab, "tests/backend", "tests/test_meta_cuda.py")
+
+
+def _tests(lab: Lab, *paths: str) -> Iterator[Check]:
+    need("pytest", "hypothesis")
+    marked = lab.pick("gpu", "gpu and not full", "gpu and not full")
+    with tempfile.TemporaryDirectory() as folder:
+        ini, junit = Path(folder) / "pytest.ini", Path(folder) / "junit.xml"
+        ini.write_text(PYTEST_INI)
+        command = [sys.executable, "-m", "pytest", "-q", "-c", str(ini), "--rootdir", str(ROOT)]
+        command += ["-p", "no:cacheprovider", f"--junitxml={junit}", "-m", marked, *paths]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if not junit.is_file():
+            raise RuntimeError(f"pytest wrote no report:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        suites = ElementTree.parse(junit).getroot().iter("testsuite")
+        counts = {key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests",)}
+        cases = list(ElementTree.parse(junit).getroot().iter("testcase"))
+    failed = [
+        case.get("name", "") for case in cases if case.find("failure") is not None or case.find("error") is not None
+    ]
+    skipped = [str(mark.get("message")) for case in cases if (mark := case.find("skipped")) is not None]
+    told = f"{counts['tests'] - len(failed) - len(skipped)} passed, {len(failed)} failed, {len(skipped)} skipped"
+    told += f" ({', '.join(sorted(set(skipped)))})" if skipped else ""
+    told += f"; failed: {', '.join(failed[:20])}" if failed else ""
+    yield Check(" ".join(paths), not failed and done.returncode in (0, 5), told)
+    if failed:
+        print(done.stdout[-20_000:])
+
+
+def loading(lab: Lab) -> Iterator[Check]:
+    """Parquet decoded by cuDF holds what Arrow decodes."""
+    need("pylibcudf")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from eravane.backend import choose
+
+    device, host = choose("cuda", lambda _: None), choose("cpu", lambda _: None)
+    rng, names = np.random.default_rng(0), [f"f{number}" for number in range(lab.pick(400, 100, 5))]
+    rows = lab.pick(400_000, 100_000, 100)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("int8", "float32"):
+            columns = {name: pa.array(rng.integers(0, 5, rows).astype(kind)) for name in names}
+            path = Path(folder) / f"{kind}.parquet"
+            pq.write_table(pa.table(columns), path, row_group_size=rows // 3)
+            theirs = device.to_host(device.read_parquet(path, names[::-1], kind))
+            ours = host.read_parquet(path, names[::-1], kind)
+            yield Check(f"cudf_loads_as_arrow_{kind}", bool(np.array_equal(theirs, ours)), f"{rows:,} x {len(names)}")
+
+
+def boosters(lab: Lab) -> Iterator[Check]:
+    """XGBoost on the device against the CPU within rounding, and against itself bit for bit."""
+    need("xgboost")
+    import xgboost as xgb
+
+    from benchmarks.gpu_trees import Work
+    from eravane.backend import choose
+    from eravane.zoo.trees import fit, load_booster, quantile_matrix, resolve_params
+
+    rows, width, trees = lab.pick(200_000, 100_000, 500), lab.pick(300, 100, 6), lab.pick(100, 50, 4)
+    work = Work(lab, width, rows)
+    host_CN = lab.host(work.values_CN)
+    whole, _ = resolve_params({"colsample_bytree": 1.0}, lab.device)
+    sampled, _ = resolve_params({"colsample_bytree": 0.1}, lab.device)
+    plain = {**whole, "device": "cpu"}
+    matrix = work.matrix(whole)
+    names = [f"f{number}" for number in range(width)]
+    beside = quantile_matrix(choose("cpu", lambda _: None).table(host_CN, names), plain)
+    grown = fit(matrix, work.label_N, None, trees=trees, params=whole, seed=1)
+    peer = fit(beside, work.label_N, None, trees=trees, params=plain, seed=1)
+    ours, theirs = (load_booster(block).inplace_predict(host_CN.T, validate_features=False) for block in (grown, peer))
+    away = float(np.abs(ours - theirs).max())
+    # A split between two gains that are equal to rounding may fall either way; such rows differ by more.
+    close = float(np.mean(np.abs(ours - theirs) <= TOLERANCE))
+    yield Check(
+        "xgboost_device_as_cpu", close >= 0.999, f"{close:.2%} of {rows:,} rows within {TOLERANCE}, worst {away:.2g}"
+    )
+    for name, params in (("all_columns", whole), ("sampled", sampled)):
+        two = [fit(work.matrix(params), work.label_N, None, trees=trees, params=params, seed=1) for _ in range(2)]
+        yield Check(
+            f"xgboost_twice_the_same_bytes_{name}", two[0] == two[1], f"{trees} trees, XGBoost {xgb.__version__}"
+        )
+
+
+def cluster(lab: Lab) -> Iterator[Check]:
+    """Three cells on a Dask cluster of one worker: the bytes of a single process."""
+    need("xgboost", "distributed", *(("dask_cuda",) if lab.device == "cuda" else ()))
+    from benchmarks.zoo_jobs import Size, Work, prepare
+    from eravane.config import parse_config
+    from eravane.zoo.cluster import local_cluster
+    from eravane.zoo.trainer import Zoo
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, size = Path(name), Size(30, 200, 24, 5, 3)
+        prepare(folder, size)
+        work = Work(folder, size)
+        compute = parse_config({"compute": {"cluster": "local", "workers": 1}}).compute
+        settings = {"data": {"target": work.config.data.target}, "zoo": {"trees": size.trees}}
+        blocks = []
+        with local_cluster(compute, lab.device, lambda _: None) as there:
+            for scheduler in ("", there.scheduler):
+                config = parse_config({**settings, "compute": {"scheduler": scheduler, "workers": 1}})
+                zoo = Zoo(folder / "store", config, work.timeline, xgboost_device=lab.device, cache=None)
+                trained = [found for _, found in zoo.run(zoo.start_tasks(work.specs[:3], size.eras))]
+                blocks.append({name: block for found in trained for name, block in found.blocks.items()})
+        yield Check("cluster_as_one_process", blocks[0] == blocks[1], f"{len(blocks[0])} models, one worker")
+
+
+def demo(lab: Lab) -> Iterator[Check | Figure]:
+    """The whole batch on made data, on the device and on the CPU."""
+    need("xgboost", "numerai_tools", "plotly")
+    import eravane
+    from eravane.config import parse_config
+    from eravane.demo import DEMO, TINY
+    from eravane.events import read_events
+    from eravane.synth import PRESETS, synthesise
+
+    preset = lab.pick("small", "tiny", "tiny")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        synthesise(folder / "data", PRESETS[preset])
+        runs: dict[str, Any] = {}
+        for device in dict.fromkeys((lab.device, "cpu")):
+            config = parse_config({**(TINY if preset == "tiny" else DEMO), "compute": {"device": device}})
+            out = folder / device
+            call = lambda config=config, out=out: eravane.run(config, data=folder / "data", out=out, cache=out / "c")  # noqa: E731
+            runs[device] = lab.once(call)
+        run, taken = runs[lab.device]
+        peer, beside = runs["cpu"]
+        used = read_events(run.path / "events.jsonl")
+        grown = {event["trained_on"] for event in used if event["event"] == "trained"}
+        yield Check("demo_trees_grew_on_the_device", grown == {lab.device}, ", ".join(sorted(grown)))
+        ours, theirs = (found.metrics["series"]["ensemble"]["corr_mean"] for found in (run, peer))
+        spread = peer.metrics["series"]["ensemble"]["corr_std"] / peer.metrics["series"]["ensemble"]["n_eras"] ** 0.5
+        told = f"{preset}: mean CORR {ours:.4f} against {theirs:.4f} on the CPU, standard error {spread:.4f}"
+        yield Check("demo_scores_as_on_the_cpu", abs(ours - theirs) <= 2 * spread, told)
+        files = {path.name for path in run.path.iterdir()}
+        yield Check("demo_is_complete", {"report.html", "live_predictions.csv", "telemetry.parquet"} <= files)
+        yield Figure("demo", taken, "s", detail=f"preset {preset}; on the CPU {beside:.1f} s")
+        eras = [event["seconds"] for event in used if event["event"] == "era"]
+        later = eras[len(eras) // 4 :]
+        yield Figure("loop_era", float(np.median(later)), "s", detail=f"median of {len(later)} eras of the demo's loop")
+        energy = [event["joules"] for event in used if "joules" in event]
+        if energy:
+            yield Figure("demo_energy", sum(energy), "J", detail="whole board, all stages")

@@ -1,0 +1,93 @@
+"""The steps of `gpu`, in order, and what was predicted of them before any GPU was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: independent of the others, in a process of its own.
+
+    Attributes:
+        name: of the step and of its checkpoint.
+        what: it does, for people.
+        job: `module:function`, called with a `Lab`, giving checks and figures.
+        needs: modules without which it is skipped.
+        limit: seconds after which it is ended.
+    """
+
+    name: str
+    what: str
+    job: str
+    needs: tuple[str, ...] = ()
+    limit: int = 280
+
+
+_TESTS, _TREES = ("pytest", "hypothesis"), ("xgboost",)
+STEPS = (
+    Step("environment", "list GPU, driver and libraries, and what is missing", "gpu_checks:environment", limit=120),
+    Step("bandwidth", "measure copies within the device and to it", "gpu_kernels:bandwidth", limit=60),
+    Step("kernel-tests", "run tests/kernels marked gpu: kernels, specification", "gpu_checks:kernel_tests", _TESTS),
+    Step("statistics", "measure statistics at v5.3's size beside the CPU twin and cuDF", "gpu_kernels:statistics"),
+    Step("tables", "measure imputing and clipping levels at v5.3's size", "gpu_kernels:tables", limit=180),
+    Step("scores", "measure CORR and ranks of 36 models over all eras", "gpu_kernels:scores", limit=120),
+    Step("widths", "measure matrices, trees and memory at 3,555, 780, 355 and 42 columns", "gpu_trees:widths", _TREES),
+    Step("boosters", "compare XGBoost on the GPU with the CPU, and two GPU runs", "gpu_checks:boosters", _TREES),
+    Step("engine-tests", "run tests marked gpu of backend and meta-learner", "gpu_checks:engine_tests", _TESTS),
+    Step("example", "time trees of the example model, 2,000 on 5.46M x 3,555", "gpu_trees:example", _TREES),
+    Step("sampling", "compare ways to sample columns, at held-out scores", "gpu_trees:sampling", _TREES),
+    Step("projections", "measure neutralisation and nearest-neighbour imputation", "gpu_kernels:projections"),
+    Step("meta", "measure the meta-learner's training", "gpu_kernels:meta", ("torch",), 180),
+    Step("zoo", "train a zoo through the engine, with energy and utilisation", "gpu_trees:zoo", _TREES),
+    Step("together", "train small models in two processes on one GPU", "gpu_trees:together", _TREES, 180),
+    Step("loading", "compare cuDF's decoding of parquet with Arrow's", "gpu_checks:loading", ("pylibcudf",), 120),
+    Step(
+        "cluster", "train three cells on a LocalCUDACluster of one worker, byte for byte", "gpu_checks:cluster",
+        ("xgboost", "distributed", "dask_cuda"), 180,
+    ),
+    Step("demo", "run the demo on GPU and CPU", "gpu_checks:demo", ("xgboost", "numerai_tools", "plotly")),
+)  # fmt: skip
+
+# Written on 2026-11-26, before any GPU was measured, for an H100 SXM and the full sizes. Kernels: 85 % of a copy that
+# reaches 90 % of the data sheet; trees and matrices: `eravane.rates.H100`; others as docs/cost.md and the remarks say.
+PREDICTED: Mapping[str, tuple[float, str]] = {
+    "device_copy": (3000.0, "90 % of 3.35 TB/s"),
+    "upload_pinned": (50.0, "PCIe 5 x16 less its protocol"),
+    "upload_pageable": (10.0, "a copy into a pinned buffer by one core first"),
+    "level_counts": (2550.0, "85 % of the copy; 9.6 ms"),
+    "era_stats": (1500.0, "statistics of 4.4M pairs of era and column cost as much as half the counting"),
+    "era_stats_vs_cpu_twin": (100.0, "15 GB/s on a core"),
+    "era_stats_vs_cudf": (300.0, "cuDF sorts"),
+    "era_stats_with_upload": (30.0, "pinned staging by one core bounds it"),
+    "apply_table": (2400.0, "80 % of the copy"),
+    "impute_levels": (2000.0, "three passes and the tables"),
+    "apply_table_vs_cpu_twin": (150.0, "7 GB/s on a core"),
+    "numerai_corr": (30.0, "16 ms of sorting in shared memory, and the checks of its input"),
+    "numerai_corr_vs_cpu_twin": (40.0, "1.3 s on a core"),
+    "rank": (40.0, "sorts as CORR does, writes float64"),
+    "gaussianize": (45.0, "a table lookup more"),
+    "neutralize_780": (6.0, "5 ms an era: Gram and factor in float64, four products"),
+    "neutralize_3555": (25.0, "20 ms an era: 1.4e11 operations of float64 at 30 T/s, four products"),
+    "neutralize_3555_vs_cpu_twin": (50.0, "one core"),
+    "knn_impute": (1.0, "distances by float64 products, sorts"),
+    "matrix_3555": (1.5, "rates.H100 at 2.7M rows"),
+    "matrix_780": (0.37, "rates.H100 at 2.7M rows"),
+    "tree_3555": (240.0, "rates.H100 at 2.7M rows"),
+    "tree_780": (54.0, "rates.H100 at 2.7M rows"),
+    "tree_355": (25.0, "rates.H100 at 2.7M rows"),
+    "tree_42": (4.1, "rates.H100 at 2.7M rows"),
+    "zoo_v5.3": (122.0, "rates.H100; the aim of 15 minutes is out of reach of stock XGBoost"),
+    "matrix_reference_gain": (2.0, "as on the CPU"),
+    "tree_all_columns": (51.0, "rates.H100 at 1M x 2,000"),
+    "tree_stock_sampling": (51.0, "XGBoost builds histograms of all columns"),
+    "tree_of_subset_matrix": (95.0, "a tenth of the tree, and a matrix for it"),
+    "example_model": (970.0, "rates.H100; an RTX 5090 was published with 286 s, so the rates may be too cautious"),
+    "two_processes_gain": (1.3, "launches overlap, the histograms do not"),
+    "meta_refit": (2.5, "small networks: launches bound it as Python does on the CPU"),
+    "meta_era": (0.1, "likewise"),
+    "zoo_small": (60.0, "matrices and predictions on the host"),
+    "loop_era": (0.2, "the gate's networks and the context's launches"),
+    "demo": (120.0, "the CPU's time less its trees"),
+}

@@ -1,0 +1,328 @@
+"""Steps of `gpu` that grow trees: matrices, seconds per tree by width, column sampling, models side by side, a zoo."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu_lab import FEATURES, Figure, Lab, SkipError, need
+
+WIDTHS = (FEATURES, 780, 355, 42)
+EXAMPLE_ROWS, EXAMPLE_TREES = 5_460_000, 2_000
+BITS_PER_CELL, PASSES = 3, 3.0  # of a matrix of levels; over it, to grow a tree of depth 5
+DEPTH = 5
+
+
+def _params(lab: Lab, **changes: Any) -> dict[str, Any]:
+    from eravane.zoo.trees import resolve_params
+
+    params, _ = resolve_params({"max_depth": DEPTH, **changes}, lab.device)
+    return params
+
+
+@dataclass
+class Work:
+    """Levels on the device, labels with a weak signal in them, and rows held out."""
+
+    lab: Lab
+    columns: int
+    rows: int
+    values_CN: Any = field(init=False)
+    label_N: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.values_CN = self.lab.levels(self.columns, self.rows, seed=self.columns)
+        signal_C = np.random.default_rng(0).standard_normal(self.columns).astype(np.float32)
+        total_N = self.lab.xp.zeros(self.rows, dtype=np.float32)
+        for column, strength in zip(self.values_CN, signal_C.tolist(), strict=True):
+            total_N += strength * column
+        noise_N = self.lab.xp.random.RandomState(1).standard_normal(self.rows).astype(np.float32)
+        spread = float(total_N.std()) or 1.0
+        self.label_N = self.lab.host(0.5 + 0.05 * (total_N - total_N.mean()) / spread + 0.2 * noise_N)
+
+    def table(self, columns: Any = slice(None), rows: slice = slice(None)) -> Any:
+        """Columns as the engine hands them to XGBoost."""
+        from eravane.backend import choose
+
+        backend = choose("cuda" if self.lab.device == "cuda" else "cpu", lambda _: None)
+        values_CN = self.values_CN[columns, rows]
+        return backend.table(values_CN, [f"f{number}" for number in range(len(values_CN))])
+
+    def matrix(self, params: Mapping[str, Any], columns: Any = slice(None), rows: slice = slice(None)) -> Any:
+        """A matrix with its labels."""
+        from eravane.zoo.trees import quantile_matrix
+
+        made = quantile_matrix(self.table(columns, rows), params)
+        made.set_info(label=self.label_N[rows])
+        return made
+
+
+def _grow(lab: Lab, matrix: Any, params: Mapping[str, Any], trees: int) -> tuple[Any, float]:
+    """A booster, and the seconds of a tree once the first is grown."""
+    import xgboost as xgb
+
+    booster = xgb.Booster({**params, "seed": 0}, [matrix])
+    booster.update(matrix, 0)
+    _, taken = lab.once(lambda: [booster.update(matrix, number) for number in range(1, trees + 1)])
+    return booster, taken / trees
+
+
+def _bound(lab: Lab, cells: float) -> float:
+    """Seconds to read the cells of a tree, packed, at the bandwidth of a copy."""
+    return cells * BITS_PER_CELL / 8 * PASSES / lab.copy_rate()
+
+
+def widths(lab: Lab) -> Iterator[Figure]:
+    """Building a matrix with and without a reference, seconds per tree, and memory, at four widths."""
+    need("xgboost")
+    from eravane.rates import H100
+    from eravane.zoo.trees import XGBoost
+
+    rows = lab.pick(2_700_000, 1_350_000, 2_000)
+    measured: list[tuple[int, float, float]] = []
+    for width in lab.pick(WIDTHS, WIDTHS, (12, 5)):
+        work, params = Work(lab, width, rows), _params(lab)
+        lab.release()
+        before = lab.free()
+        matrix, built = lab.once(lambda w=work, p=params: w.matrix(p))
+        held = before - lab.free()
+        said = f"{rows:,} x {width} levels"
+        predicted = f"{said}; cost model {H100.to_bin(rows, width):.2f} s"
+        yield Figure(
+            f"matrix_{width}", built, "s", bound=rows * width / lab.copy_rate(), bound_of="one read", detail=predicted
+        )
+        trees = lab.pick(40, 20, 2)
+        _, tree = _grow(lab, matrix, params, trees)
+        measured.append((width, built, tree))
+        expected = 1000 * H100.to_grow(rows, width, DEPTH)
+        rate = f"{rows * width / tree / 1e9:,.1f} G cells x trees/s; cost model {expected:.1f} ms"
+        bound = 1000 * _bound(lab, rows * width)
+        yield Figure(
+            f"tree_{width}",
+            1000 * tree,
+            "ms",
+            "lower",
+            bound,
+            "packed cells, 3 passes, at the copy's rate",
+            detail=f"{said}, {trees} trees, {rate}",
+        )
+        formula = XGBoost(params).bytes_needed(rows, width, 1)
+        told = f"{said}: held after building; the formula plans {formula / 1e9:.2f} GB at the peak"
+        yield Figure(f"matrix_memory_{width}", held / 1e9, "GB", detail=told)
+        if width == lab.pick(780, 780, 5):
+            yield from _without_reference(lab, work, params, built)
+        del matrix, work
+        gc.collect()
+        lab.release()
+    yield from _whole_zoo(lab, rows, measured)
+
+
+def _whole_zoo(lab: Lab, rows: int, measured: list[tuple[int, float, float]]) -> Iterator[Figure]:
+    """The zoo of v5.3 (37 cells x 4 folds x 2,000 trees) at the rates just measured."""
+    from eravane.config import load_config
+    from eravane.rates import H100
+    from eravane.shape import published
+    from eravane.timeline import plan_timeline
+    from eravane.workload import Hardware, Workload
+
+    width_W, built_W, tree_W = np.array(measured).T
+    slope, once = _line(width_W, tree_W)
+    cell, fixed = _line(width_W, built_W)
+    visit = slope / (rows * PASSES)
+    rates = dataclasses.replace(
+        H100,
+        name=lab.name,
+        cell=cell / rows,
+        column=0.0,
+        matrix=fixed,
+        visit=visit,
+        row_level=0.0,
+        node_column=0.0,
+        tree=once,
+    )
+    config = load_config(Path(__file__).parents[1] / "configs" / "v5.3-gpu.toml")
+    shape = published(config)
+    work = Workload(
+        config, shape, plan_timeline(config, shape.index, shape.newest_label), Hardware("cuda", 16, 1, 0, 0)
+    )
+    work.rates = rates
+    taken = work.seconds()
+    trees, matrices, host = (taken[name][0] for name in ("zoo trees", "zoo matrices", "predictions"))
+    told = (
+        f"EXTRAPOLATED from {len(measured)} widths at {rows:,} rows ({visit:.2g} s a cell and pass, "
+        f"{1000 * once:.2f} ms a tree): trees {trees / 60:.1f} min, matrices {matrices / 60:.1f} min; "
+        f"predictions on the host, predicted, "
+        f"{host / 60:.1f} min more"
+    )
+    yield Figure("zoo_v5.3", (trees + matrices) / 60, "min", goal=15, detail=told)
+
+
+def _line(x: Any, y: Any) -> tuple[float, float]:
+    """Slope and intercept, neither negative, with the least relative error."""
+    from scipy.optimize import nnls
+
+    (slope, once), _ = nnls(np.column_stack([x / y, 1 / y]), np.ones(len(y)))
+    return float(slope), float(once)
+
+
+def _without_reference(lab: Lab, work: Work, params: Mapping[str, Any], built: float) -> Iterator[Figure]:
+    import xgboost as xgb
+
+    table = work.table()
+    data, names = _plain(table)
+    _, sketched = lab.once(lambda: xgb.QuantileDMatrix(data, max_bin=params["max_bin"], nthread=1, feature_names=names))
+    told = f"{work.rows:,} x {work.columns}: with a sketch {sketched:.2f} s, with a reference {built:.2f} s"
+    yield Figure("matrix_reference_gain", sketched / built, "x", "higher", detail=told)
+
+
+def _plain(table: Any) -> tuple[Any, list[str] | None]:
+    """What XGBoost takes directly."""
+    from eravane.backend.protocol import DeviceTable
+
+    return (table.values_CN.T, list(table.names)) if isinstance(table, DeviceTable) else (table, None)
+
+
+def sampling(lab: Lab) -> Iterator[Figure]:
+    """Column sampling .1: XGBoost's own, a matrix of the sampled columns per tree; and correlation on held-out rows."""
+    need("xgboost")
+    import xgboost as xgb
+
+    rows, width, trees = lab.pick(1_000_000, 500_000, 2_000), lab.pick(2_000, 1_000, 20), lab.pick(60, 30, 3)
+    held = slice(rows, rows + rows // 10)
+    work = Work(lab, width, held.stop)
+    params = _params(lab, eta=0.1)
+    whole, stock = {**params, "colsample_bytree": 1.0}, {**params, "colsample_bytree": 0.1}
+    matrix = work.matrix(params, rows=slice(0, rows))
+    held_NC = work.values_CN[:, held].T
+    for name, chosen in (("all_columns", whole), ("stock_sampling", stock)):
+        booster, tree = _grow(lab, matrix, chosen, trees)
+        score = np.corrcoef(lab.host(booster.inplace_predict(held_NC)), work.label_N[held])[0, 1]
+        told = f"{rows:,} x {width}, {trees} trees, held-out correlation {score:.4f}"
+        yield Figure(f"tree_{name}", 1000 * tree, "ms", detail=told)
+    rng, margin_N = np.random.default_rng(0), np.full(rows, 0.5, dtype=np.float32)
+    total_N, taken = np.full(rows // 10, 0.5), 0.0
+    for number in range(trees):
+        columns = np.sort(rng.choice(width, max(1, width // 10), replace=False))
+        few, built = lab.once(lambda c=columns: work.matrix(whole, c, slice(0, rows)))
+        few.set_base_margin(margin_N)
+        booster = xgb.Booster({**whole, "base_score": 0.0, "seed": number}, [few])
+        _, grown = lab.once(lambda b=booster, m=few: b.update(m, 0))
+        margin_N = booster.predict(few, output_margin=True)
+        total_N += lab.host(booster.inplace_predict(held_NC[:, columns]))
+        taken += built + grown
+    score = np.corrcoef(total_N, work.label_N[held])[0, 1]
+    told = f"matrix of the sampled columns and its tree, {trees} times; held-out correlation {score:.4f}"
+    yield Figure("tree_of_subset_matrix", 1000 * taken / trees, "ms", detail=told)
+
+
+def example(lab: Lab) -> Iterator[Figure]:
+    """Numerai's example model at full size: measured trees, linearity, and what 2,000 would take."""
+    need("xgboost")
+    rows = lab.pick(EXAMPLE_ROWS, EXAMPLE_ROWS // 4, 3_000)
+    width, first = lab.pick(FEATURES, FEATURES, 15), lab.pick(100, 15, 2)
+    wanted = 3.2 * rows * width
+    if lab.free() < wanted:
+        raise SkipError(f"needs {wanted / 1e9:.0f} GB of device memory, {lab.free() / 1e9:.0f} GB are free")
+    params = _params(lab, eta=0.01, colsample_bytree=0.1)
+    work = Work(lab, width, rows)
+    matrix, built = lab.once(lambda: work.matrix(params))
+    work.values_CN = None
+    gc.collect()
+    lab.release()
+    booster, one = _grow(lab, matrix, params, first)
+    _, taken = lab.once(lambda: [booster.update(matrix, first + 1 + number) for number in range(2 * first)])
+    two = taken / (2 * first)
+    scale = EXAMPLE_ROWS / rows
+    told = (
+        f"EXTRAPOLATED from {3 * first} trees on {rows:,} x {width}: {1000 * one:.1f}, then {1000 * two:.1f} ms a tree"
+    )
+    bound = EXAMPLE_TREES * _bound(lab, scale * rows * width)
+    yield Figure(
+        "example_model", EXAMPLE_TREES * two * scale, "s", "lower", bound, "packed cells, 3 passes, at the copy's rate",
+        detail=f"{told}; published on an RTX 5090: XGBoost 286 s, Falcata 31 s",
+    )  # fmt: skip
+    yield Figure(
+        "example_model_linearity", two / one, "x", detail=f"trees {first} to {3 * first} against the first {first}"
+    )
+    yield Figure("example_model_matrix", built * scale, "s", detail=f"{rows:,} x {width}, scaled by {scale:g}")
+
+
+def together(lab: Lab) -> Iterator[Figure]:
+    """Small models on one GPU: two processes that share it against one."""
+    need("xgboost")
+    rows, width, trees = lab.pick(2_700_000, 1_350_000, 1_000), lab.pick(42, 42, 4), lab.pick(200, 100, 2)
+    alone = _side_by_side(lab, 1, rows, width, trees)
+    both = _side_by_side(lab, 2, rows, width, trees)
+    told = f"{rows:,} x {width}, {trees} trees each: one {alone:.2f} s, two at once {both:.2f} s"
+    yield Figure("two_processes_gain", 2 * alone / both, "x", "higher", 2.0, "twice as many", detail=told)
+
+
+def _side_by_side(lab: Lab, count: int, rows: int, width: int, trees: int) -> float:
+    context = multiprocessing.get_context("spawn")
+    ready, results = context.Barrier(count), context.Queue()
+    arguments = (ready, results, lab.sizes, lab.device, rows, width, trees)
+    processes = [context.Process(target=_train_small, args=arguments, daemon=True) for _ in range(count)]
+    for process in processes:
+        process.start()
+    taken = [results.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    return max(taken)
+
+
+def _train_small(ready: Any, results: Any, sizes: Any, device: str, rows: int, width: int, trees: int) -> None:
+    from benchmarks.gpu_lab import this_gpu
+    from benchmarks.gpu_stand_in import stand_in
+
+    lab = this_gpu(sizes) if device == "cuda" else stand_in()
+    params = _params(lab)
+    matrix = Work(lab, width, rows).matrix(params)
+    _grow(lab, matrix, params, 1)
+    ready.wait(timeout=100)
+    begin = time.perf_counter()
+    _grow(lab, matrix, params, trees)
+    results.put(time.perf_counter() - begin)
+
+
+def zoo(lab: Lab) -> Iterator[Figure]:
+    """A zoo of every cell times four folds on made data, through the engine: wall time, and what it used."""
+    need("xgboost")
+    from benchmarks.zoo_jobs import Size, prepare
+    from benchmarks.zoo_jobs import Work as Zoos
+    from eravane.features import Features
+    from eravane.telemetry import Telemetry, gpu_meter
+    from eravane.zoo.oof import out_of_fold
+    from eravane.zoo.trainer import Zoo
+
+    size = lab.pick(Size(60, 3_000, 600, 200), Size(60, 1_500, 300, 100), Size(60, 40, 12, 3, 2))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder, size)
+        work = Zoos(folder, size)
+        made = Zoo(folder / "store", work.config, work.timeline, xgboost_device=lab.device, cache=None)
+        features = Features.open(folder / "store", work.config.prepare)
+        finished: list[Any] = []
+        with Telemetry(gpu_meter() if lab.device == "cuda" else None) as watch:
+            mark = watch.mark()
+            _, taken = lab.once(lambda: out_of_fold(made, work.specs, work.timeline.folds, features, finished.append))
+            used = watch.since(mark)
+    grown = sum(done.seconds for done in finished)
+    told = (
+        f"{len(finished)} models of {size.trees} trees, {size.eras} eras x {size.rows} rows x {size.features}; growing "
+        f"{grown:.1f} s summed over {made.workers} threads, CPU {used['cpu']:.1f} s"
+    )
+    yield Figure("zoo_small", taken, "s", detail=told)
+    if "joules" in used:
+        yield Figure("zoo_small_energy", used["joules"], "J", detail="whole board")
+    if "utilisation" in used.get("gpu", {}):
+        busy = used["gpu"]["utilisation"]
+        yield Figure("zoo_small_busy", busy, "%", "higher", 100.0, "always a kernel running", detail="sampled by NVML")
