@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -101,9 +102,28 @@ def exponent(values_N: Single, name: str) -> int:
     return BITS - math.frexp(largest)[1] if largest else 0
 
 
-def counts_rows(hessian_N: Single) -> bool:
-    """Whether every Hessian is 0 or 1: then they are summed as they are."""
-    return bool(((hessian_N == 0) | (hessian_N == 1)).all())
+class Units(NamedTuple):
+    """How gradients and Hessians become integers.
+
+    Attributes:
+        gradient, hessian: they are multiplied by 2 to the power of these, and rounded.
+        counting: whether every Hessian is 0 or 1; then they are summed as they are.
+    """
+
+    gradient: int
+    hessian: int
+    counting: bool
+
+
+def units(gradient_N: Single, hessian_N: Single | None) -> Units:
+    """The powers of two for a tree.
+
+    Raises:
+        ValueError: a value is infinite or NaN.
+    """
+    counting = hessian_N is None or bool(((hessian_N == 0) | (hessian_N == 1)).all())
+    of_hessian = 0 if hessian_N is None or counting else exponent(hessian_N, "hessian_N")
+    return Units(exponent(gradient_N, "gradient_N"), of_hessian, counting)
 
 
 def check_rows(gradient_N: Single, hessian_N: Single | None, rows: int) -> None:

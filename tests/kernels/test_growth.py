@@ -13,9 +13,11 @@ import xgboost as xgb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eravane_kernels.cpu import growth as cpu
 from eravane_kernels.cpu.growth import Grower
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import Rules, Tree
+from eravane_kernels.spec import growth as spec
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,16 @@ def test_trees_are_those_of_xgboost(case: Case) -> None:
     if compare(case, tree, theirs) == 0:
         np.testing.assert_array_equal(tree.left_K, theirs["left_children"])
         np.testing.assert_allclose(margin_N, output_N, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(cases())
+def test_trees_are_the_specifications_to_the_bit(case: Case) -> None:
+    arguments = case.x_CN, case.gradient_N, case.hessian_N, case.columns_K, case.rules
+    (wanted, output_N), (tree, given_N) = spec.grow_tree(*arguments), cpu.grow_tree(*arguments)
+    for field in dataclasses.fields(Tree):
+        np.testing.assert_array_equal(getattr(tree, field.name), getattr(wanted, field.name), err_msg=field.name)
+    np.testing.assert_array_equal(given_N, output_N)
 
 
 def test_the_comparison_finds_other_trees() -> None:

@@ -9,12 +9,12 @@ from itertools import pairwise
 import numpy as np
 
 from eravane_kernels import checks
-from eravane_kernels.arrays import Double, Integers, Single
+from eravane_kernels.arrays import Double, Integers, Levels, Single
 from eravane_kernels.cpu.growing import FACTS, NODES, Level, Nodes, Rows, Scratch, Source, Terms, grow
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.cpu.levelsums import MOST_ROWS, SHIFT, SUMS, TOGETHER, WIDE
-from eravane_kernels.growth import LEAF, Quanta, Rules, Tree, check_columns, check_rows, counts_rows, exponent
+from eravane_kernels.growth import LEAF, Quanta, Rules, Tree, check_columns, check_rows, units
 
 
 @kernel
@@ -99,9 +99,8 @@ class Grower:
         for name, array in (("gradient_N", gradient_N), ("margin_N", margin_N)):
             if not array.flags.writeable:
                 raise ValueError(f"{name}: expected an array that may be written to, given a read-only one")
-        counting = hessian_N is None or counts_rows(hessian_N)
-        of_hessian = 0 if hessian_N is None or counting else exponent(hessian_N, "hessian_N")
-        scale_2 = np.ldexp(1.0, (exponent(gradient_N, "gradient_N"), of_hessian))
+        *powers, counting = units(gradient_N, hessian_N)
+        scale_2 = np.ldexp(1.0, powers)
         quanta_N = gradient_N.view(np.int32)
         _quantise(gradient_N, np.float32(scale_2[0]), quanta_N)
         quanta = quanta_N, self._of_hessians(hessian_N, scale_2[1])
@@ -182,3 +181,15 @@ def _as_tree(tree: Nodes, count: int) -> Tree:
         fact_K4[:, 3] != 0,
         *(np.ascontiguousarray(fact_K4[:, which]) for which in range(3)),
     )
+
+
+def grow_tree(
+    x_CN: Levels, gradient_N: Single, hessian_N: Single | None, columns_K: Integers, rules: Rules
+) -> tuple[Tree, Single]:
+    """See `spec.grow_tree`. `Grower` grows many trees on the same columns."""
+    checks.columns(x_CN, "x_CN", "int8")
+    check_columns(columns_K, len(x_CN))
+    margin_N = np.zeros(x_CN.shape[1], dtype=np.float32)
+    grower = Grower(LevelColumns.of([x_CN]), rules, len(columns_K))
+    check_rows(gradient_N, hessian_N, x_CN.shape[1])
+    return grower.grow(gradient_N.copy(), hessian_N, columns_K, margin_N), margin_N
