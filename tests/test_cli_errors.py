@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eravane import cli
+from eravane.cli.app import app
 from eravane.synth import SynthConfig, synthesise
 
 
@@ -62,6 +64,10 @@ NOWHERE = [
     ("report nowhere", 1, "nowhere"),
     ("compare nowhere nowhere", 1, "nowhere"),
     ("export nowhere", 1, "nowhere"),
+    ("plan nowhere", 1, "nowhere is no folder"),
+    ("fetch file", 1, "file is no folder"),
+    ("fetch new --version 5.3", 1, "is no dataset version"),
+    ("fetch new --version", 2, "requires an argument"),
     ("submit nowhere --model m --dry-run", 1, "nowhere"),
     ("diagnose nowhere --model m", 1, "NUMERAI_PUBLIC_ID"),
     ("upload nowhere.pkl --model m", 1, "nowhere"),
@@ -74,6 +80,13 @@ NOWHERE = [
     ("doctor --nonsense", 2, "nonsense"),
     ("nonsense", 2, "nonsense"),
 ]
+
+
+def test_every_command_is_fed_wrong_input() -> None:
+    importlib.import_module("eravane.cli.local")
+    importlib.import_module("eravane.cli.tournament")
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert names - {line.split()[0] for line, _, _ in NOWHERE} == set()
 
 
 @pytest.mark.parametrize(("line", "code", "says"), NOWHERE, ids=lambda value: str(value)[:40])
