@@ -168,7 +168,8 @@ def test_warm_up_is_equal_weight_and_said():
     assert open_M.all()
     np.testing.assert_allclose(weights_M, 1 / 6)
     assert report.trained == "none"
-    assert report.notes == ("5 resolved eras, warm-up needs 12: equal weight",)
+    assert report.notes == ("5 resolved eras, warm-up needs 12: equal weight until then",)
+    assert learner.learn(11).notes == ()
 
 
 def test_constant_models_and_missing_statistics_get_finite_weights():

@@ -383,6 +383,8 @@ class _Job:
 
     def _stepped(self, report: StepReport, tally: Tally) -> None:
         self._events.write("era", **report.as_event())
+        for note in report.learnt.notes:
+            self._say(f"era {report.era}: {note}")
         self._progress.advance(", ".join(filter(None, [f"era {report.era}, {report.n_open} ran", tally.as_text()])))
 
     def _write_live(self, engine: Engine, session: Session) -> None:

@@ -48,6 +48,11 @@ class LearnReport:
     marginals_kept: int
     notes: tuple[str, ...]
 
+    def as_event(self) -> dict[str, Any]:
+        """The report as a line of events.jsonl holds it."""
+        hedge = {name: round(weight, 4) for name, weight in self.hedge.items()}
+        return {"resolved": self.resolved, "trained": self.trained, "hedge": hedge, "notes": list(self.notes)}
+
 
 class MetaLearner:
     """Gates and weights from a scorer shared by all base models, under an AdaHedge top level.
@@ -79,6 +84,7 @@ class MetaLearner:
         self._closed_M = np.zeros(len(models), dtype=np.int64)
         self._network = Network(config, self.models, lag, seed, device)
         self._notes: list[str] = []
+        self._said: set[str] = set()
 
     def observe(self, outcome: EraOutcome) -> None:
         """Take in a resolved era; eras come in ascending order, each once.
@@ -106,14 +112,25 @@ class MetaLearner:
         self._hedged = known
         trained, loss = "none", float("nan")
         if known < self._config.warmup:
-            self._notes.append(f"{known} resolved eras, warm-up needs {self._config.warmup}: equal weight")
+            self._say("warm-up", f"{known} resolved eras, warm-up needs {self._config.warmup}: equal weight until then")
         elif self._network.due(known):
             trained, loss = "full", self._network.refit(self._history, self._records, known)
         elif self._config.warm_steps:
             trained, loss = "warm", self._network.warm_start(self._history, self._records, known)
+        measured, kept = self._network.marginals
+        if measured:
+            self._say(
+                "marginals", f"{kept:,} of {measured:,} marginal statistics vary over eras, the others are dropped"
+            )
         notes, self._notes = tuple(self._notes), []
         hedge = dict(zip(EXPERTS, self._hedge.weights_P.tolist(), strict=True))
-        return LearnReport(era, known, trained, loss, hedge, *self._network.marginals, notes)
+        return LearnReport(era, known, trained, loss, hedge, measured, kept, notes)
+
+    def _say(self, topic: str, note: str) -> None:
+        """Add a note to the next report, on each topic once."""
+        if topic not in self._said:
+            self._said.add(topic)
+            self._notes.append(note)
 
     def decide(self, era: int, facts: EraFacts) -> BoolArray:
         """Gates [M] for an era, before any base model predicts it; at least one is open, at most `max_active`.

@@ -215,6 +215,8 @@ class _Week:
         for era in eras:
             report = session.advance(era)
             self._events.write("era", **report.as_event())
+            for note in report.learnt.notes:
+                self._say(f"era {era}: {note}")
             self._progress.advance(f"era {era}")
         session.finish()
         return tuple(eras)

@@ -16,7 +16,7 @@ from eravane.clock import KnownAt
 from eravane.context import ContextBuilder
 from eravane.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
 from eravane.features import Features
-from eravane.gate import MetaLearner
+from eravane.gate import LearnReport, MetaLearner
 from eravane.loop.journal import EraRecord
 from eravane.loop.sources import EraSource, source_of
 from eravane.loop.trial import Trial
@@ -48,6 +48,7 @@ class StepReport:
         resolved: what the gate learnt of eras whose labels became usable.
         update: how trees were changed ("refit", "append", "leaves"; "" for not at all); updated: ids of those models.
         rule: the update rule that a trial follows; "" where the configuration names one.
+        learnt: what the gate learnt.
         n_open: base models that ran.
         seconds: stage -> time; `shadow` is what evaluating the closed models took.
     """
@@ -57,6 +58,7 @@ class StepReport:
     update: str
     updated: tuple[str, ...]
     rule: str
+    learnt: LearnReport
     n_open: int
     seconds: Mapping[str, float]
 
@@ -68,6 +70,7 @@ class StepReport:
             "update": self.update,
             "updated": len(self.updated),
             **({"rule": self.rule} if self.rule else {}),
+            "gate": self.learnt.as_event(),
             "n_open": self.n_open,
             "seconds": round(sum(self.seconds.values()), 4),
             "parts": {name: round(seconds, 4) for name, seconds in self.seconds.items()},
@@ -130,12 +133,12 @@ class Loop:
         clock.lap("resolve")
         kind, updated = self._update(era)
         clock.lap("trees")
-        self._gate.learn(era)
+        learnt = self._gate.learn(era)
         clock.lap("gate")
         record, facts = self._predict(era, source, clock)
         self._pending.append(Pending(era, record.base_MN, facts))
         rule, n_open = "" if self.trial is None else self.trial.rule, int(record.open_M.sum())
-        return record, StepReport(era, resolved, kind, updated, rule, n_open, clock.seconds)
+        return record, StepReport(era, resolved, kind, updated, rule, learnt, n_open, clock.seconds)
 
     def _predict(self, era: int, source: EraSource, clock: _StopClock) -> tuple[EraRecord, EraFacts]:
         """Decide gates, run the open models, weigh them; then evaluate the closed ones for when the era falls due."""
