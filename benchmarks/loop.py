@@ -53,11 +53,13 @@ RULES: dict[str, dict[str, Any]] = {
 # The loop whose cost is measured starts with the known eras of two folds (the default is four). After the warm-up the
 # cap on appended blocks is reached; a span holds one refit of the gate and one of the trees.
 HISTORY, WARM, LATER, SPAN = 312, 26, 180, 26
+# Eras until the gate trains and every library is loaded.
+SETTLED = 80
 
 
 def main(quick: bool) -> list[Result]:
     """Every claim of the loop; `quick` takes one seed, short loops, and three kills."""
-    return [*flat_cost(quick), *margins(quick), *drift(quick), *proofs(quick)]
+    return [*flat_cost(quick), flat_memory(quick), *margins(quick), *drift(quick), *proofs(quick)]
 
 
 def flat_cost(quick: bool) -> list[Result]:
@@ -99,6 +101,33 @@ def _era_seconds(features: Features, folder: Path, rule: str, later: int, span: 
         seconds.append(time.process_time() - begun)
     say(f"loop: {rule} done")
     return float(np.mean(seconds[WARM : WARM + span])), float(np.mean(seconds[WARM + later : WARM + later + span]))
+
+
+def flat_memory(quick: bool) -> Result:
+    """Resident memory, mapped files among it, after 200 eras against before them."""
+    start, settled, later, rows = LOOP_START, (10 if quick else SETTLED), (10 if quick else 200), 1_000
+    with _made(DriftConfig("stationary", 0, eras=start + settled + later, rows=rows, features=200)) as (
+        features,
+        folder,
+    ):
+        config = _config("append", trees=20, start=start, every=5, blocks=5, append_window=20)
+        spec = ModelSpec("all", "all", TARGET, 0, features.store.columns)
+        engine = _engine(features, folder / "run", config, (spec,))
+        session, loop = engine.session({"benchmark": "memory"})
+        engine.fit_first_models(loop)
+        held: list[int] = []
+        for era in range(start, start + settled + later):
+            session.advance(era)
+            held.append(_resident())
+    early, late = held[settled - 1], held[-1]
+    read = later * rows * len(features.store.columns)
+    detail = f"{early / 1e6:.0f} MB, then {late / 1e6:.0f} MB; {read / 1e6:.0f} MB of features were read meanwhile"
+    return Result("resident_memory", late / early, "x", 1.05, "lower", detail)
+
+
+def _resident() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
 
 
 def _naive_seconds(features: Features, later: int, span: int) -> tuple[float, float]:
