@@ -89,7 +89,7 @@ def _with_upload(lab: Lab, columns: int) -> Iterator[Figure]:
     host_CN = np.random.default_rng(0).integers(0, 5, (columns, int(offsets[-1])), dtype=np.int8)
     from eravane.backend import choose
 
-    backend = choose("cuda" if lab.device == "cuda" else "cpu", lambda _: None)
+    backend = choose("cuda" if lab.device == "cuda" else "cpu", lambda _: None, "none")
     sent = lab.seconds(lambda: backend.load([(0, host_CN)], host_CN.shape, "int8"), 3)
     x_CN = backend.to_device(host_CN)
     both = lab.seconds(lambda: lab.kernels.era_stats(backend.load([(0, host_CN)], host_CN.shape, "int8"), offsets), 3)

@@ -83,6 +83,7 @@ PREDICTED: Mapping[str, tuple[float, str]] = {
     "tree_all_columns": (51.0, "rates.H100 at 1M x 2,000"),
     "tree_stock_sampling": (51.0, "XGBoost builds histograms of all columns"),
     "tree_of_subset_matrix": (95.0, "a tenth of the tree, and a matrix for it"),
+    "tree_level_grower": (5.0, "its design: a few times the byte bound, no host round trip inside a tree"),
     "example_model": (970.0, "rates.H100; an RTX 5090 was published with 286 s, so the rates may be too cautious"),
     "two_processes_gain": (1.3, "launches overlap, the histograms do not"),
     "meta_refit": (2.5, "small networks: launches bound it as Python does on the CPU"),

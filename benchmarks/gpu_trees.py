@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_lab import FEATURES, Figure, Lab, SkipError, need
+from benchmarks.gpu_lab import FEATURES, Check, Figure, Lab, SkipError, need
 
 WIDTHS = (FEATURES, 780, 355, 42)
 EXAMPLE_ROWS, EXAMPLE_TREES = 5_460_000, 2_000
@@ -53,7 +53,7 @@ class Work:
         """Columns as the engine hands them to XGBoost."""
         from eravane.backend import choose
 
-        backend = choose("cuda" if self.lab.device == "cuda" else "cpu", lambda _: None)
+        backend = choose("cuda" if self.lab.device == "cuda" else "cpu", lambda _: None, "none")
         values_CN = self.values_CN[columns, rows]
         return backend.table(values_CN, [f"f{number}" for number in range(len(values_CN))])
 
@@ -191,8 +191,8 @@ def _plain(table: Any) -> tuple[Any, list[str] | None]:
     return (table.values_CN.T, list(table.names)) if isinstance(table, DeviceTable) else (table, None)
 
 
-def sampling(lab: Lab) -> Iterator[Figure]:
-    """Column sampling .1: XGBoost's own, a matrix of the sampled columns per tree; and correlation on held-out rows."""
+def sampling(lab: Lab) -> Iterator[Figure | Check]:
+    """Column sampling .1: XGBoost's own, a matrix of the sampled columns per tree, and the level grower."""
     need("xgboost")
     import xgboost as xgb
 
@@ -222,6 +222,33 @@ def sampling(lab: Lab) -> Iterator[Figure]:
     score = np.corrcoef(total_N, work.label_N[held])[0, 1]
     told = f"matrix of the sampled columns and its tree, {trees} times; held-out correlation {score:.4f}"
     yield Figure("tree_of_subset_matrix", 1000 * taken / trees, "ms", detail=told)
+    yield from _levels(lab, work, rows, trees)
+
+
+def _levels(lab: Lab, work: Work, rows: int, trees: int) -> Iterator[Figure | Check]:
+    """The level grower as the zoo's learner, where it grows trees on this device."""
+    from eravane.config import parse_config
+    from eravane.errors import ConfigError
+    from eravane.zoo.learner import make_learner
+    from eravane.zoo.trees import load_booster
+
+    settings = {"learner": "levels", "params": {"max_depth": DEPTH, "eta": 0.1, "colsample_bytree": 0.1}}
+    try:
+        learner, _ = make_learner(parse_config({"zoo": settings}).zoo, lab.device)
+    except ConfigError as error:
+        yield Check("level_grower", True, f"left out: {error}")
+        return
+    matrix, label_N = learner.matrix(work.table(rows=slice(0, rows))), work.label_N[:rows]
+    learner.fit(matrix, label_N, None, trees=1, seed=0)
+    block, taken = lab.once(lambda: learner.fit(matrix, label_N, None, trees=trees, seed=0))
+    predicted_N = load_booster(block).inplace_predict(lab.host(work.values_CN[:, rows:]).T, validate_features=False)
+    score = np.corrcoef(predicted_N, work.label_N[rows:])[0, 1]
+    bound = 1000 * rows * max(1, work.columns // 10) * PASSES / lab.copy_rate()
+    told = f"{rows:,} x {work.columns}, {trees} trees, held-out correlation {score:.4f}"
+    yield Figure(
+        "tree_level_grower", 1000 * taken / trees, "ms", "lower", bound,
+        "int8 cells of the sampled columns, 3 passes, at the copy's rate", detail=told,
+    )  # fmt: skip
 
 
 def example(lab: Lab) -> Iterator[Figure]:

@@ -152,10 +152,16 @@ def test_tests_are_counted_and_failures_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(gpu_checks, "ROOT", tmp_path)
     (check,) = gpu_checks._tests(stand_in(), str(case))
     assert not check.holds
-    assert check.detail == "1 passed, 1 failed, 1 skipped (needs cudf); failed: test_bad"
+    assert check.detail == "1 passed, 1 failed, 1 skipped; skipped: needs cudf; failed: test_bad"
     case.write_text("import pytest\n@pytest.mark.gpu\ndef test_good(): pass\n")
-    (check,) = gpu_checks._tests(stand_in(), str(case))
+    other = tmp_path / "test_other.py"
+    other.write_text("import no_such_library\n")
+    (check,) = gpu_checks._tests(stand_in(), str(tmp_path))
     assert check.holds
+    assert check.detail == "1 passed, 0 failed, 0 skipped; left out: test_other: needs no_such_library"
+    other.write_text("import json\njson.no_such_function()\n")
+    (check,) = gpu_checks._tests(stand_in(), str(tmp_path))
+    assert not check.holds
 
 
 def test_a_check_that_does_not_hold_fails_its_step_and_an_error_keeps_what_was_found(

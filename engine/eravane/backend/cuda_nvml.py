@@ -12,6 +12,10 @@ from eravane.errors import DeviceError
 
 Value = TypeVar("Value")
 
+# Bindings before 12.535 know it by its old name.
+_reasons = (
+    getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+)
 # Why clocks are below what was asked for; an idle GPU lowers them too, which is no reason to worry.
 THROTTLES: Mapping[int, str] = {
     0x4: "power cap",
@@ -49,7 +53,7 @@ class Gpus:
             "memory_bytes": self._sum(lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used),
             "power_watts": self._sum(lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
             "sm_mhz": self._mean(lambda gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
-            "throttle": self._bits(nvml.nvmlDeviceGetCurrentClocksEventReasons),
+            "throttle": self._bits(_reasons),
         }
         return {name: float(value) for name, value in found.items() if value is not None}
 
