@@ -125,7 +125,7 @@ def scores(lab: Lab) -> Iterator[Figure]:
     """CORR, ranks and gaussianised ranks of 36 models over all eras."""
     models = lab.pick(MODELS, MODELS, 3)
     eras, offsets = eras_of(lab, 24 * models, 1.0)
-    rows, rng = int(offsets[-1]), lab.xp.random.RandomState(0)
+    rows, rng = int(offsets[-1]), lab.random(0)
     p_MN = rng.standard_normal((models, rows)).astype(np.float32)
     y_N = rng.randint(0, 5, rows).astype(np.float64) / 4
     told = f"{models} models, {eras} eras, {rows:,} rows, float32"
@@ -149,7 +149,7 @@ def scores(lab: Lab) -> Iterator[Figure]:
 def projections(lab: Lab) -> Iterator[Figure]:
     """Neutralisation by Gram matrix and Cholesky factor, and nearest-neighbour imputation, seconds for all eras."""
     rows, models = lab.pick(ROWS, ROWS, 60), lab.pick(MODELS, MODELS, 3)
-    rng = lab.xp.random.RandomState(1)
+    rng = lab.random(1)
     for features, eras in (
         (lab.pick(780, 780, 5), lab.pick(64, 16, 2)),
         (lab.pick(FEATURES, FEATURES, 9), lab.pick(16, 4, 2)),

@@ -130,12 +130,16 @@ class Lab:
     def levels(self, columns: int, rows: int, seed: int = 0, least: int = 0) -> Any:
         """int8 [columns, rows] of levels `least`..4 on the device, made a few columns at a time."""
         values_CN = self.xp.empty((columns, rows), dtype=np.int8)
-        random = self.xp.random.RandomState(seed)
+        random = self.random(seed)
         step = max(1, (1 << 27) // max(1, rows))
         for first in range(0, columns, step):
             count = min(step, columns - first)
             values_CN[first : first + count] = random.randint(least, 5, (count, rows)).astype(np.int8)
         return values_CN
+
+    def random(self, seed: int) -> Any:
+        """A generator of random numbers on the device."""
+        return self.xp.random.RandomState(np.uint64(seed))  # CuPy refuses to cast a signed seed with NumPy 2
 
     def release(self) -> None:
         """Give memory that nothing holds back to the driver, for libraries with pools of their own."""

@@ -45,7 +45,7 @@ class Work:
         total_N = self.lab.xp.zeros(self.rows, dtype=np.float32)
         for column, strength in zip(self.values_CN, signal_C.tolist(), strict=True):
             total_N += strength * column
-        noise_N = self.lab.xp.random.RandomState(1).standard_normal(self.rows).astype(np.float32)
+        noise_N = self.lab.random(1).standard_normal(self.rows).astype(np.float32)
         spread = float(total_N.std()) or 1.0
         self.label_N = self.lab.host(0.5 + 0.05 * (total_N - total_N.mean()) / spread + 0.2 * noise_N)
 
