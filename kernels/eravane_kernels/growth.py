@@ -99,6 +99,11 @@ def exponent(values_N: Single, name: str) -> int:
     largest = float(max(-values_N.min(initial=0.0), values_N.max(initial=0.0)))
     if not math.isfinite(largest):
         checks.finite(values_N[None, :], name)
+    return power_for(largest)
+
+
+def power_for(largest: float) -> int:
+    """The power of two for values up to `largest`."""
     return BITS - math.frexp(largest)[1] if largest else 0
 
 

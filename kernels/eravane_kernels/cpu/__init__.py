@@ -12,6 +12,7 @@ from eravane_kernels.cpu.cells import apply_table, clip, fill, missing_indicator
 from eravane_kernels.cpu.context import between_groups, dispersion, gram, group_structure
 from eravane_kernels.cpu.counts import level_counts, level_stats
 from eravane_kernels.cpu.floats import float_stats
+from eravane_kernels.cpu.growth import grow_tree
 from eravane_kernels.cpu.neighbours import knn_impute
 from eravane_kernels.cpu.projection import exposure, feature_neutral_corr, neutralize
 from eravane_kernels.cpu.scores import contribution, gaussianize, numerai_corr, rank
@@ -37,6 +38,7 @@ __all__ = [
     "gaussianize",
     "gram",
     "group_structure",
+    "grow_tree",
     "knn_impute",
     "level_counts",
     "level_stats",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from eravane_kernels.cuda.context import between_groups, dispersion, gram, group_structure
 from eravane_kernels.cuda.cross_section import gaussianize, numerai_corr, rank
+from eravane_kernels.cuda.growth import grow_tree
 from eravane_kernels.cuda.missing import fill, fill_table, fill_values, missing_eras, missing_indicators
 from eravane_kernels.cuda.neighbours import knn_impute
 from eravane_kernels.cuda.outliers import apply_table, clip, clip_bounds, clip_table, compose_tables, outlier_rows
@@ -37,6 +38,7 @@ __all__ = [
     "gaussianize",
     "gram",
     "group_structure",
+    "grow_tree",
     "knn_impute",
     "level_counts",
     "level_stats",

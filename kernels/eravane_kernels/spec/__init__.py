@@ -12,6 +12,7 @@ from eravane_kernels.spec.cross_section import (
     numerai_corr,
     rank,
 )
+from eravane_kernels.spec.growth import grow_tree
 from eravane_kernels.spec.missing import fill, fill_values, knn_impute, missing_indicators
 from eravane_kernels.spec.outliers import apply_table, clip, clip_bounds, outlier_rows
 from eravane_kernels.spec.statistics import era_stats, float_stats, level_counts, level_stats
@@ -36,6 +37,7 @@ __all__ = [
     "gaussianize",
     "gram",
     "group_structure",
+    "grow_tree",
     "knn_impute",
     "level_counts",
     "level_stats",

@@ -10,6 +10,7 @@ import numpy as np
 
 from eravane_kernels import cuda, spec
 from eravane_kernels.cuda.runtime import active, upload
+from eravane_kernels.growth import Rules
 
 Array = np.ndarray[Any, Any]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -133,6 +134,13 @@ def _double_corr(random: np.random.Generator, offsets_E1: Array) -> Arguments:
     return (_predictions(random, rows, np.float64), _labels(random, rows), offsets_E1), {}
 
 
+def _growth(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    x_CN = _levels(random, offsets_E1[-1])
+    hessian_N = random.choice([0.0, 0.5, 1.0], x_CN.shape[1]).astype(np.float32)
+    gradient_N = hessian_N * random.normal(size=x_CN.shape[1]).astype(np.float32)
+    return (x_CN, gradient_N, hessian_N, np.array([0, 1, 3]), Rules(max_depth=4, learn_missing=True)), {}
+
+
 SUMS = 1e-12
 """Sums in double, in another order than NumPy's."""
 
@@ -147,6 +155,11 @@ CASES: dict[str, Case] = {
     "rank_double": Case("rank", ("rank_double",), _double),
     "gaussianize": Case("gaussianize", ("rank_double",), _double),
     "corr_float": Case("numerai_corr", ("numerai_corr_float",), _single_corr, SUMS),
+    "growth": Case(
+        "grow_tree",
+        ("grow_count_weights", "grow_evaluate", "grow_decide", "grow_part", "grow_list", "grow_output"),
+        _growth,
+    ),
     "corr_double": Case("numerai_corr", ("numerai_corr_double",), _double_corr, SUMS),
 }
 
@@ -180,7 +193,7 @@ def _parts(result: Any) -> list[tuple[str, Any]]:
     if is_dataclass(result):
         return [(field.name, getattr(result, field.name)) for field in fields(result)]
     if isinstance(result, tuple):
-        return [(str(number), part) for number, part in enumerate(result)]
+        return [(f"{number} {name}", part) for number, whole in enumerate(result) for name, part in _parts(whole)]
     return [("", result)]
 
 
