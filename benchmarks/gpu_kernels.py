@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_lab import FEATURES, ROWS, Figure, Lab, eras_of, importable, sheet_bandwidth
+from benchmarks.gpu_lab import FEATURES, ROWS, SHEET, SHEET_DOUBLE, Figure, Lab, eras_of, importable, on_sheet
 from eravane_kernels import cpu
 from eravane_kernels.arrays import Integers
 
@@ -20,7 +20,7 @@ MODELS = 36
 
 def bandwidth(lab: Lab) -> Iterator[Figure]:
     """Copies within the device and to it: the ceilings of everything else."""
-    sheet, copy = sheet_bandwidth(lab.name), lab.copy_rate()
+    sheet, copy = on_sheet(SHEET, lab.name), lab.copy_rate()
     bound = None if sheet is None else sheet / 1e9
     yield Figure("device_copy", copy / 1e9, "GB/s", "higher", bound, "data sheet", None, "bytes read and written")
     size = lab.pick(1 << 31, 1 << 30, 1 << 20)
@@ -161,7 +161,12 @@ def projections(lab: Lab) -> Iterator[Figure]:
         few_MN, few_FN = lab.host(p_MN[:, :rows]), lab.host(f_FN[:, :rows])
         twin = _twin(lambda p=few_MN, f=few_FN, o=one: cpu.neutralize(p, f, o))
         told = f"{models} predictions, {features} features, {eras} eras measured; CPU twin {1231 * twin:,.0f} s"
-        yield Figure(f"neutralize_{features}", 1231 * taken, "s for 1,231 eras", detail=told)
+        # Gram matrix, its factor, and projecting twice, for the predictions' refinement too.
+        work = 2 * rows * features**2 + features**3 / 3 + models * (8 * rows * features + 4 * features**2)
+        peak = on_sheet(SHEET_DOUBLE, lab.name)
+        bound = None if peak is None else 1231 * work / peak
+        unit, of = "s for 1,231 eras", "operations in float64, data sheet"
+        yield Figure(f"neutralize_{features}", 1231 * taken, unit, "lower", bound, of, detail=told)
         yield Figure(f"neutralize_{features}_vs_cpu_twin", twin / taken, "x", "higher", detail="one core, one era")
     columns, eras = lab.pick(512, 256, 6), lab.pick(8, 4, 2)
     x_CN = rng.standard_normal((columns, eras * rows)).astype(np.float32)

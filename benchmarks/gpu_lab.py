@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +16,8 @@ Value = TypeVar("Value")
 
 # Peak memory bandwidth of data sheets, bytes a second; another board is measured against its own copies alone.
 SHEET = {"H100 PCIe": 2.0e12, "H200": 4.8e12, "H100": 3.35e12, "A100": 2.0e12, "B200": 8.0e12}
+# Operations a second in float64, tensor cores included.
+SHEET_DOUBLE = {"H100 PCIe": 51e12, "H200": 67e12, "H100": 67e12, "A100": 19.5e12}
 # Version 5.3: eras, rows of an era, features.
 ERAS, ROWS, FEATURES = 1231, 5567, 3555
 
@@ -181,9 +183,9 @@ def this_gpu(sizes: Sizes) -> Lab:
     )
 
 
-def sheet_bandwidth(name: str) -> float | None:
-    """Bytes a second of the data sheet; None for a board that is not known."""
-    return next((rate for board, rate in SHEET.items() if board in name), None)
+def on_sheet(sheet: Mapping[str, float], name: str) -> float | None:
+    """What a data sheet says of a board; None for one that is not known."""
+    return next((rate for board, rate in sheet.items() if board in name), None)
 
 
 def eras_of(lab: Lab, columns: int, copies: float) -> tuple[int, np.ndarray[Any, np.dtype[np.int64]]]:

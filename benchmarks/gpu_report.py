@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks.gpu_steps import PREDICTED
 
 Found = Mapping[str, Any]
+# Units of figures that mean the same at every size.
+SCALED = ("GB/s", "x", "min", "s for 1,231 eras")
 
 
 def markdown(facts: Mapping[str, str], found: Sequence[Found]) -> str:
@@ -27,12 +29,12 @@ def markdown(facts: Mapping[str, str], found: Sequence[Found]) -> str:
             f"| {step} | {check['name']} | {'holds' if check['holds'] else 'FAILS'} | {_cell(check['detail'])} |"
             for step, check in checks
         ]
-    figures = [(step["step"], figure) for step in found for figure in step.get("figures", ())]
+    figures = [(step.get("sizes", "full"), figure) for step in found for figure in step.get("figures", ())]
     if figures:
         lines += ["", "## What was measured", ""]
         lines += ["| figure | value | bound | of the bound | goal | predicted | of the prediction | how |"]
         lines += ["| --- | ---: | ---: | ---: | --- | ---: | ---: | --- |"]
-        lines += [_figure(figure) for _, figure in figures]
+        lines += [_figure(figure, sizes) for sizes, figure in figures]
     used = [step for step in found if step.get("used")]
     if used:
         lines += ["", "## What the steps used", ""]
@@ -49,7 +51,13 @@ def _about(step: Found) -> str:
     return f"{reason}; it would {would}" if step["status"] in ("skipped", "not reached") else reason
 
 
-def _figure(figure: Found) -> str:
+def prediction(figure: Found, sizes: str) -> tuple[float, str] | None:
+    """What was predicted of a figure; predictions are for full sizes, and hold at others for what is scaled to them."""
+    scaled = figure["unit"] in SCALED or figure["name"] == "example_model"
+    return PREDICTED.get(figure["name"]) if scaled or sizes == "full" else None
+
+
+def _figure(figure: Found, sizes: str) -> str:
     unit, value = figure["unit"], figure["value"]
     bound = "" if figure["bound"] is None else f"{number(figure['bound'])} {unit} ({figure['bound_of']})"
     share = "" if figure["fraction"] is None else f"{figure['fraction']:.1%}"
@@ -58,8 +66,7 @@ def _figure(figure: Found) -> str:
         met = value >= figure["goal"] if figure["better"] == "higher" else value <= figure["goal"]
         word = "at least" if figure["better"] == "higher" else "at most"
         goal = f"{word} {number(figure['goal'])} {unit}: {'met' if met else 'MISSED'}"
-    predicted, ratio = PREDICTED.get(figure["name"]), ""
-    told = ""
+    predicted, told, ratio = prediction(figure, sizes), "", ""
     if predicted is not None:
         told, ratio = f"{number(predicted[0])} {unit} ({predicted[1]})", f"{value / predicted[0]:.2f}"
     cells = (figure["name"], f"{number(value)} {unit}", bound, share, goal, told, ratio, figure["detail"])
@@ -91,7 +98,7 @@ def written(folder: Path, facts: Mapping[str, str], found: Sequence[Found]) -> I
     stem = folder / f"{facts['date'][:10]}-gpu-{model.removeprefix('nvidia-')}"
     results = [
         {name: figure[name] for name in ("name", "value", "unit", "goal", "better", "bound", "fraction")}
-        | {"predicted": PREDICTED.get(figure["name"], (None, ""))[0]}
+        | {"predicted": (prediction(figure, step.get("sizes", "full")) or (None,))[0]}
         for step in found
         for figure in step.get("figures", ())
     ]

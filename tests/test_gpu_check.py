@@ -16,7 +16,7 @@ import pytest
 from benchmarks import gpu, gpu_checks
 from benchmarks.gpu_child import perform
 from benchmarks.gpu_lab import Figure, Lab, SkipError, eras_of, this_gpu
-from benchmarks.gpu_report import markdown, written
+from benchmarks.gpu_report import markdown, prediction, written
 from benchmarks.gpu_stand_in import stand_in
 from benchmarks.gpu_steps import PREDICTED, STEPS, Step
 from tests.backend import double
@@ -285,6 +285,9 @@ def test_the_report_holds_value_bound_goal_and_prediction(tmp_path: Path) -> Non
     assert "| 80.0% | at least 2,125 GB/s: MISSED | 2,550 GB/s" in text
     assert "| 25.0% |" in text
     assert "a/b" in text
+    assert "30 ms (16 ms of sorting" in text
+    assert prediction(slow.as_dict(), "quick") is None
+    assert prediction(figure.as_dict(), "quick") == PREDICTED["level_counts"]
     assert "needs pylibcudf; it would compare" in text
     assert "power cap 50%" in text
     paths = list(written(tmp_path, facts, found))

@@ -78,6 +78,7 @@ class HostRates:
         verify: reading a byte again with its checksum.
         predict_cell, predict_level, predict_call: per cell read, per row x tree x level, and per call.
         outcome: of a resolved era, per [row x model, era].
+        begin: the loop's libraries, loaded once.
         step: of the gate, per network and gradient step, of full fits and of warm starts.
         decide: per model and era; save: a checkpoint.
         leaf: leaf values anew, per [row x tree, node, model].
@@ -92,6 +93,7 @@ class HostRates:
     predict_level: float = 1.4e-9
     predict_call: float = 3.2e-4
     outcome: tuple[float, float] = (2.7e-8, 1.0e-3)
+    begin: float = 1.0
     step: tuple[float, float] = (3.0e-3, 2.5e-3)
     decide: float = 1.7e-4
     save: float = 8e-3

@@ -76,7 +76,11 @@ class Workload:
         self._lags = {lag: lags.count(lag) * config.zoo.seeds for lag in lags}
         self._models = len(self._cells) * len(lags) * config.zoo.seeds
         selection = config.selection
-        self._chosen = min(selection.most, selection.per_cell * len(self._cells), self._models)
+        self._copies = min(selection.per_cell, len(lags) * config.zoo.seeds)
+        # Selection prefers scores, not widths; the widest cells, taken in its place, rarely fall short of the cost.
+        widest = sorted(self._cells, key=lambda cell: -len(cell.columns))
+        self._kept = [cell for cell in widest for _ in range(self._copies)][: selection.most]
+        self._chosen = len(self._kept)
         self._columns = len(shape.catalog.columns)
         self._widest = int(shape.index.counts.max())
 
@@ -196,10 +200,10 @@ class Workload:
         per_row, per_era = HOST.outcome
         scored = 2 * per_row * rows * self._chosen + 2 * per_era * count
         trees, looped = self._config.zoo.trees, rows - history.rows
-        predicted = np.mean([self._predict(looped, len(eras), cell, trees) for cell in self._cells])
+        predicted = sum(self._predict(looped, len(eras), cell, trees) for cell in self._kept)
         saved = len(eras) * (HOST.save + HOST.decide * self._chosen)
         gate = self._gate(len(history), len(eras))
-        return self._context(rows, count) + scored + self._chosen * float(predicted) + saved + gate
+        return HOST.begin + self._context(rows, count) + scored + predicted + saved + gate
 
     def _context(self, rows: int, eras: int) -> float:
         thinned = sum(min(len(cell.columns), WIDEST_CELL) for cell in self._cells)
@@ -236,25 +240,23 @@ class Workload:
         """Seconds to train the chosen models anew at an era."""
         first, last = self._timeline.first_era, era - max(self._lags)
         rows = self._training_rows(max(first, last - window + 1) if window else first, last)
-        return self._chosen * float(np.mean([self._fit(rows, cell, self._config.zoo.trees) for cell in self._cells]))
+        return sum(self._fit(rows, cell, self._config.zoo.trees) for cell in self._kept)
 
     def _fit(self, rows: int, cell: Cell, trees: int) -> float:
-        columns, sharing = len(cell.columns), self._models / len(self._cells) / len(self._lags)
-        return self.rates.to_bin(rows, columns) / sharing + trees * self.rates.to_grow(rows, columns, self._depth)
+        columns = len(cell.columns)
+        return self.rates.to_bin(rows, columns) / self._copies + trees * self.rates.to_grow(rows, columns, self._depth)
 
     def _append(self, era: int) -> float:
         loop, last = self._config.loop, era - max(self._lags)
         rows = self._rows(last - loop.append_window + 1, last)
         eras = loop.every + 1
         new = int(rows * min(1.0, eras / loop.append_window))
-        grown = [self._fit(rows, cell, loop.append_trees) for cell in self._cells]
-        margins = [self._predict(new, eras, cell, self._config.zoo.trees) for cell in self._cells]
-        return self._chosen * float(np.mean(grown) + np.mean(margins))
+        margins = sum(self._predict(new, eras, cell, self._config.zoo.trees) for cell in self._kept)
+        return margins + sum(self._fit(rows, cell, loop.append_trees) for cell in self._kept)
 
     def _renew(self, era: int) -> float:
         loop, last, trees = self._config.loop, era - max(self._lags), self._config.zoo.trees
         rows = self._rows(last - loop.leaves_every + 1, last)
         per_row, per_node, per_model = HOST.leaf
         leaves = trees * (rows * per_row + float(2 ** (self._depth + 1)) * per_node) + per_model
-        binned = np.mean([self.rates.to_bin(rows, len(cell.columns)) for cell in self._cells])
-        return self._chosen * (float(binned) + leaves)
+        return sum(self.rates.to_bin(rows, len(cell.columns)) / self._copies + leaves for cell in self._kept)
