@@ -40,14 +40,14 @@ COVERED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 SIZES = ((2_000, 40, 60, 4), (10_000, 240, 40, 5), (60_000, 40, 40, 5), (60_000, 600, 10, 5), (20_000, 1_200, 20, 6))
 WIDE = {
     "time": {"loop_eras": 20},
-    "zoo": {"trees": 100, "fold_eras": 20, "folds": 3, "minimum_eras": 10},
+    "zoo": {"trees": 60, "fold_eras": 20, "folds": 2, "minimum_eras": 10},
     "gate": {"seeds": 3},
     "loop": {"every": 10},
 }
 RUNS: Mapping[str, tuple[SynthConfig, RunConfig]] = {
     "tiny": (PRESETS["tiny"], demo_config("tiny")),
     "demo": (PRESETS["small"], demo_config("small")),
-    "wide": (SynthConfig(eras=100, rows=600, features=800, snr=0.3), parse_config(WIDE)),
+    "wide": (SynthConfig(eras=80, rows=400, features=800, snr=0.3), parse_config(WIDE)),
 }
 
 
