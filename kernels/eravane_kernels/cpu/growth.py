@@ -31,6 +31,7 @@ def _shards(row_S: Integers, threads: int) -> Integers:
     start = 0
     for segment, rows in enumerate(row_S.tolist()):
         pieces = -(-rows // most)
+        pieces += -pieces % threads if pieces > 1 else 0  # as many for every thread
         edges = [rows * piece // pieces for piece in range(pieces + 1)] if pieces else [0]
         found += [(segment, a, start + a, b - a) for a, b in pairwise(edges)]
         start += rows
