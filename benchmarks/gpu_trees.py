@@ -124,47 +124,38 @@ def widths(lab: Lab) -> Iterator[Figure]:
         del matrix, work
         gc.collect()
         lab.release()
-    yield from _whole_zoo(lab, rows, measured)
+    minutes, told = zoo_minutes(lab, rows, *np.array(measured)[:, [0, 2, 1]].T)
+    yield Figure("zoo_v5.3", minutes, "min", goal=15, detail=told)
 
 
-def _whole_zoo(lab: Lab, rows: int, measured: list[tuple[int, float, float]]) -> Iterator[Figure]:
-    """The zoo of v5.3 (37 cells x 4 folds x 2,000 trees) at the rates just measured."""
+def zoo_minutes(lab: Lab, rows: int, widths: Any, trees: Any, matrices: Any = None) -> tuple[float, str]:
+    """Minutes of the zoo of v5.3 (37 cells x 4 folds x 2,000 trees) at seconds by width, and how it was derived."""
     from eravane.config import load_config
     from eravane.rates import H100
     from eravane.shape import published
     from eravane.timeline import plan_timeline
     from eravane.workload import Hardware, Workload
 
-    width_W, built_W, tree_W = np.array(measured).T
-    slope, once = _line(width_W, tree_W)
-    cell, fixed = _line(width_W, built_W)
+    width_W = np.array(widths, dtype=np.float64)
+    slope, once = _line(width_W, np.array(trees))
+    cell, fixed = (0.0, 0.0) if matrices is None else _line(width_W, np.array(matrices))
     visit = slope / (rows * PASSES)
-    rates = dataclasses.replace(
-        H100,
-        name=lab.name,
-        cell=cell / rows,
-        column=0.0,
-        matrix=fixed,
-        visit=visit,
-        row_level=0.0,
-        node_column=0.0,
-        tree=once,
-    )
+    changed = {"row_level": 0.0, "node_column": 0.0, "column": 0.0}
     config = load_config(Path(__file__).parents[1] / "configs" / "v5.3-gpu.toml")
     shape = published(config)
-    work = Workload(
-        config, shape, plan_timeline(config, shape.index, shape.newest_label), Hardware("cuda", 16, 1, 0, 0)
+    timeline = plan_timeline(config, shape.index, shape.newest_label)
+    work = Workload(config, shape, timeline, Hardware("cuda", 16, 1, 0, 0))
+    work.rates = dataclasses.replace(
+        H100, name=lab.name, cell=cell / rows, matrix=fixed, visit=visit, tree=once, **changed
     )
-    work.rates = rates
     taken = work.seconds()
-    trees, matrices, host = (taken[name][0] for name in ("zoo trees", "zoo matrices", "predictions"))
+    grown, bound, host = (taken[name][0] / 60 for name in ("zoo trees", "zoo matrices", "predictions"))
     told = (
-        f"EXTRAPOLATED from {len(measured)} widths at {rows:,} rows ({visit:.2g} s a cell and pass, "
-        f"{1000 * once:.2f} ms a tree): trees {trees / 60:.1f} min, matrices {matrices / 60:.1f} min; "
-        f"predictions on the host, predicted, "
-        f"{host / 60:.1f} min more"
+        f"EXTRAPOLATED from {len(widths)} widths at {rows:,} rows ({visit:.2g} s a cell and pass, "
+        f"{1000 * once:.2f} ms a tree): trees {grown:.1f} min, matrices {bound:.1f} min; "
+        f"predictions on the host, predicted, {host:.1f} min more"
     )
-    yield Figure("zoo_v5.3", (trees + matrices) / 60, "min", goal=15, detail=told)
+    return grown + bound, told
 
 
 def _line(x: Any, y: Any) -> tuple[float, float]:
