@@ -16,6 +16,7 @@ import pytest
 
 from eravane import cli
 from eravane.cli.app import app
+from eravane.config import RunConfig, to_toml
 from eravane.synth import SynthConfig, synthesise
 
 
@@ -105,6 +106,47 @@ def test_what_is_not_there(
     if code == 1:
         assert said.startswith("error: ")
         assert len(said.strip().splitlines()) == 1, said
+
+
+def _run_folder(folder: Path) -> Path:
+    """What a run folder begins with."""
+    folder.mkdir()
+    (folder / "run.toml").write_text(to_toml(RunConfig()))
+    data = {"path": "data", "store": "store", "fingerprint": "0"}
+    manifest = {"status": "complete", "target": "target", "periods": {}, "lags": {}, "data": data}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+HURT = [
+    ("step run --data data", "run.toml", "garbage", "run.toml is damaged"),
+    ("step run --data data", "manifest.json", "{", "manifest.json cannot be read"),
+    ("step run --data data", "manifest.json", "[1]", "manifest.json is damaged: it holds no table"),
+    ("step run --data data", "manifest.json", '{"status": "complete"}', "manifest.json is damaged: it has no 'target'"),
+    ("step run --data data", "run.toml", "[zoo]\ntreees = 3", "did you mean 'zoo.trees'"),
+    ("export run", "manifest.json", "{}", "has no checkpoint"),
+    ("compare run run", "scores.parquet", "garbage", "scores.parquet is damaged"),
+    ("compare run run", "metrics.json", "{}", "scores.parquet is not there"),
+    ("submit run --model m --dry-run", "live_predictions.csv", "", "no columns"),
+]
+
+
+@pytest.mark.parametrize(("line", "file", "content", "says"), HURT, ids=lambda value: value[:24])
+def test_a_run_folder_that_was_hurt(
+    line: str,
+    file: str,
+    content: str,
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (_run_folder(tmp_path / "run") / file).write_text(content)
+    found, said = call(capsys, monkeypatch, *line.split())
+    assert found in (1, 2)
+    assert said.startswith("error: "), said
+    assert says.lower() in said.lower()
+    assert len(said.strip().splitlines()) == 1, said
 
 
 def _not_parquet(data: Path) -> None:

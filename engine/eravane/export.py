@@ -127,7 +127,7 @@ def compare(model: Path, run: Path, python: str = sys.executable) -> float:
     Raises:
         RunError: the model fails, or differs by more than 1e-6.
     """
-    live = Path(RunFolder.open(run).read_json("manifest.json")["data"]["path"]) / "live.parquet"
+    live = Path(RunFolder.open(run).manifest()["data"]["path"]) / "live.parquet"
     expected = _read_predictions(run / "live_predictions.csv")
     with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
         out = Path(scratch) / "predictions.csv"
@@ -153,7 +153,7 @@ def _read_predictions(path: Path) -> pd.Series:
 def _payload(folder: RunFolder) -> dict[str, Any]:
     """Everything that the hosted function needs, in plain containers and arrays."""
     arrays, state, stored = saved_state(folder.path)
-    manifest = folder.read_json("manifest.json")
+    manifest = folder.manifest()
     learner = folder.config().zoo.learner
     if learner not in GROW_XGBOOST:
         raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")

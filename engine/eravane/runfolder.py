@@ -25,6 +25,10 @@ VERSIONED = (
     *("cupy-cuda12x", "cupy-cuda13x", "cudf-cu12", "cudf-cu13"),
 )
 
+MANIFEST = "manifest.json"
+MANIFEST_KEYS = ("status", "target", "periods", "lags")
+DATA_KEYS = ("path", "store", "fingerprint")
+
 
 class RunFolder:
     """Paths and writers of one run.
@@ -66,12 +70,35 @@ class RunFolder:
     @property
     def started(self) -> bool:
         """Whether the run got past reading its input."""
-        return (self.path / "manifest.json").exists()
+        return (self.path / MANIFEST).exists()
 
     def config(self) -> RunConfig:
-        """The configuration the run was started with."""
+        """The configuration the run was started with.
+
+        Raises:
+            RunError: its file is damaged.
+            ConfigError: it has a key or value that this version does not know.
+        """
         path = self.path / "run.toml"
-        return parse_config(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        return parse_config(content, str(path))
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, with everything in it that others read.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        content = self.read_json(MANIFEST)
+        data = content.get("data")
+        lacking = [key for key in MANIFEST_KEYS if key not in content]
+        lacking += [f"data.{key}" for key in DATA_KEYS if not isinstance(data, dict) or key not in data]
+        if lacking:
+            raise RunError(f"{self.path / MANIFEST} is damaged: it has no {lacking[0]!r}")
+        return content
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a parquet file, whole or not at all."""
@@ -89,9 +116,11 @@ class RunFolder:
             RunError: it is missing or damaged.
         """
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / name} cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise RunError(f"{self.path / name} is damaged: it holds no table of keys")
         return content
 
 

@@ -88,7 +88,7 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
     """
     progress, started = progress or Silent(), time.perf_counter()
     folder = RunFolder.open(run)
-    config, manifest = folder.config(), folder.read_json("manifest.json")
+    config, manifest = folder.config(), folder.manifest()
     if manifest.get("status") != "complete":
         raise RunError(f"{run} is not finished; `eravane run ... --out {run} --resume` finishes it")
     if config.data.last_era:

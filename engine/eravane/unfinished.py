@@ -32,7 +32,7 @@ def assemble(run: Path) -> bool:
     if not (run / "checkpoints" / POOL).is_file() or not journal.eras():
         return False
     folder = RunFolder.open(run)
-    manifest = folder.read_json("manifest.json")
+    manifest = folder.manifest()
     if manifest.get("status") == "complete":
         return False
     from eravane_kernels import cpu

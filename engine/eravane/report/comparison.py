@@ -117,15 +117,22 @@ def _as_dict(item: Difference) -> dict[str, Any]:
     return {"series": item.series, **defined, "n_eras": item.gain.n_eras}
 
 
+SCORES = "scores.parquet"
+
+
 def compare(runs: Sequence[Path | str]) -> Comparison:
     """Compare every further run with the first, paired by era, from the later of the two `report_start`s on.
 
     Raises:
-        RunError: fewer than two runs, or a path that is no run folder.
+        RunError: fewer than two runs, a path that is no run folder, or a run without scores.
     """
     if len(runs) < 2:
         raise RunError(f"comparing takes two run folders or more, given {len(runs)}")
     views = [load_run(run) for run in runs]
+    for view in views:
+        if "ensemble" not in view.table("scores"):
+            why = f"is damaged ({view.damaged[SCORES]})" if SCORES in view.damaged else "is not there"
+            raise RunError(f"{view.path / SCORES} {why}; `eravane run --resume` finishes a run")
     names = _names(views)
     needed = float(norm.isf(ERROR_RATE / 2 / (len(views) - 1)))
     others = tuple(_versus(name, view, views[0], needed) for name, view in zip(names[1:], views[1:], strict=True))
