@@ -219,7 +219,7 @@ def test_an_append_is_a_block_on_the_window_that_trees_may_see(bench: Bench) -> 
         expected = xgb.train({**bench.zoo.learner.params, "base_score": 0.0, "seed": seed}, matrix, 2)
         model = found[spec.model_id]
         assert len(model.trees.blocks) == 2
-        total = add_margin(expected, values, margin)
+        total = add_margin(load_booster(bytes(expected.save_raw("ubj"))), values, margin)
         np.testing.assert_allclose(model.margins.joined(), total, atol=1e-6)
 
 

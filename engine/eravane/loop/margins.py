@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
+
+from eravane.zoo.forest import Predictor
 
 FloatArray = NDArray[np.float32]
 ValuesOf = Callable[[int], NDArray[Any]]
@@ -29,17 +30,17 @@ class Margins:
 
     by_era: Mapping[int, FloatArray]
 
-    def over(self, eras: Sequence[int], boosters: Sequence[xgb.Booster], values_of: ValuesOf) -> Margins:
+    def over(self, eras: Sequence[int], boosters: Sequence[Predictor], values_of: ValuesOf) -> Margins:
         """The margins of a window: known eras as they are, others computed, eras outside dropped."""
         return Margins(
             {era: self.by_era[era] if era in self.by_era else full_margin(boosters, values_of(era)) for era in eras}
         )
 
-    def plus(self, booster: xgb.Booster, values_of: ValuesOf) -> Margins:
+    def plus(self, booster: Predictor, values_of: ValuesOf) -> Margins:
         """After a block was appended, in the order of addition of a continued booster."""
         return Margins({era: add_margin(booster, values_of(era), margin) for era, margin in self.by_era.items()})
 
-    def minus(self, booster: xgb.Booster, values_of: ValuesOf) -> Margins:
+    def minus(self, booster: Predictor, values_of: ValuesOf) -> Margins:
         """After a block was dropped."""
         return Margins(
             {
@@ -63,7 +64,7 @@ class Margins:
         return cls({int(era): margin for era, margin in load(content).items()})
 
 
-def full_margin(boosters: Sequence[xgb.Booster], values_CN: NDArray[Any]) -> FloatArray:
+def full_margin(boosters: Sequence[Predictor], values_CN: NDArray[Any]) -> FloatArray:
     """Output of all blocks, float32 [N]; the first brings the intercept.
 
     Args:
@@ -71,15 +72,12 @@ def full_margin(boosters: Sequence[xgb.Booster], values_CN: NDArray[Any]) -> Flo
         values_CN: int8 or float32 [C, N].
     """
     first, *others = boosters
-    margin_N: FloatArray = first.inplace_predict(values_CN.T, predict_type="margin", validate_features=False)
+    margin_N = first.margin(values_CN)
     for booster in others:
         margin_N = add_margin(booster, values_CN, margin_N)
     return margin_N
 
 
-def add_margin(booster: xgb.Booster, values_CN: NDArray[Any], margin_N: FloatArray) -> FloatArray:
+def add_margin(booster: Predictor, values_CN: NDArray[Any], margin_N: FloatArray) -> FloatArray:
     """`margin_N` plus the output of a block without intercept, added tree by tree as XGBoost itself would."""
-    total_N: FloatArray = booster.inplace_predict(
-        values_CN.T, predict_type="margin", validate_features=False, base_margin=margin_N
-    )
-    return total_N
+    return booster.margin(values_CN, margin_N)

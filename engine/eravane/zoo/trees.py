@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eravane.backend.protocol import DeviceTable
 from eravane.errors import ConfigError, DeviceError, RunError
+from eravane.zoo.forest import Predictor
 from eravane.zoo.learner import Model, Stop
 
 FloatArray = NDArray[np.float32]
@@ -102,9 +103,7 @@ def load_booster(block: bytes) -> Any:
         return Boosted.load(block)
     if block == GIVEN:
         return Given()
-    booster = xgb.Booster({"nthread": 1})
-    booster.load_model(bytearray(block))
-    return booster
+    return Predictor(block)
 
 
 class Given:
@@ -119,7 +118,7 @@ class Given:
         return np.asarray(values_CN[0], dtype=np.float32)
 
 
-def predict(boosters: Sequence[xgb.Booster | Model], values_CN: NDArray[Any]) -> FloatArray:
+def predict(boosters: Sequence[Predictor | Model], values_CN: NDArray[Any]) -> FloatArray:
     """Predict rows with the sum of a model's blocks.
 
     Args:
@@ -131,10 +130,7 @@ def predict(boosters: Sequence[xgb.Booster | Model], values_CN: NDArray[Any]) ->
     """
     total = np.zeros(values_CN.shape[1], dtype=np.float32)
     for booster in boosters:
-        if isinstance(booster, xgb.Booster):
-            total += booster.inplace_predict(values_CN.T, validate_features=False)
-        else:
-            total += booster.predict(values_CN)
+        total += booster.output(values_CN) if isinstance(booster, Predictor) else booster.predict(values_CN)
     return total
 
 

@@ -1,0 +1,84 @@
+"""What boosted trees say of rows of integer levels, in the columns where they lie.
+
+XGBoost walks each row down each tree, one node after the other (measured 11 to 16 ns per row and tree of depth 5). Here
+a block of rows is held against every split of a level at once, 32 rows to an instruction: a tree of depth 5 has 31
+splits, so that a row costs about 31 * 5 / 32 instructions a tree, and no branch is ever mispredicted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from eravane_kernels.arrays import Columns, Integers
+from eravane_kernels.cpu.jit import kernel
+from eravane_kernels.cpu.layout import flat
+
+Levels = npt.NDArray[np.int8]
+Places = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+# Rows at a time: their columns of one tree of depth 5 fit into the first cache.
+BLOCK_ROWS = 1024
+
+
+def add_leaves(
+    x_CN: Columns,
+    column_TK: npt.NDArray[np.int32],
+    below_TK: Levels,
+    leaf_TL: Floats,
+    total_N: Floats,
+) -> None:
+    """Add to `total_N` the leaf of every tree, tree after tree, in float32.
+
+    x_CN: int8 [C, N], columns contiguous.
+    column_TK, below_TK: [T, 2^D - 1], splits of complete trees of depth D, level by level; a row with x < below goes
+        left, and where the column is -1 every row does.
+    leaf_TL: float32 [T, 2^D], from left to right.
+    total_N: float32 [N], changed in place.
+    """
+    values_S, start_C = flat(x_CN)
+    depth = int(leaf_TL.shape[1]).bit_length() - 1
+    _add_leaves(values_S, start_C, column_TK, below_TK, leaf_TL, depth, BLOCK_ROWS, total_N)
+
+
+@kernel
+def _add_leaves(
+    values_S: Levels,
+    start_C: Integers,
+    column_TK: npt.NDArray[np.int32],
+    below_TK: Levels,
+    leaf_TL: Floats,
+    depth: int,
+    block: int,
+    total_N: Floats,
+) -> None:
+    place_B, next_B = np.empty(block, np.uint8), np.empty(block, np.uint8)
+    for first in range(0, total_N.size, block):
+        rows = min(block, total_N.size - first)
+        total_B = total_N[first : first + rows]
+        for tree in range(leaf_TL.shape[0]):
+            for row in range(rows):
+                place_B[row] = 0
+            split = 0
+            for level in range(depth):
+                for row in range(rows):
+                    next_B[row] = np.uint8(place_B[row] << 1)
+                for place in range(1 << level):
+                    column = column_TK[tree, split]
+                    if column >= 0:
+                        begin = start_C[column] + first
+                        _go_right(
+                            values_S[begin : begin + rows], below_TK[tree, split], np.uint8(place), place_B, next_B
+                        )
+                    split += 1
+                place_B, next_B = next_B, place_B
+            leaf_L = leaf_TL[tree]
+            for row in range(rows):
+                total_B[row] += leaf_L[place_B[row]]
+
+
+@kernel
+def _go_right(value_B: Levels, below: int, place: np.uint8, place_B: Places, next_B: Places) -> None:
+    for row in range(value_B.size):
+        next_B[row] += np.uint8((place_B[row] == place) & (value_B[row] >= below))
