@@ -39,7 +39,7 @@ from eravane.zoo.fleet import cores
 from eravane.zoo.trees import load_booster, predict
 from eravane_kernels import cpu
 
-FULL = Size(eras=60, rows=3_000, features=600, trees=200)
+FULL = Size(eras=60, rows=800, features=600, trees=200)
 QUICK = Size(eras=60, rows=40, features=12, trees=3, groups=2)
 HAC_LAG = 8
 PUBLISHED = ["1-148>157-312", "1-304>313-468", "1-460>469-624", "1-616>625-780"]
@@ -53,15 +53,19 @@ def main(quick: bool) -> list[Result]:
 def measured(folder: Path, size: Size) -> list[Result]:
     say(f"making {size.eras} eras x {size.rows} rows x {size.features} features")
     prepare(folder, size)
-    one = Work(folder, size, workers=min(2, cores()))
-    say("growing trees alone")
-    floor = measure(bound, one)
-    results, threads = [], Measured(0.0, 0.0, 0, {})
-    for name, work, least in (("zoo", one, 1.3), ("zoo_5_targets_2_seeds", replace(one, targets=5, seeds=2), 1.5)):
-        say(f"{name}: ours, then the straightforward way")
-        fast, peer = measure(ours, work), measure(straightforward, work)
-        results += _zoo(name, work, fast, peer, floor, least)
-        threads = fast if work is one else threads
+    one, results = Work(folder, size, workers=min(2, cores())), list[Result]()
+    peers = {}
+    for learner in ("xgboost", "levels"):
+        say(f"{learner}: growing trees alone")
+        floor = measure(bound, replace(one, learner=learner))
+        for name, work, least in (("zoo", one, 1.3), ("zoo_5_targets_2_seeds", replace(one, targets=5, seeds=2), 1.5)):
+            say(f"{learner}: {name}")
+            peer = peers.get(name) or measure(straightforward, work)
+            peers[name], work = peer, replace(work, learner=learner)
+            fast = measure(ours, work)
+            results += _zoo(f"{learner}_{name}", work, fast, peer, floor, least)
+    one = replace(one, learner="levels")
+    threads = measure(ours, one)
     say("Dask, and a busy neighbour")
     results += _elsewhere(one, threads)
     say("one wide model")

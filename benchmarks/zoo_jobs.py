@@ -59,6 +59,7 @@ class Work:
     targets: int = 1
     seeds: int = 1
     workers: int = 0
+    learner: str = "xgboost"
 
     @property
     def config(self) -> RunConfig:
@@ -66,7 +67,12 @@ class Work:
         return parse_config(
             {
                 "data": {"target": TARGETS[0]},
-                "zoo": {"targets": list(TARGETS[: self.targets]), "seeds": self.seeds, "trees": self.size.trees},
+                "zoo": {
+                    "targets": list(TARGETS[: self.targets]),
+                    "seeds": self.seeds,
+                    "trees": self.size.trees,
+                    "learner": self.learner,
+                },
                 "compute": {"workers": self.workers, "device": "cpu"},
             }
         )
@@ -198,19 +204,16 @@ def straightforward(work: Work) -> dict[str, Any]:
 
 
 def bound(work: Work) -> dict[str, Any]:
-    """Tree-growing alone, by plain XGBoost on ready matrices, one thread per core: seconds of CPU and of threads."""
+    """Tree-growing alone, on ready matrices, one thread per core: seconds of CPU and of threads."""
     features = Features.open(work.folder / "store", work.config.prepare)
-    params = dict(work.zoo().params)
     tasks = balanced(work.zoo().fold_tasks(work.specs), 1)
 
     def one(task: TrainTask) -> tuple[float, float]:
         columns, first, last = task.specs[0].columns, task.train_first, task.train_last
         matrix = task.learner.matrix(features.table(columns, first, last))
-        matrix.set_label(np.nan_to_num(features.labels(task.specs[0].target, first, last), nan=0.5))
+        label_N = np.nan_to_num(features.labels(task.specs[0].target, first, last), nan=0.5)
         wall, cpu = time.perf_counter(), time.thread_time()
-        booster = xgb.Booster({**params, "seed": 1}, [matrix])
-        for iteration in range(task.trees):
-            booster.update(matrix, iteration)
+        task.learner.fit(matrix, label_N, None, trees=task.trees, seed=1)
         return time.perf_counter() - wall, time.thread_time() - cpu
 
     with ThreadPoolExecutor(work.workers or cores()) as pool:
@@ -225,7 +228,7 @@ def wide(work: Work) -> dict[str, Any]:
     columns, first, last = store.columns, fold.train_first, fold.train_last
     label = features.labels(TARGETS[0], first, last)
     found: dict[str, Any] = {}
-    for name in ("xgboost", "lightgbm"):
+    for name in ("xgboost", "lightgbm", "levels"):
         learner, _ = make_learner(parse_config({"zoo": {"learner": name}}).zoo, "cpu")
         begin = time.thread_time()
         matrix = learner.matrix(features.table(columns, first, last))
@@ -273,7 +276,12 @@ def _shown(values: Any, specs: Sequence[ModelSpec]) -> dict[str, NDArray[np.floa
 def _plain(config: RunConfig) -> dict[str, Any]:
     return {
         "data": {"target": config.data.target},
-        "zoo": {"targets": list(config.zoo.targets), "seeds": config.zoo.seeds, "trees": config.zoo.trees},
+        "zoo": {
+            "targets": list(config.zoo.targets),
+            "seeds": config.zoo.seeds,
+            "trees": config.zoo.trees,
+            "learner": config.zoo.learner,
+        },
     }
 
 

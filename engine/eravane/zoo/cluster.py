@@ -60,7 +60,11 @@ def _start(compute: ComputeConfig, device: str) -> Any:
 
     try:
         return LocalCluster(
-            n_workers=compute.workers or cores(), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+            n_workers=compute.workers or cores(),
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            preload=["eravane.zoo.training"],  # imported while workers start, which they do side by side
         )
     except (OSError, RuntimeError, TimeoutError) as error:
         raise RunError(f"the Dask cluster of this machine did not start: {error}") from error
