@@ -97,11 +97,12 @@ def made_payload(size: Size) -> dict[str, Any]:
         "note": "made",
         "columns": [f"feature_{number:04d}" for number in range(size.features)],
         "models": [
-            {"id": str(m), "columns": columns, "cell": m, "blocks": blocks[len(columns)]}
+            {"id": str(m), "given": None, "columns": columns, "cell": m, "blocks": blocks[len(columns)]}
             for m, columns in enumerate(cells)
         ],
         "cells": [thinned(columns) for columns in cells],
         "dtype": "int8",
+        "benchmarks": [],
         "prepare": {"detect": True, "impute": "median", "constant": 2.0, "clip": "none", "indicators": False},
         "neutral": {"columns": np.zeros(0, dtype=np.int64), "proportion": 0.0},
         "gate": made_gate(size.models),

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from eravane import __version__, hosted, hostedprepare
-from eravane.config import GateConfig, PrepareConfig
+from eravane.config import GateConfig, PrepareConfig, RunConfig
 from eravane.context import QUANTILES, thinned
 from eravane.ensemble import MIX_DECIMALS
 from eravane.errors import RunError
@@ -56,9 +56,12 @@ class Absent:
         if name.split(".")[0] in ("eravane", "eravane_kernels", "torch", "safetensors"):
             raise ImportError(name + " must not be needed")
 sys.meta_path.insert(0, Absent())
-import pandas
-model, live, out = sys.argv[1:]
-pandas.read_pickle(model)(pandas.read_parquet(live)).to_csv(out)
+import inspect, pandas
+model, folder, out = sys.argv[1:]
+predict = pandas.read_pickle(model)
+names = ("live", "live_benchmark_models")[: len(inspect.signature(predict).parameters)]
+frames = [pandas.read_parquet(f"{folder}/{name}.parquet") for name in names]
+predict(*(frame.set_index("id") if "id" in frame else frame for frame in frames)).to_csv(out)
 """
 
 
@@ -85,7 +88,8 @@ class Exported:
 def export(run: Path, out: Path, *, check: bool = False, python: str = sys.executable) -> Exported:
     """Write a run's newest state as a model for hosted prediction.
 
-    The model takes the live features of the dataset the run was made from, computes the era's statistics, decides the
+    The model takes the live features of the dataset the run was made from, and its live benchmark models where some
+    are members of the ensemble; it computes the era's statistics, decides the
     gates, runs the open models and weighs them. Lagged scores are frozen as they are; its docstring says from when,
     and it warns when they age.
 
@@ -127,18 +131,18 @@ def compare(model: Path, run: Path, python: str = sys.executable) -> float:
     Raises:
         RunError: the model fails, or differs by more than 1e-6.
     """
-    live = Path(RunFolder.open(run).manifest()["data"]["path"]) / "live.parquet"
+    data = Path(RunFolder.open(run).manifest()["data"]["path"])
     expected = _read_predictions(run / "live_predictions.csv")
     with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
         out = Path(scratch) / "predictions.csv"
-        command = [python, "-I", "-W", "ignore", "-c", _CHECK, str(model), str(live), str(out)]
+        command = [python, "-I", "-W", "ignore", "-c", _CHECK, str(model), str(data), str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
             raise RunError(f"{model} fails without eravane: {reason[0]}")
         found = _read_predictions(out)
     if set(found.index) != set(expected.index):
-        raise RunError(f"{model} predicts other rows than {run / 'live_predictions.csv'}; is {live} a newer file?")
+        raise RunError(f"{model} predicts other rows than {run / 'live_predictions.csv'}; is {data} newer?")
     difference = float((found.loc[expected.index] - expected).abs().max())
     if difference > TOLERANCE:
         raise RunError(f"{model} differs from {run / 'live_predictions.csv'} by up to {difference:.2g}")
@@ -154,20 +158,24 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     """Everything that the hosted function needs, in plain containers and arrays."""
     arrays, state, stored = saved_state(folder.path)
     manifest = folder.manifest()
-    learner = folder.config().zoo.learner
+    config = folder.config()
+    learner = config.zoo.learner
     if learner not in GROW_XGBOOST:
         raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
     store = EraStore.open(manifest["data"]["store"])
+    given = _given(folder, config)
     names = [model["model_id"] for model in state["models"]]
     columns = _columns(folder.path)
     if set(names) != set(columns) or set(names) != set(stored):
         raise RunError(f"{folder.path / 'models'} does not fit the newest checkpoint; resume the run to its end")
     trees = ModelFolder(folder.path).get(stored, columns)
     places = {name: place for place, name in enumerate(store.columns)}
-    positions = {name: np.array([places[column] for column in columns[name]], dtype=np.int64) for name in names}
+    positions = {
+        name: np.array([places[column] for column in (store.columns if name in given else columns[name])])
+        for name in names
+    }
     models = [GateModel(**model) for model in state["models"]]
     cells = list(dict.fromkeys((model.feature_set, model.group) for model in models))
-    config = folder.config()
     history = History.restore(len(models), arrays, state["names"])
     newest = history.eras[-1] if history.eras else None
     return {
@@ -176,12 +184,14 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
         "note": _note(newest, len(models)),
         "columns": list(store.columns),
         "dtype": store.dtype,
+        "benchmarks": sorted(given.values()),
         "models": [
             {
                 "id": model.model_id,
+                "given": given.get(model.model_id),
                 "columns": positions[model.model_id],
                 "cell": cells.index((model.feature_set, model.group)),
-                "blocks": portable_blocks(trees[model.model_id].trees),
+                "blocks": [] if model.model_id in given else portable_blocks(trees[model.model_id].trees),
             }
             for model in models
         ],
@@ -201,6 +211,19 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
             if name.startswith("scorer.")
         },
     }
+
+
+def _given(folder: RunFolder, config: RunConfig) -> dict[str, str]:
+    """Members that are benchmark models of the dataset: model id -> the benchmark's name.
+
+    Raises:
+        RunError: a member comes from a file of the user's own.
+    """
+    given = {spec.model_id: spec.group for spec in read_pool(folder.path)[0] if spec.given}
+    own = sorted(set(given.values()) - set(config.zoo.benchmarks))
+    if own:
+        raise RunError(f"a hosted model cannot read the member {own[0]!r}; only zoo.benchmarks are given to it")
+    return given
 
 
 def _columns(run: Path) -> dict[str, tuple[str, ...]]:

@@ -31,25 +31,51 @@ CLIP = 4.0  # normalised inputs are cut off here
 STALE_DAYS = 42  # lagged scores older than six eras more than at export no longer describe the models
 
 
-def assemble(payload: Payload) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Make the function that Numerai calls: live features, indexed by id, in; predictions in (0, 1) out.
+def assemble(payload: Payload) -> Callable[..., pd.DataFrame]:
+    """Make the function that Numerai calls: frames indexed by id in, predictions in (0, 1) out.
+
+    It takes the live features, and the live benchmark models where some of these are members of the ensemble.
 
     Args:
         payload: from `eravane.export`, plain containers and arrays.
     """
 
-    def predict(live_features: pd.DataFrame) -> pd.DataFrame:
+    def answer(live_features: pd.DataFrame, given: Mapping[str, NDArray[np.float32]]) -> pd.DataFrame:
         age = (time.time() - payload["made"]) / 86400
         if age > STALE_DAYS:
             warnings.warn(f"{payload['note']} That was {age:.0f} days ago: export the run again.", stacklevel=2)
-        prediction_N, _ = ensemble(live_values(live_features, payload), payload)
+        prediction_N, _ = ensemble(live_values(live_features, payload), payload, given)
         return pd.DataFrame({"prediction": prediction_N}, index=live_features.index)
 
-    predict.__doc__ = payload["note"]
-    return predict
+    def predict(live_features: pd.DataFrame) -> pd.DataFrame:
+        return answer(live_features, {})
+
+    def predict_beside(live_features: pd.DataFrame, live_benchmark_models: pd.DataFrame) -> pd.DataFrame:
+        names = payload["benchmarks"]
+        return answer(live_features, {name: member(live_benchmark_models, name, live_features.index) for name in names})
+
+    chosen = predict_beside if payload["benchmarks"] else predict
+    chosen.__doc__ = payload["note"]
+    return chosen
 
 
-def ensemble(raw_CN: Values, payload: Payload) -> tuple[FloatArray, FloatArray]:
+def member(live_benchmark_models: pd.DataFrame, name: str, ids: pd.Index) -> NDArray[np.float32]:
+    """A benchmark model's predictions of the live rows, float32 [N]; rows it lacks get its median, or .5.
+
+    Raises:
+        ValueError: there is no such benchmark model.
+    """
+    if name not in live_benchmark_models.columns:
+        raise ValueError(f"the live benchmark models lack {name}")
+    found_N: NDArray[np.float32] = live_benchmark_models[name].reindex(ids).to_numpy(dtype=np.float32, copy=True)
+    missing_N = np.isnan(found_N)
+    found_N[missing_N] = 0.5 if missing_N.all() else np.median(found_N[~missing_N])
+    return found_N
+
+
+def ensemble(
+    raw_CN: Values, payload: Payload, given: Mapping[str, NDArray[np.float32]]
+) -> tuple[FloatArray, FloatArray]:
     """Decide the gates, run the open models, weigh them; returns predictions [N] and weights [M]."""
     own_MS, context_D, marginal_KC = facts(raw_CN, payload)
     gate = payload["gate"]
@@ -62,7 +88,8 @@ def ensemble(raw_CN: Values, payload: Payload) -> tuple[FloatArray, FloatArray]:
     open_M = open_models(experts_PM, gates_M, gate)
     base_MN = np.full((size, raw_CN.shape[1]), np.nan, dtype=np.float32)
     for m in np.flatnonzero(open_M):
-        base_MN[m] = base_prediction(raw_CN, payload["models"][m], payload["prepare"])
+        model = payload["models"][m]
+        base_MN[m] = given[model["given"]] if model["given"] else base_prediction(raw_CN, model, payload["prepare"])
     z_MN = np.full(base_MN.shape, np.nan)
     z_MN[open_M] = [gaussian_ranks(base_N) for base_N in base_MN[open_M]]
     C_MM, dispersion_M = np.full((size, size), np.nan), np.full(size, np.nan)

@@ -262,6 +262,45 @@ def test_a_preparation_that_cannot_be_repeated_is_refused(
         export(tmp_path, tmp_path / "model.pkl")
 
 
+@pytest.fixture(scope="module")
+def benchmarked(micro_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset with two benchmark models, whose live predictions lack a row."""
+    data = tmp_path_factory.mktemp("benchmarked") / "data"
+    shutil.copytree(micro_data, data)
+    random = np.random.default_rng(0)
+    for name in ("train", "validation", "live"):
+        frame = pd.read_parquet(data / f"{name}.parquet")
+        noisy = {f"v5_{n}": frame["target"].fillna(0.5) + random.normal(0, 0.5, len(frame)) for n in ("one", "two")}
+        made = pd.DataFrame({"era": frame["era"], **noisy}, index=frame.index).astype(dict.fromkeys(noisy, np.float32))
+        (made.iloc[1:] if name == "live" else made).to_parquet(data / f"{name}_benchmark_models.parquet")
+    return data
+
+
+def test_benchmark_models_that_are_members_are_asked_for(benchmarked: Path, cache: Path, tmp_path: Path) -> None:
+    config = parse_config({**MICRO, "zoo": {**MICRO["zoo"], "benchmarks": ["v5_one", "v5_two"]}})
+    finished = run(benchmarked, config, tmp_path / "run", cache=cache).path
+    weights = json.loads((finished / "live.json").read_text())["weights"]
+    assert max(weight for name, weight in weights.items() if name.startswith("given.")) > 0.1
+    exported = export(finished, tmp_path / "model.pkl", check=True)
+    assert exported.difference is not None
+    assert exported.difference < 1e-12
+    function = pd.read_pickle(exported.path)
+    assert list(signature(function).parameters) == ["live_features", "live_benchmark_models"]
+    live = pd.read_parquet(benchmarked / "live.parquet")
+    with pytest.raises(ValueError, match="lack v5_one"):
+        function(live, pd.DataFrame(index=live.index))
+
+
+def test_a_member_of_ones_own_is_refused(micro_data: Path, cache: Path, tmp_path: Path) -> None:
+    frame = pd.concat([pd.read_parquet(micro_data / f"{name}.parquet") for name in ("train", "validation", "live")])
+    noise = np.random.default_rng(0).normal(size=len(frame))
+    frame[["era"]].assign(prediction=frame["target"].fillna(0.5) + 0.5 * noise).to_parquet(tmp_path / "mine.parquet")
+    config = parse_config({**MICRO, "zoo": {**MICRO["zoo"], "members": {"mine": str(tmp_path / "mine.parquet")}}})
+    finished = run(micro_data, config, tmp_path / "run", cache=cache).path
+    with pytest.raises(RunError, match=r"cannot read the member 'mine'; only zoo\.benchmarks"):
+        export(finished, tmp_path / "model.pkl")
+
+
 def test_another_learner_is_refused(done: Path, tmp_path: Path) -> None:
     for name in ("manifest.json", "checkpoints", "models"):
         (tmp_path / name).symlink_to(done / name)
