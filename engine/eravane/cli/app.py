@@ -46,9 +46,9 @@ def _options(
 
 
 @contextmanager
-def progress() -> Iterator[ConsoleProgress]:
-    """Progress on the console while a block runs."""
-    with ConsoleProgress(console) as shown:
+def progress(*, aside: bool = False) -> Iterator[ConsoleProgress]:
+    """Progress on the console while a block runs; aside, on the error channel, where the output is for programs."""
+    with ConsoleProgress(Console(stderr=True) if aside else console) as shown:
         yield shown
 
 

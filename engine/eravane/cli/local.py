@@ -112,11 +112,12 @@ def run(
     rebuild_store: Annotated[
         bool, typer.Option("--rebuild-store", help="Ingest anew: old eras of the data are others than last time.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Do the whole job: ingest, zoo, selection, gate, loop, live predictions, report."""
     settings = load_config(config) if config else RunConfig()
     settings = _with_compute(settings, device, scheduler, workers)
-    _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store)
+    _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store, as_json=as_json)
 
 
 @app.command()
@@ -200,14 +201,25 @@ def doctor(
 
 
 def _run(
-    data: Path, config: RunConfig, out: Path, *, resume: bool, cache: Path | None, rebuild_store: bool = False
+    data: Path,
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool,
+    cache: Path | None,
+    rebuild_store: bool = False,
+    as_json: bool = False,
 ) -> None:
     from eravane import api
 
-    with progress() as shown:
+    with progress(aside=as_json) as shown:
         result = api.run(
             config, data=data, out=out, resume=resume, cache=cache, progress=shown, rebuild_store=rebuild_store
         )
+    if as_json:
+        facts = {"run": result.path, "report": result.report, "warnings": result.manifest["warnings"]}
+        show({**facts, "metrics": dict(result.metrics)}, "", as_json=True)
+        return
     console.print(metrics_table(result.metrics))
     tell(gain_sentence(result.metrics))
     for warning in result.manifest["warnings"]:
