@@ -69,11 +69,9 @@ def test_a_walk_through_the_readme_works(tmp_path: Path) -> None:
     for line in commands(README):
         program, name, *_ = shlex.split(line)
         if program == "eravane" and name not in NETWORK and "store" not in shlex.split(line):
-            if name == "compare":
-                _succeeds("eravane run data --config configs/v5.3-cpu.toml --out runs/second", tmp_path)
-            _succeeds(line, tmp_path)
+            _succeeds(f"{line} --no-submit" if name == "step" else line, tmp_path)  # there is no account to send to
             walked += 1
-    assert walked >= 3
+    assert walked >= 7
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 
