@@ -15,7 +15,7 @@ from eravane.zoo.trees import fit, load_booster, predict, quantile_matrix, resol
 
 BoolArray = NDArray[np.bool_]
 
-FEATURES, TREES, SAMPLED, UPDATED = 20, 100, 40, 3
+FEATURES, TREES, SAMPLED, UPDATED = 20, 50, 40, 10
 GATES = {"gate": "default gate", "half": "at most half of the models"}
 
 
@@ -29,11 +29,11 @@ def sparsity(
         rows: stocks of the era that is predicted.
     """
     results = []
+    zoo = _Zoo(open_TM["gate"][0].shape[1], rows)
     for name, title in GATES.items():
         open_EM, resting_EM = np.concatenate(open_TM[name]), np.concatenate(resting_TM[name])
         rng = np.random.default_rng(0)
         sample = rng.choice(len(open_EM), SAMPLED, replace=False)
-        zoo = _Zoo(open_EM.shape[1], rows)
         predicted = zoo.predict_seconds(open_EM[sample]) / zoo.predict_seconds(np.ones_like(open_EM[sample]))
         awake_EM = ~resting_EM[sample[:UPDATED]]
         updated = zoo.update_seconds(awake_EM) / zoo.update_seconds(np.ones_like(awake_EM))
@@ -41,7 +41,7 @@ def sparsity(
         results.append(
             Result(f"sparsity: trees evaluated live, {title}", 100 * predicted, "% of the time", detail=detail)
         )
-        detail = f"{resting_EM.mean():.3f} of the models rest; leaves re-estimated on {zoo.labelled} rows"
+        detail = f"{resting_EM.mean():.3f} of the models rest; leaves re-estimated on {rows} rows"
         results.append(Result(f"sparsity: trees updated, {title}", 100 * updated, "% of the time", detail=detail))
     return results
 
@@ -51,18 +51,18 @@ class _Zoo:
 
     def __init__(self, models: int, rows: int) -> None:
         rng = np.random.default_rng(0)
-        self.labelled = 5 * rows
         self._params, _ = resolve_params({"max_depth": 5}, "cpu")
-        x_CN = rng.integers(0, 5, (FEATURES, self.labelled)).astype(np.int8)
-        self._label_N = (rng.integers(0, 5, self.labelled) / 4).astype(np.float32)
+        x_CN = rng.integers(0, 5, (FEATURES, rows)).astype(np.int8)
+        self._label_N = (rng.integers(0, 5, rows) / 4).astype(np.float32)
         table = pa.table({f"f{column}": pa.array(values_N) for column, values_N in enumerate(x_CN)})
         self._matrix = quantile_matrix(table, self._params)
-        self._live_CN = np.ascontiguousarray(x_CN[:, :rows])
+        self._live_CN = x_CN
         self._blocks = [
             fit(self._matrix, self._label_N, None, trees=TREES, params=self._params, seed=seed)
             for seed in range(models)
         ]
         self._boosters = [[load_booster(block)] for block in self._blocks]
+        self.predict_seconds(np.ones((1, models), dtype=bool))  # compiles
 
     def predict_seconds(self, which_EM: BoolArray) -> float:
         """CPU seconds of predicting a live era with the models that are open, over all the eras."""
