@@ -22,10 +22,11 @@ from eravane.config import RunConfig, parse_config
 from eravane.cost import CostPlan, plan_cost
 from eravane.demo import demo_config
 from eravane.events import read_events
-from eravane.rates import CPU_CORE, HOST
+from eravane.rates import CPU_CORE, HOST, LEVELS_CORE
 from eravane.shape import read_shape
 from eravane.synth import PRESETS, SynthConfig, synthesise
 from eravane.workload import Hardware
+from eravane.zoo.levels import Levels
 from eravane.zoo.trees import XGBoost, load_booster, predict, resolve_params
 
 # Factor within which a prediction counts as right.
@@ -82,13 +83,21 @@ def parts(rows: int, columns: int, trees: int, depth: int) -> Iterator[Result]:
     learner.matrix(table.slice(0, 100))
     matrix, binned = timed(lambda: learner.matrix(table))
     block, grown = timed(lambda: learner.fit(matrix, label_N, None, trees=trees, seed=0))
-    booster, few = load_booster(block), x_CN[:, :5_000]
-    predict([booster], few)
-    _, predicted = timed(lambda: [predict([booster], few) for _ in range(5)])
+    few = x_CN[:, :5_000]
+    predict([load_booster(block)], x_CN)
+    _, predicted = timed(lambda: predict([load_booster(block)], np.tile(few, 8)))
     yield off(f"matrix_{size}", CPU_CORE.to_bin(rows, columns), binned, "s")
     yield off(f"tree_{size}_depth_{depth}", CPU_CORE.to_grow(rows, columns, depth), grown / trees, "s")
-    per_row = columns * HOST.predict_cell + trees * depth * HOST.predict_level
-    yield off(f"predict_{size}_{trees}_trees", few.shape[1] * per_row + HOST.predict_call, predicted / 5, "s")
+    per_tree, per_row, per_split = HOST.unfolded
+    asked = trees * (per_tree + 8 * few.shape[1] * (per_row + 2**depth * per_split))
+    yield off(f"predict_{size}_{trees}_trees", asked, predicted, "s")
+    levels, _ = Levels.make({"max_depth": depth}, "cpu")
+    columns_here = levels.matrix(table)
+    levels.fit(columns_here, label_N, None, trees=2, seed=0)
+    _, grown = timed(lambda: levels.fit(columns_here, label_N, None, trees=trees, seed=0))
+    yield off(
+        f"levels_tree_{size}_depth_{depth}", LEVELS_CORE.to_grow(rows, max(1, columns // 10), depth), grown / trees, "s"
+    )
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:

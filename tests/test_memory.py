@@ -76,6 +76,14 @@ def test_the_largest_matrices_are_counted_by_hand() -> None:
     assert found.total == sum(holding.size for holding in found.holdings)
 
 
+def test_the_level_grower_holds_no_matrix() -> None:
+    """Features that are prepared on reading are copied, a byte each; others are grown on where they lie."""
+    levels = {**BASE, "zoo": {**BASE["zoo"], "learner": "levels"}}
+    assert plan(levels, workers=1).holdings[1].size == 5000 * 101 * 50
+    prepared = {**levels, "prepare": {"missing_eras": "impute"}}
+    assert plan(prepared, workers=1).holdings[1].size == 5000 * 101 * (800 + 50)
+
+
 def test_matrices_on_a_gpu_take_nothing_of_the_hosts_memory() -> None:
     on_cpu, on_gpu = plan(BASE), plan(BASE, device="cuda")
     assert on_gpu.total == on_cpu.total - on_cpu.holdings[1].size

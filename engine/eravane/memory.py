@@ -143,10 +143,13 @@ def _training(
     prepare, width = config.prepare, np.dtype(dtype).itemsize
     spans = [(fold.train_first, fold.train_last) for fold in timeline.folds]
     spans.append((timeline.first_era, timeline.last_era if config.loop.update != "none" else timeline.loop_start))
-    missing = dtype == "float32" and prepare.impute == "none"
-    cell_bytes = MATRIX_BYTES_MISSING if missing else MATRIX_BYTES
-    # XGBoost joins the segments of a column into one; features prepared on reading are copies before that.
-    cell_bytes += width * (1 if prepare.frozen or (dtype == "int8" and prepare.missing_eras == "report") else 2)
+    copied = not (prepare.frozen or (dtype == "int8" and prepare.missing_eras == "report"))
+    if config.zoo.learner == "levels":
+        cell_bytes = float(width * copied)  # trees are grown from the columns where they lie
+    else:
+        missing = dtype == "float32" and prepare.impute == "none"
+        # XGBoost joins the segments of a column into one; features prepared on reading are copies before that.
+        cell_bytes = (MATRIX_BYTES_MISSING if missing else MATRIX_BYTES) + width * (2 if copied else 1)
     features_per_column = 2 if prepare.indicators else 1
     for first, last in spans:
         start = max(first, last - config.zoo.window + 1) if config.zoo.window else first

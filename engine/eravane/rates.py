@@ -56,6 +56,17 @@ CPU_CORE = Rates(
     tree=6.5e-5,
     context=(2.6e-12, 1.1e-8, 9.1e-9, 3.6e-3),
 )
+LEVELS_CORE = Rates(
+    name="a CPU core (Intel Xeon) that grows by levels, measured",
+    cell=0.0,
+    column=1.0e-6,
+    matrix=1.0e-3,
+    visit=3.5e-10,
+    row_level=2.1e-9,
+    node_column=2.8e-7,
+    tree=3.3e-4,
+    context=CPU_CORE.context,
+)
 H100 = Rates(
     name="an NVIDIA H100, predicted and not yet measured",
     cell=1.3e-10,
@@ -77,6 +88,7 @@ class HostRates:
         ingest, ingest_cell, ingest_row: decoding, checking and writing, once, per cell and per row.
         verify: reading a byte again with its checksum.
         predict_cell, predict_level, predict_call: per cell read, per row x tree x level, and per call.
+        unfolded: of unfolded trees, per [tree, row x tree, row x split].
         outcome: of a resolved era, per [row x model, era].
         begin: the loop's libraries, loaded once.
         step: of the gate, per network and gradient step, of full fits and of warm starts.
@@ -92,6 +104,7 @@ class HostRates:
     predict_cell: float = 1.4e-9
     predict_level: float = 1.4e-9
     predict_call: float = 3.2e-4
+    unfolded: tuple[float, float, float] = (1.6e-4, 5e-10, 5.5e-11)
     outcome: tuple[float, float] = (2.7e-8, 1.0e-3)
     begin: float = 1.0
     step: tuple[float, float] = (3.0e-3, 2.5e-3)

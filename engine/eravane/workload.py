@@ -15,11 +15,12 @@ from eravane.backend.cpu import available_memory
 from eravane.catalog import Cell
 from eravane.config import RunConfig
 from eravane.context import WIDEST_CELL
-from eravane.rates import CPU_CORE, H100, HOST
+from eravane.rates import CPU_CORE, H100, HOST, LEVELS_CORE
 from eravane.shape import DataShape
 from eravane.timeline import Timeline
+from eravane.zoo.forest import DEEPEST, ROWS_TO_UNFOLD
 
-DEFAULT_DEPTH = 5
+DEFAULT_DEPTH, DEFAULT_SHARE = 5, 0.1
 # Bytes of a booster: per tree, and per node of a full tree (measured on depths 4 to 6).
 TREE_BYTES, NODE_BYTES = 700, 40
 ID_BYTES, REPORT_BYTES = 24, 5_000_000
@@ -66,6 +67,9 @@ class Workload:
     def __init__(self, config: RunConfig, shape: DataShape, timeline: Timeline, hardware: Hardware) -> None:
         self._config, self._shape, self._timeline, self._hardware = config, shape, timeline, hardware
         self.rates = CPU_CORE if hardware.device == "cpu" else H100
+        self._share = 1.0
+        if hardware.device == "cpu" and config.zoo.learner == "levels":
+            self.rates, self._share = LEVELS_CORE, float(config.zoo.params.get("colsample_bytree", DEFAULT_SHARE))
         self._lanes = min(config.compute.workers or hardware.cores, hardware.cores)
         if hardware.device != "cpu":
             self._lanes = hardware.gpus
@@ -167,13 +171,20 @@ class Workload:
                 rows = self._training_rows(fold.train_first, fold.train_last_at(lag))
                 for cell in self._cells:
                     matrices.append(self.rates.to_bin(rows, len(cell.columns)))
-                    growth.append(models * trees * self.rates.to_grow(rows, len(cell.columns), self._depth))
+                    growth.append(models * trees * self._grow(rows, len(cell.columns)))
                     predictions.append(models * self._predict(predicted, eras, cell, trees))
         return matrices, growth, predictions
 
     def _predict(self, rows: int, eras: int, cell: Cell, trees: int) -> float:
+        if self._shape.dtype == "int8" and self._depth <= DEEPEST and rows >= ROWS_TO_UNFOLD:
+            per_tree, per_row, per_split = HOST.unfolded
+            return trees * (per_tree + rows * (per_row + float(2**self._depth) * per_split))
         reading = rows * len(cell.columns) * HOST.predict_cell
         return reading + rows * trees * self._depth * HOST.predict_level + eras * HOST.predict_call
+
+    def _grow(self, rows: int, columns: int) -> float:
+        """Seconds of a tree: of XGBoost on all columns, of the level grower on those that the tree samples."""
+        return self.rates.to_grow(rows, max(1, int(self._share * columns)), self._depth)
 
     def _selection(self) -> float:
         folds = self._timeline.folds
@@ -244,7 +255,7 @@ class Workload:
 
     def _fit(self, rows: int, cell: Cell, trees: int) -> float:
         columns = len(cell.columns)
-        return self.rates.to_bin(rows, columns) / self._copies + trees * self.rates.to_grow(rows, columns, self._depth)
+        return self.rates.to_bin(rows, columns) / self._copies + trees * self._grow(rows, columns)
 
     def _append(self, era: int) -> float:
         loop, last = self._config.loop, era - max(self._lags)
