@@ -62,7 +62,7 @@ class _Zoo:
             for seed in range(models)
         ]
         self._boosters = [[load_booster(block)] for block in self._blocks]
-        self.predict_seconds(np.ones((1, models), dtype=bool))  # compiles
+        self.predict_seconds(np.ones((5, models), dtype=bool))  # compiles
 
     def predict_seconds(self, which_EM: BoolArray) -> float:
         """CPU seconds of predicting a live era with the models that are open, over all the eras."""
