@@ -45,9 +45,9 @@ class Size:
     scored: int = 0  # trees of the models whose scores are compared, 0 for none
 
 
-FULL = {"96k_480": Size(96_000, 480, 40, 5, 300), "500k_2000": Size(500_000, 2_000, 4, 3)}
+FULL = {"96k_480": Size(96_000, 480, 40, 5, 100), "500k_2000": Size(500_000, 2_000, 4, 3)}
 QUICK = {"6k_60": Size(6_000, 60, 4, 1, 20), "20k_40": Size(20_000, 40, 2, 1)}
-SEEDS = 5
+SEEDS = 20
 
 
 def main(quick: bool) -> list[Result]:

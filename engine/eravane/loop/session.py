@@ -194,7 +194,10 @@ def saved_state(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any], 
     Raises:
         RunError: there is none, or a file it needs is damaged.
     """
-    saved = Checkpoints(folder / "checkpoints", {}).load()
+    checkpoints = Checkpoints(folder / "checkpoints", {})
+    found, saved = checkpoints.steps(), checkpoints.load()
+    if saved is None and found:
+        raise RunError(f"every checkpoint in {folder / 'checkpoints'} is damaged; run it again with --resume")
     if saved is None:
         raise RunError(f"{folder} has no checkpoint; its loop has not begun")
     _, files, facts, _ = saved
