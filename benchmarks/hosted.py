@@ -23,9 +23,9 @@ import pandas as pd
 import xgboost as xgb
 
 from benchmarks.harness import Result, say
-from eravane.context import QUANTILES, thinned
 from eravane.export import Bootstrap, portable_blocks
-from eravane.scorer import LAST_TEMPERATURE
+from eravane.meta.context import QUANTILES, thinned
+from eravane.meta.scorer import LAST_TEMPERATURE
 from eravane.zoo.trees import DEFAULT_PARAMS, Trees
 
 RUN = """

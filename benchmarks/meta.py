@@ -23,10 +23,10 @@ from benchmarks.meta_rivals import (
 from benchmarks.meta_sparsity import GATES, sparsity
 from benchmarks.meta_worlds import CLOCK, Planted, made_world, oracle_weights, permuted_contexts, simulated_history
 from eravane.config import GateConfig
-from eravane.experts import correlation
-from eravane.gate import MetaLearner
+from eravane.meta.experts import correlation
+from eravane.meta.gate import MetaLearner
+from eravane.meta.outcomes import GateModel
 from eravane.metrics import hac_mean
-from eravane.outcomes import GateModel
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -14,11 +14,11 @@ from scipy.optimize import nnls
 
 from benchmarks.meta_worlds import Planted
 from eravane.config import GateConfig
-from eravane.experts import normalise, ridge_weights
-from eravane.inputs import InputMap
-from eravane.outcomes import History
-from eravane.records import Records
-from eravane.reward import ensemble_correlation
+from eravane.meta.experts import normalise, ridge_weights
+from eravane.meta.inputs import InputMap
+from eravane.meta.outcomes import History
+from eravane.meta.records import Records
+from eravane.meta.reward import ensemble_correlation
 
 FloatArray = NDArray[np.float64]
 Update = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]

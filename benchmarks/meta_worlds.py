@@ -19,10 +19,10 @@ from scipy.optimize import minimize
 
 from eravane.clock import Clock
 from eravane.config import GateConfig
-from eravane.context import STRUCTURE, ContextBuilder
 from eravane.ensemble import gaussianize, one_era, standardised_target
 from eravane.files import write_atomically
-from eravane.outcomes import EraFacts, EraOutcome, GateModel
+from eravane.meta.context import STRUCTURE, ContextBuilder
+from eravane.meta.outcomes import EraFacts, EraOutcome, GateModel
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import World
 from eravane_kernels import cpu as ops

@@ -15,7 +15,7 @@ from eravane.loop.journal import EraRecord, Journal
 from eravane.loop.margins import Margins
 from eravane.loop.resolved import ResolvedEras
 from eravane.loop.updates import Model
-from eravane.outcomes import EraFacts, EraOutcome, History
+from eravane.meta.outcomes import EraFacts, EraOutcome, History
 from eravane.zoo.trees import Trees
 
 IDENTITY = {"config": "abc", "data": "def", "version": "1"}

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from eravane.config import GateConfig
-from eravane.context import STRUCTURE, ContextBuilder
 from eravane.errors import RunError
-from eravane.inputs import MARGINAL_INPUTS, InputMap, agreement_inputs, lagged_inputs
-from eravane.outcomes import EraOutcome, GateModel, History
-from eravane.records import Records
+from eravane.meta.context import STRUCTURE, ContextBuilder
+from eravane.meta.inputs import MARGINAL_INPUTS, InputMap, agreement_inputs, lagged_inputs
+from eravane.meta.outcomes import EraOutcome, GateModel, History
+from eravane.meta.records import Records
 from eravane_kernels import spec
 
 MODELS = [GateModel("a", "small", "x"), GateModel("b", "all", "y"), GateModel("c", "all", "x")]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eravane.experts import AdaHedge, Average, correlation, normalise, ridge_weights
+from eravane.meta.experts import AdaHedge, Average, correlation, normalise, ridge_weights
 
 
 @settings(max_examples=50, deadline=None)

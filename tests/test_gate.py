@@ -13,8 +13,8 @@ from safetensors.numpy import load, save
 
 from eravane.config import GateConfig
 from eravane.errors import ConfigError, RunError
-from eravane.gate import MetaLearner
-from eravane.outcomes import EraFacts, EraOutcome, GateModel
+from eravane.meta.gate import MetaLearner
+from eravane.meta.outcomes import EraFacts, EraOutcome, GateModel
 
 LAG = 6
 SMALL = GateConfig(warmup=12, seeds=1, steps=6, refit_every=10, warm_steps=1, replay=16, half_lives=(4.0, 16.0))

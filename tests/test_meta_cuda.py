@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eravane.config import GateConfig
-from eravane.gate import MetaLearner
-from eravane.outcomes import EraFacts, EraOutcome, GateModel
+from eravane.meta.gate import MetaLearner
+from eravane.meta.outcomes import EraFacts, EraOutcome, GateModel
 
 LAG, MODELS, ERAS = 6, 8, 120
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from eravane.config import GateConfig
-from eravane.experts import correlation, ridge_weights
-from eravane.gate import MetaLearner
+from eravane.meta.experts import correlation, ridge_weights
+from eravane.meta.gate import MetaLearner
+from eravane.meta.outcomes import EraFacts, EraOutcome, GateModel
 from eravane.metrics import hac_mean
-from eravane.outcomes import EraFacts, EraOutcome, GateModel
 
 MODELS, ERAS, FIRST, LAG = 9, 300, 160, 6
 C_MM = 0.3 + 0.7 * np.eye(MODELS)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf as sklearn_ledoit_wolf
 
-from eravane.prototypes import (
+from eravane.meta.prototypes import (
     affinity,
     dynamos_prototype_loss,
     find_regimes,

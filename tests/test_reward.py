@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eravane.reward import (
+from eravane.meta.reward import (
     dynamos_reward,
     ensemble_correlation,
     gain_reward,

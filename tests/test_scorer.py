@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from eravane.config import GateConfig
-from eravane.scorer import Batch, Scorer, Trainer, masked_softmax, open_one, parameters, sparsemax, top_k
+from eravane.meta.scorer import Batch, Scorer, Trainer, masked_softmax, open_one, parameters, sparsemax, top_k
 
 
 @settings(max_examples=25, deadline=None)

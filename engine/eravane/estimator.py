@@ -16,14 +16,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from eravane.catalog import WHOLE_SET
 from eravane.clock import Clock
 from eravane.config import GateConfig, RunConfig, parse_config
-from eravane.context import ContextBuilder
 from eravane.ensemble import combine, gaussianize, one_era, to_prediction
 from eravane.eras import EraFrame
 from eravane.folds import Fold
-from eravane.gate import MetaLearner
 from eravane.loop.loop import Pending, outcome_of
+from eravane.meta.context import ContextBuilder
+from eravane.meta.gate import MetaLearner
+from eravane.meta.outcomes import GateModel
 from eravane.metrics import summarise
-from eravane.outcomes import GateModel
 from eravane.panel import Panel, column_groups, era_numbers, plain_table
 from eravane.scoring import corr_by_era
 from eravane.seeds import derive_seed

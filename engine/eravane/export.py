@@ -25,20 +25,20 @@ import pandas as pd
 
 from eravane import __version__, hosted, hostedprepare
 from eravane.config import GateConfig, PrepareConfig, RunConfig
-from eravane.context import QUANTILES, thinned
 from eravane.ensemble import MIX_DECIMALS
 from eravane.errors import RunError
-from eravane.experts import AdaHedge
 from eravane.files import write_atomically
-from eravane.gate import NEGLIGIBLE
-from eravane.inputs import lagged_inputs
 from eravane.loop.boosters import INDEX, ModelFolder
 from eravane.loop.engine import read_pool
 from eravane.loop.session import saved_state
-from eravane.outcomes import GateModel, History
-from eravane.records import Records, with_newcomers
+from eravane.meta.context import QUANTILES, thinned
+from eravane.meta.experts import AdaHedge
+from eravane.meta.gate import NEGLIGIBLE
+from eravane.meta.inputs import lagged_inputs
+from eravane.meta.outcomes import GateModel, History
+from eravane.meta.records import Records, with_newcomers
+from eravane.meta.scorer import LAST_TEMPERATURE, gate_count
 from eravane.runfolder import RunFolder
-from eravane.scorer import LAST_TEMPERATURE, gate_count
 from eravane.store import EraStore
 from eravane.zoo.learner import GROW_XGBOOST
 from eravane.zoo.trees import Trees

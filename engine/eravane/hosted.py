@@ -212,7 +212,7 @@ def normalise_facts(
 ) -> tuple[FloatArray, FloatArray]:
     """The network's inputs from facts: of each model [M, S + R], and of the era [D + P + 2]; all finite.
 
-    `maps` has the normalisers as attributes (`eravane.inputs.InputMap`).
+    `maps` has the normalisers as attributes (`eravane.meta.inputs.InputMap`).
     """
     own_MS = scaled(model_MS, maps.model_center_MS, maps.model_scale_MS)
     context_D = scaled(context_D, maps.context_center_D, maps.context_scale_D)

@@ -19,7 +19,7 @@ from eravane.catalog import FeatureCatalog
 from eravane.ensemble import gaussianize, one_era
 from eravane.eras import EraIndex, era_label, era_number
 from eravane.features import Features
-from eravane.prototypes import find_regimes, whiten
+from eravane.meta.prototypes import find_regimes, whiten
 from eravane.report.alerts import warnings
 from eravane.runfolder import RunFolder
 from eravane.store import EraStore

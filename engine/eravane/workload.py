@@ -14,7 +14,7 @@ from eravane.backend import why_no_gpu
 from eravane.backend.cpu import available_memory
 from eravane.catalog import Cell
 from eravane.config import RunConfig
-from eravane.context import WIDEST_CELL
+from eravane.meta.context import WIDEST_CELL
 from eravane.rates import CPU_CORE, H100, HOST, LEVELS_CORE
 from eravane.shape import DataShape
 from eravane.timeline import Timeline

@@ -17,19 +17,19 @@ from eravane.backend import Backend
 from eravane.catalog import FeatureCatalog
 from eravane.clock import KnownAt
 from eravane.config import LoopConfig, RunConfig
-from eravane.context import ContextBuilder
 from eravane.eras import EraFrame, era_label
 from eravane.errors import ConfigError, RunError
 from eravane.features import Features
 from eravane.files import write_atomically
-from eravane.gate import MetaLearner
 from eravane.loop.loop import Loop
 from eravane.loop.results import ResultFiles
 from eravane.loop.session import Session
 from eravane.loop.tally import Tally
 from eravane.loop.trial import Trial, make_trial
 from eravane.loop.updates import Model, Updater
-from eravane.outcomes import GateModel
+from eravane.meta.context import ContextBuilder
+from eravane.meta.gate import MetaLearner
+from eravane.meta.outcomes import GateModel
 from eravane.postprocess import Neutraliser
 from eravane.runfolder import RunFolder
 from eravane.seeds import derive_seed

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from eravane.clock import KnownAt
-from eravane.context import ContextBuilder
 from eravane.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
 from eravane.features import Features
-from eravane.gate import LearnReport, MetaLearner
 from eravane.loop.journal import EraRecord
 from eravane.loop.sources import EraSource, source_of
 from eravane.loop.trial import Trial
 from eravane.loop.updates import Model, Updater
-from eravane.outcomes import EraFacts, EraOutcome, History
+from eravane.meta.context import ContextBuilder
+from eravane.meta.gate import LearnReport, MetaLearner
+from eravane.meta.outcomes import EraFacts, EraOutcome, History
 from eravane.postprocess import Neutraliser
 from eravane.timeline import Timeline
 from eravane.zoo.outside import META_GIVEN

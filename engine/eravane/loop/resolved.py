@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.loop.eradisk import EraFiles
-from eravane.outcomes import EraFacts, EraOutcome, History
+from eravane.meta.outcomes import EraFacts, EraOutcome, History
 
 
 class ResolvedEras:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from eravane.config import GateConfig
 from eravane.hosted import network
-from eravane.inputs import InputMap
-from eravane.outcomes import PAID_BY, EraFacts, GateModel, History
-from eravane.prototypes import affinity, find_regimes, whiten
-from eravane.records import Records
-from eravane.scorer import (
+from eravane.meta.inputs import InputMap
+from eravane.meta.outcomes import PAID_BY, EraFacts, GateModel, History
+from eravane.meta.prototypes import affinity, find_regimes, whiten
+from eravane.meta.records import Records
+from eravane.meta.scorer import (
     DTYPE,
     LAST_TEMPERATURE,
     Batch,

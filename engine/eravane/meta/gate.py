@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from eravane.config import GateConfig
 from eravane.errors import ConfigError, RunError
-from eravane.experts import AdaHedge, correlation, normalise
-from eravane.network import Network
-from eravane.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
-from eravane.prototypes import Prototypes, find_regimes, whiten
-from eravane.records import Records, comparator_weights, with_newcomers
+from eravane.meta.experts import AdaHedge, correlation, normalise
+from eravane.meta.network import Network
+from eravane.meta.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
+from eravane.meta.prototypes import Prototypes, find_regimes, whiten
+from eravane.meta.records import Records, comparator_weights, with_newcomers
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eravane.config import GateConfig
-from eravane.prototypes import dynamos_prototype_loss, prototype_loss, standardise
-from eravane.reward import (
+from eravane.meta.prototypes import dynamos_prototype_loss, prototype_loss, standardise
+from eravane.meta.reward import (
     dynamos_reward,
     ensemble_correlation,
     gain_reward,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from eravane.config import GateConfig
 from eravane.hosted import agreement, normalise_facts, reduce_cells, scaled
-from eravane.outcomes import EraFacts, History
-from eravane.records import Records
+from eravane.meta.outcomes import EraFacts, History
+from eravane.meta.records import Records
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.experts import Average, normalise, ridge_weights
-from eravane.outcomes import History
+from eravane.meta.experts import Average, normalise, ridge_weights
+from eravane.meta.outcomes import History
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

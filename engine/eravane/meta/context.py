@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eravane.config import GateConfig
 from eravane.errors import RunError
-from eravane.outcomes import EraFacts, GateModel
+from eravane.meta.outcomes import EraFacts, GateModel
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 STRUCTURE = ("mean_corr", "mean_abs_corr", "mean_squared_corr", "eigen_1", "eigen_2", "between", "missing")
