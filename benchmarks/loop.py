@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.drift import KINDS, TARGET, DriftConfig, made_store
 from benchmarks.harness import Result, say
 from eravane.backend import choose
-from eravane.config import LoopConfig, RunConfig, parse_config
+from eravane.config import GateConfig, LoopConfig, RunConfig, parse_config
 from eravane.features import Features
 from eravane.loop.engine import Engine
 from eravane.loop.margins import Margins, full_margin
@@ -51,8 +51,8 @@ RULES: dict[str, dict[str, Any]] = {
     "auto": {"update": "auto"},
 }
 # The loop whose cost is measured starts with the known eras of two folds (the default is four). After the warm-up the
-# cap on appended blocks is reached; a span holds one refit of the gate and one of the trees.
-HISTORY, WARM, LATER, SPAN = 312, 26, 180, 26
+# cap on appended blocks is reached; wherever a span of the gate's `refit_every` lies, it holds one refit of it.
+HISTORY, WARM, LATER, SPAN = 312, 26, 180, GateConfig().refit_every
 # Eras until the gate trains and every library is loaded.
 SETTLED = 80
 
