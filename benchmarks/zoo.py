@@ -39,7 +39,7 @@ from eravane.zoo.fleet import cores
 from eravane.zoo.trees import load_booster, predict
 from eravane_kernels import cpu
 
-FULL = Size(eras=60, rows=800, features=600, trees=200)
+FULL = Size(eras=60, rows=400, features=600, trees=200)
 QUICK = Size(eras=60, rows=40, features=12, trees=3, groups=2)
 HAC_LAG = 8
 PUBLISHED = ["1-148>157-312", "1-304>313-468", "1-460>469-624", "1-616>625-780"]
