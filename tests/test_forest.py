@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eravane.zoo import forest
-from eravane.zoo.forest import DEEPEST, ROWS_TO_UNFOLD, Forest, Predictor
+from eravane.zoo.forest import Forest, Predictor
+from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
 
 ROWS = 900
 

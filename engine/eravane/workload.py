@@ -18,7 +18,7 @@ from eravane.meta.context import WIDEST_CELL
 from eravane.rates import CPU_CORE, H100, HOST, LEVELS_CORE
 from eravane.shape import DataShape
 from eravane.timeline import Timeline
-from eravane.zoo.forest import DEEPEST, ROWS_TO_UNFOLD
+from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
 
 DEFAULT_DEPTH, DEFAULT_SHARE = 5, 0.1
 # Bytes of a booster: per tree, and per node of a full tree (measured on depths 4 to 6).

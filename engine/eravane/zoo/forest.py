@@ -10,12 +10,9 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD, add_leaves
 
-# Splits double with every level: beyond this depth XGBoost's own way is the faster one.
-DEEPEST = 7
-# Unfolding a tree takes as long as XGBoost needs to walk it with this many rows (measured 10,000 to 20,000).
-ROWS_TO_UNFOLD = 16_000
+FloatArray = NDArray[np.float32]
 
 
 class Predictor(xgb.Booster):  # type: ignore[misc]
@@ -99,8 +96,6 @@ class Forest:
             values_CN: int8 [C, N], columns contiguous.
             margin_N: float32 [N], what the trees are added to (None: the intercept).
         """
-        from eravane_kernels.cpu.forest import add_leaves
-
         rows = values_CN.shape[1]
         total_N = np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
         add_leaves(values_CN, self.column_TK, self.below_TK, self.leaf_TL, total_N)

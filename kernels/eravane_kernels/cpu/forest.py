@@ -20,6 +20,10 @@ Floats = npt.NDArray[np.float32]
 
 # Rows at a time: their columns of one tree of depth 5 fit into the first cache.
 BLOCK_ROWS = 1024
+# Splits double with every level: beyond this depth XGBoost's own way is the faster one.
+DEEPEST = 7
+# Unfolding a tree takes as long as XGBoost needs to walk it with this many rows (measured 10,000 to 20,000).
+ROWS_TO_UNFOLD = 16_000
 
 
 def add_leaves(
