@@ -1,4 +1,4 @@
-"""XGBoost's trees unfolded into complete ones, which predict rows of integer levels five to ten times faster."""
+"""XGBoost's trees unfolded into complete ones, which predict rows of integer levels several times faster."""
 
 from __future__ import annotations
 
