@@ -55,6 +55,7 @@ def test_a_run_gives_its_files_as_frames(done: api.Run) -> None:
     assert done.finished
     assert done.config == parse_config(CONFIG)
     assert done.report.is_file()
+    assert done.manifest["data"]["made"] is True
     scores = pq.read_table(done.path / "scores.parquet").to_pandas()
     assert done.scores.index.tolist() == [int(era) for era in scores["era"]]
     np.testing.assert_array_equal(done.scores["ensemble"], scores["ensemble"])

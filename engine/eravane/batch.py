@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eravane import __version__
 from eravane.backend import Backend, choose
-from eravane.cachedstore import cached_store
+from eravane.cachedstore import cached_store, described
 from eravane.catalog import FeatureCatalog
 from eravane.config import RunConfig
 from eravane.eras import EraIndex
@@ -299,7 +299,7 @@ class _Job:
                 "status": status,
                 "versions": versions(),
                 "device": self._backend.name,
-                "data": {"path": str(self._data.resolve()), "store": str(store.path), "fingerprint": store.fingerprint},
+                "data": described(self._data, store),
                 "config_digest": self._config.digest(),
                 "seed": self._config.seed,
                 "target": self._config.data.target,

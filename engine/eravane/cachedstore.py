@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from eravane.catalog import FeatureCatalog
 from eravane.config import DataConfig, digest_of
@@ -11,6 +12,7 @@ from eravane.errors import ChangedDataError, ConfigError
 from eravane.ingest import ingest
 from eravane.storage.manifest import MANIFEST
 from eravane.store import EraStore
+from eravane.synth import TRUTH
 
 
 def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache: Path, *, anew: bool) -> EraStore:
@@ -41,3 +43,9 @@ def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache:
     except ChangedDataError as error:
         mend = f"--rebuild-store makes the store that earlier runs of this data left in {path} anew"
         raise ChangedDataError(error.fact, mend) from None
+
+
+def described(data: Path, store: EraStore) -> dict[str, Any]:
+    """What a manifest says of a run's data: where they lie, the store's content, and whether `synth` made them."""
+    made = (data / TRUTH).is_file()
+    return {"path": str(data.resolve()), "store": str(store.path), "fingerprint": store.fingerprint, "made": made}

@@ -231,10 +231,10 @@ class _Week:
         warnings = self._write_insights(engine)
         newest_label = max(self._labels[self._config.data.target])
         timeline = replace(self._timeline, newest_label=newest_label)
-        data = {"path": self._manifest["data"]["path"], "store": str(self._store.path.resolve())}
+        data = {"store": str(self._store.path.resolve()), "fingerprint": self._store.fingerprint}
         changes = {
             "versions": versions(),
-            "data": {**data, "fingerprint": self._store.fingerprint},
+            "data": {**self._manifest["data"], **data},
             "periods": timeline.as_dict(),
             "warnings": warnings,
         }

@@ -343,6 +343,24 @@ def test_what_the_manifest_warns_of_is_told_once(changed: Path) -> None:
     assert page.index("This run leaks") < page.index("3 of 5 selected base models failed") < page.index("<h2")
 
 
+def test_made_data_are_called_made(changed: Path) -> None:
+    """High scores ask for an explanation: that the data is made is one, and is always said."""
+    edit(changed, "scores", lambda table: table.assign(ensemble=table["ensemble"] + 0.2))
+    assert titles(changed)["Too good to be true"] == "warn"
+    manifest = json.loads((changed / "manifest.json").read_text())
+    manifest["data"]["made"] = True
+    (changed / "manifest.json").write_text(json.dumps(manifest))
+    found = titles(changed)
+    assert found["Made data"] == "note"
+    assert "Too good to be true" not in found
+
+
+def test_memory_is_shown_in_bytes(changed: Path) -> None:
+    pd.DataFrame({"seconds": [0.0, 1.0], "rss_bytes": [3e8, 8e8]}).to_parquet(changed / "telemetry.parquet")
+    layout = figures_of(write_report(changed).read_text())["telemetry"]["views"][0]["layout"]
+    assert layout["yaxis"] == {"title": {"text": "Host memory"}, "tickformat": "~s", "ticksuffix": "B"}
+
+
 def test_leaks_void_the_verdict(changed: Path) -> None:
     manifest = json.loads((changed / "manifest.json").read_text())
     (changed / "manifest.json").write_text(json.dumps(manifest | {"leaking": True}))

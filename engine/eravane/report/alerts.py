@@ -76,7 +76,9 @@ def _leaks(view: RunView) -> Iterator[Alert]:
                 "eras later.",
             )
     ensemble = series_facts(view, "ensemble")
-    if ensemble.summary.n_eras and ensemble.summary.corr_mean > TOO_GOOD:
+    if view.fact("made"):
+        yield Alert("note", "Made data", "Features and labels are invented; no score here says anything about Numerai.")
+    elif ensemble.summary.n_eras and ensemble.summary.corr_mean > TOO_GOOD:
         yield Alert(
             "warn",
             "Too good to be true",

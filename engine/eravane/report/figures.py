@@ -259,17 +259,18 @@ def telemetry_figure(view: RunView) -> Figure | None:
     table = view.table("telemetry")
     known = {
         "utilisation": ("GPU utilisation", "%"),
-        "memory_bytes": ("GPU memory", "bytes"),
+        "memory_bytes": ("GPU memory", "B"),
         "power_watts": ("Power", "W"),
-        "rss_bytes": ("Host memory", "bytes"),
+        "rss_bytes": ("Host memory", "B"),
     }
     seconds = table.get("seconds")
     views = []
     for column, (label, unit) in known.items():
         if column not in table or seconds is None or not table[column].notna().any():
             continue
-        trace = line(label, numbers(seconds), numbers(table[column]), "var(--s1)", "%{y:.4s}")
-        axes = {"xaxis": {"title": {"text": "seconds"}}, "yaxis": {"title": {"text": unit}, "tickformat": ".3s"}}
+        trace = line(label, numbers(seconds), numbers(table[column]), "var(--s1)", "%{y:.4s}" + unit)
+        scale = {"title": {"text": label}, "tickformat": "~s", "ticksuffix": unit}
+        axes = {"xaxis": {"title": {"text": "seconds"}}, "yaxis": scale}
         views.append(View(label, [trace], axes))
     if not views:
         return None

@@ -349,7 +349,7 @@ def about(view: RunView) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, dict):
-        return pairs([(title_of(str(key)), _value(inner)) for key, inner in value.items()])
+        return pairs([(str(key).replace("_", " "), _value(inner)) for key, inner in value.items()])
     if isinstance(value, list):
         return text(", ".join(map(str, value))) or DASH
     return text(value)

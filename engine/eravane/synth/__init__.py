@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from eravane.synth.config import PRESETS, SynthConfig
 from eravane.synth.world import MadeEra, World, iter_eras
-from eravane.synth.writer import synthesise
+from eravane.synth.writer import TRUTH, synthesise
 
-__all__ = ["PRESETS", "MadeEra", "SynthConfig", "World", "iter_eras", "synthesise"]
+__all__ = ["PRESETS", "TRUTH", "MadeEra", "SynthConfig", "World", "iter_eras", "synthesise"]

@@ -18,6 +18,7 @@ from eravane.errors import DataError
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import MadeEra, World
 
+TRUTH = "truth.parquet"
 _MAX_GROUP_ROWS = 1_048_576
 UNRESOLVED = {"20": 5, "60": 13}
 """Newest eras whose target is missing, by horizon: usable labels end 6 and 14 eras before the live era."""
@@ -71,7 +72,7 @@ def _write_all(folder: Path, world: World, progress: Callable[[int, int], None] 
                 done = made.era
                 if progress is not None:
                     progress(done, config.eras + 1)
-    pq.write_table(truth.table(config.eras), folder / "truth.parquet")
+    pq.write_table(truth.table(config.eras), folder / TRUTH)
 
 
 class _Truth:
