@@ -26,6 +26,8 @@ DEEPEST = 12
 """A level of so deep a tree holds 4,096 nodes; sums of levels are kept for all of them."""
 BITS = 29
 """The largest gradient of a tree becomes an integer of so many bits."""
+MOST_POWER = 126
+"""Smaller gradients become smaller integers: a float32 holds no greater factor."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def exponent(values_N: Single, name: str) -> int:
 
 def power_for(largest: float) -> int:
     """The power of two for values up to `largest`."""
-    return BITS - math.frexp(largest)[1] if largest else 0
+    return min(BITS - math.frexp(largest)[1], MOST_POWER) if largest else 0
 
 
 class Units(NamedTuple):

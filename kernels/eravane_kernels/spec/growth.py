@@ -10,6 +10,7 @@ import numpy.typing as npt
 from eravane_kernels import checks
 from eravane_kernels.arrays import Bools, Integers, Levels, Single
 from eravane_kernels.growth import LEAF, LEAST_GAIN, Rules, Tree, check_columns, check_rows, units
+from eravane_kernels.spec.draws import draw_columns, draw_rows
 
 _Split = tuple[np.float32, int, int, bool]
 
@@ -41,6 +42,67 @@ def grow_tree(
     check_rows(gradient_N, hessian_N, x_CN.shape[1])
     check_columns(columns_K, len(x_CN))
     return _Growth(x_CN, gradient_N, hessian_N, columns_K, rules).tree()
+
+
+def grow_many(
+    x_CN: Levels, gradient_BN: Single, hessian_BN: Single | None, columns_K: Integers, rules: Rules
+) -> tuple[list[Tree], Single]:
+    """Grow B trees on the same columns: each is what `grow_tree` gives, whichever the others are.
+
+    Args:
+        x_CN: int8, levels 0..4 and -1 for missing.
+        gradient_BN: float32 [B, N].
+        hessian_BN: float32 [B, N], 0 or more; None for ones.
+        columns_K: int64, ascending.
+        rules: how trees are grown.
+
+    Returns:
+        The trees, and their outputs float32 [B, N].
+
+    Raises:
+        ValueError: as `grow_tree` does.
+    """
+    hessians = [None] * len(gradient_BN) if hessian_BN is None else list(hessian_BN)
+    pairs = zip(gradient_BN, hessians, strict=True)
+    found = [grow_tree(x_CN, gradient_N, hessian_N, columns_K, rules) for gradient_N, hessian_N in pairs]
+    return [tree for tree, _ in found], np.stack([output_N for _, output_N in found])
+
+
+def boost(
+    x_CN: Levels,
+    goal_N: Single,
+    weight_N: Single | None,
+    margin_N: Single,
+    rules: Rules,
+    *,
+    seed: int,
+    chosen: int,
+    share: float,
+    rounds: int,
+) -> list[Tree]:
+    """Boost squared error: round after round a tree on drawn columns and rows, from gradients margin - goal.
+
+    Args:
+        x_CN: int8, levels 0..4 and -1 for missing.
+        goal_N: float32, what is to be learned; NaN rows count as absent.
+        weight_N: float32, 0 or more; None for equal weights.
+        margin_N: float32, output of earlier trees; changed in place.
+        rules: how trees are grown.
+        seed: of the draws, see `spec.draws`.
+        chosen: columns of a tree.
+        share: of the rows, drawn one by one for each round.
+        rounds: trees.
+    """
+    trees, known_N = [], ~np.isnan(goal_N)
+    for turn in range(rounds):
+        columns_K = draw_columns(seed, turn, len(x_CN), chosen)
+        counts_N = known_N if share == 1 else known_N & draw_rows(seed, turn, len(goal_N), share)
+        hessian_N = counts_N.astype(np.float32) * (1 if weight_N is None else weight_N)
+        gradient_N = (margin_N - np.where(known_N, goal_N, np.float32(0))) * hessian_N
+        tree, output_N = grow_tree(x_CN, gradient_N, hessian_N, columns_K, rules)
+        margin_N += output_N
+        trees.append(tree)
+    return trees
 
 
 class _Growth:

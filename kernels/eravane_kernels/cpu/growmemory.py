@@ -1,0 +1,163 @@
+"""The memory that trees are grown in, and the threads that grow them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from eravane_kernels.arrays import Double, Integers, Single
+from eravane_kernels.cpu.growstate import FACTS, NODES, Level, Nodes, Rows, Scratch, Source, Terms
+from eravane_kernels.cpu.levelcolumns import LevelColumns
+from eravane_kernels.cpu.levelsums import MOST_ROWS, SHIFT, SUMS, TOGETHER, WIDE
+from eravane_kernels.growth import LEAF, Rules, Tree
+
+NO_WEIGHTS = np.empty((0, 0), dtype=np.float32)
+"""Of rows that all count as one."""
+GROUPS_SHARED = 4
+"""Groups of columns that are joined before the trees that share them count: so many joint levels stay in the cache."""
+
+
+class Memory:
+    """Memory for trees that grow at the same time on the same columns.
+
+    Per row and tree 2 bytes for its place, and 4 for its Hessian where these are not all one; per thread 3 bytes per
+    row of a shard, and 8 per tree; and the sums.
+
+    Args:
+        columns: the data.
+        rules: how trees are grown.
+        widest: most columns of a tree.
+        threads: of the processor; no result depends on them.
+        models: trees that grow at the same time.
+    """
+
+    def __init__(self, columns: LevelColumns, rules: Rules, widest: int, threads: int, models: int) -> None:
+        self.columns, self.threads, self.models, self.depth = columns, threads, models, rules.max_depth
+        self.rule_6, self._base = rule_6(rules), 6 if columns.missing else 5
+        self.shard_P4 = _shards(columns.row_S, threads)
+        most, together = int(self.shard_P4[:, 3].max(initial=0)), 1 if models == 1 else GROUPS_SHARED
+        self._hessian_BN = np.empty((models, 0), dtype=np.int32)
+        self._place_BN = np.empty((models, columns.rows), dtype=np.uint16)
+        self._edge_BP22K = np.zeros((models, len(self.shard_P4), 2, 2, self._nodes + 1), dtype=np.int32)
+        sums = widest * self._base * 2
+        self._counted = np.empty(threads * models * self._halves * sums, dtype=np.int64)
+        self._sums = np.empty(2 * models * self._nodes * sums, dtype=np.int64)
+        self.scratch = Scratch(
+            np.empty((threads, together, most), dtype=np.uint8),
+            np.empty((threads, most), dtype=np.uint16),
+            np.empty((threads, models, most), dtype=np.int64),
+            np.zeros((threads, 2, SUMS), dtype=np.int64),
+            np.empty((threads, TOGETHER, 6, 2), dtype=np.int64),
+        )
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    @property
+    def _nodes(self) -> int:
+        """Most nodes of a level whose sums are kept."""
+        return int(2 ** (self.depth - 1))
+
+    @property
+    def _halves(self) -> int:
+        """Most nodes of a level that are counted."""
+        return max(1, self._nodes // 2)
+
+    def nodes(self, rounds: int) -> Nodes:
+        """Room for the trees of some rounds."""
+        shape = rounds, self.models, self.most_nodes
+        return Nodes(
+            np.empty((*shape, NODES), dtype=np.int64),
+            np.empty((*shape, FACTS), dtype=np.float32),
+            np.empty(shape, dtype=np.int64),
+            np.zeros(shape[:2], dtype=np.int64),
+        )
+
+    def terms(self, counting: bool) -> Terms:
+        """The rules, with scales and units still to be set."""
+        scale_B2, unit_B2 = np.ones((self.models, 2), dtype=np.float32), np.ones((self.models, 2))
+        return Terms(self.rule_6, scale_B2, unit_B2, self.depth, counting, SHIFT if counting else WIDE)
+
+    @property
+    def most_nodes(self) -> int:
+        """Most nodes of a tree."""
+        return 4 * self._nodes
+
+    def source(self, columns_K: Integers) -> Source:
+        """Where columns lie."""
+        return Source(self.columns.address_SC, self.shard_P4, columns_K, self._base)
+
+    def rows(self, value_BN: Single, weight_BN: Single, margin_BN: Single) -> Rows:
+        """Gradients become integers in their own memory."""
+        if len(weight_BN) and not self._hessian_BN.size:
+            self._hessian_BN = np.empty((self.models, self.columns.rows), dtype=np.int32)
+        hessian_BN = self._hessian_BN if len(weight_BN) else self._hessian_BN[:, :0]
+        return Rows(
+            value_BN, weight_BN, value_BN.view(np.int32), hessian_BN, self._place_BN, self._edge_BP22K, margin_BN
+        )
+
+    def level(self, width: int) -> Level:
+        """What is kept per node of a level, for trees on so many columns."""
+        nodes, models = self._nodes, self.models
+        counted_shape = self.threads, models, self._halves, width, self._base, 2
+        sum_shape = models, 2, nodes, width, self._base, 2
+        return Level(
+            self._counted[: math.prod(counted_shape)].reshape(counted_shape),
+            self._sums[: math.prod(sum_shape)].reshape(sum_shape),
+            np.zeros((models, 2, nodes, 2), dtype=np.int64),
+            np.zeros((models, nodes, 6)),
+            np.zeros((models, nodes), dtype=np.int64),
+            np.zeros((models, nodes), dtype=np.int64),
+            np.zeros((models, nodes), dtype=np.int64),
+            np.zeros((models, nodes), dtype=np.int64),
+            np.zeros((models, nodes, 2), dtype=np.float32),
+            np.zeros((models, 4), dtype=np.int64),
+            np.zeros((self.depth, 2), dtype=np.int64),
+        )
+
+    def run(self, function: Callable[..., None], *everything: Any) -> None:
+        """Runs a compiled function in all threads: with the thread's number, their number, and where they meet."""
+        shared = self.threads, np.zeros(1, dtype=np.int64), *everything
+        others = [self._pool.submit(function, me, *shared) for me in range(1, self.threads)] if self._pool else []
+        function(0, *shared)
+        for other in others:
+            other.result()
+
+
+def as_tree(nodes: Nodes, turn: int, model: int) -> Tree:
+    """The tree that a model got in a round."""
+    count = int(nodes.count_RB[turn, model])
+    node_K3, fact_K4 = nodes.node_RBK3[turn, model, :count], nodes.fact_RBK4[turn, model, :count]
+    left_K = node_K3[:, 0].astype(np.int32)
+    return Tree(
+        left_K,
+        np.where(left_K == LEAF, LEAF, left_K + 1).astype(np.int32),
+        nodes.parent_RBK[turn, model, :count].astype(np.int32),
+        node_K3[:, 1].astype(np.int32),
+        (node_K3[:, 2] + 1).astype(np.int8),
+        fact_K4[:, 3] != 0,
+        *(np.ascontiguousarray(fact_K4[:, which]) for which in range(3)),
+    )
+
+
+def rule_6(rules: Rules) -> Double:
+    """The rules as float32, in the order that `splits` names."""
+    values = rules.reg_alpha, rules.reg_lambda, rules.gamma, rules.min_child_weight, rules.eta, rules.learn_missing
+    return np.array(values, dtype=np.float32).astype(np.float64)
+
+
+def _shards(row_S: Integers, threads: int) -> Integers:
+    """Segment, first row in it, first row of all, and number of rows of every shard."""
+    most = max(1, min(MOST_ROWS, -(-int(row_S.sum()) // threads)))
+    found: list[tuple[int, int, int, int]] = []
+    start = 0
+    for segment, rows in enumerate(row_S.tolist()):
+        pieces = -(-rows // most)
+        pieces += -pieces % threads if pieces > 1 else 0  # as many for every thread
+        edges = [rows * piece // pieces for piece in range(pieces + 1)] if pieces else [0]
+        found += [(segment, a, start + a, b - a) for a, b in pairwise(edges)]
+        start += rows
+    return np.array(found, dtype=np.int64).reshape(-1, 4)
