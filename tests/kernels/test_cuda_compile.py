@@ -76,7 +76,7 @@ def test_products_are_rounded_before_they_are_added(file):
     assert not re.search(r"fma\.\w+\.f(32|64)", ptx)
 
 
-@pytest.mark.parametrize("file", ["levels", "limits"])
+@pytest.mark.parametrize("file", ["levels", "limits", "records", "grow"])
 def test_columns_are_read_and_written_16_bytes_at_a_time(file):
     ptx, _ = compiled(source(file), 90, "--ptx")
     assert re.search(r"ld\.global\.nc\.v4\.(u|b|f)32", ptx)

@@ -42,6 +42,7 @@ extern "C" __global__ void words(const unsigned* in, unsigned* out) {
     out[3] = __clz(0);
     out[4] = __float_as_uint(1.0f);
     out[5] = atomicAdd(&out[6], 5u);
+    out[7] = __dp4a(static_cast<int>(in[0]), static_cast<int>(in[1]), -10);
 }
 extern "C" __global__ void leftovers(unsigned char* out) {
     __shared__ unsigned char still[4];
@@ -107,10 +108,11 @@ def test_votes_and_reductions(kernel):
 
 
 def test_words(kernel):
-    values, out = np.array([0x04030201, 0xF8F7F605, 0x00000100], np.uint32), np.zeros(7, np.uint32)
+    values, out = np.array([0x04030201, 0xF8F7F605, 0x00000100], np.uint32), np.zeros(8, np.uint32)
     kernel("words")((1,), (1,), (values, out))
     sum_of_products = 10 + 1 * 0x05 + 2 * 0xF6 + 3 * 0xF7 + 4 * 0xF8
-    assert out.tolist() == [0xF803F601, sum_of_products, 23, 32, 0x3F800000, 0, 5]
+    signed = -10 + 1 * 0x05 + 2 * (0xF6 - 256) + 3 * (0xF7 - 256) + 4 * (0xF8 - 256)
+    assert out.tolist() == [0xF803F601, sum_of_products, 23, 32, 0x3F800000, 0, 5, signed + 2**32]
 
 
 def test_shared_memory_is_poisoned_before_every_block(kernel):

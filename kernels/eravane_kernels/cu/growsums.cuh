@@ -1,16 +1,12 @@
 // Sums of gradients and Hessians of a node's rows by level of a column, four rows at a time.
 //
 // Gradients and Hessians are cut into bytes, and bytes of four rows lie in a word; a plane of the codes of four rows
-// picks among them with __dp4a. Levels follow from planes by subtraction, as in levels.cu.
+// picks among them with __dp4a, the uppermost byte of a gradient with its sign. Levels follow from planes by
+// subtraction, as in levels.cu.
 #pragma once
-#include "runs.cuh"
+#include "grownodes.cuh"
 
-constexpr int THREADS = 256, WARPS = THREADS / WARP;
-constexpr int CHUNK = 2048;             // rows a block takes at once, as CHUNK in cuda/growth.py
-constexpr int WORDS = CHUNK / 4;
-constexpr int PLANES = 5;
-constexpr int BYTES = 4;                // of a gradient, the sign bit turned so that it is unsigned
-constexpr int ID = 0, FIRST = 1, ROWS = 2, GRADIENT = 3, HESSIAN = 4, COUNTED = 5, PARENT = 6, FIELDS = 8;
+constexpr int BYTES = 4;                // of a gradient
 constexpr unsigned ONES = 0x01010101u;
 
 // The split that a chunk belongs to.
@@ -23,88 +19,168 @@ __device__ __forceinline__ long long split_of(const long long* task, long long s
     return low;
 }
 
-// Sums over four rows a word of bytes of gradients and Hessians, per plane of the codes.
-template <int HESSIAN_BYTES> struct Planes {
-    unsigned sum[PLANES][BYTES + HESSIAN_BYTES], rows[PLANES];
+// Sums over rows of the two columns of a byte of the records: bytes of gradients and Hessians, per plane of the codes.
+template <int HESSIAN_BYTES, int USED> struct Sums {
+    static constexpr int ALL = BYTES + HESSIAN_BYTES;
+    unsigned sum[2][USED][ALL];
 
     __device__ __forceinline__ void add(unsigned codes, const unsigned* word) {
-        const unsigned one = codes & ONES, two = codes >> 1 & ONES, four = codes >> 2 & ONES;
-        const unsigned mask[PLANES] = {one, two, four, one & two, two & four};
+        unsigned mask[2][PLANES];
         #pragma unroll
-        for (int byte = 0; byte < BYTES + HESSIAN_BYTES; byte++) {
-            const unsigned values = word[byte * WORDS];
-            #pragma unroll
-            for (int plane = 0; plane < PLANES; plane++)
-                sum[plane][byte] = __dp4a(mask[plane], values, sum[plane][byte]);
+        for (int which = 0; which < 2; which++) {
+            const unsigned one = codes >> 4 * which & ONES, two = codes >> (4 * which + 1) & ONES;
+            const unsigned four = codes >> (4 * which + 2) & ONES;
+            mask[which][0] = one;
+            mask[which][1] = two;
+            mask[which][2] = four;
+            mask[which][3] = one & two;
+            mask[which][4] = two & four;
         }
         #pragma unroll
-        for (int plane = 0; plane < PLANES; plane++) rows[plane] = __dp4a(mask[plane], ONES, rows[plane]);
-    }
-
-    // Sums over the warp, added to those of the column by its first lane.
-    __device__ __forceinline__ void flush(unsigned long long* out, int lane) {
-        #pragma unroll
-        for (int plane = 0; plane < PLANES; plane++) {
-            unsigned long long gradient = 0, hessian = 0;
+        for (int byte = 0; byte < ALL; byte++) {
+            const unsigned values = word[byte * GROUPS];
             #pragma unroll
-            for (int byte = 0; byte < BYTES + HESSIAN_BYTES; byte++) {
-                const unsigned long long all = __reduce_add_sync(ALL_LANES, sum[plane][byte]);
-                if (byte < BYTES) gradient += all << 8 * byte; else hessian += all << 8 * (byte - BYTES);
-            }
-            gradient -= static_cast<unsigned long long>(__reduce_add_sync(ALL_LANES, rows[plane])) << 31;
-            if (lane == 0 && (gradient | hessian)) {
-                atomicAdd(out + 2 * plane, gradient);
-                atomicAdd(out + 2 * plane + 1, hessian);
+            for (int i = 0; i < 2 * USED; i++) {
+                unsigned& total = sum[i / USED][i % USED][byte];
+                const unsigned picked = mask[i / USED][i % USED];
+                if (byte == BYTES - 1)
+                    total = static_cast<unsigned>(__dp4a(
+                        static_cast<int>(picked), static_cast<int>(values), static_cast<int>(total)));
+                else
+                    total = __dp4a(picked, values, total);
             }
         }
     }
 };
 
-// Sums of the rows of the smaller children (of all rows where `root`), a chunk of rows a block, a column a warp.
-template <int HESSIAN_BYTES> __device__ __forceinline__ void count(
-    const signed char* __restrict__ x, long long ld, const long long* __restrict__ column, long long columns,
-    const unsigned* __restrict__ order, const int* __restrict__ gradient, const int* __restrict__ hessian,
+// Four rows in order.
+__device__ __forceinline__ uint4 following(long long place) {
+    const unsigned first = static_cast<unsigned>(place);
+    return make_uint4(first, first + 1, first + 2, first + 3);
+}
+
+// The records of a stage's rows into `tile`, and their quanta into `word`, four rows a word of both.
+template <int HESSIAN_BYTES> __device__ __forceinline__ void stage(
+    const unsigned char* __restrict__ record, long long stride, long long begin, int bytes, long long rows,
+    const unsigned* __restrict__ order, const unsigned* __restrict__ quanta, long long root, long long place, int left,
+    unsigned* tile, unsigned* word)
+{
+    const int group = threadIdx.x % GROUPS, half = threadIdx.x / GROUPS * WIDE_BYTES;
+    if (half < bytes) {
+        const uint4 number = root ? following(place) : four(order + place, left);
+        const unsigned row[4] = {number.x, number.y, number.z, number.w};
+        uint4 of[4];
+        #pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const unsigned char* from = record + row[i] * stride + begin + half;
+            of[i] = i < left ? __ldg(reinterpret_cast<const uint4*>(from)) : make_uint4(0, 0, 0, 0);
+        }
+        const uint4 across[4] = {transposed(of[0].x, of[1].x, of[2].x, of[3].x),
+                                 transposed(of[0].y, of[1].y, of[2].y, of[3].y),
+                                 transposed(of[0].z, of[1].z, of[2].z, of[3].z),
+                                 transposed(of[0].w, of[1].w, of[2].w, of[3].w)};
+        #pragma unroll
+        for (int i = 0; i < 4; i++) {
+            unsigned* to = tile + (half + 4 * i) * PITCH + group;
+            to[0] = across[i].x;
+            to[PITCH] = across[i].y;
+            to[2 * PITCH] = across[i].z;
+            to[3 * PITCH] = across[i].w;
+        }
+    }
+    if (threadIdx.x >= GROUPS) return;
+    uint4 g = four(quanta + place, left);
+    if (HESSIAN_BYTES == 1) {
+        word[BYTES * GROUPS + group] = (g.x & 1) | (g.y & 1) << 8 | (g.z & 1) << 16 | (g.w & 1) << 24;
+        const int own[4] = {static_cast<int>(g.x), static_cast<int>(g.y), static_cast<int>(g.z), static_cast<int>(g.w)};
+        g = make_uint4(own[0] >> 1, own[1] >> 1, own[2] >> 1, own[3] >> 1);
+    } else {
+        const uint4 h = four(quanta + rows + place, left), parts = transposed(h.x, h.y, h.z, h.w);
+        unsigned* to = word + BYTES * GROUPS + group;
+        to[0] = parts.x;
+        to[GROUPS] = parts.y;
+        to[2 * GROUPS] = parts.z;
+        to[3 * GROUPS] = parts.w;
+    }
+    const uint4 parts = transposed(g.x, g.y, g.z, g.w);
+    word[group] = parts.x;
+    word[GROUPS + group] = parts.y;
+    word[2 * GROUPS + group] = parts.z;
+    word[3 * GROUPS + group] = parts.w;
+}
+
+// Sums of all threads, byte by byte, brought together in shared memory and added to those of their columns.
+template <int HESSIAN_BYTES, int USED> __device__ __forceinline__ void flush(
+    const Sums<HESSIAN_BYTES, USED>& sums, int lanes, int part, long long begin, int bytes, long long columns,
+    unsigned* total, unsigned long long* __restrict__ out)
+{
+    constexpr int ALL = BYTES + HESSIAN_BYTES;
+    static_assert(2 * USED * ALL <= PITCH, "totals take the place of the records in shared memory");
+    for (int i = threadIdx.x; i < 2 * USED * ALL * TILE; i += THREADS) total[i] = 0;
+    __syncthreads();
+    #pragma unroll
+    for (int i = 0; i < 2 * USED * ALL; i++) {
+        unsigned value = sums.sum[i / (USED * ALL)][i / ALL % USED][i % ALL];
+        for (int other = lanes; other < WARP; other *= 2) value += __shfl_xor_sync(ALL_LANES, value, other);
+        if (threadIdx.x % WARP < lanes && part < bytes) atomicAdd(total + i * TILE + part, value);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < 2 * USED * TILE; i += THREADS) {
+        const int which = i / TILE / USED, plane = i / TILE % USED;
+        const long long k = 2 * (begin + i % TILE) + which;
+        if (k >= columns) continue;
+        const unsigned* own = total + i / TILE * ALL * TILE + i % TILE;
+        unsigned long long gradient = static_cast<unsigned long long>(
+            static_cast<long long>(static_cast<int>(own[(BYTES - 1) * TILE]))) << 8 * (BYTES - 1);
+        unsigned long long hessian = 0;
+        #pragma unroll
+        for (int byte = 0; byte < ALL; byte++) {
+            const unsigned long long sum = own[byte * TILE];
+            if (byte < BYTES - 1) gradient += sum << 8 * byte;
+            if (byte >= BYTES) hessian += sum << 8 * (byte - BYTES);
+        }
+        if (!(gradient | hessian)) continue;
+        atomicAdd(out + (k * PLANES + plane) * 2, gradient);
+        atomicAdd(out + (k * PLANES + plane) * 2 + 1, hessian);
+    }
+    __syncthreads();
+}
+
+// Sums of the rows of the smaller children (of all rows where `root`): a chunk of rows and TILE bytes of their records a
+// block; a lane adds up a byte, that is two columns, of every row, or of every 2nd, 4th ... group of rows where `lanes`
+// of them do for a record.
+template <int HESSIAN_BYTES, int USED> __device__ __forceinline__ void count(
+    const unsigned char* __restrict__ record, long long stride, long long columns, long long lanes, long long rows,
+    const unsigned* __restrict__ order, const unsigned* __restrict__ quanta, long long nodes,
     const long long* __restrict__ level, const long long* __restrict__ task, const long long* __restrict__ state,
     long long root, unsigned long long* __restrict__ counted)
 {
-    __shared__ unsigned row[CHUNK], word[(BYTES + HESSIAN_BYTES) * WORDS];
-    const long long splits = root ? 1 : state[0];
-    for (long long chunk = blockIdx.x; splits && chunk < task[splits]; chunk += gridDim.x) {
-        const long long split = split_of(task, splits, chunk);
-        const long long node = root ? 0 : 2 * split + (level[2 * split * FIELDS + COUNTED] ? 0 : 1);
-        const long long done = (chunk - task[split]) * CHUNK, first = level[node * FIELDS + FIRST] + done;
-        const int rows = static_cast<int>(min(static_cast<long long>(CHUNK), level[node * FIELDS + ROWS] - done));
-        for (int i = threadIdx.x; i < WORDS; i += THREADS) {
-            unsigned bytes[BYTES + HESSIAN_BYTES] = {};
-            #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int place = 4 * i + j;
-                const unsigned own = place < rows ? order[first + place] : 0;
-                row[place] = own;
-                if (place >= rows) continue;
-                const unsigned g = static_cast<unsigned>(gradient[own]) ^ 0x80000000u, h = hessian[own];
-                #pragma unroll
-                for (int byte = 0; byte < BYTES; byte++) bytes[byte] |= (g >> 8 * byte & 255u) << 8 * j;
-                #pragma unroll
-                for (int byte = 0; byte < HESSIAN_BYTES; byte++) bytes[BYTES + byte] |= (h >> 8 * byte & 255u) << 8 * j;
-            }
-            #pragma unroll
-            for (int byte = 0; byte < BYTES + HESSIAN_BYTES; byte++) word[byte * WORDS + i] = bytes[byte];
+    __shared__ unsigned tile[TILE * PITCH], word[(BYTES + HESSIAN_BYTES) * GROUPS];
+    order = of_tree(order, rows);
+    quanta = of_tree(quanta, rows * (HESSIAN_BYTES == 1 ? 1 : 2));
+    level = of_tree(level, nodes * FIELDS);
+    task = of_tree(task, nodes + 1);
+    counted = of_tree(counted, most_counted(nodes) * columns * PLANES * 2);
+    const long long splits = root ? 1 : of_tree(state, 3)[0], chunks = splits ? task[splits] : 0;
+    const long long tiles = (stride + TILE - 1) / TILE;
+    const int own = static_cast<int>(lanes), part = threadIdx.x % own, each = THREADS / own;
+    for (long long item = blockIdx.x; item < chunks * tiles; item += gridDim.x) {
+        const long long chunk = item / tiles, begin = item % tiles * TILE, split = split_of(task, splits, chunk);
+        const int bytes = static_cast<int>(min(static_cast<long long>(TILE), stride - begin));
+        const long long* node = level + (root ? 0 : 2 * split + (level[2 * split * FIELDS + COUNTED] ? 0 : 1)) * FIELDS;
+        const long long done = (chunk - task[split]) * CHUNK, first = node[FIRST] + done;
+        const int here = static_cast<int>(min(static_cast<long long>(CHUNK), node[ROWS] - done));
+        Sums<HESSIAN_BYTES, USED> sums{};
+        for (int begun = 0; begun < here; begun += STAGE) {
+            const int group = threadIdx.x % GROUPS, left = here - begun - 4 * group;
+            stage<HESSIAN_BYTES>(
+                record, stride, begin, bytes, rows, order, quanta, root, first + begun + 4 * group, left, tile, word);
+            __syncthreads();
+            const int groups = (min(STAGE, here - begun) + 3) / 4;
+            if (part < bytes)
+                for (int i = threadIdx.x / own; i < groups; i += each) sums.add(tile[part * PITCH + i], word + i);
+            __syncthreads();
         }
-        __syncthreads();
-        const int lane = threadIdx.x % WARP;
-        for (long long k = threadIdx.x / WARP; k < columns; k += WARPS) {
-            const unsigned char* values = reinterpret_cast<const unsigned char*>(x + column[k] * ld);
-            Planes<HESSIAN_BYTES> planes{};
-            for (int i = lane; 4 * i < rows; i += WARP) {
-                unsigned codes = 0;
-                #pragma unroll
-                for (int j = 0; j < 4; j++)
-                    if (4 * i + j < rows) codes |= static_cast<unsigned>(__ldg(values + row[4 * i + j])) << 8 * j;
-                planes.add(codes, word + i);
-            }
-            planes.flush(counted + (split * columns + k) * PLANES * 2, lane);
-        }
-        __syncthreads();
+        flush(sums, own, part, begin, bytes, columns, tile, counted + split * columns * PLANES * 2);
     }
 }

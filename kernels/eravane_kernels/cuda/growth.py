@@ -1,9 +1,6 @@
-"""Depth-wise trees on integer levels on the device, by cu/grow.cu: a level in five launches, without the host."""
+"""Depth-wise trees on integer levels on the device, by cu/grow.cu: several at once, a level in five launches."""
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import numpy as np
 
@@ -13,142 +10,265 @@ from eravane_kernels.cuda import inputs
 from eravane_kernels.cuda.inputs import Array
 from eravane_kernels.cuda.launch import THREADS, launch
 from eravane_kernels.cuda.runtime import active, upload
-from eravane_kernels.growth import LEAF, Rules, Tree, check_columns, power_for
+from eravane_kernels.growth import LEAF, Rules, Tree, check_columns
 
-CHUNK = 2048
-"""Rows a block takes at once, as in cu/grow.cu."""
-PLANES, FIELDS = 5, 8
+CHUNK, STAGE, TILE = 4096, 512, 32
+"""Rows of a node and of its records that a block takes at once, and bytes of a record, as in cu/*.cuh."""
+PLANES, FIELDS, NODE, RULES = 5, 8, 7, 9
+MOST_PARTS = 512
+"""Most blocks that look for the largest gradient."""
 
 
 class Grower:
-    """Grows trees on the same columns, one after the other; all memory is taken here.
+    """Grows trees on the same columns, one or several at a time; all memory is taken here. See `bytes_needed`.
 
     Args:
-        x_CN: int8, levels 0..4 and -1 for missing, on the device or to be copied there.
+        x_CN: int8, levels 0..4 and -1 for missing, on the device or to be copied there; not to be changed.
         rules: how trees are grown.
         widest: most columns of a tree.
+        together: most trees that are grown at once, on the same columns from gradients of their own.
+        kept: how many times trees are grown before they are fetched.
 
     Raises:
         ValueError: a wrong shape or dtype, or a value that is no level.
     """
 
-    def __init__(self, x_CN: Array, rules: Rules, widest: int) -> None:
-        self._x_CN, self._rules = inputs.columns(x_CN, "x_CN", "int8"), rules
-        missing = _check_levels(self._x_CN)
+    def __init__(self, x_CN: Array, rules: Rules, widest: int, together: int = 1, kept: int = 1) -> None:
+        self._x_CN, self._rules, self._together = inputs.columns(x_CN, "x_CN", "int8"), rules, together
+        self._missing = _check_levels(self._x_CN)
         values = rules.reg_alpha, rules.reg_lambda, rules.gamma, rules.min_child_weight, rules.eta, rules.learn_missing
-        self._rule = np.array([*np.array(values, dtype=np.float32), 1.0, 1.0, missing], dtype=np.float64)
-        xp, rows, nodes = active().xp, self._x_CN.shape[1], 2 ** (rules.max_depth - 1)
-        self._order_2N = [xp.empty(rows, dtype=np.uint32) for _ in range(2)]
-        self._level_2JF = [xp.zeros((nodes, FIELDS), dtype=np.int64) for _ in range(2)]
-        self._sums_2 = [xp.empty(nodes * widest * SLOTS * 2, dtype=np.int64) for _ in range(2)]
-        self._counted = xp.empty(max(1, nodes // 2) * widest * PLANES * 2, dtype=np.uint64)
-        self._best_JF = xp.zeros((nodes, FIELDS), dtype=np.float64)
-        self._cursor_J2 = xp.zeros((nodes, 2), dtype=np.uint64)
-        self._task_J1 = xp.zeros(nodes + 1, dtype=np.int64)
-        self._tree_T4 = xp.empty((4 * nodes, 4), dtype=np.int64)
-        self._fact_T3 = xp.empty((4 * nodes, 3), dtype=np.float64)
-        self._state_3 = xp.zeros(3, dtype=np.int64)
+        rule_R = np.array([*np.array(values, dtype=np.float32), 1.0, 1.0, self._missing], dtype=np.float64)
+        xp, self._rows = active().xp, self._x_CN.shape[1]
+        self._nodes, trees = 1 << rules.max_depth - 1, together
+        self._parts = max(1, min(MOST_PARTS, -(-self._rows // (4 * THREADS))))
+        self._halves = max(1, self._nodes // 2)
+        self._columns_K, self._column_K = np.empty(0, dtype=np.int64), xp.empty(0, dtype=np.int64)
+        self._record = xp.empty(self._rows * stride_of(widest), dtype=np.uint8)
+        self._rule_BR = upload(np.tile(rule_R, (trees, 1)))
+        self._largest = xp.empty(trees * 2 * self._parts, dtype=np.uint32)
+        self._order_2 = [xp.empty(trees * self._rows, dtype=np.uint32) for _ in range(2)]
+        self._quanta_2: list[Array] = []
+        self._level_2 = [xp.zeros((trees, self._nodes, FIELDS), dtype=np.int64) for _ in range(2)]
+        self._sums_2 = [xp.empty(trees * self._nodes * widest * SLOTS * 2, dtype=np.int64) for _ in range(2)]
+        self._counted_2 = [xp.empty(trees * self._halves * widest * PLANES * 2, dtype=np.uint64) for _ in range(2)]
+        self._best = xp.zeros((trees, self._nodes, FIELDS), dtype=np.int64)
+        self._cursor = xp.zeros((trees, self._nodes, 2), dtype=np.uint64)
+        self._task = xp.zeros((trees, self._nodes + 1), dtype=np.int64)
+        self._state = xp.zeros((trees, 3), dtype=np.int64)
+        self._tree_TBM7 = xp.empty((kept, trees, 4 * self._nodes, NODE), dtype=np.int64)
+        self._count_TB, self._bad_TB = (xp.zeros((kept, trees), dtype=np.int64) for _ in range(2))
+
+    @property
+    def rows(self) -> int:
+        """Rows of the columns."""
+        return int(self._rows)
+
+    @property
+    def kept(self) -> int:
+        """How many times trees can be grown before they must be fetched."""
+        return len(self._tree_TBM7)
 
     def grow(self, gradient_N: Array, hessian_N: Array | None, columns_K: Integers, margin_N: Array) -> Tree:
-        """Grow a tree on some of the columns, and add its output to `margin_N`.
+        """Grow a tree on some of the columns, and add its output to `margin_N`; see `grow_many`.
 
         Args:
             gradient_N: float32 [N].
             hessian_N: float32 [N]; None for ones. Rows with gradient and Hessian 0 count as absent.
             columns_K: ascending positions, on the host.
             margin_N: float32 [N] on the device, changed in place.
+        """
+        vectors = [("gradient_N", gradient_N), ("hessian_N", hessian_N), ("margin_N", margin_N)]
+        for name, values_N in vectors:
+            if values_N is not None:
+                inputs.shaped_alike(values_N, name, (self._rows,), "float32")
+        gradient_BN, hessian_BN, margin_BN = (None if values_N is None else values_N[None] for _, values_N in vectors)
+        return self.grow_many(gradient_BN, hessian_BN, columns_K, margin_BN)[0]
+
+    def grow_many(
+        self, gradient_BN: Array, hessian_BN: Array | None, columns_K: Integers, margin_BN: Array
+    ) -> list[Tree]:
+        """Grow a tree from each of several gradients on the same columns, and add their outputs to `margin_BN`.
+
+        Args:
+            gradient_BN: float32 [B, N].
+            hessian_BN: float32 [B, N]; None for ones. Rows with gradient and Hessian 0 count as absent.
+            columns_K: ascending positions, on the host.
+            margin_BN: float32 [B, N] on the device, columns contiguous, changed in place.
 
         Returns:
-            The tree, on the host.
+            The trees, on the host; to the bit those that `grow` gives one by one.
 
         Raises:
-            ValueError: an array has the wrong shape or type, a gradient is infinite or NaN, a Hessian is negative.
+            ValueError: an array has the wrong shape or type, a gradient is infinite or NaN, a Hessian is infinite, NaN
+                or negative; outputs are then as they were, but for those of trees that have no such row.
         """
-        xp, rows = active().xp, self._x_CN.shape[1]
-        check_columns(columns_K, len(self._x_CN))
-        gradient_N = inputs.shaped(gradient_N, "gradient_N", (rows,), "float32")
-        ones_N = xp.ones(rows, dtype=np.float32) if hessian_N is None else hessian_N
-        hessian_N = inputs.shaped(ones_N, "hessian_N", (rows,), "float32")
-        counting = _check_hessians(hessian_N)
-        powers = _power(gradient_N, "gradient_N"), 0 if counting else _power(hessian_N, "hessian_N")
-        quanta = tuple(
-            xp.rint(values_N.astype(np.float64) * 2.0**power).astype(np.int32)
-            for values_N, power in zip((gradient_N, hessian_N), powers, strict=True)
-        )
-        rule = self._rule.copy()
-        rule[6:8] = np.ldexp(1.0, [-power for power in powers])
-        self._begin(quanta)
-        self._split_levels(
-            quanta, upload(columns_K), upload(rule), "grow_count_rows" if counting else "grow_count_weights"
-        )
-        blocks = -(-rows // THREADS)
+        shape = len(gradient_BN), self._rows
+        gradient_BN = inputs.shaped(gradient_BN, "gradient_BN", shape, "float32")
+        inputs.shaped_alike(margin_BN, "margin_BN", shape, "float32")
+        if not margin_BN.flags.c_contiguous:
+            raise ValueError("margin_BN: expected contiguous rows, given rows with gaps")
+        counting = True
+        if hessian_BN is not None:
+            hessian_BN = inputs.shaped(hessian_BN, "hessian_BN", shape, "float32")
+            counting = are_counts(hessian_BN)
+        self.enqueue(0, gradient_BN, hessian_BN, columns_K, margin_BN, counting=counting)
+        bad_B = active().host(self._bad_TB[0])[: shape[0]]
+        if bad_B.any():
+            _name_the_row(int(np.argmax(bad_B != 0)), gradient_BN, hessian_BN)
+        return self.fetch(1, shape[0])[0]
+
+    def enqueue(
+        self,
+        number: int,
+        gradient_BN: Array,
+        hessian_BN: Array | None,
+        columns_K: Integers,
+        margin_BN: Array,
+        *,
+        counting: bool,
+        goal_BN: Array | None = None,
+    ) -> None:
+        """Launch the growing of trees and return before they are grown; nothing is read back.
+
+        Args:
+            number: where the trees are kept, 0..kept-1.
+            gradient_BN: float32 [B, N] on the device; with `goal_BN` room for the gradients of squared error, output
+                less goal times Hessian.
+            hessian_BN: float32 [B, N] on the device, or None for ones.
+            columns_K: ascending positions, on the host.
+            margin_BN: float32 [B, N] on the device, changed in place. All arrays are contiguous.
+            counting: whether every Hessian is 0 or 1.
+            goal_BN: float32 [B, N] on the device, finite.
+
+        Raises:
+            ValueError: wrong positions, or more trees than `together`.
+        """
+        trees = len(gradient_BN)
+        if not 1 <= trees <= self._together:
+            raise ValueError(f"gradient_BN: expected 1..{self._together} trees, given {trees}")
+        self._pack(columns_K)
+        self._begin(number, gradient_BN, hessian_BN, margin_BN, goal_BN, counting)
+        self._split_levels(number, trees, counting)
         launch(
-            "grow",
-            "grow_output",
-            blocks,
-            *self._data(),
-            np.int64(rows),
-            upload(rule),
-            self._tree_T4,
-            self._fact_T3,
-            margin_N,
-        )
-        return self._result()
+            "grow", "grow_output", -(-self._rows // THREADS), *self._data(), self._rule_BR, self._of_nodes(),
+            self._tree_TBM7[number], margin_BN, times=trees,
+        )  # fmt: skip
 
-    def _data(self) -> tuple[Array, np.int64]:
-        return self._x_CN, inputs.stride(self._x_CN)
+    def fetch(self, rounds: int, trees: int) -> list[list[Tree]]:
+        """Trees that were grown, of every number below `rounds` the first so many, copied to the host.
 
-    def _begin(self, quanta: tuple[Array, ...]) -> None:
-        """All rows in the root."""
-        rows = self._x_CN.shape[1]
-        totals = [int(active().host(values_N.sum(dtype=np.int64))) for values_N in quanta]
-        self._order_2N[0][:] = active().xp.arange(rows, dtype=np.uint32)
-        self._level_2JF[0][0] = upload(np.array([0, 0, rows, *totals, 1, 0, 0], dtype=np.int64))
-        self._task_J1[:2] = upload(np.array([0, -(-rows // CHUNK)], dtype=np.int64))
-        self._state_3[:] = upload(np.array([1, 1, 0], dtype=np.int64))
-
-    def _split_levels(self, quanta: tuple[Array, ...], column_K: Array, rule: Array, count: str) -> None:
-        width, depth = np.int64(len(column_K)), self._rules.max_depth
-        chunks = -(-self._x_CN.shape[1] // CHUNK)
-        for above in range(depth):
-            now, after, root, nodes = above % 2, (above + 1) % 2, np.int64(above == 0), 2**above
-            order, level, best, state = self._order_2N[now], self._level_2JF[now], self._best_JF, self._state_3
-            self._counted[: max(1, nodes // 2) * len(column_K) * PLANES * 2] = 0
-            launch(
-                "grow", count, chunks + nodes, *self._data(), column_K, width, order, *quanta, level, self._task_J1,
-                state, root, self._counted,
-            )  # fmt: skip
-            launch(
-                "grow", "grow_evaluate", nodes, self._counted, width, rule, state, root, level, self._sums_2[after],
-                self._sums_2[now], best,
-            )  # fmt: skip
-            launch(
-                "grow", "grow_decide", 1, column_K, rule, root, np.int64(above + 1 == depth), level, best,
-                self._level_2JF[after], self._tree_T4, self._fact_T3, self._task_J1, state,
-            )  # fmt: skip
-            if above + 1 == depth:
-                return
-            self._cursor_J2[:] = 0
-            launch(
-                "grow", "grow_part", chunks + nodes, *self._data(), column_K, rule, level, self._level_2JF[after], best,
-                self._task_J1, state, order, self._order_2N[after], self._cursor_J2,
-            )  # fmt: skip
-            launch("grow", "grow_list", 1, level, self._cursor_J2, state, self._level_2JF[after], self._task_J1)
-
-    def _result(self) -> Tree:
+        Raises:
+            ValueError: a gradient of one of them is infinite or NaN, or a Hessian is or is negative.
+        """
         host = active().host
-        nodes = int(host(self._state_3)[2])
-        tree_K4, fact_K3 = host(self._tree_T4[:nodes]), host(self._fact_T3[:nodes])
-        left_K = tree_K4[:, 1].astype(np.int32)
-        return Tree(
-            left_K,
-            np.where(left_K == LEAF, LEAF, left_K + 1).astype(np.int32),
-            tree_K4[:, 0].astype(np.int32),
-            tree_K4[:, 2].astype(np.int32),
-            ((tree_K4[:, 3] >> 1) + 1).astype(np.int8),
-            (tree_K4[:, 3] & 1) != 0,
-            *(fact_K3[:, which].astype(np.float32) for which in range(3)),
-        )
+        bad_TB, count_TB = host(self._bad_TB[:rounds]), host(self._count_TB[:rounds])
+        if bad_TB[:, :trees].any():
+            number = int(np.argmax(bad_TB[:, :trees].any(axis=1)))
+            raise ValueError(f"gradients of tree {number}: expected finite ones, and Hessians of 0 or more")
+        tree_TBM7 = host(self._tree_TBM7[:rounds])
+        return [
+            [_as_tree(tree_TBM7[number, which, : count_TB[number, which]]) for which in range(trees)]
+            for number in range(rounds)
+        ]
+
+    def _data(self) -> tuple[Array, np.int64, np.int64]:
+        return self._x_CN, inputs.stride(self._x_CN), np.int64(self._rows)
+
+    def _of_nodes(self) -> np.int64:
+        return np.int64(self._nodes)
+
+    def _pack(self, columns_K: Integers) -> None:
+        """The columns as records, unless those of the last tree were the same."""
+        if np.array_equal(columns_K, self._columns_K):
+            return
+        check_columns(columns_K, len(self._x_CN))
+        stride = stride_of(len(columns_K))
+        if self._rows * stride > self._record.size:
+            raise ValueError(f"columns_K: expected no more columns than was said, given {len(columns_K)}")
+        self._columns_K, self._column_K = columns_K.copy(), upload(columns_K)
+        blocks = -(-self._rows // STAGE) * -(-stride // TILE)
+        launch(
+            "records", "grow_pack", blocks, *self._data(), self._column_K, np.int64(len(columns_K)), self._record,
+            np.int64(stride),
+        )  # fmt: skip
+
+    def _begin(
+        self,
+        number: int,
+        gradient_BN: Array,
+        hessian_BN: Array | None,
+        margin_BN: Array,
+        goal_BN: Array | None,
+        counting: bool,
+    ) -> None:
+        """Gradients as integers, all rows in the roots."""
+        xp, words = active().xp, 1 if counting else 2
+        if not self._quanta_2 or self._quanta_2[0].size < words * self._together * self._rows:
+            self._quanta_2 = [xp.empty(words * self._together * self._rows, dtype=np.uint32) for _ in range(2)]
+        weighed, hessian = np.int64(hessian_BN is not None), gradient_BN if hessian_BN is None else hessian_BN
+        goal = gradient_BN if goal_BN is None else goal_BN
+        cells = np.int64(len(self._columns_K) * PLANES * 2)
+        rows, nodes = np.int64(self._rows), self._of_nodes()
+        launch(
+            "quanta", "grow_measure", self._parts, rows, np.int64(goal_BN is None), weighed, margin_BN, goal, hessian,
+            gradient_BN, self._largest, nodes, self._level_2[0], self._task, self._state, cells,
+            np.int64(self._halves), self._counted_2[0], times=len(gradient_BN),
+        )  # fmt: skip
+        launch(
+            "quanta", "grow_quantise", self._parts, rows, weighed, np.int64(counting), gradient_BN, hessian,
+            self._largest, self._quanta_2[0], self._rule_BR, nodes, self._level_2[0], self._bad_TB[number],
+            times=len(gradient_BN),
+        )  # fmt: skip
+
+    def _split_levels(self, number: int, trees: int, counting: bool) -> None:
+        width, rows, nodes, column_K = len(self._columns_K), np.int64(self._rows), self._of_nodes(), self._column_K
+        stride, words, rule, state = stride_of(width), np.int64(1 if counting else 2), self._rule_BR, self._state
+        columns, chunks, tiles = np.int64(width), -(-self._rows // CHUNK), -(-stride // TILE)
+        count = f"grow_count_{'rows' if counting else 'weights'}{'_missing' if self._missing else ''}"
+        for above in range(self._rules.max_depth):
+            now, after, root, here = above % 2, (above + 1) % 2, np.int64(above == 0), 2**above
+            last, level, following = np.int64(above + 1 == self._rules.max_depth), *self._of(self._level_2, now)
+            order, to = self._of(self._order_2, now)
+            quanta, to_quanta = self._of(self._quanta_2, now)
+            counted, upcoming = self._of(self._counted_2, now)
+            launch(
+                "grow", count, (chunks + here) * tiles, self._record, np.int64(stride), columns,
+                np.int64(_lanes(width)), rows, order, quanta, nodes, level, self._task, state, root, counted,
+                times=trees,
+            )  # fmt: skip
+            launch(
+                "grow", "grow_evaluate", here, counted, columns, rule, state, root, last, nodes, level,
+                self._sums_2[after], self._sums_2[now], self._best, upcoming, times=trees,
+            )  # fmt: skip
+            launch(
+                "grow", "grow_decide", 1, column_K, rule, root, last, nodes, level, self._best, following,
+                self._tree_TBM7[number], self._count_TB[number], self._task, state, self._cursor, times=trees,
+            )  # fmt: skip
+            if last:
+                return
+            launch(
+                "grow", "grow_part", chunks + here, *self._data(), column_K, rule, root, nodes, level, following,
+                self._best, self._task, state, order, to, words, quanta, to_quanta, self._cursor, times=trees,
+            )  # fmt: skip
+            launch("grow", "grow_list", 1, nodes, level, self._cursor, state, following, self._task, times=trees)
+
+    @staticmethod
+    def _of(pair: list[Array], now: int) -> tuple[Array, Array]:
+        """The one in use at this level, and the one of the next."""
+        return pair[now], pair[1 - now]
+
+
+def bytes_needed(rows: int, widest: int, depth: int, together: int = 1, kept: int = 1, *, weighed: bool = False) -> int:
+    """Bytes on the device that a `Grower` takes, beside the columns."""
+    nodes = 1 << depth - 1
+    per_row = 8 + (16 if weighed else 8)
+    per_column = 2 * 8 * (nodes * SLOTS * 2 + max(1, nodes // 2) * PLANES * 2)
+    return rows * stride_of(widest) + together * (rows * per_row + widest * per_column + kept * 4 * nodes * NODE * 8)
+
+
+def stride_of(width: int) -> int:
+    """Bytes of a record of so many columns: half a sector, or whole ones."""
+    return 16 if width <= 32 else -(-width // (2 * TILE)) * TILE
 
 
 def grow_tree(
@@ -158,6 +278,30 @@ def grow_tree(
     grower = Grower(x_CN, rules, len(columns_K))
     margin_N = active().xp.zeros(x_CN.shape[1], dtype=np.float32)
     return grower.grow(gradient_N, hessian_N, columns_K, margin_N), margin_N
+
+
+def are_counts(hessian_BN: Array) -> bool:
+    """Whether all Hessians are 0 or 1."""
+    return bool(active().host(((hessian_BN == 0) | (hessian_BN == 1)).all()))
+
+
+def _lanes(width: int) -> int:
+    """Lanes of a warp that add up a record, a byte each: a power of two."""
+    return min(TILE, 1 << ((width + 1) // 2 - 1).bit_length())
+
+
+def _as_tree(node_K7: Integers) -> Tree:
+    left_K = node_K7[:, 1].astype(np.int32)
+    fact_K3 = np.ascontiguousarray(node_K7[:, 4:]).view(np.float64)
+    return Tree(
+        left_K,
+        np.where(left_K == LEAF, LEAF, left_K + 1).astype(np.int32),
+        node_K7[:, 0].astype(np.int32),
+        node_K7[:, 2].astype(np.int32),
+        ((node_K7[:, 3] >> 1) + 1).astype(np.int8),
+        (node_K7[:, 3] & 1) != 0,
+        *(fact_K3[:, which].astype(np.float32) for which in range(3)),
+    )
 
 
 def _check_levels(x_CN: Array) -> bool:
@@ -173,19 +317,13 @@ def _check_levels(x_CN: Array) -> bool:
     return least < 0
 
 
-def _check_hessians(hessian_N: Array) -> bool:
-    """Whether all are 0 or 1. Raises: ValueError for a negative one."""
+def _name_the_row(tree: int, gradient_BN: Array, hessian_BN: Array | None) -> None:
+    """Raises: ValueError for the first gradient or Hessian of a tree that is wrong."""
     host = active().host
-    if bool(host((hessian_N < 0).any())):
-        row = int(np.argmax(host(hessian_N) < 0))
-        raise ValueError(f"hessian_N: expected 0 or more, given {host(hessian_N)[row]} at row {row}")
-    return bool(host(((hessian_N == 0) | (hessian_N == 1)).all()))
-
-
-def _power(values_N: Array, name: str) -> int:
-    """The power of two for a tree. Raises: ValueError for an infinite value or NaN."""
-    host: Any = active().host
-    largest = float(host(abs(values_N).max())) if values_N.size else 0.0
-    if not math.isfinite(largest):
-        checks.finite(host(values_N)[None, :], name)
-    return power_for(largest)
+    if hessian_BN is not None:
+        hessian_N = host(hessian_BN[tree])
+        if (hessian_N < 0).any():
+            row = int(np.argmax(hessian_N < 0))
+            raise ValueError(f"hessian_N: expected 0 or more, given {hessian_N[row]} at row {row}")
+        checks.finite(hessian_N[None, :], "hessian_N")
+    checks.finite(host(gradient_BN[tree])[None, :], "gradient_N")

@@ -29,6 +29,15 @@ def shaped(x: Any, name: str, expected: tuple[int, ...], *dtypes: str) -> Array:
     return active().xp.ascontiguousarray(upload(x))
 
 
+def shaped_alike(x: Any, name: str, expected: tuple[int, ...], *dtypes: str) -> None:
+    """Checks an array as `checks.shape` does, where it lies.
+
+    Raises:
+        ValueError: a wrong shape or dtype.
+    """
+    checks.shape(_shadow(x, name), name, expected, *dtypes)
+
+
 def offsets(offsets_E1: Any, rows: int) -> Integers:
     """Era offsets on the host, checked; no run may have 2^31 rows, which kernels count in 32 bits."""
     host_E1: Integers = on_host(offsets_E1, "offsets_E1")

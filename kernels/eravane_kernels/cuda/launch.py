@@ -105,18 +105,18 @@ def runs(offsets_E1: Integers, columns: int, window: int = 0) -> Runs:
     return Runs(offsets_E1[first_E], offsets_E1[1:].copy(), columns)
 
 
-def launch(file: str, kernel: str, blocks: int, *arguments: Any, shared: int = 0) -> None:
-    """Runs a kernel of cu/`file`.cu on `blocks` blocks, or on as many as a grid holds.
+def launch(file: str, kernel: str, blocks: int, *arguments: Any, shared: int = 0, times: int = 1) -> None:
+    """Runs a kernel of cu/`file`.cu on `blocks` blocks, or on as many as a grid holds, `times` times side by side.
 
-    Numbers among the arguments are NumPy scalars of the parameter's type. Raises what CuPy raises for a launch that
-    fails.
+    A block knows its turn as blockIdx.y. Numbers among the arguments are NumPy scalars of the parameter's type. Raises
+    what CuPy raises for a launch that fails.
     """
     if blocks == 0:
         return
     function = active().kernel(file, kernel)
     if shared + SHARED_STATIC > SHARED_DEFAULT:
         function.max_dynamic_shared_size_bytes = shared
-    function((min(blocks, LARGEST_GRID),), (THREADS,), arguments, shared_mem=shared)
+    function((min(blocks, LARGEST_GRID), times), (THREADS,), arguments, shared_mem=shared)
 
 
 def blocks_of_warps(number: int) -> int:

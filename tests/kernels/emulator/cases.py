@@ -157,7 +157,10 @@ CASES: dict[str, Case] = {
     "corr_float": Case("numerai_corr", ("numerai_corr_float",), _single_corr, SUMS),
     "growth": Case(
         "grow_tree",
-        ("grow_count_weights", "grow_evaluate", "grow_decide", "grow_part", "grow_list", "grow_output"),
+        (
+            *("grow_pack", "grow_measure", "grow_quantise", "grow_count_weights_missing", "grow_evaluate"),
+            *("grow_decide", "grow_part", "grow_list", "grow_output"),
+        ),
         _growth,
     ),
     "corr_double": Case("numerai_corr", ("numerai_corr_double",), _double_corr, SUMS),

@@ -190,6 +190,11 @@ inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
     for (unsigned shift = 0; shift < 32; shift += 8) sum += (a >> shift & 255) * (b >> shift & 255);
     return sum;
 }
+inline int __dp4a(int a, int b, int sum) {
+    for (unsigned shift = 0; shift < 32; shift += 8)
+        sum += static_cast<signed char>(a >> shift) * static_cast<signed char>(b >> shift);
+    return sum;
+}
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int __clz(int value) { return value ? __builtin_clz(static_cast<unsigned>(value)) : 32; }
 inline unsigned __float_as_uint(float value) { return emulator::reinterpret<unsigned>(value); }
