@@ -33,6 +33,10 @@ RACES = {
         "deviations",
         ("bins[bin] = 0;\n    __syncthreads();", "bins[bin] = 0;"),
     ),
+    "between the records of a stage and their sums": (
+        "growth",
+        ("tile, word);\n            __syncthreads();", "tile, word);"),
+    ),
 }
 OUT_OF_BOUNDS = {
     "past the end of an array": ("apply_table", ("i < part.vectors", "i <= part.vectors")),
@@ -42,6 +46,7 @@ OUT_OF_BOUNDS = {
         "float_stats",
         ("partial[threadIdx.x / WARP] = value", "partial[threadIdx.x / WARP + 1] = value"),
     ),
+    "a vector past the end of a column": ("growth", ("place - past + 2 * WIDE_BYTES <= rows", "place < rows")),
     "past a table": ("corr_double", ("return first + 1 + end;", "return first + 1 + end + 2 * rows;")),
 }
 WRONG_RESULTS = {
@@ -52,6 +57,9 @@ WRONG_RESULTS = {
         ("Keys<T>::of(values[slot]) : Keys<T>::NONE", "Keys<T>::of(values[slot]) : 0"),
     ),
     "a byte counter that overflows": ("level_counts", ("VECTORS_PER_FLUSH = 63", "VECTORS_PER_FLUSH = 64")),
+    "a vector cut at the wrong byte": ("growth", ("if (past & 4) {", "if (past & 2) {")),
+    "sums that the last level left": ("growth", ("upcoming[number * each + i] = 0;", ";")),
+    "a gradient whose sign is lost": ("growth", ("if (byte == BYTES - 1)\n", "if (byte == BYTES)\n")),
     "a barrier missing, in another order": ("rank_double", SORT_BARRIER),
 }
 REFUSED = {
