@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,21 @@ def test_trees_that_cannot_be_unfolded_are_left_to_xgboost() -> None:
         for _ in range(1 + ROWS_TO_UNFOLD // values_CN.shape[1]):
             found_N = predictor.output(values_CN)
         np.testing.assert_array_equal(found_N, booster.inplace_predict(values_CN.T))
+
+
+def test_dropout_is_found_whatever_the_version_calls_it() -> None:
+    """XGBoost 3.2 writes trees with dropout as a booster of their own, 3.3 as gbtree with weights beside the trees."""
+    values_CN = _values(5, 3, 64)
+
+    class Dropped(xgb.Booster):
+        def save_raw(self, raw_format: str = "json") -> bytearray:
+            document = json.loads(bytes(super().save_raw(raw_format)))
+            document["learner"]["gradient_booster"]["weight_drop"] = [0.5, 1.0]
+            return bytearray(json.dumps(document).encode())
+
+    plain = _grown(values_CN, 5, 2, max_depth=2)
+    assert Forest.of(plain) is not None
+    assert Forest.of(Dropped(model_file=bytearray(plain.save_raw("ubj")))) is None
 
 
 def test_a_predictor_unfolds_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,10 +79,12 @@ class Forest:
     def of(cls, booster: xgb.Booster) -> Forest | None:
         """The trees of a booster; None where it is no plain sum of shallow trees with numeric splits."""
         learner = json.loads(bytes(booster.save_raw("json")))["learner"]
-        model = learner["gradient_booster"].get("model")
-        if learner["objective"]["name"] != "reg:squarederror" or learner["gradient_booster"]["name"] != "gbtree":
+        grown = learner["gradient_booster"]
+        # From XGBoost 3.3 on, trees with dropout are a gbtree, too, with weights of its own.
+        plain = grown["name"] == "gbtree" and not grown.get("weight_drop")
+        if learner["objective"]["name"] != "reg:squarederror" or not plain:
             return None
-        trees = model["trees"]
+        trees = grown["model"]["trees"]
         if not trees or any(any(tree["split_type"]) for tree in trees):
             return None
         intercept = float(learner["learner_model_param"]["base_score"].strip("[]"))
