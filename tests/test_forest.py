@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from eravane.zoo import forest
 from eravane.zoo.forest import Forest, Predictor
+from eravane.zoo.ubj import dump, load
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
 
 ROWS = 900
@@ -93,10 +93,10 @@ def test_dropout_is_found_whatever_the_version_calls_it() -> None:
     values_CN = _values(5, 3, 64)
 
     class Dropped(xgb.Booster):
-        def save_raw(self, raw_format: str = "json") -> bytearray:
-            document = json.loads(bytes(super().save_raw(raw_format)))
-            document["learner"]["gradient_booster"]["weight_drop"] = [0.5, 1.0]
-            return bytearray(json.dumps(document).encode())
+        def save_raw(self, raw_format: str = "ubj") -> bytearray:
+            document = load(bytes(super().save_raw(raw_format)))
+            document["learner"]["gradient_booster"]["weight_drop"] = np.array([0.5, 1.0], dtype=np.float32)
+            return bytearray(dump(document))
 
     plain = _grown(values_CN, 5, 2, max_depth=2)
     assert Forest.of(plain) is not None

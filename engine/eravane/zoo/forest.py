@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from eravane.zoo.ubj import load
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD, add_leaves
 
 FloatArray = NDArray[np.float32]
@@ -78,14 +78,14 @@ class Forest:
     @classmethod
     def of(cls, booster: xgb.Booster) -> Forest | None:
         """The trees of a booster; None where it is no plain sum of shallow trees with numeric splits."""
-        learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+        learner = load(bytes(booster.save_raw("ubj")))["learner"]
         grown = learner["gradient_booster"]
         # From XGBoost 3.3 on, trees with dropout are a gbtree, too, with weights of its own.
-        plain = grown["name"] == "gbtree" and not grown.get("weight_drop")
+        plain = grown["name"] == "gbtree" and len(grown.get("weight_drop", ())) == 0
         if learner["objective"]["name"] != "reg:squarederror" or not plain:
             return None
         trees = grown["model"]["trees"]
-        if not trees or any(any(tree["split_type"]) for tree in trees):
+        if not trees or any(np.any(tree["split_type"]) for tree in trees):
             return None
         intercept = float(learner["learner_model_param"]["base_score"].strip("[]"))
         nodes = _Nodes.of(trees)
@@ -119,7 +119,7 @@ class _Nodes:
         root_T = np.cumsum([0, *(len(tree["left_children"]) for tree in trees)])[:-1]
 
         def joined(name: str) -> NDArray[Any]:
-            return np.concatenate([np.asarray(tree[name]) for tree in trees])
+            return np.concatenate([tree[name] for tree in trees])
 
         sizes = [len(tree["left_children"]) for tree in trees]
         shift_K = np.repeat(root_T, sizes)

@@ -1,23 +1,16 @@
-"""Trees of the level grower as a model that XGBoost reads: its UBJ, byte for byte as XGBoost itself would save it.
-
-UBJSON (ubjson.org, draft 12) as `xgboost/src/common/json.cc` writes it: keys and lengths are 64-bit, arrays of numbers
-are typed and big-endian, an integer takes the smallest type in which it is not the greatest.
-"""
+"""Trees of the level grower as a model that XGBoost reads: its UBJ, byte for byte as XGBoost itself would save it."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xgboost as xgb
 
+from eravane.zoo.ubj import dump
 from eravane_kernels.growth import Tree
 
-# Type marks of arrays, and of integers by their smallest type.
-_ARRAYS = {"f4": b"d", "i4": b"l", "i8": b"L", "u1": b"U"}
-_INTEGERS = (("i", "b", 2**7), ("I", "h", 2**15), ("l", "i", 2**31), ("L", "q", 2**63))
 _NO_PARENT = 2**31 - 1
 
 
@@ -50,9 +43,7 @@ def to_ubj(trees: Sequence[Tree], columns: Sequence[str], base_score: float) -> 
         },
         "objective": {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}},
     }
-    parts: list[bytes] = []
-    _write({"learner": learner, "version": [int(part) for part in xgb.__version__.split(".")[:3]]}, parts)
-    return b"".join(parts)
+    return dump({"learner": learner, "version": [int(part) for part in xgb.__version__.split(".")[:3]]})
 
 
 def _tree(number: int, tree: Tree, width: int) -> dict[str, Any]:
@@ -90,31 +81,3 @@ def _scientific(value: float) -> str:
     """A short decimal as XGBoost writes it: 0.5 is 5E-1."""
     mantissa, _, power = f"{np.format_float_scientific(value, trim='-', exp_digits=1)}".partition("e")
     return f"{mantissa}E{int(power)}"
-
-
-def _write(value: Any, parts: list[bytes]) -> None:
-    if isinstance(value, dict):
-        parts.append(b"{")
-        for key, entry in value.items():
-            parts.append(_text(key))
-            _write(entry, parts)
-        parts.append(b"}")
-    elif isinstance(value, str):
-        parts.append(b"S" + _text(value))
-    elif isinstance(value, np.ndarray):
-        kind = value.dtype.str[1:]
-        parts.append(b"[$" + _ARRAYS[kind] + b"#L" + struct.pack(">q", value.size))
-        parts.append(value.astype(">" + kind).tobytes())
-    elif isinstance(value, list):
-        parts.append(b"[#L" + struct.pack(">q", len(value)))
-        for entry in value:
-            _write(entry, parts)
-    else:
-        mark, form = next((mark, form) for mark, form, bound in _INTEGERS if -bound < value < bound - 1)
-        parts.append(mark.encode() + struct.pack(f">{form}", value))
-
-
-def _text(value: str) -> bytes:
-    """Length and bytes, without a mark."""
-    raw = value.encode()
-    return b"L" + struct.pack(">q", len(raw)) + raw
