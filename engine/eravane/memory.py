@@ -23,6 +23,8 @@ MATRIX_BYTES = 2.2
 MATRIX_BYTES_MISSING = 5.2
 # Gradients, predictions, labels, weights and positions per training row.
 TRAINING_ROW_BYTES = 50
+# Models of several targets that the level grower grows at once, and bytes a row that each of them takes.
+LEVELS_TOGETHER, LEVELS_ROW_BYTES = 8, 18
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
@@ -144,8 +146,10 @@ def _training(
     spans = [(fold.train_first, fold.train_last) for fold in timeline.folds]
     spans.append((timeline.first_era, timeline.last_era if config.loop.update != "none" else timeline.loop_start))
     copied = not (prepare.frozen or (dtype == "int8" and prepare.missing_eras == "report"))
+    row_bytes = TRAINING_ROW_BYTES
     if config.zoo.learner == "levels":
         cell_bytes = float(width * copied)  # trees are grown from the columns where they lie
+        row_bytes += LEVELS_ROW_BYTES * (min(LEVELS_TOGETHER, len(config.targets)) - 1)
     else:
         missing = dtype == "float32" and prepare.impute == "none"
         # XGBoost joins the segments of a column into one; features prepared on reading are copies before that.
@@ -156,7 +160,7 @@ def _training(
         rows = _rows(index, start, last) // config.zoo.every
         for cell in catalog.cells(leave_one_out=config.data.leave_one_group_out):
             columns = len(cell.columns) * features_per_column
-            yield int(rows * (columns * cell_bytes + TRAINING_ROW_BYTES))
+            yield int(rows * (columns * cell_bytes + row_bytes))
 
 
 def _rows(index: EraIndex, first: int, last: int) -> int:

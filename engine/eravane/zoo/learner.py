@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,11 @@ class Learner(Protocol):
         """Bin a table of columns (Arrow on the host, cuDF on a GPU) for any number of models."""
         ...
 
-    def bytes_needed(self, rows: int, columns: int, itemsize: int) -> int:
-        """Bytes that training on such a matrix holds at its peak, on the learner's device."""
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
+        """Bytes that training on such a matrix holds at its peak, on the learner's device.
+
+        models: of the same cell and seed; learners that do not grow them together hold one of them at a time.
+        """
         ...
 
     def fit(
@@ -91,6 +94,41 @@ class Learner(Protocol):
         Raises:
             RunError: no row has a label.
             DeviceError: the device asked for was not used, or has too little memory.
+            TrainingInterruptedError: `stop` was set.
+        """
+        ...
+
+
+@runtime_checkable
+class GrowsTogether(Protocol):
+    """What a learner can do besides, whose models of a cell that differ in their target alone draw alike.
+
+    They share the seed of their draws, and so the columns of every tree: one pass over these serves all of them. What a
+    model is does not depend on which others are grown with it.
+    """
+
+    def fit_together(
+        self,
+        matrix: Any,
+        label_BN: FloatArray,
+        weight_N: FloatArray | None,
+        *,
+        trees: int,
+        seed: int,
+        stop: Stop | None = None,
+    ) -> list[bytes]:
+        """Grow trees for B targets: for each the block that `Learner.fit` gives for it alone with this seed.
+
+        Args:
+            matrix: from `matrix`.
+            label_BN: float32 [B, N]; NaN rows count as absent.
+            weight_N: float32 [N] or None for equal weights.
+            trees: boosting rounds.
+            seed: of this call alone.
+            stop: asked between rounds.
+
+        Raises:
+            RunError: a target has no label.
             TrainingInterruptedError: `stop` was set.
         """
         ...

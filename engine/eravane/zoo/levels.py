@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,11 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.errors import ConfigError, RunError
+from eravane.memory import LEVELS_ROW_BYTES, LEVELS_TOGETHER
 from eravane.zoo.learner import Stop
 from eravane.zoo.levels_model import to_ubj
 from eravane.zoo.trees import DEFAULT_PARAMS, INTERCEPT, TrainingInterruptedError, resolve_params
-from eravane_kernels.growth import Rules
+from eravane_kernels.growth import Rules, Tree
 
 FloatArray = NDArray[np.float32]
 
@@ -28,8 +30,11 @@ ALIASES = {
 }
 KNOWN = (*DEFAULT_PARAMS, "lambda", "alpha", "gamma", "min_child_weight", "subsample", "booster", "grow_policy")
 ONLY: Mapping[str, str] = {"objective": "reg:squarederror", "booster": "gbtree", "grow_policy": "depthwise"}
-# Grown from the columns where they lie: gradients, margins, places and labels, and what a thread needs for a shard.
-BYTES_PER_ROW, BYTES_PER_THREAD = 40, 2**21
+# Weights, eras and labels while they are read; and what a thread needs for a shard, for itself and per model. Sums are
+# two integers per level of a column, of two levels of nodes and of half a level that is counted.
+BYTES_PER_ROW, BYTES_PER_THREAD, BYTES_PER_SHARD, BYTES_PER_SUM = 24, 2**19, 8 * 49_152, 240
+# Trees are grown for so long before somebody is asked whether to go on: rounds in one call hold no interpreter lock.
+SECONDS_PER_CALL = 0.2
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,20 @@ class LevelMatrix:
     names: tuple[str, ...]
 
 
+class Growing(Protocol):
+    """Models that grow side by side, on draws of columns and rows that they share."""
+
+    def grow(self, rounds: int) -> list[list[Tree]]:
+        """The next trees, [rounds][B]; there may be fewer rounds than asked for, but one."""
+        ...
+
+
 @dataclass(frozen=True)
 class Levels:
     """The level grower on one thread of the CPU.
+
+    Models of a cell and seed whose targets differ draw the same columns and rows in every round, and so are grown
+    together; other seeds draw others.
 
     Attributes:
         params: complete parameters under XGBoost's names.
@@ -89,8 +105,8 @@ class Levels:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Parameters, and the version of XGBoost whose model is written."""
-        return {"params": dict(self.params), "levels": 1, "xgboost": xgb.__version__}
+        """Parameters, the version of XGBoost whose model is written, and that of the draws."""
+        return {"params": dict(self.params), "levels": 2, "xgboost": xgb.__version__}
 
     def matrix(self, table: Any) -> LevelMatrix:
         """The columns of an Arrow table where they lie.
@@ -113,9 +129,11 @@ class Levels:
             raise RunError(f'zoo.learner "levels": {error}; use zoo.learner = "xgboost"') from error
         return LevelMatrix(columns, tuple(table.column_names))
 
-    def bytes_needed(self, rows: int, columns: int, itemsize: int) -> int:
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
         """Bytes beside the store's pages."""
-        return rows * BYTES_PER_ROW + BYTES_PER_THREAD
+        models, nodes = min(models, LEVELS_TOGETHER), 1 << (int(self.params["max_depth"]) - 1)
+        of_model = rows * LEVELS_ROW_BYTES + BYTES_PER_SHARD + nodes * self._chosen(columns) * BYTES_PER_SUM
+        return rows * BYTES_PER_ROW + BYTES_PER_THREAD + models * of_model
 
     def fit(
         self,
@@ -134,29 +152,72 @@ class Levels:
             RunError: no row has a label.
             TrainingInterruptedError: `stop` was set.
         """
-        from eravane_kernels.cpu.growth import Grower
-
-        known_N = ~np.isnan(label_N)
-        if not known_N.any():
-            raise RunError("no training row has a label; use other eras or another target")
         base = INTERCEPT if margin_N is None else 0.0
-        total_N = np.full(label_N.size, base, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
-        goal_N = np.where(known_N, label_N, np.float32(INTERCEPT))
-        hessian_N = _hessian(known_N, weight_N)
-        width = matrix.columns.width
-        chosen = max(1, int(self.params["colsample_bytree"] * width))
-        grower, rng = Grower(matrix.columns, self._rules(), chosen), np.random.default_rng(seed)
-        gradient_N, grown = np.empty_like(total_N), []
-        for _ in range(trees):
-            if stop is not None and stop.is_set():
-                raise TrainingInterruptedError("training was interrupted")
-            columns_K = np.sort(rng.choice(width, chosen, replace=False))
-            counted_N = self._sampled(hessian_N, total_N.size, rng)
-            np.subtract(total_N, goal_N, out=gradient_N)
-            if counted_N is not None:
-                np.multiply(gradient_N, counted_N, out=gradient_N)
-            grown.append(grower.grow(gradient_N, counted_N, columns_K, total_N))
-        return to_ubj(grown, matrix.names, base)
+        start_BN = None if margin_N is None else margin_N[None].astype(np.float32)
+        return self._fitted(matrix, label_N[None], weight_N, start_BN, base, trees, seed, stop)[0]
+
+    def fit_together(
+        self,
+        matrix: LevelMatrix,
+        label_BN: FloatArray,
+        weight_N: FloatArray | None,
+        *,
+        trees: int,
+        seed: int,
+        stop: Stop | None = None,
+    ) -> list[bytes]:
+        """Grow trees for several targets; see `GrowsTogether.fit_together`.
+
+        Raises:
+            RunError: a target has no label.
+            TrainingInterruptedError: `stop` was set.
+        """
+        return self._fitted(matrix, label_BN, weight_N, None, INTERCEPT, trees, seed, stop)
+
+    def _fitted(
+        self,
+        matrix: LevelMatrix,
+        label_BN: FloatArray,
+        weight_N: FloatArray | None,
+        start_BN: FloatArray | None,
+        base: float,
+        trees: int,
+        seed: int,
+        stop: Stop | None,
+    ) -> list[bytes]:
+        if not all((label_N == label_N).any() for label_N in label_BN):
+            raise RunError("no training row has a label; use other eras or another target")
+        margin_BN = np.full(label_BN.shape, base, dtype=np.float32) if start_BN is None else start_BN
+        growing = self._growing(matrix, label_BN, weight_N, margin_BN, seed)
+        rounds = grown(growing, trees, stop)
+        del growing, margin_BN  # their memory is free while the models are written
+        return [to_ubj([trees[model] for trees in rounds], matrix.names, base) for model in range(len(label_BN))]
+
+    def _growing(
+        self,
+        matrix: LevelMatrix,
+        label_BN: FloatArray,
+        weight_N: FloatArray | None,
+        margin_BN: FloatArray,
+        seed: int,
+    ) -> Growing:
+        """Models about to grow, on the learner's device."""
+        from eravane_kernels.cpu.boosting import Boosting
+
+        return Boosting(
+            matrix.columns,
+            self._rules(),
+            np.require(label_BN, requirements=["C", "W"]),
+            weight_N,
+            margin_BN,
+            seed=seed,
+            chosen=self._chosen(matrix.columns.width),
+            share=float(self.params.get("subsample", 1.0)),
+        )
+
+    def _chosen(self, width: int) -> int:
+        """Columns of a tree."""
+        return max(1, int(self.params["colsample_bytree"] * width))
 
     def _rules(self) -> Rules:
         params = self.params
@@ -169,20 +230,24 @@ class Levels:
             min_child_weight=float(params.get("min_child_weight", 1.0)),
         )
 
-    def _sampled(self, hessian_N: FloatArray | None, rows: int, rng: np.random.Generator) -> FloatArray | None:
-        """Hessians of a tree's rows; each is drawn with probability `subsample`."""
-        share = float(self.params.get("subsample", 1.0))
-        if share == 1.0:
-            return hessian_N
-        drawn_N = (rng.random(rows, dtype=np.float32) < share).astype(np.float32)
-        return drawn_N if hessian_N is None else drawn_N * hessian_N
 
+def grown(growing: Growing, trees: int, stop: Stop | None) -> list[list[Tree]]:
+    """Trees [rounds][B]; `stop` is asked about every `SECONDS_PER_CALL`, and never less than once a round.
 
-def _hessian(known_N: NDArray[np.bool_], weight_N: FloatArray | None) -> FloatArray | None:
-    """Hessians of squared error, float32 [N]; None where all are one."""
-    if weight_N is None:
-        return None if known_N.all() else known_N.astype(np.float32)
-    return np.where(known_N, weight_N, np.float32(0)).astype(np.float32)
+    Raises:
+        TrainingInterruptedError: `stop` was set.
+    """
+    rounds: list[list[Tree]] = []
+    asked = 1
+    while len(rounds) < trees:
+        if stop is not None and stop.is_set():
+            raise TrainingInterruptedError("training was interrupted")
+        began = time.perf_counter()
+        found = growing.grow(min(asked, trees - len(rounds)))
+        fitting = int(SECONDS_PER_CALL * len(found) / max(time.perf_counter() - began, 1e-6))
+        asked = max(1, min(fitting, 4 * asked))
+        rounds += found
+    return rounds
 
 
 def _addresses(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -86,7 +86,7 @@ class LightGbm:
         dataset = lightgbm.Dataset(rows_NC, params=dict(self.params), free_raw_data=True)
         return dataset.construct()
 
-    def bytes_needed(self, rows: int, columns: int, itemsize: int) -> int:
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
         """Bytes at the peak of building and training."""
         return rows * (columns * BYTES_PER_CELL + BYTES_PER_ROW)
 

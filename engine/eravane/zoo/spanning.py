@@ -75,7 +75,10 @@ class _Grower:
         self._client, self._task, self._ranges = client, task, ranges
         self._features = Features.open(task.store, task.prepare)
 
-    def __call__(self, spec: ModelSpec) -> bytes:
+    def __call__(self, specs: Sequence[ModelSpec]) -> list[bytes]:
+        return [self._grown(spec) for spec in specs]
+
+    def _grown(self, spec: ModelSpec) -> bytes:
         from xgboost import dask as xgb_dask
 
         from eravane.zoo.trees import check_device

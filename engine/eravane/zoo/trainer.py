@@ -136,8 +136,7 @@ class Zoo:
         return 0 < self._worker_room < self._bytes_needed(task)
 
     def _bytes_needed(self, task: TrainTask) -> int:
-        itemsize = np.dtype(self._store.dtype).itemsize
-        return task.learner.bytes_needed(task.rows, len(task.specs[0].columns), itemsize)
+        return task.bytes_needed(np.dtype(self._store.dtype).itemsize)
 
     def _require_labels(self, task: TrainTask) -> None:
         for target in sorted({spec.target for spec in task.specs}):

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from eravane.config import PrepareConfig
 from eravane.features import Features
+from eravane.memory import LEVELS_TOGETHER
 from eravane.seeds import derive_seed
 from eravane.zoo.cache import BoosterCache
 from eravane.zoo.fleet import Watch
-from eravane.zoo.learner import Learner
+from eravane.zoo.learner import GrowsTogether, Learner
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trees import OutOfDeviceMemoryError, load_booster, predict
 
@@ -76,12 +77,34 @@ class TrainTask:
         return f"{spec.feature_set}.{spec.group.replace('-', 'without ')} to era {self.train_last}"
 
     def halves(self) -> tuple[TrainTask, TrainTask]:
-        """The same models in two tasks, each with a matrix of its own."""
-        middle = len(self.specs) // 2
+        """The same models in two tasks, each with a matrix of its own; what grows together is torn last."""
+        specs = sorted(self.specs, key=lambda spec: spec.seed) if self._together else self.specs
+        middle = len(specs) // 2
         return (
-            dataclasses.replace(self, specs=self.specs[:middle]),
-            dataclasses.replace(self, specs=self.specs[middle:]),
+            dataclasses.replace(self, specs=tuple(specs[:middle])),
+            dataclasses.replace(self, specs=tuple(specs[middle:])),
         )
+
+    def batches(self, done: Container[str] = ()) -> list[list[ModelSpec]]:
+        """Models that are grown together, without those of the names `done`: of one seed, in batches of like size."""
+        left = [spec for spec in self.specs if spec.model_id not in done]
+        if not self._together:
+            return [[spec] for spec in left]
+        found: list[list[ModelSpec]] = []
+        for seed in sorted({spec.seed for spec in left}):
+            alike = [spec for spec in left if spec.seed == seed]
+            parts = -(-len(alike) // LEVELS_TOGETHER)
+            found += [alike[len(alike) * part // parts : len(alike) * (part + 1) // parts] for part in range(parts)]
+        return found
+
+    def bytes_needed(self, itemsize: int) -> int:
+        """Bytes that training holds at its peak on the learner's device, on features of so many bytes a cell."""
+        most = max(map(len, self.batches()), default=1)
+        return self.learner.bytes_needed(self.rows, len(self.specs[0].columns), itemsize, most)
+
+    @property
+    def _together(self) -> bool:
+        return isinstance(self.learner, GrowsTogether)
 
 
 @dataclass(frozen=True)
@@ -136,20 +159,22 @@ class Trained:
 
 
 class Grower(Protocol):
-    """Grows the trees of one model of a task."""
+    """Grows the trees of models of a task."""
 
     @property
     def matrix_seconds(self) -> float:
         """Time it took to bin the matrix."""
         ...
 
-    def __call__(self, spec: ModelSpec) -> bytes:
-        """The model's block of trees."""
+    def __call__(self, specs: Sequence[ModelSpec]) -> list[bytes]:
+        """The blocks of models that are grown together."""
         ...
 
 
 def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = None) -> Trained:
     """Fit and apply the models of one task; boosters found in the cache are not trained again.
+
+    Models that the learner grows together are told of, and cached, when all of them are done.
 
     Args:
         task: what to train.
@@ -167,33 +192,35 @@ def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = N
     keys = {spec.model_id: cache_key(task, spec, features) for spec in task.specs}
     cache = BoosterCache(task.cache)
     blocks = {name: block for name, key in keys.items() if (block := cache.get(key)) is not None}
-    cached, seconds, finished = len(blocks), dict.fromkeys(keys, 0.0), list[Finished]()
-    for spec in task.specs:
-        name, known = spec.model_id, spec.model_id in blocks
-        if not known:
+    cached, seconds, finished = frozenset(blocks), dict.fromkeys(keys, 0.0), list[Finished]()
+    for specs in [[spec] for spec in task.specs if spec.model_id in cached] + task.batches(cached):
+        if specs[0].model_id not in cached:
             started, binning = time.perf_counter(), grower.matrix_seconds
-            blocks[name] = _grown(task, spec, grower, features)
-            seconds[name] = time.perf_counter() - started - (grower.matrix_seconds - binning)
-            cache.put(keys[name], blocks[name])
-        finished.append(_finished(task, spec, known, seconds[name]))
-        watch.tell(finished[-1])
+            grown = _grown(task, specs, grower, features)
+            taken = time.perf_counter() - started - (grower.matrix_seconds - binning)
+            for spec, block in zip(specs, grown, strict=True):
+                blocks[spec.model_id], seconds[spec.model_id] = block, taken / len(specs)
+                cache.put(keys[spec.model_id], block)
+        for spec in specs:
+            finished.append(_finished(task, spec, spec.model_id in cached, seconds[spec.model_id]))
+            watch.tell(finished[-1])
+    blocks = {name: blocks[name] for name in keys}
     matrix_seconds = grower.matrix_seconds
     del grower  # the matrix's memory is free while the models predict
     started = time.perf_counter()
     predictions = _predict(task, blocks, features)
     predict_seconds = time.perf_counter() - started
-    return Trained(blocks, predictions, seconds, matrix_seconds, predict_seconds, cached, tuple(finished))
+    return Trained(blocks, predictions, seconds, matrix_seconds, predict_seconds, len(cached), tuple(finished))
 
 
-def _grown(task: TrainTask, spec: ModelSpec, grower: Grower, features: Features) -> bytes:
+def _grown(task: TrainTask, specs: Sequence[ModelSpec], grower: Grower, features: Features) -> list[bytes]:
     try:
-        return grower(spec)
+        return grower(specs)
     except OutOfDeviceMemoryError as error:
-        itemsize = np.dtype(features.store.dtype).itemsize
-        needed = task.learner.bytes_needed(task.rows, len(spec.columns), itemsize)
+        needed, columns = task.bytes_needed(np.dtype(features.store.dtype).itemsize), len(specs[0].columns)
         raise OutOfDeviceMemoryError(
             f"{task.label} needs about {needed / 1e9:.2f} GB on {task.learner.device} ({task.rows:,} rows x "
-            f"{len(spec.columns):,} features): {error}; train on fewer eras (zoo.window, zoo.every), fewer models at a "
+            f"{columns:,} features): {error}; train on fewer eras (zoo.window, zoo.every), fewer models at a "
             'time (compute.workers), or spread it over a cluster (compute.booster_spans = "cluster")'
         ) from error
 
@@ -213,22 +240,24 @@ class _OneMatrix:
         self._matrix: Any = None
         self.matrix_seconds = 0.0
 
-    def __call__(self, spec: ModelSpec) -> bytes:
+    def __call__(self, specs: Sequence[ModelSpec]) -> list[bytes]:
         task, features = self._task, self._features
         if self._matrix is None:
             started = time.perf_counter()
             self._matrix = self._build()
             self.matrix_seconds = time.perf_counter() - started
         eras = (task.train_first, task.train_last)
-        hidden = task.hidden.get(spec.target, ())
-        return task.learner.fit(
-            self._matrix,
-            features.labels(spec.target, *eras, every=task.every, hidden=hidden),
-            row_weights(task, features.era_of_rows(*eras, every=task.every)),
-            trees=task.trees,
-            seed=derive_seed(task.seed, spec.model_id, task.train_last),
-            stop=self._watch,
+        weight_N = row_weights(task, features.era_of_rows(*eras, every=task.every))
+        label_BN = np.stack(
+            [
+                features.labels(spec.target, *eras, every=task.every, hidden=task.hidden.get(spec.target, ()))
+                for spec in specs
+            ]
         )
+        how: dict[str, Any] = {"trees": task.trees, "seed": draw_seed(task, specs[0]), "stop": self._watch}
+        if isinstance(task.learner, GrowsTogether):
+            return task.learner.fit_together(self._matrix, label_BN, weight_N, **how)
+        return [task.learner.fit(self._matrix, label_N, weight_N, **how) for label_N in label_BN]
 
     def _build(self) -> Any:
         task = self._task
@@ -236,6 +265,13 @@ class _OneMatrix:
         if task.learner.device == "cpu":
             return task.learner.matrix(self._features.table(*where, every=task.every))
         return task.learner.matrix(self._features.device_table(*where, every=task.every))
+
+
+def draw_seed(task: TrainTask, spec: ModelSpec) -> int:
+    """The seed of a model's draws: its own, or that of all targets of a cell where the learner grows these together."""
+    if isinstance(task.learner, GrowsTogether):
+        return derive_seed(task.seed, spec.feature_set, spec.group, spec.seed, task.train_last)
+    return derive_seed(task.seed, spec.model_id, task.train_last)
 
 
 def row_weights(task: TrainTask, era_N: NDArray[np.int64]) -> FloatArray | None:
