@@ -166,7 +166,7 @@ class XGBoost:
         except xgb.core.XGBoostError as error:
             raise _readable(error, self.device) from error
 
-    def bytes_needed(self, rows: int, columns: int, itemsize: int) -> int:
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
         """Bytes at the peak of building and training."""
         on_gpu = itemsize + 2 * CUDA_BITS_PER_CELL[itemsize] / 8
         per_cell = CPU_BYTES_PER_CELL if self.device == "cpu" else on_gpu
