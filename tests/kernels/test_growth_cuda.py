@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
+from eravane_kernels.cuda import boosting as boosting_module
 from eravane_kernels.cuda import growth as cuda
 from eravane_kernels.cuda.boosting import Boosting
 from eravane_kernels.cuda.runtime import active, upload, use
-from eravane_kernels.growth import Rules, Tree
+from eravane_kernels.growth import Rules, Tree, units
 from eravane_kernels.spec import growth as spec
 
 from .emulator.cases import Layout
@@ -94,7 +96,7 @@ def test_records_hold_the_columns(width: int, rows: int, device: object) -> None
     wanted_NK = np.zeros((rows, 2 * stride), dtype=np.uint8)
     wanted_NK[:, :width] = x_CN[columns_K].T & 7
     with on(device):
-        grower = cuda.Grower(Layout(3, 2).view(x_CN), Rules(), width)
+        grower = cuda.Grower(cuda.Columns.of(Layout(3, 2).view(x_CN)), Rules(), width)
         grower.grow(np.ones(rows, dtype=np.float32), None, columns_K, upload(np.zeros(rows, dtype=np.float32)))
         record_NS = active().host(grower._record).reshape(rows, stride)
     np.testing.assert_array_equal(record_NS & 15, wanted_NK[:, ::2])
@@ -112,7 +114,7 @@ def test_trees_grown_together_are_those_grown_alone(kind: str, device: object) -
     if hessian_N is not None:
         hessian_BN = np.stack([hessian_N, hessian_N > 0.5, hessian_N, np.ones_like(hessian_N)]).astype(np.float32)
     with on(device):
-        grower, device_BN = cuda.Grower(x_CN, rules, len(columns_K), together=5), upload(margin_BN)
+        grower, device_BN = cuda.Grower(cuda.Columns.of(x_CN), rules, len(columns_K), together=5), upload(margin_BN)
         trees = grower.grow_many(gradient_BN, hessian_BN, columns_K, device_BN)
         given_BN = active().host(device_BN)
     assert len(trees) == len(gradient_BN)
@@ -130,88 +132,75 @@ def test_a_grower_keeps_nothing_of_the_last_tree(device: object) -> None:
     counts_N = (hessian_N > 0.5).astype(np.float32)
     turns = [(np.arange(9), None), (np.array([2, 5]), hessian_N), (np.array([2, 5]), None), (np.arange(9), counts_N)]
     with on(device):
-        grower = cuda.Grower(x_CN, rules, 9)
+        grower = cuda.Grower(cuda.Columns.of(x_CN), rules, 9)
         for columns_K, own_N in turns:
             margin_N = upload(np.zeros(900, dtype=np.float32))
             tree = grower.grow(gradient_N, own_N, columns_K, margin_N)
             equal((tree, margin_N), spec.grow_tree(x_CN, gradient_N, own_N, columns_K, rules))
 
 
-@dataclasses.dataclass
-class Boosted:
-    """Squared error boosted by the specification, as `Boosting` boosts it."""
-
-    x_CN: np.ndarray
-    goal_N: np.ndarray
-    hessian_N: np.ndarray | None
-    rules: Rules
-
-    def trees(self, margin_N: np.ndarray, turns: list[tuple]) -> tuple[list[Tree], np.ndarray]:
-        grown = []
-        for columns_K, drawn_N in turns:
-            counted_N = self.hessian_N
-            if drawn_N is not None:
-                counted_N = drawn_N.astype(np.float32) * (1 if counted_N is None else counted_N)
-            gradient_N = margin_N - self.goal_N
-            gradient_N = gradient_N if counted_N is None else gradient_N * counted_N
-            tree, output_N = spec.grow_tree(self.x_CN, gradient_N, counted_N, columns_K, self.rules)
-            grown.append(tree)
-            margin_N = margin_N + output_N
-        return grown, margin_N
-
-
 @pytest.mark.parametrize("weights", ["none", "absent", "any"])
-@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize("device", DEVICES)
 def test_boosting_reads_nothing_back_and_grows_the_trees_of_the_specification(
-    weights: str, sampled: bool, device: object
+    weights: str, share: float, device: object
 ) -> None:
-    def refuse(_array: object) -> None:
-        raise AssertionError("an array is read back")
-
-    kind = {"none": "plain", "absent": "strict", "any": "weighed"}[weights]
-    x_CN, gradient_N, hessian_N, _, _ = made(kind, 1_200, 8, 3)
+    """Unknown goals, among them all of a model's but a few."""
+    x_CN, gradient_N, hessian_N, _, _ = made(
+        {"none": "plain", "absent": "strict", "any": "weighed"}[weights], 1_200, 8, 3
+    )
     rng, rules = np.random.default_rng(3), Rules(max_depth=3, eta=0.3)
-    goal_BN = np.stack([gradient_N, np.roll(gradient_N, 7)])
-    hessian_BN = None if hessian_N is None else np.stack([hessian_N, hessian_N[::-1]])
-    turns = [(np.sort(rng.choice(8, 4, replace=False)), rng.random(1_200) < 0.6 if sampled else None) for _ in range(5)]
+    goal_BN = np.stack([gradient_N, np.roll(gradient_N, 7), gradient_N])
+    goal_BN[1, rng.random(1_200) < 0.2] = np.nan
+    goal_BN[2, 9:] = np.nan
     margin_BN = np.full_like(goal_BN, 0.5)
+    how = {"seed": 5, "chosen": 4, "share": share}
+    fetched: list[np.ndarray] = []
     with on(device) as runtime:
-        boosting = Boosting(cuda.Grower(x_CN, rules, 4, 2, kept=9), goal_BN, hessian_BN, margin_BN)
-        with use(dataclasses.replace(runtime, host=refuse)):
-            for columns_K, drawn_N in turns:
-                boosting.step(columns_K, drawn_N)
-        trees, given_BN = boosting.trees(), active().host(boosting.margin_BN)
-        few = Boosting(cuda.Grower(x_CN, rules, 4, 2, kept=2), goal_BN, hessian_BN, margin_BN)
-        for columns_K, drawn_N in turns:
-            few.step(columns_K, drawn_N)
-        for one, other in zip([*trees[0], *trees[1]], [*few.trees()[0], *few.trees()[1]], strict=True):
-            same_tree(one, other)
+
+        def counted(array: object) -> np.ndarray:
+            fetched.append(runtime.host(array))
+            return fetched[-1]
+
+        boosting = Boosting(cuda.Columns.of(x_CN), rules, goal_BN, hessian_N, margin_BN, **how)
+        with use(dataclasses.replace(runtime, host=counted)):
+            trees = [*boosting.grow(3), *boosting.grow(2)]
+        given_BN = runtime.host(boosting.margin_BN)
+    assert len(fetched) == 6, "the trees of a call, their number of nodes, and whether all went well"
     for number, goal_N in enumerate(goal_BN):
-        own_N = None if hessian_BN is None else hessian_BN[number]
-        wanted, output_N = Boosted(x_CN, goal_N, own_N, rules).trees(margin_BN[number], turns)
-        for one, other in zip(trees[number], wanted, strict=True):
-            same_tree(one, other)
+        output_N = margin_BN[number].copy()
+        wanted = spec.boost(x_CN, goal_N, hessian_N, output_N, rules, rounds=5, **how)
+        for one, other in zip(trees, wanted, strict=True):
+            same_tree(one[number], other)
         np.testing.assert_array_equal(given_BN[number], output_N)
+
+
+@pytest.mark.parametrize("device", ANY_DEVICE)
+def test_trees_that_do_not_fit_are_left_for_the_next_call(device: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    x_CN, goal_N, _, _, rules = made("missing", 300, 6, 2)
+    monkeypatch.setattr(boosting_module, "KEPT_BYTES", 3 * 2 * 4 * 2 * 7 * 8)
+    margin_2N, goal_2N = np.zeros((2, 300), np.float32), np.stack([goal_N, -goal_N])
+    with on(device):
+        boosting = Boosting(cuda.Columns.of(x_CN), rules, goal_2N, None, margin_2N, seed=1, chosen=3)
+        trees = [*boosting.grow(5), *boosting.grow(5)]
+    assert len(trees) == 6
+    wanted = spec.boost(x_CN, goal_N, None, margin_2N[0], rules, seed=1, chosen=3, share=1.0, rounds=6)
+    for one, other in zip(trees, wanted, strict=True):
+        same_tree(one[0], other)
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-45, 1e37])
 @pytest.mark.parametrize("device", ANY_DEVICE)
 def test_gradients_of_any_size(scale: float, device: object) -> None:
-    """Times a power of two they are integers of 29 bits; subnormal ones are not lost."""
+    """Also those that float32 holds with fewer bits."""
     x_CN, gradient_N, _, columns_K, _ = made("plain", 800, 5, 3)
-    gradient_N = np.rint(4 * gradient_N).astype(np.float32)
-    rules = Rules(max_depth=1, reg_lambda=0.0, min_child_weight=0.0)
+    gradient_N = np.rint(4 * gradient_N).astype(np.float32) * np.float32(scale)
     with on(device):
-        grower, margin_N = cuda.Grower(x_CN, rules, len(columns_K)), upload(np.zeros(800, dtype=np.float32))
-        grower.grow(gradient_N * np.float32(scale), None, columns_K, margin_N)
-        quanta_N = active().host(grower._quanta_2[0]).view(np.int32) >> 1
-        root = active().host(grower._tree_TBM7)[0, 0, 0]
-    wanted_N = gradient_N * np.float32(scale)
-    power = np.rint(np.log2(np.abs(quanta_N).max() / np.abs(wanted_N.astype(np.float64)).max()))
-    np.testing.assert_array_equal(quanta_N, np.rint(wanted_N.astype(np.float64) * 2.0**power))
-    assert 2**28 <= np.abs(quanta_N).max() <= 2**29
-    assert root[5:6].view(np.float64) == 800
+        grower = cuda.Grower(cuda.Columns.of(x_CN), Rules(max_depth=1), len(columns_K))
+        grower.grow(gradient_N, None, columns_K, upload(np.zeros(800, dtype=np.float32)))
+        quanta_N = active().host(grower._quanta_2[0]).view(np.int32)
+    power = units(gradient_N, None).gradient
+    np.testing.assert_array_equal(quanta_N, 2 * np.rint(gradient_N.astype(np.float64) * 2.0**power) + 1)
 
 
 WRONG = {
@@ -230,7 +219,7 @@ def test_wrong_values_are_named_and_change_nothing(wrong: str, device: object) -
     arrays = {"gradient_N": gradient_N.copy(), "hessian_N": hessian_N.copy()}
     arrays[name][7] = value
     with on(device):
-        grower, margin_N = cuda.Grower(x_CN, rules, 4), upload(np.ones(40, dtype=np.float32))
+        grower, margin_N = cuda.Grower(cuda.Columns.of(x_CN), rules, 4), upload(np.ones(40, dtype=np.float32))
         with pytest.raises(ValueError, match=message):
             grower.grow(arrays["gradient_N"], arrays["hessian_N"], columns_K, margin_N)
         assert (active().host(margin_N) == 1).all()
@@ -240,15 +229,31 @@ def test_wrong_values_are_named_and_change_nothing(wrong: str, device: object) -
 
 @pytest.mark.parametrize("device", ANY_DEVICE)
 def test_outputs_that_overflow_are_an_error_when_trees_are_fetched(device: object) -> None:
-    x_CN, goal_N, _, columns_K, rules = made("plain", 50, 4, 2)
+    x_CN, goal_N, _, _, _ = made("plain", 50, 4, 2)
+    goal_1N, margin_1N = 1e38 * goal_N[None], np.full((1, 50), -3e38, "f4")
     with on(device):
-        boosting = Boosting(
-            cuda.Grower(x_CN, rules, 4, kept=4), 1e38 * goal_N[None], None, np.full((1, 50), -3e38, "f4")
-        )
-        for _ in range(3):
-            boosting.step(columns_K)
-        with pytest.raises(ValueError, match="gradients of tree 0: expected finite ones"):
-            boosting.trees()
+        rules = Rules(eta=2.0)
+        boosting = Boosting(cuda.Columns.of(x_CN), rules, goal_1N, None, margin_1N, seed=0, chosen=3)
+        with pytest.raises(ValueError, match="of 0 or more"):
+            boosting.grow(4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"goal_BN": np.full((1, 40), np.inf, "f4")}, "goal_BN: expected .*, given inf"),
+        ({"margin_BN": np.full((1, 40), np.nan, "f4")}, "margin_BN: expected finite values, given nan"),
+        ({"margin_BN": np.zeros((2, 40), "f4")}, r"margin_BN: expected shape \(1, 40\)"),
+        ({"weight_N": np.full(40, -1.0, "f4")}, "weight_N: expected finite weights of 0 or more"),
+        ({"weight_N": np.full(40, np.inf, "f4")}, "weight_N: expected finite weights of 0 or more"),
+        ({"chosen": 5}, "chosen: expected 1..4, given 5"),
+    ],
+)
+def test_what_cannot_be_boosted_is_named(change: dict[str, Any], message: str) -> None:
+    zeros_1N = np.zeros((1, 40), "f4")
+    arguments = {"goal_BN": zeros_1N, "weight_N": None, "margin_BN": zeros_1N, "seed": 0, "chosen": 2, **change}
+    with on(2), pytest.raises(ValueError, match=message):
+        Boosting(cuda.Columns.of(made("plain", 40, 4, 2)[0]), Rules(), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -267,20 +272,20 @@ def test_wrong_arguments_are_named(change: dict[str, np.ndarray], message: str) 
     with on(2):
         margin_BN = upload(np.zeros((len(arguments["gradient_BN"]), 40), "f4"))
         with pytest.raises(ValueError, match=message):
-            cuda.Grower(x_CN, rules, 2, together=2).grow_many(margin_BN=margin_BN, **arguments)
+            cuda.Grower(cuda.Columns.of(x_CN), rules, 2, together=2).grow_many(margin_BN=margin_BN, **arguments)
 
 
 def test_more_columns_than_were_said_are_refused() -> None:
     x_CN, gradient_N, _, _, rules = made("plain", 40, 50, 2)
     with on(2), pytest.raises(ValueError, match="no more columns than was said, given 50"):
-        cuda.Grower(x_CN, rules, 20).grow(gradient_N, None, np.arange(50), upload(np.zeros(40, "f4")))
+        cuda.Grower(cuda.Columns.of(x_CN), rules, 20).grow(gradient_N, None, np.arange(50), upload(np.zeros(40, "f4")))
 
 
 def test_memory_is_what_was_said() -> None:
     rng = np.random.default_rng(0)
     x_CN = rng.integers(0, 5, (70, 20_000)).astype(np.int8)
     with on(2):
-        grower = cuda.Grower(x_CN, Rules(max_depth=4), 70, together=2, kept=3)
+        grower = cuda.Grower(cuda.Columns.of(x_CN), Rules(max_depth=4), 70, together=2, kept=3)
         ones_BN = upload(np.ones((2, 20_000), "f4"))
         grower.grow_many(ones_BN * 0.3, ones_BN * 0.7, np.arange(70), ones_BN)
         held = [*vars(grower).values()]

@@ -1,77 +1,101 @@
-"""Squared error boosted on the device: a round is launches alone, and trees are fetched when all are grown."""
+"""Rounds of boosting for squared error on the device: launches alone, and the trees of many rounds fetched together."""
 
 from __future__ import annotations
 
-from eravane_kernels.arrays import Integers
-from eravane_kernels.cuda import inputs
-from eravane_kernels.cuda.growth import Grower, are_counts
-from eravane_kernels.cuda.inputs import Array
-from eravane_kernels.cuda.runtime import active
-from eravane_kernels.growth import Tree
+import numpy as np
+
+from eravane_kernels import checks
+from eravane_kernels.arrays import Single
+from eravane_kernels.cpu.draws import draw_columns, stream_of
+from eravane_kernels.cuda.growth import WHOLE, Columns, Gradients, Grower, are_counts, bytes_needed
+from eravane_kernels.cuda.runtime import active, upload
+from eravane_kernels.growth import Rules, Tree
+
+KEPT_BYTES, MOST_KEPT = 1 << 24, 1024
+"""Of trees that wait on the device to be fetched, and rounds of them."""
 
 
 class Boosting:
-    """Models of squared error that grow side by side, each tree on the same columns and rows.
+    """Boosts B models of squared error at the same time, on the same draws of columns and rows; see `spec.boost`.
+
+    To the bit what `cpu.boosting.Boosting` grows. All work of a round is launched without a look at any of its results.
 
     Args:
-        grower: for as many trees at once as there are goals.
-        goal_BN: float32 [B, N], finite.
-        hessian_BN: float32 [B, N], weights of the rows, 0 where a row is absent; None for ones.
-        margin_BN: float32 [B, N], the outputs to begin with; copied.
+        columns: the data.
+        rules: how trees are grown.
+        goal_BN: float32 [B, N] on the host, what is to be learned; NaN rows count as absent.
+        weight_N: float32 [N] on the host, 0 or more; None for equal weights.
+        margin_BN: float32 [B, N] on the host, output of earlier trees.
+        seed: of the draws, 0..2^63-1.
+        chosen: columns of a tree.
+        share: of the rows, drawn one by one for each round.
 
     Raises:
-        ValueError: an array has the wrong shape or type.
+        ValueError: an array has the wrong shape or type, a goal is infinite, a margin or weight is not finite, or a
+            weight negative.
     """
 
-    def __init__(self, grower: Grower, goal_BN: Array, hessian_BN: Array | None, margin_BN: Array) -> None:
-        shape, xp = (len(goal_BN), grower.rows), active().xp
-        self._grower = grower
-        self._goal_BN = inputs.shaped(goal_BN, "goal_BN", shape, "float32")
-        self._hessian_BN = None if hessian_BN is None else inputs.shaped(hessian_BN, "hessian_BN", shape, "float32")
-        self._counting = hessian_BN is None or are_counts(self._hessian_BN)
-        self.margin_BN = xp.array(inputs.shaped(margin_BN, "margin_BN", shape, "float32"))
-        self._gradient_BN = xp.empty(shape, dtype="float32")
-        self._grown: list[list[Tree]] = []
-        self._rounds = 0
+    def __init__(
+        self,
+        columns: Columns,
+        rules: Rules,
+        goal_BN: Single,
+        weight_N: Single | None,
+        margin_BN: Single,
+        *,
+        seed: int,
+        chosen: int,
+        share: float = 1.0,
+    ) -> None:
+        models, shape = len(goal_BN), (len(goal_BN), columns.rows)
+        checks.shape(goal_BN, "goal_BN", shape, "float32")
+        checks.shape(margin_BN, "margin_BN", shape, "float32")
+        checks.no_infinity(goal_BN, "goal_BN")
+        checks.finite(margin_BN, "margin_BN")
+        if weight_N is not None:
+            checks.vector(weight_N, "weight_N", columns.rows, "float32")
+            if not (weight_N >= 0).all() or np.isinf(weight_N).any():
+                raise ValueError("weight_N: expected finite weights of 0 or more")
+        if not 1 <= chosen <= columns.width:
+            raise ValueError(f"chosen: expected 1..{columns.width}, given {chosen}")
+        xp = active().xp
+        self._grower = Grower(columns, rules, chosen, models, _kept(rules, models))
+        self._seed, self._share, self._turn = seed, round(share * WHOLE), 0
+        self._width, self._chosen = columns.width, chosen
+        self._goal_BN, self.margin_BN = upload(goal_BN), xp.array(upload(margin_BN))
+        self._hessian_1N = None if weight_N is None else upload(weight_N[None])
+        self._counting = self._hessian_1N is None or are_counts(self._hessian_1N)
+        self._gradient_BN = xp.empty(shape, dtype=np.float32)
 
-    def step(self, columns_K: Integers, drawn_N: Array | None = None) -> None:
-        """Grow a tree of every model and add it to the outputs.
-
-        Nothing is read back, but for the trees of many rounds when there is no room for more of them.
-
-        Args:
-            columns_K: int64, ascending positions, on the host.
-            drawn_N: bool [N], rows that these trees are grown from; None for all.
+    def grow(self, rounds: int) -> list[list[Tree]]:
+        """Grow the next trees: [rounds][B]. Fewer rounds than asked for where there is no room for their trees.
 
         Raises:
-            ValueError: wrong positions or rows, or what `trees` raises.
+            ValueError: outputs have grown beyond what a float32 holds.
         """
-        if self._rounds == self._grower.kept:
-            self._fetch()
-        self._grower.enqueue(
-            self._rounds, self._gradient_BN, self._of_drawn(drawn_N), columns_K, self.margin_BN,
-            counting=self._counting, goal_BN=self._goal_BN,
-        )  # fmt: skip
-        self._rounds += 1
+        rounds = max(1, min(rounds, self._grower.kept))
+        column_RK = np.empty((rounds, self._chosen), dtype=np.int64)
+        for number, column_K in enumerate(column_RK):
+            draw_columns(self._seed, self._turn + number, self._width, column_K)
+        device_RK = upload(column_RK)
+        for number, column_K in enumerate(column_RK):
+            stream = int(stream_of(self._seed, self._turn + number, 1))
+            gradients = Gradients(
+                self._gradient_BN, self._hessian_1N, self._counting, self._goal_BN, stream, self._share
+            )
+            self._grower.enqueue(number, gradients, column_K, device_RK[number], self.margin_BN)
+        self._turn += rounds
+        return self._grower.fetch(rounds, len(self._goal_BN))
 
-    def trees(self) -> list[list[Tree]]:
-        """The trees of every model so far, in the order of rounds.
 
-        Raises:
-            ValueError: a gradient became infinite or NaN, or a Hessian is or is negative.
-        """
-        self._fetch()
-        return [[trees[model] for trees in self._grown] for model in range(len(self._goal_BN))]
+def boosting_bytes(rows: int, chosen: int, rules: Rules, models: int, *, weighed: bool) -> int:
+    """Bytes on the device that a `Boosting` takes, beside the columns."""
+    kept = _kept(rules, models)
+    taken = bytes_needed(rows, chosen, rules.max_depth, models, kept, weighed=weighed)
+    return taken + rows * (12 * models + (4 if weighed else 0))
 
-    def _fetch(self) -> None:
-        rounds, self._rounds = self._rounds, 0
-        if rounds:
-            self._grown += self._grower.fetch(rounds, len(self._goal_BN))
 
-    def _of_drawn(self, drawn_N: Array | None) -> Array | None:
-        if drawn_N is None:
-            return self._hessian_BN
-        xp, zero = active().xp, active().xp.zeros(1, dtype="float32")
-        drawn_N = inputs.shaped(drawn_N, "drawn_N", (self._grower.rows,), "bool")
-        ones = xp.ones((len(self._goal_BN), 1), dtype="float32")
-        return xp.where(drawn_N[None], ones if self._hessian_BN is None else self._hessian_BN, zero)
+def _kept(rules: Rules, models: int) -> int:
+    """Rounds whose trees wait to be fetched."""
+    one = bytes_needed(0, 1, rules.max_depth, models, 1) - bytes_needed(0, 1, rules.max_depth, models, 0)
+    return max(1, min(MOST_KEPT, KEPT_BYTES // one))

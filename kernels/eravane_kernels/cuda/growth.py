@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from eravane_kernels import checks
@@ -17,28 +19,80 @@ CHUNK, STAGE, TILE = 4096, 512, 32
 PLANES, FIELDS, NODE, RULES = 5, 8, 7, 9
 MOST_PARTS = 512
 """Most blocks that look for the largest gradient."""
+WHOLE = 1 << 24
+"""A share of rows is rounded to so many parts, as in cu/quanta.cu."""
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns on the device whose values are known to be levels.
+
+    Attributes:
+        x_CN: int8, levels 0..4 and -1 for missing; columns contiguous, any number of bytes apart.
+        missing: whether -1 occurs.
+    """
+
+    x_CN: Array
+    missing: bool
+
+    @classmethod
+    def of(cls, x_CN: Array) -> Columns:
+        """Columns where they lie, or copied to the device from the host.
+
+        Raises:
+            ValueError: a wrong shape or dtype, or a value that is no level.
+        """
+        x_CN = inputs.columns(x_CN, "x_CN", "int8")
+        return cls(x_CN, _check_levels(x_CN))
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.x_CN)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.x_CN.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """What trees are grown from: given, or of squared error.
+
+    Attributes:
+        gradient_BN: float32 [B, N] on the device; with a goal room for the gradients.
+        hessian_BN: float32 [B, N], or [1, N] for all trees, on the device; None for ones.
+        counting: whether every Hessian is 0 or 1.
+        goal_BN: float32 [B, N] on the device, NaN in rows that are absent; None for given gradients.
+        stream, share: of the rows that are drawn, as in cu/quanta.cu; with a goal alone.
+    """
+
+    gradient_BN: Array
+    hessian_BN: Array | None
+    counting: bool
+    goal_BN: Array | None = None
+    stream: int = 0
+    share: int = WHOLE
 
 
 class Grower:
     """Grows trees on the same columns, one or several at a time; all memory is taken here. See `bytes_needed`.
 
     Args:
-        x_CN: int8, levels 0..4 and -1 for missing, on the device or to be copied there; not to be changed.
+        columns: the data; not to be changed.
         rules: how trees are grown.
         widest: most columns of a tree.
         together: most trees that are grown at once, on the same columns from gradients of their own.
         kept: how many times trees are grown before they are fetched.
-
-    Raises:
-        ValueError: a wrong shape or dtype, or a value that is no level.
     """
 
-    def __init__(self, x_CN: Array, rules: Rules, widest: int, together: int = 1, kept: int = 1) -> None:
-        self._x_CN, self._rules, self._together = inputs.columns(x_CN, "x_CN", "int8"), rules, together
-        self._missing = _check_levels(self._x_CN)
+    def __init__(self, columns: Columns, rules: Rules, widest: int, together: int = 1, kept: int = 1) -> None:
+        self._x_CN, self._missing, self._rows = columns.x_CN, columns.missing, columns.rows
+        self._rules, self._together = rules, together
         values = rules.reg_alpha, rules.reg_lambda, rules.gamma, rules.min_child_weight, rules.eta, rules.learn_missing
         rule_R = np.array([*np.array(values, dtype=np.float32), 1.0, 1.0, self._missing], dtype=np.float64)
-        xp, self._rows = active().xp, self._x_CN.shape[1]
+        xp = active().xp
         self._nodes, trees = 1 << rules.max_depth - 1, together
         self._parts = max(1, min(MOST_PARTS, -(-self._rows // (4 * THREADS))))
         self._halves = max(1, self._nodes // 2)
@@ -57,11 +111,6 @@ class Grower:
         self._state = xp.zeros((trees, 3), dtype=np.int64)
         self._tree_TBM7 = xp.empty((kept, trees, 4 * self._nodes, NODE), dtype=np.int64)
         self._count_TB, self._bad_TB = (xp.zeros((kept, trees), dtype=np.int64) for _ in range(2))
-
-    @property
-    def rows(self) -> int:
-        """Rows of the columns."""
-        return int(self._rows)
 
     @property
     def kept(self) -> int:
@@ -111,44 +160,32 @@ class Grower:
         if hessian_BN is not None:
             hessian_BN = inputs.shaped(hessian_BN, "hessian_BN", shape, "float32")
             counting = are_counts(hessian_BN)
-        self.enqueue(0, gradient_BN, hessian_BN, columns_K, margin_BN, counting=counting)
+        self.enqueue(0, Gradients(gradient_BN, hessian_BN, counting), columns_K, upload(columns_K), margin_BN)
         bad_B = active().host(self._bad_TB[0])[: shape[0]]
         if bad_B.any():
             _name_the_row(int(np.argmax(bad_B != 0)), gradient_BN, hessian_BN)
         return self.fetch(1, shape[0])[0]
 
     def enqueue(
-        self,
-        number: int,
-        gradient_BN: Array,
-        hessian_BN: Array | None,
-        columns_K: Integers,
-        margin_BN: Array,
-        *,
-        counting: bool,
-        goal_BN: Array | None = None,
+        self, number: int, gradients: Gradients, columns_K: Integers, device_K: Array, margin_BN: Array
     ) -> None:
         """Launch the growing of trees and return before they are grown; nothing is read back.
 
         Args:
             number: where the trees are kept, 0..kept-1.
-            gradient_BN: float32 [B, N] on the device; with `goal_BN` room for the gradients of squared error, output
-                less goal times Hessian.
-            hessian_BN: float32 [B, N] on the device, or None for ones.
-            columns_K: ascending positions, on the host.
+            gradients: what they are grown from.
+            columns_K, device_K: ascending positions, on the host and on the device.
             margin_BN: float32 [B, N] on the device, changed in place. All arrays are contiguous.
-            counting: whether every Hessian is 0 or 1.
-            goal_BN: float32 [B, N] on the device, finite.
 
         Raises:
             ValueError: wrong positions, or more trees than `together`.
         """
-        trees = len(gradient_BN)
+        trees = len(gradients.gradient_BN)
         if not 1 <= trees <= self._together:
             raise ValueError(f"gradient_BN: expected 1..{self._together} trees, given {trees}")
-        self._pack(columns_K)
-        self._begin(number, gradient_BN, hessian_BN, margin_BN, goal_BN, counting)
-        self._split_levels(number, trees, counting)
+        self._pack(columns_K, device_K)
+        self._begin(number, gradients, margin_BN)
+        self._split_levels(number, trees, gradients.counting)
         launch(
             "grow", "grow_output", -(-self._rows // THREADS), *self._data(), self._rule_BR, self._of_nodes(),
             self._tree_TBM7[number], margin_BN, times=trees,
@@ -177,7 +214,7 @@ class Grower:
     def _of_nodes(self) -> np.int64:
         return np.int64(self._nodes)
 
-    def _pack(self, columns_K: Integers) -> None:
+    def _pack(self, columns_K: Integers, device_K: Array) -> None:
         """The columns as records, unless those of the last tree were the same."""
         if np.array_equal(columns_K, self._columns_K):
             return
@@ -185,37 +222,32 @@ class Grower:
         stride = stride_of(len(columns_K))
         if self._rows * stride > self._record.size:
             raise ValueError(f"columns_K: expected no more columns than was said, given {len(columns_K)}")
-        self._columns_K, self._column_K = columns_K.copy(), upload(columns_K)
+        self._columns_K, self._column_K = columns_K.copy(), device_K
         blocks = -(-self._rows // STAGE) * -(-stride // TILE)
         launch(
             "records", "grow_pack", blocks, *self._data(), self._column_K, np.int64(len(columns_K)), self._record,
             np.int64(stride),
         )  # fmt: skip
 
-    def _begin(
-        self,
-        number: int,
-        gradient_BN: Array,
-        hessian_BN: Array | None,
-        margin_BN: Array,
-        goal_BN: Array | None,
-        counting: bool,
-    ) -> None:
+    def _begin(self, number: int, gradients: Gradients, margin_BN: Array) -> None:
         """Gradients as integers, all rows in the roots."""
-        xp, words = active().xp, 1 if counting else 2
-        if not self._quanta_2 or self._quanta_2[0].size < words * self._together * self._rows:
-            self._quanta_2 = [xp.empty(words * self._together * self._rows, dtype=np.uint32) for _ in range(2)]
-        weighed, hessian = np.int64(hessian_BN is not None), gradient_BN if hessian_BN is None else hessian_BN
-        goal = gradient_BN if goal_BN is None else goal_BN
-        cells = np.int64(len(self._columns_K) * PLANES * 2)
-        rows, nodes = np.int64(self._rows), self._of_nodes()
+        xp, gradient_BN, hessian_BN, goal_BN = (
+            active().xp, gradients.gradient_BN, gradients.hessian_BN, gradients.goal_BN,
+        )  # fmt: skip
+        most = (1 if gradients.counting else 2) * self._together * self._rows
+        if not self._quanta_2 or self._quanta_2[0].size < most:
+            self._quanta_2 = [xp.empty(most, dtype=np.uint32) for _ in range(2)]
+        each = np.int64(self._rows if hessian_BN is not None and len(hessian_BN) == len(gradient_BN) else 0)
+        hessians = np.int64(hessian_BN is not None), gradient_BN if hessian_BN is None else hessian_BN, each
+        cells, nodes, rows = np.int64(len(self._columns_K) * PLANES * 2), self._of_nodes(), np.int64(self._rows)
         launch(
-            "quanta", "grow_measure", self._parts, rows, np.int64(goal_BN is None), weighed, margin_BN, goal, hessian,
-            gradient_BN, self._largest, nodes, self._level_2[0], self._task, self._state, cells,
-            np.int64(self._halves), self._counted_2[0], times=len(gradient_BN),
+            "quanta", "grow_measure", self._parts, rows, np.int64(goal_BN is None), margin_BN,
+            gradient_BN if goal_BN is None else goal_BN, *hessians, np.uint64(gradients.stream),
+            np.uint64(gradients.share), gradient_BN, self._largest, nodes, self._level_2[0], self._task, self._state,
+            cells, self._counted_2[0], times=len(gradient_BN),
         )  # fmt: skip
         launch(
-            "quanta", "grow_quantise", self._parts, rows, weighed, np.int64(counting), gradient_BN, hessian,
+            "quanta", "grow_quantise", self._parts, rows, gradient_BN, *hessians, np.int64(gradients.counting),
             self._largest, self._quanta_2[0], self._rule_BR, nodes, self._level_2[0], self._bad_TB[number],
             times=len(gradient_BN),
         )  # fmt: skip
@@ -275,7 +307,7 @@ def grow_tree(
     x_CN: Array, gradient_N: Array, hessian_N: Array | None, columns_K: Integers, rules: Rules
 ) -> tuple[Tree, Array]:
     """See `spec.grow_tree`. The tree lies on the host, its output on the device."""
-    grower = Grower(x_CN, rules, len(columns_K))
+    grower = Grower(Columns.of(x_CN), rules, len(columns_K))
     margin_N = active().xp.zeros(x_CN.shape[1], dtype=np.float32)
     return grower.grow(gradient_N, hessian_N, columns_K, margin_N), margin_N
 
