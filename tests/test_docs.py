@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from eravane.config import RunConfig
 from tests.architecture import configuration
@@ -108,14 +111,53 @@ def test_extensions_run_in_a_changed_engine(name: str, code: str, extended: Path
     assert "zoo.learner is one of" in _run(code, tmp_path / "unchanged", ROOT).stderr
 
 
+CONDA = {  # what conda calls a distribution
+    "torch": "pytorch",
+    "dask": "dask-cuda",
+    "distributed": "dask-cuda",
+    "cudf-cu13": "cudf",
+    "cupy-cuda13x": "cupy",
+    "rmm-cu13": "rmm",
+    "xgboost-cu13": "py-xgboost",
+}
+
+
+def lowest(versions: str) -> Version:
+    """The version that a requirement or a conda pin begins at; conda's `=26.10` is any 26.10."""
+    found = re.search(r">?=+\s*([\d.]+)", versions)
+    assert found, versions
+    return Version(found.group(1))
+
+
 def test_the_conda_environment_brings_every_dependency() -> None:
-    """A dependency that conda did not bring would come from PyPI over it, with binaries that do not fit."""
+    """What conda did not bring would come from PyPI, with binaries that do not fit. Bounds are those of cu13."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    before, pip = (ROOT / "environment.yml").read_text(encoding="utf-8").split("- pip:\n")
-    by_conda = {re.split(r"[=<>]", name)[0] for name in re.findall(r"^  - (\S+)$", before, re.MULTILINE)}
-    by_pip = [line.removeprefix("      - ") for line in pip.splitlines()]
-    assert by_pip.pop() == "-e ."  # the one option of requirement files that stands before a path
-    names = {"torch": "pytorch", "dask": "dask-cuda", "distributed": "dask-cuda"}
-    for requirement in map(Requirement, project["dependencies"]):
-        name = names.get(requirement.name, requirement.name)
-        assert name in by_conda | {Requirement(line).name for line in by_pip}, requirement.name
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    by_pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    by_conda = {re.split(r"[ =<>]", entry)[0]: entry for entry in listed if isinstance(entry, str)}
+    assert by_pip.pop() == "-e ."
+    assert set(by_pip) <= set(project["dependencies"])
+    wanted: dict[str, Version] = {}
+    for requirement in map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["cu13"]]):
+        name = CONDA.get(requirement.name, requirement.name)
+        if str(requirement) not in by_pip and requirement.name not in ("dask", "distributed"):  # RAPIDS pins those
+            wanted[name] = max(wanted.get(name, Version("0")), lowest(str(requirement.specifier)))
+    assert set(by_conda) == {*wanted, "python", "cuda-version", "pip"}
+    for name, version in wanted.items():
+        assert lowest(by_conda[name]) == version, f"{by_conda[name]}: pyproject.toml asks for {version}"
+    assert Requirement(f"python{project['requires-python']}").specifier.contains(lowest(by_conda["python"]))
+    assert by_conda["py-xgboost"].endswith(" cuda*"), "without a pinned build conda takes the CPU's"
+
+
+def test_one_xgboost_for_every_machine() -> None:
+    """The extras differ in the distribution alone, never in the version that results rest on."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    bounds = {
+        str(requirement.specifier)
+        for extra in ("cpu", "cu12", "cu13")
+        for requirement in map(Requirement, extras[extra])
+        if requirement.name.startswith("xgboost")
+    }
+    conda = next(entry.split()[1] for entry in listed if str(entry).startswith("py-xgboost"))
+    assert bounds == {str(SpecifierSet(conda))}

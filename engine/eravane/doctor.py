@@ -102,8 +102,10 @@ def _libraries(machine: Machine) -> Check:
 
 def _xgboost(machine: Machine) -> Check:
     libraries = dict(machine.libraries)
-    if libraries.get("xgboost") == libraries.get("xgboost-cu12"):
-        libraries.pop("xgboost", None)  # until 3.2 xgboost-cu12 is a placeholder that asks for xgboost
+    version = libraries.get("xgboost")
+    # xgboost is built for CUDA 12 up to 3.3 and for CUDA 13 from 3.4 on; xgboost-cu12 or -cu13 then only asks for it.
+    if version and libraries.get("xgboost-cu12" if Version(version) < Version("3.4") else "xgboost-cu13") == version:
+        del libraries["xgboost"]
     found = [f"{name} {libraries[name]}" for name in XGBOOSTS if name in libraries]
     if not found:
         return Check("xgboost", "fail", "none", "pip install 'eravane[cpu]', or cu12 or cu13 on a GPU machine")
