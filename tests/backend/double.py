@@ -60,6 +60,14 @@ class _Kernel:
         return launch
 
 
+def _asarray(values: Any) -> Array:
+    """Without a copy, also of what speaks the protocol of CUDA arrays."""
+    face = getattr(values, "__cuda_array_interface__", None)
+    if face is not None:
+        values = np.asarray(SimpleNamespace(__array_interface__=face, owner=values))
+    return np.asarray(values).view(Array)
+
+
 def cupy() -> ModuleType:
     module = ModuleType("cupy")
     runtime = SimpleNamespace(
@@ -79,9 +87,9 @@ def cupy() -> ModuleType:
         cuda=cuda,
         ndarray=Array,
         empty=_empty,
-        stack=np.stack,
+        stack=lambda arrays: np.stack(arrays).view(Array),
         zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
-        asarray=lambda values: np.asarray(values).view(Array),
+        asarray=_asarray,
         asnumpy=lambda values: np.array(values, copy=True, subok=False),
         unpackbits=lambda values, bitorder: np.unpackbits(values, bitorder=bitorder).view(Array),
         RawModule=lambda code: _Kernel(),

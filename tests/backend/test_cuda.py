@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from eravane.backend.protocol import DeviceTable
 from eravane.errors import DataError, DeviceError
 from eravane.ingest import ingest
 from eravane.storage import placement
@@ -110,6 +112,49 @@ def test_without_cudf_a_table_is_the_matrix_itself(cuda: Any, monkeypatch: pytes
     table = backend.table(matrix, ["a", "b", "c"])
     assert table.values_CN is matrix
     assert table.names == ("a", "b", "c")
+
+
+class Frame:
+    """As much of a cuDF frame as is looked at: names, and columns that speak the protocol of CUDA arrays."""
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self._columns = columns
+
+    @property
+    def columns(self) -> list[str]:
+        """Names."""
+        return list(self._columns)
+
+    def __getitem__(self, name: str) -> Any:
+        column = self._columns[name]
+        face = getattr(column, "__cuda_array_interface__", None) or column.__array_interface__
+        return SimpleNamespace(__cuda_array_interface__=face, column=column)
+
+
+@pytest.mark.parametrize(("columns", "step"), [([0, 1, 2], 1), ([1], 1), ([0, 2, 4], 2)])
+def test_columns_of_a_frame_are_taken_in_place(cuda: Any, columns: list[int], step: int) -> None:
+    matrix = cuda.cp.asarray(np.arange(60, dtype=np.int8).reshape(6, 10))
+    found, names = cuda.matrix_of(Frame({f"c{number}": matrix[number] for number in columns}))
+    wanted = matrix[columns[0] : columns[-1] + 1 : step]
+    np.testing.assert_array_equal(found.get(), wanted.get())
+    assert names == tuple(f"c{number}" for number in columns)
+    wanted[0] = 99
+    assert (found.get()[0] == 99).all(), "a copy would not change with the matrix"
+
+
+@pytest.mark.parametrize("columns", [[0, 1, 3], [2, 1, 0], [1, 1]])
+def test_columns_that_lie_unevenly_are_copied(cuda: Any, columns: list[int]) -> None:
+    matrix = cuda.cp.asarray(np.arange(60, dtype=np.int8).reshape(6, 10))
+    found, _ = cuda.matrix_of(Frame({f"c{place}": matrix[number] for place, number in enumerate(columns)}))
+    np.testing.assert_array_equal(found.get(), matrix.get()[columns])
+    assert found.dtype == np.int8
+
+
+def test_a_table_without_cudf_is_its_matrix(cuda: Any) -> None:
+    matrix = cuda.cp.asarray(np.zeros((2, 3), np.int8))
+    found, names = cuda.matrix_of(DeviceTable(matrix, ("a", "b")))
+    assert found is matrix
+    assert names == ("a", "b")
 
 
 def test_nulls_become_nan_or_are_refused(cuda: Any, tmp_path: Path) -> None:

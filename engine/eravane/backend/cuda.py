@@ -248,6 +248,38 @@ class _HostResults:
         return call
 
 
+def matrix_of(table: Any) -> tuple[Any, tuple[str, ...]]:
+    """Columns of a table on the device as one matrix [C, N], and their names.
+
+    Columns that lie one after the other at even distances, as those of `CudaBackend.table` do, are taken where they
+    are; others are copied.
+
+    Args:
+        table: a cuDF frame of one type without missing values, or a `DeviceTable`.
+    """
+    if isinstance(table, DeviceTable):
+        return table.values_CN, table.names
+    names = tuple(table.columns)
+    faces = [table[name].__cuda_array_interface__ for name in names]
+    first, kinds = faces[0], {(face["typestr"], face["shape"], face.get("mask")) for face in faces}
+    step_C = np.diff([face["data"][0] for face in faces])
+    dense = all(face.get("strides") in (None, (np.dtype(face["typestr"]).itemsize,)) for face in faces)
+    if len(kinds) > 1 or not dense or (step_C != step_C[:1]).any() or (step_C[:1] <= 0).any():
+        return cp.stack([cp.asarray(table[name]) for name in names]), names
+    itemsize = np.dtype(first["typestr"]).itemsize
+    step = int(step_C[0]) if len(step_C) else first["shape"][0] * itemsize
+    even = {**first, "shape": (len(names), *first["shape"]), "strides": (step, itemsize)}
+    return cp.asarray(_Held(even, table)), names
+
+
+class _Held:
+    """Memory on the device that belongs to somebody else, who lives as long as this."""
+
+    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
+        self.__cuda_array_interface__ = interface
+        self._owner = owner
+
+
 def _on_host(result: Any) -> Any:
     if isinstance(result, cp.ndarray):
         return cp.asnumpy(result)
