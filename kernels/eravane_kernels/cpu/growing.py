@@ -28,7 +28,7 @@ from eravane_kernels.cpu.growstate import (
     Terms,
 )
 from eravane_kernels.cpu.jit import kernel
-from eravane_kernels.cpu.pointers import meet, taken
+from eravane_kernels.cpu.pointers import borrowed, meet, taken
 from eravane_kernels.growth import LEAF, LEAST_GAIN
 
 
@@ -49,6 +49,8 @@ def grow(
 
     arrived: int64 [1], where threads meet. `level.done_D2` is zero, as all states are.
     """
+    source, rows, level = borrowed(source), borrowed(rows), borrowed(level)
+    scratch, terms, nodes = borrowed(scratch), borrowed(terms), borrowed(nodes)
     shards, models = source.shard_P4.shape[0], rows.margin_BN.shape[0]
     level.counted_TBJKD2[me, :, 0] = 0
     for depth in range(terms.depth):

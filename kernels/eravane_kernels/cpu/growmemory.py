@@ -13,13 +13,16 @@ import numpy as np
 from eravane_kernels.arrays import Double, Integers, Single
 from eravane_kernels.cpu.growstate import FACTS, NODES, Level, Nodes, Rows, Scratch, Source, Terms
 from eravane_kernels.cpu.levelcolumns import LevelColumns
-from eravane_kernels.cpu.levelsums import MOST_ROWS, SHIFT, SUMS, TOGETHER, WIDE
+from eravane_kernels.cpu.levelsums import MOST_ROWS, SHIFT, SUMS, WIDE
 from eravane_kernels.growth import LEAF, Rules, Tree
 
 NO_WEIGHTS = np.empty((0, 0), dtype=np.float32)
 """Of rows that all count as one."""
 GROUPS_SHARED = 4
 """Groups of columns that are joined before the trees that share them count: so many joint levels stay in the cache."""
+
+APART = 8
+"""Columns that a thread has room for where it needs `TOGETHER`: no two threads write to the same line of the cache."""
 
 
 class Memory:
@@ -52,7 +55,7 @@ class Memory:
             np.empty((threads, most), dtype=np.uint16),
             np.empty((threads, models, most), dtype=np.int64),
             np.zeros((threads, 2, SUMS), dtype=np.int64),
-            np.empty((threads, TOGETHER, 6, 2), dtype=np.int64),
+            np.empty((threads, APART, 6, 2), dtype=np.int64),
         )
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
