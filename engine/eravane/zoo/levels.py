@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 import xgboost as xgb
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from eravane.errors import ConfigError, RunError
 from eravane.memory import LEVELS_ROW_BYTES, LEVELS_TOGETHER
 from eravane.zoo.learner import Stop
 from eravane.zoo.levels_model import to_ubj
+from eravane.zoo.tiles import addresses
 from eravane.zoo.trees import DEFAULT_PARAMS, INTERCEPT, TrainingInterruptedError, resolve_params
 from eravane_kernels.growth import Rules, Tree
 
@@ -122,7 +122,7 @@ class Levels:
                 f'zoo.learner "levels" needs features of integer levels, given {", ".join(kinds)}; use zoo.learner = '
                 '"xgboost"'
             )
-        address_SC, row_S = _addresses(table)
+        address_SC, row_S = addresses(table)
         try:
             columns = LevelColumns.at(address_SC, row_S, table)
         except ValueError as error:
@@ -248,12 +248,3 @@ def grown(growing: Growing, trees: int, stop: Stop | None) -> list[list[Tree]]:
         asked = max(1, min(fitting, 4 * asked))
         rounds += found
     return rounds
-
-
-def _addresses(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where every column begins in every chunk, int64 [S, C], and the rows of the chunks, int64 [S]."""
-    chunks = [column.chunks for column in table.columns]
-    rows = [[len(chunk) for chunk in column] for column in chunks]
-    assert all(lengths == rows[0] for lengths in rows), "the columns of a window are cut alike"
-    address_CS = [[chunk.buffers()[1].address + chunk.offset for chunk in column] for column in chunks]
-    return np.array(address_CS, dtype=np.int64).T.copy(), np.array(rows[0], dtype=np.int64)

@@ -16,6 +16,7 @@ from eravane.backend.protocol import DeviceTable
 from eravane.errors import ConfigError, DeviceError, RunError
 from eravane.zoo.forest import Predictor
 from eravane.zoo.learner import Model, Stop
+from eravane.zoo.tiles import Tiles, worth_it
 
 FloatArray = NDArray[np.float32]
 
@@ -30,8 +31,9 @@ DEFAULT_PARAMS: Mapping[str, Any] = {
 }
 # The intercept is fixed: targets are centred on it, and a fitted one would be added again by every appended block.
 INTERCEPT = 0.5
-# Bytes that XGBoost holds per cell of a dense matrix: two one-byte copies on the CPU (measured 2.15); on a GPU three
-# bits for levels and nine for floats, there twice for a moment beside the columns that they are made of.
+# Bytes that XGBoost holds per cell of a dense matrix: on the CPU two one-byte copies (measured 2.15), beside a copy of
+# the columns, or a tile no larger, while it bins them; on a GPU three bits for levels and nine for floats, there twice
+# for a moment beside the columns that they are made of.
 CPU_BYTES_PER_CELL = 2.2
 CUDA_BITS_PER_CELL = {1: 3, 4: 9}
 BYTES_PER_ROW = 60  # gradients, predictions, labels, weights and row positions
@@ -169,7 +171,7 @@ class XGBoost:
     def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
         """Bytes at the peak of building and training."""
         on_gpu = itemsize + 2 * CUDA_BITS_PER_CELL[itemsize] / 8
-        per_cell = CPU_BYTES_PER_CELL if self.device == "cpu" else on_gpu
+        per_cell = itemsize + CPU_BYTES_PER_CELL if self.device == "cpu" else on_gpu
         return int(rows * (columns * per_cell + BYTES_PER_ROW))
 
     def fit(
@@ -206,11 +208,11 @@ def _readable(error: xgb.core.XGBoostError, device: str) -> Exception:
 
 
 def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatrix:
-    """Bin a table of int8 or float32 columns for training; chunks are fine, nothing is copied.
+    """Bin a table of int8 or float32 columns for training; chunks are fine.
 
     Integer levels are binned by a six-row reference that lists all of them, so that every matrix of every fold has
     the same cuts and XGBoost skips its quantile sketch: identical trees in 50 to 75 % of the time, at every width from
-    1 to 300 columns (60,000 rows, Arrow).
+    1 to 300 columns (60,000 rows, Arrow). XGBoost reads large and wide tables in tiles, see `eravane.zoo.tiles`.
 
     Args:
         table: an Arrow table, or a cuDF frame or a `DeviceTable`, which put the matrix on the GPU.
@@ -228,6 +230,8 @@ def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatri
         reference = xgb.QuantileDMatrix(
             rows, np.zeros(LEVELS.size), max_bin=params["max_bin"], nthread=1, feature_names=names
         )
+    if reference is not None and isinstance(table, pa.Table) and worth_it(table):
+        return xgb.QuantileDMatrix(Tiles(table), ref=reference, max_bin=params["max_bin"], nthread=1)
     if data is table:
         return xgb.QuantileDMatrix(table, ref=reference, max_bin=params["max_bin"], nthread=1)
     types = ["int" if reference is not None else "float"] * len(names)  # as data frames tell XGBoost
