@@ -65,8 +65,8 @@ def kernel_tests(lab: Lab) -> Iterator[Check]:
 
 
 def engine_tests(lab: Lab) -> Iterator[Check]:
-    """The backend's copies and readers, and the meta-learner on the device against the CPU."""
-    yield from _tests(lab, "tests/backend", "tests/test_meta_cuda.py")
+    """The backend's copies and readers, the level grower as a learner, and the meta-learner against the CPU."""
+    yield from _tests(lab, "tests/backend", "tests/test_levels_device.py", "tests/test_meta_cuda.py")
 
 
 def _tests(lab: Lab, *paths: str) -> Iterator[Check]:
@@ -226,3 +226,24 @@ def demo(lab: Lab) -> Iterator[Check | Figure]:
         energy = [event["joules"] for event in used if "joules" in event]
         if energy:
             yield Figure("demo_energy", sum(energy), "J", detail="whole board, all stages")
+        yield from _demo_of_levels(lab, folder)
+
+
+def _demo_of_levels(lab: Lab, folder: Path) -> Iterator[Check | Figure]:
+    """The small demo with trees from the level grower: the models of the CPU, byte for byte."""
+    import eravane
+    from eravane.config import parse_config
+    from eravane.demo import TINY
+    from eravane.synth import PRESETS, synthesise
+
+    data, models, taken = folder / "levels", dict[str, dict[str, bytes]](), dict[str, float]()
+    synthesise(data, PRESETS["tiny"])
+    for device in dict.fromkeys((lab.device, "cpu")):
+        settings = {**TINY, "zoo": {**TINY["zoo"], "learner": "levels"}, "compute": {"device": device}}
+        config, out = parse_config(settings), folder / f"levels-{device}"
+        run, taken[device] = lab.once(lambda c=config, o=out: eravane.run(c, data=data, out=o, cache=o / "c"))
+        models[device] = {path.name: path.read_bytes() for path in (run.path / "models").glob("*.ubj")}
+    same = bool(models["cpu"]) and models[lab.device] == models["cpu"]
+    yield Check("demo_of_levels_as_on_the_cpu", same, f"{len(models['cpu'])} model files, byte for byte")
+    told = f"preset tiny, zoo.learner levels; on the CPU {taken['cpu']:.1f} s"
+    yield Figure("demo_of_levels", taken[lab.device], "s", detail=told)

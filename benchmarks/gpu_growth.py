@@ -11,31 +11,32 @@ import numpy as np
 
 from benchmarks.gpu_lab import FEATURES, Check, Figure, Lab
 from benchmarks.gpu_trees import DEPTH, EXAMPLE_ROWS, EXAMPLE_TREES, PASSES, WIDTHS, Work, zoo_minutes
-from eravane_kernels.cpu.growth import Grower as Twin
-from eravane_kernels.cpu.levelcolumns import LevelColumns
-from eravane_kernels.growth import Rules
+from eravane_kernels.growth import Rules, Tree
 
 READ = "int8 cells of the sampled columns, 3 passes, at the copy's rate"
-SHARE = 0.1
+TOGETHER = 4
+"""Models that are grown at once where that is measured; they learn the same, each with noise of its own."""
 
 
 def levels(lab: Lab) -> Iterator[Check | Figure]:
-    """Trees equal to the CPU's bit for bit; seconds per tree with a tenth of the columns, at four widths."""
+    """Models equal to the CPU's bit for bit; seconds per tree with a tenth of the columns; several models at once."""
     yield _equal(lab)
-    rows, trees = lab.pick(2_700_000, 1_350_000, 2_000), lab.pick(100, 40, 3)
+    rows, trees = lab.pick(2_700_000, 1_350_000, 2_000), lab.pick(200, 60, 3)
     widths, taken = lab.pick(WIDTHS, WIDTHS, (20, 10)), list[float]()
     for width in widths:
-        work = Work(lab, width, rows)
-        tree = _tree_seconds(lab, work, width // 10 or 1, trees)
+        work, count = Work(lab, width, rows), width // 10 or 1
+        tree = tree_seconds(lab, work, count, trees)
         taken.append(tree)
-        told = f"{rows:,} x {width}, {width // 10 or 1} columns a tree, {trees} trees"
-        bound = 1000 * rows * (width // 10 or 1) * PASSES / lab.copy_rate()
-        yield Figure(f"levels_tree_{width}", 1000 * tree, "ms", "lower", bound, READ, detail=told)
+        told = f"{rows:,} x {width}, {count} columns a tree, {trees} trees"
+        yield Figure(f"levels_tree_{width}", 1000 * tree, "ms", "lower", _bound(lab, rows, count), READ, detail=told)
         if width == lab.pick(780, 780, 10):
-            full = _tree_seconds(lab, work, width, trees)
-            bound = 1000 * rows * width * PASSES / lab.copy_rate()
+            full = tree_seconds(lab, work, width, trees)
             told = f"{rows:,} x {width}, all columns, {trees} trees"
+            bound = _bound(lab, rows, width)
             yield Figure("levels_tree_all_columns", 1000 * full, "ms", "lower", bound, READ, detail=told)
+            together = tree_seconds(lab, work, count, trees, TOGETHER)
+            told = f"{TOGETHER} models at once, {1000 * together:.2f} ms a tree and model; alone {1000 * tree:.2f} ms"
+            yield Figure("levels_together_gain", tree / together, "x", "higher", detail=told)
         del work
         gc.collect()
     minutes, said = zoo_minutes(lab, rows, widths, taken)
@@ -43,46 +44,59 @@ def levels(lab: Lab) -> Iterator[Check | Figure]:
     yield from _example(lab)
 
 
-def _grower(lab: Lab, x_CN: Any, rules: Rules, widest: int) -> Any:
+def tree_seconds(lab: Lab, work: Work, count: int, trees: int, models: int = 1) -> float:
+    """Seconds of a tree of one of several models that grow at once: gradients, draws and its fetching included."""
+    boosting = _boosting(lab, work, count, models)
+    _grown(boosting, 2)
+    _, taken = lab.once(lambda: _grown(boosting, trees))
+    return taken / (trees * models)
+
+
+def _bound(lab: Lab, rows: int, count: int) -> float:
+    """Milliseconds to read the sampled cells."""
+    return 1000 * rows * count * PASSES / lab.copy_rate()
+
+
+def _boosting(lab: Lab, work: Any, count: int, models: int = 1, **how: Any) -> Any:
+    """Models about to grow, on the lab's device."""
+    rng = np.random.default_rng(0)
+    label_BN = np.repeat(work.label_N[None], models, axis=0)
+    label_BN[1:] += 0.1 * rng.standard_normal((models - 1, work.rows), dtype=np.float32)
+    given = Rules(max_depth=DEPTH, eta=0.05), label_BN, how.pop("weight_N", None), np.full_like(label_BN, 0.5)
     if lab.device == "cpu":
-        return Twin(LevelColumns.of([x_CN]), rules, widest)
-    from eravane_kernels.cuda.growth import Grower
+        from eravane_kernels.cpu.boosting import Boosting
+        from eravane_kernels.cpu.levelcolumns import LevelColumns
 
-    return Grower(x_CN, rules, widest)
+        return Boosting(LevelColumns.of([work.values_CN]), *given, seed=0, chosen=count, **how)
+    from eravane_kernels.cuda.boosting import Boosting as DeviceBoosting
+    from eravane_kernels.cuda.growth import Columns
 
-
-def _grown(lab: Lab, grower: Any, work: Work, count: int, trees: int) -> tuple[list[Any], Any]:
-    """Trees of a model with squared error, and its output on the device."""
-    rng, xp = np.random.default_rng(0), lab.xp
-    label_N = xp.asarray(work.label_N)
-    margin_N, grown = xp.full(work.rows, 0.5, dtype=np.float32), []
-    for _ in range(trees):
-        columns_K = np.sort(rng.choice(work.columns, count, replace=False)).astype(np.int64)
-        grown.append(grower.grow(margin_N - label_N, None, columns_K, margin_N))
-    return grown, margin_N
+    return DeviceBoosting(Columns.of(work.values_CN), *given, seed=0, chosen=count, **how)
 
 
-def _tree_seconds(lab: Lab, work: Work, count: int, trees: int) -> float:
-    """Seconds of a tree, its gradients and the choice of its columns included."""
-    grower = _grower(lab, work.values_CN, Rules(max_depth=DEPTH, eta=0.05), count)
-    _grown(lab, grower, work, count, 2)
-    _, taken = lab.once(lambda: _grown(lab, grower, work, count, trees))
-    return taken / trees
+def _grown(boosting: Any, trees: int) -> list[list[Tree]]:
+    grown: list[list[Tree]] = []
+    while len(grown) < trees:
+        grown += boosting.grow(trees - len(grown))
+    return grown
 
 
 def _equal(lab: Lab) -> Check:
+    """Weighed rows, of which some are drawn; models that grow together."""
     rows, width = lab.pick(300_000, 100_000, 500), lab.pick(200, 100, 8)
-    work, rules = Work(lab, width, rows), Rules(max_depth=DEPTH, eta=0.1)
+    work = Work(lab, width, rows)
     beside = Lab("tiny", np, lab.kernels, "twin", "cpu", lambda: None, lambda: 0, np.empty)
-    twin = dataclasses.replace(work) if lab.device == "cpu" else _on_host(lab, work)
-    ours, margin_N = _grown(lab, _grower(lab, work.values_CN, rules, width // 2), work, width // 2, 5)
-    theirs, wanted_N = _grown(beside, _grower(beside, twin.values_CN, rules, width // 2), twin, width // 2, 5)
-    same = np.array_equal(lab.host(margin_N), wanted_N) and all(
+    weight_N = np.random.default_rng(1).random(rows, dtype=np.float32)
+    how: dict[str, Any] = {"weight_N": weight_N, "share": 0.8}
+    ours = _grown(_boosting(lab, work, width // 2, 3, **how), 5)
+    theirs = _grown(_boosting(beside, _on_host(lab, work), width // 2, 3, **how), 5)
+    same = all(
         np.array_equal(getattr(one, field.name), getattr(other, field.name))
-        for one, other in zip(ours, theirs, strict=True)
-        for field in dataclasses.fields(one)
+        for grown, wanted in zip(ours, theirs, strict=True)
+        for one, other in zip(grown, wanted, strict=True)
+        for field in dataclasses.fields(Tree)
     )
-    return Check("level_grower_as_its_cpu_twin", same, f"5 trees on {rows:,} x {width}, every field and the output")
+    return Check("level_grower_as_its_cpu_twin", same, f"5 trees of 3 models on {rows:,} x {width}, every field")
 
 
 def _on_host(lab: Lab, work: Work) -> Any:
@@ -95,10 +109,15 @@ def _on_host(lab: Lab, work: Work) -> Any:
 
 def _example(lab: Lab) -> Iterator[Figure]:
     rows, width = lab.pick(EXAMPLE_ROWS, EXAMPLE_ROWS // 4, 3_000), lab.pick(FEATURES, FEATURES, 20)
-    count, trees = width // 10, lab.pick(200, 40, 2)
-    tree = _tree_seconds(lab, Work(lab, width, rows), count, trees)
-    scale = EXAMPLE_ROWS / rows
-    bound = EXAMPLE_TREES * scale * rows * count * PASSES / lab.copy_rate()
-    measured = f"{trees} trees on {rows:,} x {width}, {1000 * tree:.2f} ms a tree"
+    count, first = width // 10, lab.pick(130, 30, 2)
+    boosting = _boosting(lab, Work(lab, width, rows), count)
+    _grown(boosting, 2)
+    _, one = lab.once(lambda: _grown(boosting, first))
+    _, two = lab.once(lambda: _grown(boosting, 2 * first))
+    tree, scale = two / (2 * first), EXAMPLE_ROWS / rows
+    bound = EXAMPLE_TREES * scale * _bound(lab, rows, count) / 1000
+    measured = f"{3 * first} trees on {rows:,} x {width}: {1000 * one / first:.2f}, then {1000 * tree:.2f} ms a tree"
     told = f"EXTRAPOLATED from {measured}; published for Falcata on an RTX 5090: 31 s"
     yield Figure("example_model_levels", EXAMPLE_TREES * scale * tree, "s", "lower", bound, READ, detail=told)
+    told = f"trees {first} to {3 * first} against the first {first}"
+    yield Figure("example_model_levels_linearity", two / 2 / one, "x", detail=told)

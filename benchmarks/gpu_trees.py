@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_beside import PUBLISHED, falcata, level_grower
 from benchmarks.gpu_lab import FEATURES, Check, Figure, Lab, SkipError, need
 
 WIDTHS = (FEATURES, 780, 355, 42)
@@ -216,45 +217,26 @@ def sampling(lab: Lab) -> Iterator[Figure | Check]:
     told = f"matrix of the sampled columns and its tree, {trees} times; held-out correlation {score:.4f}"
     bound = 1000 * _bound(lab, rows * max(1, width // 10))
     yield Figure("tree_of_subset_matrix", 1000 * taken / trees, "ms", "lower", bound, PACKED, detail=told)
-    yield from _levels(lab, work, rows, trees)
+    bound = 1000 * rows * max(1, width // 10) * PASSES / lab.copy_rate()
+    yield from level_grower(lab, work, rows, trees, bound, "int8 cells of the sampled columns, 3 passes")
 
 
-def _levels(lab: Lab, work: Work, rows: int, trees: int) -> Iterator[Figure | Check]:
-    """The level grower as the zoo's learner, where it grows trees on this device."""
-    from eravane.config import parse_config
-    from eravane.errors import ConfigError
-    from eravane.zoo.learner import make_learner
-    from eravane.zoo.trees import load_booster
-
-    settings = {"learner": "levels", "params": {"max_depth": DEPTH, "eta": 0.1, "colsample_bytree": 0.1}}
-    try:
-        learner, _ = make_learner(parse_config({"zoo": settings}).zoo, lab.device)
-    except ConfigError as error:
-        yield Check("level_grower", True, f"left out: {error}")
-        return
-    matrix, label_N = learner.matrix(work.table(rows=slice(0, rows))), work.label_N[:rows]
-    learner.fit(matrix, label_N, None, trees=1, seed=0)
-    block, taken = lab.once(lambda: learner.fit(matrix, label_N, None, trees=trees, seed=0))
-    predicted_N = load_booster(block).inplace_predict(lab.host(work.values_CN[:, rows:]).T, validate_features=False)
-    score = np.corrcoef(predicted_N, work.label_N[rows:])[0, 1]
-    bound = 1000 * rows * max(1, work.columns // 10) * PASSES / lab.copy_rate()
-    told = f"{rows:,} x {work.columns}, {trees} trees, held-out correlation {score:.4f}"
-    yield Figure(
-        "tree_level_grower", 1000 * taken / trees, "ms", "lower", bound,
-        "int8 cells of the sampled columns, 3 passes, at the copy's rate", detail=told,
-    )  # fmt: skip
-
-
-def example(lab: Lab) -> Iterator[Figure]:
-    """Numerai's example model at full size: measured trees, linearity, and what 2,000 would take."""
+def example(lab: Lab) -> Iterator[Figure | Check]:
+    """Numerai's example model at full size: measured trees, linearity, and what 2,000 would take; beside others."""
     need("xgboost")
+    from benchmarks.gpu_growth import tree_seconds
+
     rows = lab.pick(EXAMPLE_ROWS, EXAMPLE_ROWS // 4, 3_000)
     width, first = lab.pick(FEATURES, FEATURES, 15), lab.pick(100, 15, 2)
     wanted = 3.2 * rows * width
     if lab.free() < wanted:
         raise SkipError(f"needs {wanted / 1e9:.0f} GB of device memory, {lab.free() / 1e9:.0f} GB are free")
     params = _params(lab, eta=0.01, colsample_bytree=0.1)
-    work = Work(lab, width, rows)
+    work, scale = Work(lab, width, rows), EXAMPLE_ROWS / rows
+    levels = tree_seconds(lab, work, max(1, width // 10), first)
+    yield from falcata(lab, work, first, scale)
+    gc.collect()
+    lab.release()
     matrix, built = lab.once(lambda: work.matrix(params))
     work.values_CN = None
     gc.collect()
@@ -262,15 +244,16 @@ def example(lab: Lab) -> Iterator[Figure]:
     booster, one = _grow(lab, matrix, params, first)
     _, taken = lab.once(lambda: [booster.update(matrix, first + 1 + number) for number in range(2 * first)])
     two = taken / (2 * first)
-    scale = EXAMPLE_ROWS / rows
     told = (
         f"EXTRAPOLATED from {3 * first} trees on {rows:,} x {width}: {1000 * one:.1f}, then {1000 * two:.1f} ms a tree"
     )
     bound = EXAMPLE_TREES * _bound(lab, scale * rows * width)
     yield Figure(
         "example_model", EXAMPLE_TREES * two * scale, "s", "lower", bound, PACKED,
-        detail=f"{told}; published on an RTX 5090: XGBoost 286 s, Falcata 31 s",
+        detail=f"{told}; {PUBLISHED}",
     )  # fmt: skip
+    told = f"{1000 * two:.1f} ms a tree by XGBoost, {1000 * levels:.2f} ms by the level grower, same columns and rows"
+    yield Figure("example_model_levels_gain", two / levels, "x", "higher", goal=5, detail=told)
     yield Figure(
         "example_model_linearity", two / one, "x", detail=f"trees {first} to {3 * first} against the first {first}"
     )
@@ -315,35 +298,40 @@ def _train_small(ready: Any, results: Any, sizes: Any, device: str, rows: int, w
 
 
 def zoo(lab: Lab) -> Iterator[Figure]:
-    """A zoo of every cell times four folds on made data, through the engine: wall time, and what it used."""
+    """Zoos of every cell times four folds on made data, through the engine: wall time, and what they used."""
     need("xgboost")
     from benchmarks.zoo_jobs import Size, prepare
     from benchmarks.zoo_jobs import Work as Zoos
+
+    size = lab.pick(Size(60, 3_000, 600, 200), Size(60, 1_500, 300, 100), Size(60, 40, 12, 3, 2))
+    with tempfile.TemporaryDirectory() as name:
+        prepare(Path(name), size)
+        for learner, figure in (("xgboost", "zoo_small"), ("levels", "zoo_small_levels")):
+            yield from _zoo(lab, Zoos(Path(name), size, learner=learner), figure)
+
+
+def _zoo(lab: Lab, work: Any, figure: str) -> Iterator[Figure]:
     from eravane.features import Features
     from eravane.telemetry import Telemetry, gpu_meter
     from eravane.zoo.oof import out_of_fold
     from eravane.zoo.trainer import Zoo
 
-    size = lab.pick(Size(60, 3_000, 600, 200), Size(60, 1_500, 300, 100), Size(60, 40, 12, 3, 2))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepare(folder, size)
-        work = Zoos(folder, size)
-        made = Zoo(folder / "store", work.config, work.timeline, xgboost_device=lab.device, cache=None)
-        features = Features.open(folder / "store", work.config.prepare)
-        finished: list[Any] = []
-        with Telemetry(gpu_meter() if lab.device == "cuda" else None) as watch:
-            mark = watch.mark()
-            _, taken = lab.once(lambda: out_of_fold(made, work.specs, work.timeline.folds, features, finished.append))
-            used = watch.since(mark)
+    store, size = work.folder / "store", work.size
+    made = Zoo(store, work.config, work.timeline, xgboost_device=lab.device, cache=None)
+    features = Features.open(store, work.config.prepare)
+    finished: list[Any] = []
+    with Telemetry(gpu_meter() if lab.device == "cuda" else None) as watch:
+        mark = watch.mark()
+        _, taken = lab.once(lambda: out_of_fold(made, work.specs, work.timeline.folds, features, finished.append))
+        used = watch.since(mark)
     grown = sum(done.seconds for done in finished)
     told = (
         f"{len(finished)} models of {size.trees} trees, {size.eras} eras x {size.rows} rows x {size.features}; growing "
         f"{grown:.1f} s summed over {made.workers} threads, CPU {used['cpu']:.1f} s"
     )
-    yield Figure("zoo_small", taken, "s", detail=told)
+    yield Figure(figure, taken, "s", detail=told)
     if "joules" in used:
-        yield Figure("zoo_small_energy", used["joules"], "J", detail="whole board")
+        yield Figure(f"{figure}_energy", used["joules"], "J", detail="whole board")
     if "utilisation" in used.get("gpu", {}):
         busy = used["gpu"]["utilisation"]
-        yield Figure("zoo_small_busy", busy, "%", "higher", 100.0, "always a kernel running", detail="sampled by NVML")
+        yield Figure(f"{figure}_busy", busy, "%", "higher", 100.0, "always a kernel running", detail="sampled by NVML")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,16 +11,20 @@ import time
 import zipfile
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pytest
 
 from benchmarks import gpu, gpu_checks
+from benchmarks.gpu_beside import falcata
 from benchmarks.gpu_child import perform
-from benchmarks.gpu_lab import Figure, Lab, SkipError, eras_of, this_gpu
+from benchmarks.gpu_lab import Check, Figure, Lab, SkipError, eras_of, this_gpu
 from benchmarks.gpu_report import markdown, prediction, written
 from benchmarks.gpu_stand_in import stand_in
 from benchmarks.gpu_steps import PREDICTED, STEPS, Step
+from benchmarks.gpu_trees import Work
 from tests.backend import double
+from tests.kernels.emulator.devices import on
 
 ROOT = Path(__file__).resolve().parents[1]
 # Not installed on a machine that has torch and CuPy but not this project.
@@ -127,6 +132,33 @@ def test_steps_run_where_xgboost_and_rapids_are_absent(bare: dict[str, str]) -> 
     assert {name: told[name][0] for name in WITHOUT_TREES} == dict.fromkeys(WITHOUT_TREES, "done"), told
     for name in WITH_TREES:
         assert told[name] == ["skipped", "needs xgboost, not installed here"]
+
+
+def test_levels_are_measured_and_compared_on_the_device() -> None:
+    """The step's own way to the kernels, which the emulator runs."""
+    with on(2):
+        told = perform(step("levels"), dataclasses.replace(stand_in(), device="cuda"))
+    assert told["status"] == "done", told.get("reason")
+    assert [check["holds"] for check in told["checks"]] == [True]
+    names = {figure["name"] for figure in told["figures"]}
+    assert {"levels_tree_20", "levels_together_gain", "example_model_levels"} <= names
+
+
+def test_falcata_is_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LightGBM in the place of its fork, whose interface is the same."""
+    lab = stand_in()
+    work = Work(lab, 12, 400)
+    monkeypatch.setitem(sys.modules, "falcata", None)
+    (check,) = falcata(lab, work, 3, 2.0)
+    assert check.detail.startswith("not installed")
+    monkeypatch.setitem(sys.modules, "falcata", lightgbm)
+    (figure,) = falcata(lab, work, 3, 2.0)
+    assert isinstance(figure, Figure)
+    assert "EXTRAPOLATED from" in figure.detail
+    monkeypatch.setattr(work, "label_N", np.zeros(7))
+    (check,) = falcata(lab, work, 3, 2.0)
+    assert isinstance(check, Check)
+    assert check.detail.startswith("left out: ")
 
 
 def test_loading_compares_what_both_readers_hold() -> None:
