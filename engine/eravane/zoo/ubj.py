@@ -20,11 +20,25 @@ _LENGTH = struct.Struct(">q")
 _SCALARS = {ord("T"): True, ord("F"): False, ord("Z"): None}
 
 
+class Written(bytes):
+    """A value that is UBJ already."""
+
+
 def dump(value: Any) -> bytes:
-    """Write dicts, lists, text, integers and arrays of numbers."""
+    """Write dicts, lists, text, integers, arrays of numbers, and what is `Written`."""
     parts: list[bytes] = []
     _write(value, parts)
     return b"".join(parts)
+
+
+def array_head(kind: str, size: int) -> bytes:
+    """What stands before the big-endian values of an array, of a kind as in `numpy.dtype.str`: "f4", "i4", "u1"."""
+    return b"[$" + _ARRAYS[kind] + b"#L" + _LENGTH.pack(size)
+
+
+def list_head(size: int) -> bytes:
+    """What stands before the values of a list."""
+    return b"[#L" + _LENGTH.pack(size)
 
 
 def load(data: bytes) -> Any:
@@ -87,7 +101,7 @@ def _read_array(data: bytes, at: int) -> tuple[Any, int]:
 def _write(value: Any, parts: list[bytes]) -> None:
     if isinstance(value, np.ndarray):
         kind = value.dtype.str[1:]
-        parts.append(b"[$" + _ARRAYS[kind] + b"#L" + _LENGTH.pack(value.size))
+        parts.append(array_head(kind, value.size))
         parts.append(value.astype(">" + kind).tobytes())
     elif isinstance(value, dict):
         parts.append(b"{")
@@ -95,10 +109,12 @@ def _write(value: Any, parts: list[bytes]) -> None:
             parts.append(_text(key))
             _write(entry, parts)
         parts.append(b"}")
+    elif isinstance(value, Written):
+        parts.append(value)
     elif isinstance(value, str):
         parts.append(b"S" + _text(value))
     elif isinstance(value, list):
-        parts.append(b"[#L" + _LENGTH.pack(len(value)))
+        parts.append(list_head(len(value)))
         for entry in value:
             _write(entry, parts)
     else:

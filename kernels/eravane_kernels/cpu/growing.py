@@ -17,9 +17,16 @@ from eravane_kernels.cpu import splits
 from eravane_kernels.cpu.growrows import count, descend, sort
 from eravane_kernels.cpu.growstate import (
     ABOVE,
+    COLUMN,
     ENDED,
+    GAIN,
+    HESSIAN,
+    LEFT,
     NODES_SO_FAR,
+    PARENT,
+    RIGHT,
     SPLITS,
+    WEIGHT,
     Level,
     Nodes,
     Rows,
@@ -29,7 +36,7 @@ from eravane_kernels.cpu.growstate import (
 )
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.pointers import borrowed, meet, taken
-from eravane_kernels.growth import LEAF, LEAST_GAIN
+from eravane_kernels.growth import LEAF, LEAST_GAIN, Quanta
 
 
 @kernel
@@ -115,14 +122,14 @@ def _decide(turn: int, model: int, depth: int, source: Source, level: Level, ter
     """Writes the nodes of a level into a tree, and prepares the next one."""
     many, found = _at(depth, level, model), 0
     state_4, rule_6, unit_2 = level.state_B4[model], terms.rule_6, terms.unit_B2[model]
-    node_K3, fact_K4 = nodes.node_RBK3[turn, model], nodes.fact_RBK4[turn, model]
-    parent_K = nodes.parent_RBK[turn, model]
+    link_4K, fact_3K = nodes.link_4RBK[:, turn, model], nodes.fact_3RBK[:, turn, model]
+    below_K, missing_left_K = nodes.below_RBK[turn, model], nodes.missing_left_RBK[turn, model]
     node_J, output_J2 = level.node_BJ[model], level.output_BJ2[model]
     total_J2, below_J2 = level.total_B2J2[model, depth % 2], level.total_B2J2[model, (depth + 1) % 2]
     deepest = depth + 1 == terms.depth
     if depth == 0:
         state_4[NODES_SO_FAR] = 1
-        _note(node_K3, fact_K4, parent_K, 0, LEAF, total_J2[0, 0], total_J2[0, 1], unit_2, rule_6)
+        _note(link_4K, fact_3K, 0, LEAF, total_J2[0, 0], total_J2[0, 1], unit_2, rule_6)
     first = state_4[NODES_SO_FAR]
     for node in range(many):
         best_6, own = level.best_BJ6[model, node], node_J[node]
@@ -131,16 +138,18 @@ def _decide(turn: int, model: int, depth: int, source: Source, level: Level, ter
         gain = np.float32(best_6[splits.GAIN])
         if gain <= LEAST_GAIN or gain < rule_6[splits.GAMMA] or left_h == 0 or left_h == hessian:
             level.slot_BJ[model, node] = LEAF
-            output_J2[node, 0] = fact_K4[own, 2]
+            output_J2[node, 0] = fact_3K[WEIGHT, own]
             continue
         child = state_4[NODES_SO_FAR]
-        node_K3[own, 0], node_K3[own, 1] = child, source.column_K[int(best_6[splits.COLUMN])]
-        node_K3[own, 2] = int(best_6[splits.LEVEL])
-        fact_K4[own, 0], fact_K4[own, 3] = gain, best_6[splits.MISSING_LEFT] * rule_6[splits.LEARNED]
-        fact_K4[own, 2] = splits.weight(gradient * unit_2[0], hessian * unit_2[1], rule_6)
-        _note(node_K3, fact_K4, parent_K, child, own, left_g, left_h, unit_2, rule_6)
-        _note(node_K3, fact_K4, parent_K, child + 1, own, gradient - left_g, hessian - left_h, unit_2, rule_6)
-        output_J2[node, 0], output_J2[node, 1] = fact_K4[child, 2], fact_K4[child + 1, 2]
+        link_4K[LEFT, own], link_4K[RIGHT, own] = child, child + 1
+        link_4K[COLUMN, own] = source.column_K[int(best_6[splits.COLUMN])]
+        below_K[own] = int(best_6[splits.LEVEL]) + 1
+        missing_left_K[own] = best_6[splits.MISSING_LEFT] * rule_6[splits.LEARNED] != 0
+        fact_3K[GAIN, own] = gain
+        fact_3K[WEIGHT, own] = splits.weight(gradient * unit_2[0], hessian * unit_2[1], rule_6)
+        _note(link_4K, fact_3K, child, own, left_g, left_h, unit_2, rule_6)
+        _note(link_4K, fact_3K, child + 1, own, gradient - left_g, hessian - left_h, unit_2, rule_6)
+        output_J2[node, 0], output_J2[node, 1] = fact_3K[WEIGHT, child], fact_3K[WEIGHT, child + 1]
         if not deepest:
             below_J2[2 * found, 0], below_J2[2 * found, 1] = left_g, left_h
             below_J2[2 * found + 1, 0], below_J2[2 * found + 1, 1] = gradient - left_g, hessian - left_h
@@ -156,9 +165,8 @@ def _decide(turn: int, model: int, depth: int, source: Source, level: Level, ter
 
 @kernel
 def _note(
-    node_K3: Integers,
-    fact_K4: Single,
-    parent_K: Integers,
+    link_4K: Quanta,
+    fact_3K: Single,
     node: int,
     parent: int,
     gradient: int,
@@ -169,6 +177,5 @@ def _note(
     """Writes a node that is a leaf until it is split."""
     total = hessian * unit_2[1]
     value = splits.weight(gradient * unit_2[0], total, rule_6)
-    parent_K[node], node_K3[node, 0], node_K3[node, 1], node_K3[node, 2] = parent, LEAF, 0, -1
-    fact_K4[node, 0], fact_K4[node, 1] = 0.0, total
-    fact_K4[node, 2], fact_K4[node, 3] = value * np.float32(rule_6[splits.ETA]), 0.0
+    link_4K[LEFT, node], link_4K[RIGHT, node], link_4K[PARENT, node] = LEAF, LEAF, parent
+    fact_3K[HESSIAN, node], fact_3K[WEIGHT, node] = total, value * np.float32(rule_6[splits.ETA])

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from eravane_kernels.arrays import Double, Integers, Single
-from eravane_kernels.cpu.growstate import FACTS, NODES, Level, Nodes, Rows, Scratch, Source, Terms
+from eravane_kernels.cpu.growstate import Level, Nodes, Rows, Scratch, Source, Terms
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.cpu.levelsums import MOST_ROWS, SHIFT, SUMS, WIDE
-from eravane_kernels.growth import LEAF, Rules, Tree
+from eravane_kernels.growth import Rules, Tree
 
 NO_WEIGHTS = np.empty((0, 0), dtype=np.float32)
 """Of rows that all count as one."""
@@ -73,9 +73,10 @@ class Memory:
         """Room for the trees of some rounds."""
         shape = rounds, self.models, self.most_nodes
         return Nodes(
-            np.empty((*shape, NODES), dtype=np.int64),
-            np.empty((*shape, FACTS), dtype=np.float32),
-            np.empty(shape, dtype=np.int64),
+            np.zeros((4, *shape), dtype=np.int32),
+            np.zeros((3, *shape), dtype=np.float32),
+            np.zeros(shape, dtype=np.int8),
+            np.zeros(shape, dtype=np.bool_),
             np.zeros(shape[:2], dtype=np.int64),
         )
 
@@ -132,18 +133,10 @@ class Memory:
 
 def as_tree(nodes: Nodes, turn: int, model: int) -> Tree:
     """The tree that a model got in a round."""
-    count = int(nodes.count_RB[turn, model])
-    node_K3, fact_K4 = nodes.node_RBK3[turn, model, :count], nodes.fact_RBK4[turn, model, :count]
-    left_K = node_K3[:, 0].astype(np.int32)
-    return Tree(
-        left_K,
-        np.where(left_K == LEAF, LEAF, left_K + 1).astype(np.int32),
-        nodes.parent_RBK[turn, model, :count].astype(np.int32),
-        node_K3[:, 1].astype(np.int32),
-        (node_K3[:, 2] + 1).astype(np.int8),
-        fact_K4[:, 3] != 0,
-        *(np.ascontiguousarray(fact_K4[:, which]) for which in range(3)),
-    )
+    here = turn, model, slice(int(nodes.count_RB[turn, model]))
+    left_K, right_K, parent_K, column_K = nodes.link_4RBK[:, *here].copy()
+    below_K, missing_left_K = nodes.below_RBK[here].copy(), nodes.missing_left_RBK[here].copy()
+    return Tree(left_K, right_K, parent_K, column_K, below_K, missing_left_K, *nodes.fact_3RBK[:, *here].copy())
 
 
 def rule_6(rules: Rules) -> Double:

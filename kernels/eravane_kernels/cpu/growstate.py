@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from eravane_kernels.arrays import Double, Integers, Single
+from eravane_kernels.arrays import Bools, Double, Integers, Single
 from eravane_kernels.cpu.levelsums import Codes, Places
 from eravane_kernels.growth import Quanta
 
-NODES = 3  # int64 per node of a tree: first child, or LEAF; column; highest level on the left
-FACTS = 4  # float32 per node: gain, Hessian, weight, whether missing values go left
+# What `Nodes` holds.
+LEFT, RIGHT, PARENT, COLUMN = range(4)
+GAIN, HESSIAN, WEIGHT = range(3)
 # What `state_B4` holds: splits of the level, nodes of the level above, nodes of the tree, the depth at which it ended.
 SPLITS, ABOVE, NODES_SO_FAR, ENDED = range(4)
 
@@ -93,9 +94,13 @@ class Terms(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """The trees of R rounds so far, and how many nodes each has."""
+    """The trees of R rounds so far, as `Tree` has them, and how many nodes each has.
 
-    node_RBK3: Integers
-    fact_RBK4: Single
-    parent_RBK: Integers
+    link_4RBK: left and right child, parent, column. fact_3RBK: gain, Hessian, weight.
+    """
+
+    link_4RBK: Quanta
+    fact_3RBK: Single
+    below_RBK: npt.NDArray[np.int8]
+    missing_left_RBK: Bools
     count_RB: Integers
