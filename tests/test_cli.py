@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from eravane.cli.progress import ConsoleProgress
+from eravane.cli.progress import ConsoleProgress, gain_sentence, print_table
 
 COMMANDS = [
     *("demo", "synth", "ingest", "plan", "run", "step", "report", "compare", "doctor"),
@@ -83,9 +83,36 @@ def test_version() -> None:
     assert _eravane("--version").stdout.strip() == __version__
 
 
-def test_doctor_speaks_json() -> None:
+def test_doctor_speaks_json_and_fails_where_something_must_be_mended() -> None:
     found = _eravane("doctor", "--json")
-    assert {"name", "status", "found", "mend"} <= set(json.loads(found.stdout)[0])
+    checks = json.loads(found.stdout)
+    assert {"name", "status", "found", "mend"} <= set(checks[0])
+    assert found.returncode == int(any(check["status"] == "fail" for check in checks))
+    unreachable = _eravane("doctor", "--scheduler", "nonsense")
+    assert unreachable.returncode == 1
+    assert "tcp://host:8786" in unreachable.stdout
+
+
+def test_tables_in_a_pipe_are_plain_lines() -> None:
+    """Neither frames nor a width: a long name is neither wrapped nor cut."""
+    piped = io.StringIO()
+    rows = [("ensemble", "0.0500"), ("a benchmark with a long [bold]name[/bold] " * 4, "0.1")]
+    print_table(Console(file=piped, width=80), "CORR per era", ("series", "mean"), rows)
+    title, *lines = piped.getvalue().splitlines()
+    assert title == "CORR per era"
+    assert [line.split("  ")[0].strip() for line in lines] == ["series", "ensemble", rows[1][0].strip()]
+    assert [line.split()[-1] for line in lines] == ["mean", "0.0500", "0.1"]
+    assert len({len(line) for line in lines}) == 1
+    shown = io.StringIO()
+    print_table(Console(file=shown, width=80, force_terminal=True), "CORR per era", ("series", "mean"), rows[:1])
+    assert "┃" in shown.getvalue()
+
+
+def test_a_gain_over_few_eras_is_not_called_sure() -> None:
+    metrics = {"gain_over_equal_weight": {"mean": 0.0177, "hac_t": 6.26, "n_eras": 10}}
+    assert gain_sentence(metrics, 10) == "gain over equal weight: 0.0177 per era, HAC t 6.26, 10 eras"
+    assert "6.26" not in gain_sentence(metrics, 24)
+    assert "too early to judge, which takes 24" in gain_sentence(metrics, 24)
 
 
 def test_progress_in_a_pipe_is_one_plain_line_per_step() -> None:

@@ -77,6 +77,8 @@ NOWHERE = [
     ("demo --device tpu --preset tiny", 2, "auto, cpu or cuda"),
     ("synth made --eras few", 2, "Invalid value"),
     ("synth file --preset tiny", 1, "file"),
+    ("run file --out new", 1, "file is a file; give the folder"),
+    ("run . --out new --config .", 2, ". cannot be read as a configuration"),
     ("synth made --features-json nowhere.json --preset tiny", 1, "nowhere.json"),
     ("doctor --nonsense", 2, "nonsense"),
     ("nonsense", 2, "nonsense"),
@@ -116,6 +118,38 @@ def _run_folder(folder: Path) -> Path:
     manifest = {"status": "complete", "target": "target", "periods": {}, "lags": {}, "data": data}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+RUN_FOR_DATA = ["ingest {data} run", "ingest run store", "run run --out new", "step run --data run", "plan run"]
+
+
+@pytest.mark.parametrize("line", RUN_FOR_DATA)
+def test_a_run_folder_given_for_data_is_never_to_be_deleted(
+    line: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have a manifest.json; a store's that is damaged is to be deleted."""
+    _run_folder(tmp_path / "run")
+    found, said = call(capsys, monkeypatch, *line.format(data=data).split())
+    assert found == 1, said
+    assert "run is a run folder; give a dataset's folder" in said
+    assert "delete" not in said
+    assert (tmp_path / "run" / "manifest.json").is_file()
+
+
+def test_what_nobody_expected_is_one_line_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_scheduler: str) -> None:
+        raise KeyError("nobody\nthought of it")
+
+    monkeypatch.setattr("eravane.doctor.doctor", broken)
+    found, said = call(capsys, monkeypatch, "doctor")
+    assert found == 1
+    assert said.startswith("error: something that eravane did not expect, KeyError")
+    assert "--debug" in said
+    assert len(said.strip().splitlines()) == 1
+    with pytest.raises(KeyError):
+        call(capsys, monkeypatch, "--debug", "doctor")
 
 
 HURT = [

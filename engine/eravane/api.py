@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from eravane.config import RunConfig, load_config, parse_config
-from eravane.errors import RunError
+from eravane.errors import DataError, RunError
 from eravane.events import Progress
 from eravane.report import Comparison, RunView, compare, load_run, write_report
 from eravane.runfolder import RunFolder
@@ -170,6 +170,8 @@ def run(
     """
     from eravane import batch
 
+    if Path(data).is_file():
+        raise DataError(f"{data} is a file; give the folder that holds it and features.json, or a store")
     found = None if cache is None else Path(cache)
     done = batch.run(
         Path(data),

@@ -280,6 +280,8 @@ def load_config(path: Path) -> RunConfig:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration {path}; ready ones are in configs/") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read as a configuration: {error.strerror}; give a TOML file") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     return parse_config(content, str(path))

@@ -45,6 +45,13 @@ def main() -> None:
         place = f": {error.filename}" if error.filename else ""
         errors.print(f"error: {error.strerror or error}{place}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(FAILURE)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        said = f"error: something that eravane did not expect, {what}; `eravane --debug ...` shows where, for a report"
+        errors.print(said, highlight=False, markup=False, soft_wrap=True)
+        sys.exit(FAILURE)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

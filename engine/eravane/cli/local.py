@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eravane.cli.app import AsJson, RunPath, app, console, progress, show, tell
-from eravane.cli.progress import ConsoleProgress, gain_sentence, metrics_table
+from eravane.cli.progress import ConsoleProgress, gain_sentence, print_metrics
 from eravane.config import RunConfig, load_config
 from eravane.errors import ConfigError
 
@@ -192,12 +192,14 @@ def doctor(
     scheduler: Annotated[str, typer.Option(help="Address of a Dask scheduler to try.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Tell what this machine can do, and what to do about each problem."""
+    """Tell what this machine can do, and what to do about each problem; exit code 1 where something must be mended."""
     from eravane.doctor import as_text
     from eravane.doctor import doctor as examine
 
     checks = examine(scheduler)
     show(checks, as_text(checks), as_json=as_json)
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(1)
 
 
 def _run(
@@ -211,6 +213,7 @@ def _run(
     as_json: bool = False,
 ) -> None:
     from eravane import api
+    from eravane.report.facts import judgeable_eras
 
     with progress(aside=as_json) as shown:
         result = api.run(
@@ -220,8 +223,8 @@ def _run(
         facts = {"run": result.path, "report": result.report, "warnings": result.manifest["warnings"]}
         show({**facts, "metrics": dict(result.metrics)}, "", as_json=True)
         return
-    console.print(metrics_table(result.metrics))
-    tell(gain_sentence(result.metrics))
+    print_metrics(console, result.metrics)
+    tell(gain_sentence(result.metrics, judgeable_eras(result.manifest["lags"]["hac"])))
     for warning in result.manifest["warnings"]:
         tell(f"warning: {warning}")
     if result.metrics["leaking"]:

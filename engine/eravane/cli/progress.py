@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -69,24 +69,46 @@ class ConsoleProgress:
         self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> Table:
+def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with its first column left and the others right: framed on a terminal, plain lines in a pipe."""
+    if console.is_terminal:
+        table = Table(title=title, title_justify="left")
+        for place, column in enumerate(columns):
+            table.add_column(column, justify="right" if place else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for cells in (columns, *rows):
+        first, *others = (
+            f"{cell:>{width}}" if place else f"{cell:<{width}}"
+            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        console.print("  ".join([first, *others]), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     """The headline of a run: every series of metrics.json as a row."""
-    table = Table(title="CORR per era", title_justify="left")
-    for name in ("series", "mean", "std", "Sharpe", "max drawdown", "eras"):
-        table.add_column(name, justify="left" if name == "series" else "right")
-    for name, row in metrics["series"].items():
-        cells = [number(row[key]) for key in ("corr_mean", "corr_std", "sharpe", "max_drawdown")]
-        table.add_row(name.replace("_", " "), *cells, str(row["n_eras"]))
-    return table
+    rows = [
+        [
+            name.replace("_", " "),
+            *(number(row[key]) for key in ("corr_mean", "corr_std", "sharpe", "max_drawdown")),
+            str(row["n_eras"]),
+        ]
+        for name, row in metrics["series"].items()
+    ]
+    print_table(console, "CORR per era", ("series", "mean", "std", "Sharpe", "max drawdown", "eras"), rows)
 
 
-def gain_sentence(metrics: Mapping[str, Any]) -> str:
-    """The gain over equal weight in words."""
+def gain_sentence(metrics: Mapping[str, Any], least_eras: int) -> str:
+    """The gain over equal weight in words; with fewer than `least_eras` there is no telling how sure it is."""
     gain = metrics["gain_over_equal_weight"]
-    return (
-        f"gain over equal weight: {number(gain['mean'])} per era, HAC t {number(gain['hac_t'], 2)}, "
-        f"{gain['n_eras']} eras"
-    )
+    said = f"gain over equal weight: {number(gain['mean'])} per era, "
+    if gain["n_eras"] < least_eras:
+        return said + f"{gain['n_eras']} eras; too early to judge, which takes {least_eras}"
+    return said + f"HAC t {number(gain['hac_t'], 2)}, {gain['n_eras']} eras"
 
 
 def number(value: float | None, digits: int = 4) -> str:

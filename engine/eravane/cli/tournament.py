@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from eravane.cli.app import AsJson, RunPath, app, console, progress, show, tell
-from eravane.cli.progress import ConsoleProgress, number
+from eravane.cli.progress import ConsoleProgress, number, print_table
 
 Model = Annotated[str, typer.Option(help="Model slot of the account.")]
 Models = Annotated[list[str], typer.Option("--model", help="Model slot of the account; may be given several times.")]
@@ -70,10 +69,11 @@ def diagnose(
     from eravane.tournament.diagnose import diagnose as examine
 
     found = examine(run, model, data=data)
-    table = _table(f"diagnostics over {found.eras} eras", "metric", "tournament", "eravane", "eras")
-    for row in found.comparisons:
-        table.add_row(row.metric, number(row.numerai), number(row.ours), str(row.eras))
-    _show_table(found, table, as_json=as_json)
+    if as_json:
+        show(found, "", as_json=True)
+        return
+    rows = [(row.metric, number(row.numerai), number(row.ours), str(row.eras)) for row in found.comparisons]
+    print_table(console, f"diagnostics over {found.eras} eras", ("metric", "tournament", "eravane", "eras"), rows)
 
 
 @app.command()
@@ -86,15 +86,23 @@ def scores(
     from eravane.tournament.scores import scores as read
 
     sheet = read(model, run)
-    table = _table(f"live scores of {model}", "metric", "rounds", "resolved", "mean", "Sharpe", "promised", "t")
-    for row in sheet.scores:
-        promised = number(row.promised.corr_mean) if row.promised else "-"
-        cells = (str(row.rounds), str(row.resolved), number(row.summary.corr_mean), number(row.summary.sharpe, 2))
-        table.add_row(row.metric, *cells, promised, number(row.t, 2))
-    _show_table(sheet, table, as_json=as_json)
-    if not as_json:
-        for pays in sheet.multipliers:
-            tell(f"round {pays.round} pays {number(pays.multiplier, 2)} x {pays.metric}")
+    if as_json:
+        show(sheet, "", as_json=True)
+        return
+    rows = [
+        (
+            row.metric,
+            *(str(row.rounds), str(row.resolved)),
+            *(number(row.summary.corr_mean), number(row.summary.sharpe, 2)),
+            number(row.promised.corr_mean) if row.promised else "-",
+            number(row.t, 2),
+        )
+        for row in sheet.scores
+    ]
+    columns = ("metric", "rounds", "resolved", "mean", "Sharpe", "promised", "t")
+    print_table(console, f"live scores of {model}", columns, rows)
+    for pays in sheet.multipliers:
+        tell(f"round {pays.round} pays {number(pays.multiplier, 2)} x {pays.metric}")
 
 
 @app.command()
@@ -143,17 +151,3 @@ def _in_mebibytes(shown: ConsoleProgress) -> Callable[[str, int, int], None]:
         shown.reach(here // MEBIBYTE)
 
     return at
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left")
-    return table
-
-
-def _show_table(content: object, table: Table, *, as_json: bool) -> None:
-    if as_json:
-        show(content, "", as_json=True)
-    else:
-        console.print(table)

@@ -161,6 +161,8 @@ class Manifest:
             raise
         except (ValueError, KeyError, TypeError):
             sound = False
+        if not sound and (store / "run.toml").is_file():
+            raise StoreError(f"{store} is a run folder; give a dataset's folder, or a store made by `eravane ingest`")
         if not sound:
             raise StoreError(f"{path} is damaged: its checksum does not match; delete the store and ingest again")
         if content.get("format") != FORMAT:
