@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from eravane_kernels.cpu import growth as cpu
 from eravane_kernels.cuda import boosting as boosting_module
 from eravane_kernels.cuda import growth as cuda
 from eravane_kernels.cuda.boosting import Boosting
@@ -75,6 +78,47 @@ def test_any_shape(kind: str, rows: int, width: int, depth: int, device: object)
     arguments = made(kind, rows, width, depth)
     with on(device):
         equal(cuda.grow_tree(*arguments), spec.grow_tree(*arguments))
+
+
+@pytest.mark.parametrize("kind", ["plain", "learned", "weighed"])
+@pytest.mark.parametrize("device", ANY_DEVICE)
+def test_many_chunks_of_wide_records_give_the_trees_of_the_cpu(kind: str, device: object) -> None:
+    arguments = made(kind, 9_001, 140, 5, share=0.9)
+    with on(device):
+        equal(cuda.grow_tree(*arguments), cpu.grow_tree(*arguments))
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+@pytest.mark.parametrize("device", ANY_DEVICE)
+def test_any_parameters_give_the_trees_of_the_cpu(device: object, data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    rows, width = data.draw(st.integers(1, 1_500)), data.draw(st.integers(1, 70))
+    x_CN = rng.integers(0, data.draw(st.sampled_from([1, 2, 5])), (width, rows)).astype(np.int8)
+    x_CN[rng.random(x_CN.shape) < data.draw(st.sampled_from([0.0, 0.2]))] = -1
+    models = data.draw(st.integers(1, 3))
+    gradient_BN = (rng.normal(size=(models, rows)) * data.draw(st.sampled_from([1e-3, 1.0, 50.0]))).astype(np.float32)
+    hessian_BN = data.draw(st.sampled_from([None, rng.random(gradient_BN.shape), rng.random(gradient_BN.shape) < 0.5]))
+    hessian_BN = None if hessian_BN is None else hessian_BN.astype(np.float32)
+    columns_K = np.sort(rng.choice(width, data.draw(st.integers(1, width)), replace=False))
+    rules = Rules(
+        max_depth=data.draw(st.integers(1, 7)),
+        reg_lambda=data.draw(st.sampled_from([0.0, 1.0, 7.5])),
+        reg_alpha=data.draw(st.sampled_from([0.0, 0.3])),
+        gamma=data.draw(st.sampled_from([0.0, 1.0])),
+        min_child_weight=data.draw(st.sampled_from([0.0, 1.0, 20.0])),
+        learn_missing=data.draw(st.booleans()),
+    )
+    with on(device):
+        outputs_BN = upload(np.zeros_like(gradient_BN))
+        grower = cuda.Grower(cuda.Columns.of(x_CN), rules, len(columns_K), models)
+        ours = grower.grow_many(gradient_BN, hessian_BN, columns_K, outputs_BN)
+        given_BN = active().host(outputs_BN)
+    for number, tree in enumerate(ours):
+        own_N = None if hessian_BN is None else hessian_BN[number]
+        wanted, output_N = cpu.grow_tree(x_CN, gradient_BN[number], own_N, columns_K, rules)
+        same_tree(tree, wanted)
+        np.testing.assert_array_equal(given_BN[number], output_N)
 
 
 @pytest.mark.parametrize("before", [0, 1, 6, 15])
