@@ -38,7 +38,7 @@ assert found["prediction"].between(0, 1, inclusive="neither").all() and len(foun
 taken, peak = time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps([taken, peak, xgboost.__version__, numpy.__version__, pandas.__version__]))
 """
-HALF_LIVES, STATISTICS, MARGINALS, REDUCED, AGREEMENT = 3, 7, 7, 5, 4
+LAGGED, STATISTICS, MARGINALS, REDUCED, AGREEMENT = 7, 7, 7, 5, 4
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ def made_gate(models: int) -> dict[str, Any]:
         "max_active": 0,
         "ridge": 1.0,
         "warming_up": False,
-        "hedge_P": np.full(3, 1 / 3),
-        "ridge_M": np.full(models, 1 / models),
-        "lagged_ML": random.normal(size=(models, HALF_LIVES + 2)),
+        "hedge_P": np.full(4, 1 / 4),
+        "experts_LM": [np.full(models, 1 / models)] * 2,
+        "lagged_ML": random.normal(size=(models, LAGGED)),
         "seen_M": np.ones(models, dtype=bool),
         "signal_M": random.random(models),
         "dispersion_M": random.random(models),
@@ -159,7 +159,7 @@ def made_maps(size: Size) -> dict[str, Any]:
         "components_PV": np.random.default_rng(3).normal(size=(3, MARGINALS * size.features)),
         "reduced_center_MR": np.zeros((size.models, REDUCED)),
         "reduced_scale_MR": np.ones((size.models, REDUCED)),
-        "lagged_scale_L": np.ones(HALF_LIVES + 2),
+        "lagged_scale_L": np.ones(LAGGED),
         "agreement_scale_A": np.ones(AGREEMENT),
     }
 
@@ -167,7 +167,7 @@ def made_maps(size: Size) -> dict[str, Any]:
 def made_nets(nets: int = 10, hidden: int = 8) -> dict[str, Any]:
     """Ten nets of random weights, two agents."""
     random = np.random.default_rng(4)
-    early, context = HALF_LIVES + 2 + STATISTICS + REDUCED, 2 + 2 + 3
+    early, context = LAGGED + STATISTICS + REDUCED, 2 + 2 + 3
     inputs = {"gate": early, "weight": early + AGREEMENT}
     made = {"gate_bias": np.ones((nets, 2))}
     for name, count in inputs.items():

@@ -63,7 +63,10 @@ RIVALS: Mapping[str, Callable[[Planted, int, int], FloatArray]] = {
     "boa": boa,
     "one_output_per_model": one_output_per_model,
 }
-COMPARED = ("raw_average", "best_single", "ridge", *(name for name in RIVALS if name != "one_output_per_model"))
+COMPARED = (
+    *("raw_average", "best_single", "ridge", "change_points"),
+    *(name for name in RIVALS if name != "one_output_per_model"),
+)
 ABLATIONS: Mapping[str, Mapping[str, object]] = {
     "exact": {},
     "reinforce": {"gradient": "reinforce"},
@@ -73,6 +76,7 @@ ABLATIONS: Mapping[str, Mapping[str, object]] = {
     "without_structure": {"inputs": ("scores", "marginals", "agreement")},
     "without_marginals": {"inputs": ("scores", "structure", "agreement")},
     "without_agreement": {"inputs": ("scores", "structure", "marginals")},
+    "without_change_points": {"experts": ("ridge",)},
 }
 GOALS = {"structure": 0.70, "marginal": 0.50, "hidden": 0.50}
 

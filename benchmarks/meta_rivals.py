@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from benchmarks.meta_worlds import Planted
+from benchmarks.meta_worlds import CLOCK, Planted
 from eravane.config import GateConfig
 from eravane.meta.experts import normalise, ridge_weights
 from eravane.meta.inputs import InputMap
@@ -101,7 +101,7 @@ def one_output_per_model(world: Planted, first: int, lag: int, steps: int = NETW
 def replayed(world: Planted, config: GateConfig) -> tuple[History, Records]:
     """A world as the meta-learner's own history."""
     history = History(len(world.models))
-    records = Records(len(world.models), config.half_lives, config.ridge_half_life, config.ridge)
+    records = Records(len(world.models), config, CLOCK.horizon)
     for position, outcome in enumerate(world.outcomes):
         history.append(outcome)
         records.add(history, position)

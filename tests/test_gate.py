@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+from eravane.clock import DEFAULT_HORIZON
 from eravane.config import GateConfig
 from eravane.errors import ConfigError, RunError
+from eravane.meta.changepoints import ChangePoints
 from eravane.meta.gate import MetaLearner
 from eravane.meta.outcomes import EraFacts, EraOutcome, GateModel
 
@@ -118,6 +120,9 @@ def test_what_is_not_yet_known_changes_nothing(cut):
     second = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), changed, eras)
     assert np.array_equal(first[0], second[0])
     assert np.array_equal(first[1], second[1])
+    experts = [learner.expert_weights(cut) for _, _, learner in (first, second)]
+    assert list(experts[0]) == ["equal_weight", "ridge", "change_points", "network"]
+    assert all(np.array_equal(experts[0][name], experts[1][name]) for name in experts[0])
 
 
 def test_a_shorter_lag_makes_that_property_fail():
@@ -222,9 +227,23 @@ def test_every_input_block_can_be_switched_off(left_out):
     assert np.isfinite(plain).all()
 
 
-def test_an_unknown_input_is_an_error():
+@pytest.mark.parametrize("experts", [("ridge",), ("change_points",), ()])
+def test_experts_on_lagged_scores_can_be_switched_off(experts):
+    config, history = replace(SMALL, experts=experts), outcomes()
+    _, weights, learner = drive(
+        MetaLearner(config, pool(), lag=LAG, seed=0), history, range(20, 36), every=through_disk
+    )
+    assert tuple(learner.expert_weights(35)) == ("equal_weight", *experts, "network")
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-12)
+    for name in experts:
+        compared = learner.comparators(35, history[34].C_MM, history[34].dispersion_M)
+        assert np.array_equal(learner.expert_weights(35)[name], compared[name])
+
+
+@pytest.mark.parametrize("wrong", [{"inputs": ("scores", "colour")}, {"experts": ("ridge", "colour")}])
+def test_an_unknown_input_or_expert_is_an_error(wrong):
     with pytest.raises(ConfigError, match="colour"):
-        MetaLearner(GateConfig(inputs=("scores", "colour")), pool(), lag=LAG, seed=0)
+        MetaLearner(GateConfig(**wrong), pool(), lag=LAG, seed=0)
 
 
 def test_a_pool_may_change_and_both_kinds_of_change_are_named():
@@ -299,6 +318,11 @@ def test_comparators_use_the_past_alone():
     c_M = np.average([o.c_M for o in history[:24]], axis=0, weights=share)
     raw = np.maximum(np.linalg.solve(0.3 + 1.7 * np.eye(6), c_M), 0)
     np.testing.assert_allclose(weights["ridge"], raw / raw.sum(), atol=1e-7)
+    detector = ChangePoints(6, DEFAULT_HORIZON, SMALL.change_every)
+    for outcome in history[:24]:
+        detector.add(outcome.c_M, np.ones(6, dtype=bool))
+    raw = np.maximum(np.linalg.solve(0.3 + 1.7 * np.eye(6), detector.forecast_M), 0)
+    np.testing.assert_allclose(weights["change_points"], raw / raw.sum(), atol=1e-7)
 
 
 def test_prototypes_tell_eras_and_models():

@@ -83,9 +83,14 @@ class Clock:
         return self.tree_lag - 1
 
     @property
+    def horizon(self) -> int:
+        """Eras that a label spans."""
+        return self.minimum_score_lag - SCORE_MARGIN
+
+    @property
     def hac_lag(self) -> int:
         """Bartlett lag for means over eras: twice the horizon (8 for 20 days, 16 was set for 60)."""
-        return 8 if self.minimum_score_lag - SCORE_MARGIN <= DEFAULT_HORIZON else 16
+        return 8 if self.horizon <= DEFAULT_HORIZON else 16
 
     def newest_score(self, era: int) -> int:
         """Newest era whose label may enter scores and weights at `era`."""

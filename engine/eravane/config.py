@@ -177,9 +177,17 @@ class GateConfig:
         "Newest eras of the folds' history on which the top level tries its experts before the loop starts.",
         least=0,
     )
+    experts: tuple[str, ...] = setting(
+        ("ridge", "change_points"),
+        "Experts beside equal weight and the network, and inputs of the network: ridge on exponential means of lagged "
+        "scores, ridge on what these have been since they last changed.",
+    )
     half_lives: tuple[float, ...] = setting((4.0, 16.0, 64.0), "Half-lives of the lagged scores, in resolved eras.")
     ridge_half_life: float = setting(16.0, "Half-life of the lagged-EMA ridge, in resolved eras.", least=1)
-    ridge: float = setting(1.0, "Ridge of the lagged-EMA ridge, in units of the predictions' variance.", least=0)
+    change_every: float = setting(
+        52.0, "Eras between two changes of what the models are worth, as change_points expects them.", least=2
+    )
+    ridge: float = setting(1.0, "Ridge of the experts, in units of the predictions' variance.", least=0)
     rest_after: int = setting(4, "A model closed for this many eras in a row skips its tree updates.", least=1)
 
 

@@ -211,7 +211,8 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.verdicts_ = tuple(select(specs, scores_ME, similarity_MM, config.selection, clock.hac_lag))
         chosen = [m for m, verdict in enumerate(self.verdicts_) if verdict.selected]
         kept = [specs[m] for m in chosen]
-        gate = MetaLearner(config.gate, _pool(kept), lag=clock.score_lag, seed=derive_seed(config.seed, "gate"))
+        seed = derive_seed(config.seed, "gate")
+        gate = MetaLearner(config.gate, _pool(kept), lag=clock.score_lag, horizon=clock.horizon, seed=seed)
         context = _context(kept, grower.frame.columns, config.gate)
         for era, base_MN, y_N in history:
             facts = context.facts(grower.frame.era(era).values, era)

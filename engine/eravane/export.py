@@ -178,6 +178,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     cells = list(dict.fromkeys((model.feature_set, model.group) for model in models))
     history = History.restore(len(models), arrays, state["names"])
     newest = history.eras[-1] if history.eras else None
+    hedge = AdaHedge(np.array(arrays["hedge.losses"]), state["gap"])
     return {
         "made": time.time(),
         "newest_era": newest,
@@ -203,7 +204,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
             "columns": np.array([places[name] for name in read_pool(folder.path)[1]], dtype=np.int64),
             "proportion": config.postprocess.proportion,
         },
-        "gate": _gate(config.gate, models, history, AdaHedge(np.array(arrays["hedge.losses"]), state["gap"])),
+        "gate": _gate(config.gate, models, history, hedge, state["horizon"]),
         "maps": {name.removeprefix("inputs."): array for name, array in arrays.items() if name.startswith("inputs.")},
         "nets": {
             name.removeprefix("scorer."): array.astype(np.float64)
@@ -280,9 +281,11 @@ def _prepare(config: PrepareConfig, dtype: str) -> dict[str, Any]:
     }
 
 
-def _gate(config: GateConfig, models: list[GateModel], history: History, hedge: AdaHedge) -> dict[str, Any]:
+def _gate(
+    config: GateConfig, models: list[GateModel], history: History, hedge: AdaHedge, horizon: int
+) -> dict[str, Any]:
     """The gate's frozen knowledge: what resolved eras say of each model, and how it decides."""
-    records = Records(len(models), config.half_lives, config.ridge_half_life, config.ridge)
+    records = Records(len(models), config, horizon)
     for position in range(len(history)):
         records.add(history, position)
     known = len(history)
@@ -300,7 +303,7 @@ def _gate(config: GateConfig, models: list[GateModel], history: History, hedge: 
         "ridge": config.ridge,
         "warming_up": known < config.warmup,
         "hedge_P": hedge.weights_P,
-        "ridge_M": with_newcomers(records.ridge_NM[known], records.seen_NM[known]),
+        "experts_LM": [with_newcomers(weights_M, records.seen_NM[known]) for weights_M in records.chosen(known)],
         "lagged_ML": lagged_inputs(records, known),
         "seen_M": records.seen_NM[known],
         "signal_M": records.signal_NM[known],

@@ -253,19 +253,19 @@ def experts(
     dispersion_M: FloatArray,
     payload: Payload,
 ) -> tuple[FloatArray, BoolArray]:
-    """Weights of equal weight, ridge and network [3, M], and the network's gates [M]."""
+    """Weights of equal weight, the experts on lagged scores and the network [P, M], and the network's gates [M]."""
     gate, size = payload["gate"], len(payload["models"])
     equal_M = np.full(size, 1.0 / size)
     if gate["warming_up"]:
-        return np.stack([equal_M] * 3), np.ones(size, dtype=bool)
+        return np.stack([equal_M] * len(gate["hedge_P"])), np.ones(size, dtype=bool)
     if not payload["nets"]:
-        return np.stack([equal_M, gate["ridge_M"], equal_M]), np.ones(size, dtype=bool)
+        return np.stack([equal_M, *gate["experts_LM"], equal_M]), np.ones(size, dtype=bool)
     maps, zero = SimpleNamespace(**payload["maps"]), np.zeros(1)
     known = (gate["seen_M"], gate["signal_M"], gate["dispersion_M"], gate["ridge"])
     late_MA = scaled(agreement(open_M, C_MM, dispersion_M, *known), zero, maps.agreement_scale_A)
     x_MF = np.hstack([scaled(gate["lagged_ML"], zero, maps.lagged_scale_L), own_MS, late_MA])
     gates_M, network_M = network(x_MF, context_D, open_M, payload["nets"], gate)
-    return np.stack([equal_M, gate["ridge_M"], network_M]), gates_M
+    return np.stack([equal_M, *gate["experts_LM"], network_M]), gates_M
 
 
 def agreement(

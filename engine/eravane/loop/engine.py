@@ -117,11 +117,11 @@ class Engine:
             for spec in self.specs
         }
         seed, device = derive_seed(config.seed, "gate"), self.backend.torch_device
-        lag, columns = self.timeline.clock.score_lag, self.neutral_columns
+        clock, columns = self.timeline.clock, self.neutral_columns
         return Loop(
             self.features,
             self.specs,
-            gate=MetaLearner(config.gate, pool, lag=lag, seed=seed, device=device),
+            gate=MetaLearner(config.gate, pool, lag=clock.score_lag, horizon=clock.horizon, seed=seed, device=device),
             context=ContextBuilder(pool, cells, ops, config.gate),
             updater=self._updater(),
             timeline=self.timeline,

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.clock import DEFAULT_HORIZON
 from eravane.config import GateConfig
 from eravane.errors import ConfigError, RunError
 from eravane.meta.experts import AdaHedge, correlation, normalise
 from eravane.meta.network import Network
 from eravane.meta.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
 from eravane.meta.prototypes import Prototypes, find_regimes, whiten
-from eravane.meta.records import Records, comparator_weights, with_newcomers
+from eravane.meta.records import LAGGED, Records, comparator_weights, with_newcomers
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-EXPERTS = ("equal_weight", "ridge", "network")
 INPUTS = ("scores", "structure", "marginals", "agreement")
-# A closed gate of the network closes a model only where the top level agrees: what equal weight and ridge would still
-# give it is below this share of an equal weight.
+# A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
+# it is below this share of an equal weight.
 NEGLIGIBLE = 0.25
 
 
@@ -60,25 +60,36 @@ class MetaLearner:
     Args:
         config: the [gate] section.
         models: the pool, in the order of every array.
-        lag: eras until a label may be used.
+        lag: eras until a label may be used; horizon: eras that a label spans.
         seed: seed of everything random.
         device: torch device of the network.
 
     Raises:
-        ConfigError: an unknown input block, or an empty pool.
+        ConfigError: an unknown input block or expert, or an empty pool.
     """
 
     def __init__(
-        self, config: GateConfig, models: Sequence[GateModel], *, lag: int, seed: int, device: str = "cpu"
+        self,
+        config: GateConfig,
+        models: Sequence[GateModel],
+        *,
+        lag: int,
+        seed: int,
+        horizon: int = DEFAULT_HORIZON,
+        device: str = "cpu",
     ) -> None:
-        unknown = sorted(set(config.inputs) - set(INPUTS))
+        unknown = sorted(set(config.inputs) - set(INPUTS)) + sorted(set(config.experts) - set(LAGGED))
         if unknown or not models:
-            raise ConfigError(f"gate.inputs are of {INPUTS}, given {unknown}; the pool has {len(models)} models")
-        self._config, self._lag, self._seed, self._device = config, lag, seed, device
+            raise ConfigError(
+                f"gate.inputs are of {INPUTS}, gate.experts of {LAGGED}, given {unknown}; "
+                f"the pool has {len(models)} models"
+            )
+        self._config, self._lag, self._horizon, self._seed, self._device = config, lag, horizon, seed, device
         self.models = tuple(models)
+        self.experts = ("equal_weight", *(name for name in LAGGED if name in config.experts), "network")
         self._history = History(len(models))
-        self._records = Records(len(models), config.half_lives, config.ridge_half_life, config.ridge)
-        self._hedge = AdaHedge(np.zeros(len(EXPERTS)))
+        self._records = Records(len(models), config, horizon)
+        self._hedge = AdaHedge(np.zeros(len(self.experts)))
         self._hedged, self._decided = 0, 0
         self._pending: dict[int, FloatArray] = {}
         self._closed_M = np.zeros(len(models), dtype=np.int64)
@@ -123,7 +134,7 @@ class MetaLearner:
                 "marginals", f"{kept:,} of {measured:,} marginal statistics vary over eras, the others are dropped"
             )
         notes, self._notes = tuple(self._notes), []
-        hedge = dict(zip(EXPERTS, self._hedge.weights_P.tolist(), strict=True))
+        hedge = dict(zip(self.experts, self._hedge.weights_P.tolist(), strict=True))
         return LearnReport(era, known, trained, loss, hedge, measured, kept, notes)
 
     def _say(self, topic: str, note: str) -> None:
@@ -177,7 +188,7 @@ class MetaLearner:
 
     def expert_weights(self, era: int) -> dict[str, FloatArray]:
         """What each expert of the top level chose for an era that was weighed and is not yet resolved, [M] each."""
-        return dict(zip(EXPERTS, self._pending[era], strict=True))
+        return dict(zip(self.experts, self._pending[era], strict=True))
 
     def comparators(self, era: int, C_MM: FloatArray, dispersion_M: FloatArray) -> dict[str, FloatArray]:
         """Weights of the comparators for `era`, from outcomes up to `era - lag` alone (see `comparator_weights`)."""
@@ -265,12 +276,13 @@ class MetaLearner:
         size = len(self.models)
         equal_M = np.full(size, 1.0 / size)
         if known < self._config.warmup:
-            return np.stack([equal_M] * len(EXPERTS)), np.ones(size, dtype=bool)
-        ridge_M = with_newcomers(self._records.ridge_NM[known], self._records.seen_NM[known])
+            return np.stack([equal_M] * len(self.experts)), np.ones(size, dtype=bool)
+        seen_M = self._records.seen_NM[known]
+        lagged = [with_newcomers(weights_M, seen_M) for weights_M in self._records.chosen(known)]
         if not self._network.ready:
-            return np.stack([equal_M, ridge_M, equal_M]), np.ones(size, dtype=bool)
+            return np.stack([equal_M, *lagged, equal_M]), np.ones(size, dtype=bool)
         gates_M, network_M = self._network.predict(self._records, known, facts, open_M, C_MM, dispersion_M)
-        return np.stack([equal_M, ridge_M, network_M]), gates_M
+        return np.stack([equal_M, *lagged, network_M]), gates_M
 
     def state(self, *, history: bool = True) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Everything that the next era needs: arrays (for safetensors) and JSON-able values.
@@ -285,6 +297,7 @@ class MetaLearner:
             "config": asdict(self._config),
             "models": [asdict(model) for model in self.models],
             "lag": self._lag,
+            "horizon": self._horizon,
             "seed": self._seed,
             "gap": self._hedge.gap,
             "hedged": self._hedged,
@@ -302,7 +315,8 @@ class MetaLearner:
         lists = {name: tuple(entry) for name, entry in stored.items() if isinstance(entry, list)}
         config = GateConfig(**{**stored, **lists})
         models = [GateModel(**model) for model in values["models"]]
-        learner = cls(config, models, lag=values["lag"], seed=values["seed"], device=device)
+        known = {name: values[name] for name in ("lag", "horizon", "seed")}
+        learner = cls(config, models, **known, device=device)
         learner._history = History.restore(len(models), arrays, values["names"])
         learner._replay_records()
         learner._hedge = AdaHedge(np.array(arrays["hedge.losses"]), values["gap"])

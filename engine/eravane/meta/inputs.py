@@ -25,7 +25,7 @@ BoolArray = NDArray[np.bool_]
 # five equal bins give 1e-4 (rows that do not divide by 5), the sampling error of a raw mean over 5,000 rows .014.
 VARIES = 0.002
 COMPONENTS = 3
-RIDGE_FLOOR = 0.05
+WEIGHT_FLOOR = 0.05
 MARGINAL_INPUTS = ("marginal_mean", "marginal_std", "marginal_spread", "marginal_skew", "marginal_distance")
 
 
@@ -206,16 +206,19 @@ def _components(z_EV: FloatArray) -> FloatArray:
 
 
 def lagged_inputs(records: Records, known: int) -> FloatArray:
-    """What resolved eras say of each model [M, H + 2]: lagged scores against the pool's mean, and the lagged ridge.
+    """What resolved eras say of each model [M, H + 2 L]: lagged scores against the pool's mean, and lagged weights.
 
-    The last column, the logarithm of the ridge's weight, lets a softmax reproduce the ridge.
+    The logarithm of an expert's weight lets a softmax reproduce that expert.
     """
     seen_M = records.seen_NM[known]
     means_MH = records.means_NMH[known]
     pool_H = means_MH[seen_M].mean(axis=0) if seen_M.any() else np.zeros(means_MH.shape[1])
     centred_MH = np.where(seen_M[:, None], means_MH - pool_H, 0.0)
-    relative_M = np.where(seen_M, records.ridge_NM[known] * max(seen_M.sum(), 1), 1.0)
-    return np.column_stack([centred_MH, relative_M - 1.0, np.log(relative_M + RIDGE_FLOOR)])
+    columns = [centred_MH]
+    for weights_M in records.chosen(known):
+        relative_M = np.where(seen_M, weights_M * max(seen_M.sum(), 1), 1.0)
+        columns += [(relative_M - 1.0)[:, None], np.log(relative_M + WEIGHT_FLOOR)[:, None]]
+    return np.hstack(columns)
 
 
 def agreement_inputs(
