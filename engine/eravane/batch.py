@@ -184,6 +184,7 @@ class _Job:
             xgboost_device=self._backend.xgboost_device,
             cache=self._cache / "boosters",
             room=self._backend.room(),
+            on_usage=lambda usage: self._events.write("worker", **usage.told()),
         )
         for note in zoo.notes:
             self._say(note)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import socket
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,10 +158,67 @@ class Telemetry:
                 self._samples, self._pause = self._samples[::2], 2 * self._pause
 
 
-def gpu_meter() -> GpuMeter | None:
-    """Counters of the GPUs that this process may use; None where there is no GPU or no driver."""
+@dataclass(frozen=True)
+class WorkerUsage:
+    """What a task used on the machine of the worker that it ran on.
+
+    Attributes:
+        worker: its name in the cluster.
+        host: its machine.
+        task: what it did.
+        seconds: how long that took.
+        used: as `Telemetry.since` tells of its process; tasks that run side by side in one process share what they
+            are told.
+    """
+
+    worker: str
+    host: str
+    task: str
+    seconds: float
+    used: Mapping[str, Any]
+
+    def told(self) -> dict[str, Any]:
+        """All of it in one dictionary, JSON-able."""
+        facts = {"worker": self.worker, "host": self.host, "task": self.task, "seconds": round(self.seconds, 4)}
+        return facts | dict(self.used)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Who is told what tasks used on workers elsewhere.
+
+    Attributes:
+        gpus: whether their GPUs are read.
+        tell: takes what a task used.
+    """
+
+    gpus: bool
+    tell: Callable[[WorkerUsage], None] = field(compare=False)
+
+
+@contextmanager
+def on_worker(worker: str, task: str, *, gpus: bool) -> Iterator[Callable[[], WorkerUsage]]:
+    """Sample the process of a worker and, if asked to, its GPU; the function that is yielded tells what was used."""
+    began = time.perf_counter()
+    with Telemetry(_meter_of_worker() if gpus else None) as watch:
+        mark = watch.mark()
+        yield lambda: WorkerUsage(worker, socket.gethostname(), task, time.perf_counter() - began, watch.since(mark))
+
+
+@functools.cache
+def _meter_of_worker() -> GpuMeter | None:
+    """The worker's own GPU: Dask lists the others after it. Opened once per process, which takes a while."""
+    return gpu_meter(1)
+
+
+def gpu_meter(most: int | None = None) -> GpuMeter | None:
+    """Counters of the GPUs that this process may use; None where there is no GPU or no driver.
+
+    Args:
+        most: leave out all but the first ones (None: no limit).
+    """
     try:
-        meter: GpuMeter = importlib.import_module(NVML).Gpus()
+        meter: GpuMeter = importlib.import_module(NVML).Gpus(most)
     except (ImportError, DeviceError):
         return None
     return meter

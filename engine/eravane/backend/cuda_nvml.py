@@ -29,14 +29,17 @@ THROTTLES: Mapping[int, str] = {
 class Gpus:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves to this process, all where it is not set.
 
+    Args:
+        most: leave out all but the first ones (None: no limit).
+
     Raises:
         DeviceError: the driver's library is missing, or no GPU is visible.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         try:
             nvml.nvmlInit()
-            self._handles = _visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
+            self._handles = _visible(os.environ.get("CUDA_VISIBLE_DEVICES"))[:most]
         except nvml.NVMLError as error:
             raise DeviceError(f"NVML tells of no GPU: {error}") from error
         if not self._handles:

@@ -214,8 +214,8 @@ class Updater:
 
     def _run(self, function: Callable[[Any, Any], tuple[Model, ...]], tasks: Sequence[UpdateTask]) -> dict[str, Model]:
         updated: dict[str, Model] = {}
-        scheduler = self._config.compute.scheduler
-        for task, models in run_tasks(function, tasks, workers=self._zoo.workers, scheduler=scheduler):
+        zoo, scheduler = self._zoo, self._config.compute.scheduler
+        for task, models in run_tasks(function, tasks, workers=zoo.workers, scheduler=scheduler, ledger=zoo.ledger):
             updated |= {spec.model_id: model for spec, model in zip(task.specs, models, strict=True)}
         return updated
 

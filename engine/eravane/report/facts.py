@@ -251,22 +251,53 @@ def stage_costs(view: RunView) -> pd.DataFrame:
 
 def stage_usage(view: RunView) -> pd.DataFrame:
     """What each stage used: CPU seconds, peak memory, and what the GPUs did; columns that nothing tells are absent."""
-    rows = []
-    for event in view.events:
-        gpu = event.get("gpu")
-        told = {**event, **{f"gpu_{name}": value for name, value in gpu.items()}} if isinstance(gpu, Mapping) else event
-        used: dict[str, Any] = {name: _number(told[name]) for name in USAGE if name in told}
-        if "stage" in event and used:
-            throttled = told.get("gpu_throttled")
-            if isinstance(throttled, Mapping) and throttled:
-                used["throttled"] = ", ".join(map(str, throttled))
-            rows.append({"stage": str(event["stage"]), **used})
+    rows = [{"stage": str(event["stage"]), **_used(event)} for event in view.events if "stage" in event]
+    return _together([row for row in rows if len(row) > 1], "stage", USAGE)
+
+
+def worker_usage(view: RunView) -> pd.DataFrame:
+    """What the tasks on each Dask worker used, as `stage_usage`, with `tasks` and the `seconds` they took before it.
+
+    Means are over the time that tasks took.
+    """
+    events = [event for event in view.events if event.get("event") == "worker"]
+    rows = [
+        {
+            "worker": f"{event.get('worker')} on {event.get('host')}",
+            "tasks": 1.0,
+            "seconds": _number(event.get("seconds")),
+            **_used(event),
+        }
+        for event in events
+    ]
+    means = [name for name, rule in USAGE.items() if rule == "mean"]
+    for row in rows:
+        row |= {name: row[name] * row["seconds"] for name in means if name in row}
+    found = _together(rows, "worker", {"tasks": "sum", "seconds": "sum"} | USAGE | dict.fromkeys(means, "sum"))
+    for name in set(means) & set(found.columns):
+        found[name] /= found["seconds"]
+    return found.sort_index()
+
+
+def _used(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event tells of `USAGE`."""
+    gpu = event.get("gpu")
+    told = {**event, **{f"gpu_{name}": value for name, value in gpu.items()}} if isinstance(gpu, Mapping) else event
+    used: dict[str, Any] = {name: _number(told[name]) for name in USAGE if name in told}
+    throttled = told.get("gpu_throttled")
+    if used and isinstance(throttled, Mapping) and throttled:
+        used["throttled"] = ", ".join(map(str, throttled))
+    return used
+
+
+def _together(rows: list[dict[str, Any]], key: str, rules: Mapping[str, str]) -> pd.DataFrame:
+    """Rows of the same key put together by the rule of each column."""
     if not rows:
         return pd.DataFrame()
-    grouped = pd.DataFrame(rows).groupby("stage", sort=False)
+    grouped = pd.DataFrame(rows).groupby(key, sort=False)
     found = {
         name: grouped[name].sum(min_count=1) if rule == "sum" else grouped[name].agg(rule)
-        for name, rule in USAGE.items()
+        for name, rule in rules.items()
         if any(name in row for row in rows)
     }
     return pd.DataFrame(found)

@@ -24,6 +24,7 @@ from eravane.report.facts import (
     stage_costs,
     stage_usage,
     weights,
+    worker_usage,
 )
 from eravane.report.figures import title_of
 from eravane.report.html import (
@@ -274,6 +275,8 @@ def costs(view: RunView) -> str:
 
 
 USAGE_COLUMNS = (
+    ("tasks", "Tasks", ",.0f"),
+    ("seconds", "Busy", ""),
     ("cpu", "CPU time", ""),
     ("peak_bytes", "Memory", ""),
     ("joules", "Energy, Wh", ".2f"),
@@ -286,28 +289,36 @@ USAGE_COLUMNS = (
 
 
 def _usage(view: RunView) -> str:
-    used = stage_usage(view)
+    note = "CPU time is that of all threads; memory is the sampled peak that no file could give back."
+    stages, workers = stage_usage(view), worker_usage(view)
+    stages.index = stages.index.map(lambda stage: title_of(str(stage)))
+    apart = "Sampled by the workers of the Dask cluster while tasks ran; the stages above are this process alone."
+    cards = [_usage_card("Used", note, "Stage", stages), _usage_card("Used by workers", apart, "Worker", workers)]
+    return "".join(cards)
+
+
+def _usage_card(title: str, note: str, key: str, used: pd.DataFrame) -> str:
     if not len(used):
         return ""
     columns = [column for column in USAGE_COLUMNS if column[0] in used]
     rows = []
-    for stage, facts in used.iterrows():
-        cells = [Cell.of(title_of(str(stage)))]
+    for label, facts in used.iterrows():
+        cells = [Cell.of(str(label))]
         for name, _, form in columns:
             value = facts[name]
             if name == "throttled":
                 cells.append(Cell.of(value if isinstance(value, str) else DASH))
             elif name.endswith("bytes"):
                 cells.append(Cell(size(float(value)), float(value)))
-            elif name == "cpu":
+            elif name in ("cpu", "seconds"):
                 cells.append(Cell(seconds(float(value)), float(value)))
             else:
                 scale = JOULES_PER_WATT_HOUR if name == "joules" else 1
                 cells.append(Cell.of(float(value) / scale, form))
         rows.append(cells)
-    note = "CPU time is that of all threads; memory is the sampled peak that no file could give back."
-    heads = ["Stage", *(title for _, title, _ in columns)]
-    return f'<div class="card"><h3>Used</h3><p>{text(note)}</p>{table("usage-table", heads, rows)}</div>'
+    heads = [key, *(name for _, name, _ in columns)]
+    shown = table(f"usage-{key.lower()}-table", heads, rows)
+    return f'<div class="card"><h3>{text(title)}</h3><p>{text(note)}</p>{shown}</div>'
 
 
 def _share(share: float) -> Cell:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from eravane.config import ComputeConfig
 from eravane.errors import RunError
+from eravane.telemetry import Ledger, WorkerUsage, on_worker
 from eravane.zoo.fleet import News, Watch, cores
 
 if TYPE_CHECKING:
@@ -115,20 +116,37 @@ def worker_count(scheduler: str) -> int:
 
 @dataclass(frozen=True)
 class _Remote(Generic[Task, Result]):
-    """A task's function as a worker calls it: news go back through the scheduler's event log."""
+    """A task's function as a worker calls it: news go back through the scheduler's event log.
+
+    Attributes:
+        function: what to do.
+        topic: of the event log.
+        gpus: whether the worker's GPU is read meanwhile.
+    """
 
     function: Callable[[Task, Watch], Result]
     topic: str
+    gpus: bool
 
-    def __call__(self, task: Task) -> Result:
+    def __call__(self, task: Task) -> tuple[Result, WorkerUsage]:
         from distributed import get_worker
 
         worker = get_worker()
-        return self.function(task, Watch(tell=lambda news: worker.log_event(self.topic, pickle.dumps(news))))
+        watch = Watch(tell=lambda news: worker.log_event(self.topic, pickle.dumps(news)))
+        with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
+            return self.function(task, watch), usage()
+
+
+def _label(function: Callable[..., Any], task: Any) -> str:
+    return str(getattr(task, "label", function.__name__))
 
 
 def run_on_dask(
-    function: Callable[[Task, Watch], Result], tasks: Sequence[Task], scheduler: str, on_news: News | None
+    function: Callable[[Task, Watch], Result],
+    tasks: Sequence[Task],
+    scheduler: str,
+    on_news: News | None,
+    ledger: Ledger | None = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Run tasks on the workers of a scheduler; see `fleet.run_tasks`.
 
@@ -142,15 +160,18 @@ def run_on_dask(
         inbox: queue.SimpleQueue[tuple[Future | None, Any]] = queue.SimpleQueue()
         topic = f"eravane-{uuid.uuid4().hex}"
         client.subscribe_topic(topic, lambda event: inbox.put((None, pickle.loads(event[1]))))
-        run = _Remote(function, topic)
+        run = _Remote(function, topic, ledger is not None and ledger.gpus)
         waiting: dict[str, tuple[Task, Future]] = {}
         for number, task in enumerate(tasks):
-            key = f"{getattr(task, 'label', function.__name__)}-{uuid.uuid4().hex}"
+            key = f"{_label(function, task)}-{uuid.uuid4().hex}"
             future = client.submit(run, task, key=key, priority=-number, pure=False)
             waiting[key] = task, future
             future.add_done_callback(lambda done: inbox.put((done, None)))
         try:
-            yield from _collect(client, scheduler, waiting, inbox, on_news)
+            for task, (result, usage) in _collect(client, scheduler, waiting, inbox, on_news):
+                if ledger is not None:
+                    ledger.tell(usage)
+                yield task, result
         finally:
             if waiting and client.status == "running":
                 client.cancel([future for _, future in waiting.values()], force=True)

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from eravane.telemetry import Ledger
 from eravane.zoo.trees import OutOfDeviceMemoryError
 
 Task = TypeVar("Task")
@@ -85,6 +86,7 @@ def run_tasks(
     on_news: News | None = None,
     size_of: Callable[[Task], int] | None = None,
     capacity: int = 0,
+    ledger: Ledger | None = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Run `function(task, watch)` for every task; results come as they are done.
 
@@ -100,6 +102,7 @@ def run_tasks(
         on_news: called in this thread with whatever tasks tell.
         size_of: bytes a task holds while it runs; threads wait until they are free (on Dask a worker runs one task).
         capacity: bytes that tasks on this machine may hold together (0: no limit).
+        ledger: told what every task used on a Dask worker.
 
     Raises:
         RunError: the scheduler does not answer, vanishes, or gives up on a task.
@@ -107,7 +110,7 @@ def run_tasks(
     if scheduler:
         from eravane.zoo.cluster import run_on_dask
 
-        yield from run_on_dask(function, tasks, scheduler, on_news)
+        yield from run_on_dask(function, tasks, scheduler, on_news, ledger)
     else:
         run = _fitted(function, size_of, Room(capacity)) if size_of and capacity else function
         yield from _run_in_threads(run, tasks, workers or cores(), on_news)

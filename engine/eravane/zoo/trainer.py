@@ -14,6 +14,7 @@ import numpy as np
 from eravane.config import RunConfig
 from eravane.errors import RunError
 from eravane.store import EraStore
+from eravane.telemetry import Ledger, WorkerUsage
 from eravane.timeline import Timeline
 from eravane.zoo.cluster import worker_count
 from eravane.zoo.fleet import cores, run_tasks
@@ -39,8 +40,10 @@ class Zoo:
         xgboost_device: "cpu" or "cuda".
         cache: folder of finished boosters, shared by runs; None keeps none.
         room: bytes that models trained at the same time may hold on the device (0: no limit).
+        on_usage: told what each task used on a Dask worker.
 
     Attributes:
+        ledger: passes that on.
         learner: grows the trees.
         notes: translations of parameters, to be said once.
     """
@@ -54,11 +57,13 @@ class Zoo:
         xgboost_device: str,
         cache: Path | None,
         room: int = 0,
+        on_usage: Callable[[WorkerUsage], None] | None = None,
     ) -> None:
         self._store, self._config, self._timeline, self._cache = EraStore.open(store), config, timeline, cache
         self._room = room
         self._worker_room: int | None = None
         self.learner, self.notes = make_learner(config.zoo, xgboost_device)
+        self.ledger = None if on_usage is None else Ledger(self.learner.device != "cpu", on_usage)
 
     @property
     def workers(self) -> int:
@@ -122,6 +127,7 @@ class Zoo:
             on_news=tell,
             size_of=self._bytes_needed,
             capacity=self._room,
+            ledger=self.ledger,
         ):
             for done in trained.finished:
                 tell(done)  # where the news are still on their way

@@ -1,0 +1,113 @@
+"""What workers of a Dask cluster use: sampled where they run, told with their results, shown in the report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+from eravane import telemetry
+from eravane.batch import run
+from eravane.events import read_events
+from eravane.report.facts import worker_usage
+from eravane.report.load import load_run
+from eravane.telemetry import Ledger, WorkerUsage
+from eravane.zoo.fleet import Watch, run_tasks
+from tests.integration.zoo_case import Case, configured, make_case
+from tests.test_telemetry import NVML, Driver
+
+SECONDS, BALLAST = 0.3, 50_000_000
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started:
+        yield started
+
+
+def _install(boards: int, dask_worker: Any = None) -> None:
+    """A driver of so many boards on a worker, which sees its own board first, as Dask arranges it."""
+    sys.modules["pynvml"] = Driver(boards)
+    sys.modules.pop(NVML, None)
+    telemetry._meter_of_worker.cache_clear()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0,1" if dask_worker.name == 0 else "1,0"
+
+
+def _work(task: int, watch: Watch) -> int:
+    ballast, ends = np.ones(BALLAST, dtype=np.int8), time.perf_counter() + SECONDS
+    while time.perf_counter() < ends:
+        time.sleep(0.01)
+    return task + len(ballast)
+
+
+def _told(cluster: LocalCluster, boards: int, *, gpus: bool, tasks: int = 6) -> list[WorkerUsage]:
+    told: list[WorkerUsage] = []
+    with Client(cluster) as client:
+        client.run(_install, boards)
+    done = run_tasks(_work, range(tasks), scheduler=cluster.scheduler_address, ledger=Ledger(gpus, told.append))
+    assert sorted(result - task for task, result in done) == [BALLAST] * tasks
+    return told
+
+
+def test_each_task_tells_what_it_used_on_its_worker(cluster: LocalCluster) -> None:
+    told = _told(cluster, 2, gpus=True)
+    assert len(told) == 6
+    assert {usage.worker for usage in told} == {"0", "1"}
+    for usage in told:
+        watts, busy = (300, 80) if usage.worker == "0" else (100, 40)
+        assert usage.task == "_work"
+        assert SECONDS <= usage.seconds < 10 * SECONDS
+        assert usage.used["peak_bytes"] > BALLAST
+        assert usage.used["cpu"] < usage.seconds
+        assert usage.used["gpu"]["power_watts"] == watts
+        assert usage.used["gpu"]["utilisation"] == busy
+        assert usage.used["joules"] == pytest.approx(watts * usage.seconds, rel=0.2)
+
+
+@pytest.mark.parametrize(("boards", "gpus"), [(0, True), (2, False)])
+def test_without_a_gpu_nothing_is_told_of_one(cluster: LocalCluster, boards: int, gpus: bool) -> None:
+    for usage in _told(cluster, boards, gpus=gpus, tasks=2):
+        assert set(usage.told()) == {"worker", "host", "task", "seconds", "cpu", "peak_bytes"}
+
+
+def test_a_run_on_a_cluster_reports_its_workers(case: Case, cluster: LocalCluster, tmp_path: Path) -> None:
+    config = configured(compute={"device": "cpu", "scheduler": cluster.scheduler_address})
+    out = run(case.data, config, tmp_path / "run", cache=tmp_path / "cache").path
+    events = [event for event in read_events(out / "events.jsonl") if event["event"] == "worker"]
+    assert {event["worker"] for event in events} == {"0", "1"}
+    assert all(event["seconds"] > 0 and event["peak_bytes"] > 10**7 and "gpu" not in event for event in events)
+    used = worker_usage(load_run(out))
+    assert used["tasks"].sum() == len(events)
+    assert used["cpu"].sum() == pytest.approx(sum(event["cpu"] for event in events))
+    page = (out / "report.html").read_text()
+    assert "Used by workers" in page
+    assert all(name in page for name in used.index)
+
+
+def test_what_workers_used_is_put_together(tmp_path: Path) -> None:
+    lines = [
+        '{"event": "worker", "worker": "0", "host": "a", "seconds": 1, "cpu": 1, "peak_bytes": 5, "joules": 100,'
+        ' "gpu": {"utilisation": 90, "power_watts": 200, "throttled": {"power cap": 1}}}',
+        '{"event": "worker", "worker": "0", "host": "a", "seconds": 3, "cpu": 2, "peak_bytes": 4, "joules": 300,'
+        ' "gpu": {"utilisation": 50, "power_watts": 100}}',
+        '{"event": "worker", "worker": "1", "host": "b", "seconds": 2, "cpu": 2, "peak_bytes": 6}',
+    ]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    used = worker_usage(load_run(tmp_path))
+    one, other = used.loc["0 on a"], used.loc["1 on b"]
+    assert (one["tasks"], one["seconds"], one["cpu"], one["peak_bytes"], one["joules"]) == (2, 4, 3, 5, 400)
+    assert (one["gpu_utilisation"], one["gpu_power_watts"], one["throttled"]) == (60, 125, "power cap")
+    assert (other["tasks"], other["seconds"]) == (1, 2)
+    assert np.isnan([other["joules"], other["gpu_utilisation"]]).all()
