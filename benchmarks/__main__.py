@@ -1,4 +1,4 @@
-"""Runs a benchmark program: `python -m benchmarks NAME [--quick] [--json FILE]`."""
+"""Runs a benchmark program: `python -m benchmarks NAME [--quick] [--json FILE]`, or `all` of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,11 +32,15 @@ def programs() -> dict[str, str]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line of the benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Runs one benchmark program.")
-    parser.add_argument("name", nargs="?", choices=programs(), metavar="NAME", help="the program; none lists them")
+    choices = [*programs(), "all"]
+    parser.add_argument("name", nargs="?", choices=choices, metavar="NAME", help="the program, or all; none lists them")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run, not how fast")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write environment and results to FILE")
     parser.add_argument("--threads", type=int, default=1, help="threads for ours and the peers (default 1)")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.name == "all" and given.json:
+        parser.error("--json takes the numbers of one program")
+    return given
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -52,6 +57,16 @@ def run(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, facts, results)
 
 
+def run_all(arguments: argparse.Namespace) -> int:
+    """Runs every program but `gpu` in a process of its own; 1 if one of them failed."""
+    failed = 0
+    for name in programs():
+        if name != "gpu":
+            options = ["--quick"] * arguments.quick + ["--threads", str(arguments.threads)]
+            failed |= subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=False).returncode != 0
+    return int(failed)
+
+
 def list_programs() -> None:
     """Prints every program with what it answers."""
     for name, line in programs().items():
@@ -62,7 +77,9 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["gpu"]:  # it has options of its own
         sys.exit(importlib.import_module("benchmarks.gpu").command(sys.argv[2:]))
     given = parse()
-    if given.name:
+    if given.name == "all":
+        sys.exit(run_all(given))
+    elif given.name:
         run(given)
     else:
         list_programs()

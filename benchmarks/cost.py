@@ -45,10 +45,12 @@ WIDE = {
     "gate": {"seeds": 3},
     "loop": {"every": 10},
 }
+WORLD = SynthConfig(eras=80, rows=400, features=800, snr=0.3)
 RUNS: Mapping[str, tuple[SynthConfig, RunConfig]] = {
     "tiny": (PRESETS["tiny"], demo_config("tiny")),
     "demo": (PRESETS["small"], demo_config("small")),
-    "wide": (SynthConfig(eras=80, rows=400, features=800, snr=0.3), parse_config(WIDE)),
+    "wide": (WORLD, parse_config(WIDE)),
+    "levels": (WORLD, parse_config(WIDE | {"zoo": WIDE["zoo"] | {"learner": "levels"}})),
 }
 
 

@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks import __main__ as benchmarks
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -30,6 +32,23 @@ def test_programs_are_listed_with_a_line_each():
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert lines["kernels"].endswith(".")
     assert "harness" not in lines
+
+
+def test_all_runs_every_program_but_the_gpus_and_tells_of_a_failure(monkeypatch):
+    ran = []
+
+    def child(command, check):
+        ran.append(command[1:])
+        return subprocess.CompletedProcess(command, 3 if command[3] == "bad" else 0)
+
+    monkeypatch.setattr(benchmarks, "programs", lambda: dict.fromkeys(("bad", "gpu", "good")))
+    monkeypatch.setattr(benchmarks.subprocess, "run", child)
+    assert benchmarks.run_all(benchmarks.parse(["all", "--quick"])) == 1
+    assert ran == [["-m", "benchmarks", name, "--quick", "--threads", "1"] for name in ("bad", "good")]
+    monkeypatch.setattr(benchmarks, "programs", lambda: {"good": ""})
+    assert benchmarks.run_all(benchmarks.parse(["all"])) == 0
+    with pytest.raises(SystemExit):
+        benchmarks.parse(["all", "--json", "all.json"])
 
 
 def test_an_unknown_program_is_bad_usage():
