@@ -141,6 +141,32 @@ def test_an_era_is_predicted_alike_whatever_stands_beside_it(fitted: EraGatedReg
         np.testing.assert_array_equal(alone_N, together_N[era_N[later] == era])
 
 
+@pytest.mark.parametrize("label", ["X", "eraX"])
+def test_live_rows_are_an_era_after_all_others(fitted: EraGatedRegressor, label: str) -> None:
+    """Alone, as a live file has them, and beside history, in any row order."""
+    x_NC, _, era_N = made(1)
+    live_N, before_N = era_N == ERAS, era_N >= ERAS - 2
+    expected_N = fitted.predict(x_NC[live_N], eras=era_N[live_N])
+    np.testing.assert_array_equal(fitted.predict(x_NC[live_N], eras=[label] * ROWS), expected_N)
+    labels_N = np.array([label if live else f"{era:04d}" for era, live in zip(era_N, live_N, strict=True)])
+    mixed_N = np.random.default_rng(0).permutation(np.flatnonzero(before_N))
+    found_N = fitted.predict(x_NC[mixed_N], eras=labels_N[mixed_N])
+    np.testing.assert_array_equal(
+        found_N[labels_N[mixed_N] == label], fitted.predict(x_NC, eras=era_N)[mixed_N][live_N[mixed_N]]
+    )
+    with pytest.raises(DataError, match="is not a number"):
+        clone(fitted).fit(x_NC[before_N], np.ones(before_N.sum()), eras=labels_N[before_N])
+
+
+def test_models_at_once_are_counted_from_all_cores_below_zero() -> None:
+    x_NC, y_N, _ = made()
+    plain = EraGatedRegressor(trees=3).fit(x_NC, y_N).predict(x_NC)
+    for count in (-1, -2, 2):
+        np.testing.assert_array_equal(EraGatedRegressor(trees=3, n_jobs=count).fit(x_NC, y_N).predict(x_NC), plain)
+    with pytest.raises(ValueError, match="n_jobs"):
+        EraGatedRegressor(trees=3, n_jobs=0).fit(x_NC, y_N)
+
+
 def test_out_of_fold_predictions_do_not_see_labels_inside_the_purge() -> None:
     x_NC, y_N, era_N = made()
     model = EraGatedRegressor(**SMALL)
@@ -239,7 +265,7 @@ def test_wrong_eras_are_named(fitted: EraGatedRegressor) -> None:
         fitted.predict(x_NC, eras=era_N[1:])
     with pytest.raises(DataError, match="fractions or missing"):
         fitted.predict(x_NC, eras=np.where(era_N == 3, np.nan, era_N))
-    with pytest.raises(DataError, match="'X' is not a number"):
-        fitted.predict(x_NC, eras=["X"] * len(x_NC))
+    with pytest.raises(DataError, match="'Y' is not a number"):
+        fitted.predict(x_NC, eras=["Y"] * len(x_NC))
     with pytest.raises(ValueError, match="every label in y is missing"):
         EraGatedRegressor().fit(x_NC, np.full(len(y_N), np.nan))

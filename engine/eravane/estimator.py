@@ -28,7 +28,7 @@ from eravane.panel import Panel, column_groups, era_numbers, plain_table
 from eravane.scoring import corr_by_era
 from eravane.seeds import derive_seed
 from eravane.splitters import WalkForwardSplit
-from eravane.zoo.fleet import Watch, run_tasks
+from eravane.zoo.fleet import Watch, cores, run_tasks
 from eravane.zoo.learner import make_learner
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec
@@ -61,7 +61,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         trees, params, seeds, half_life: as in [zoo] of a configuration.
         folds, fold_eras, minimum_eras: as in [zoo]; fold_eras 0 cuts the eras into equal parts of at most 156.
         selection, gate: keys of the sections [selection] and [gate] that differ from their defaults.
-        n_jobs: models trained at once; None means 1, -1 all cores.
+        n_jobs: models trained at once, None means 1, -1 all cores, -2 all but one.
         random_state: seed, or a source of one.
 
     Attributes:
@@ -105,7 +105,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ConfigError: a parameter is out of bounds, or the eras are too few for one fold.
             DataError: eras that are no eras.
-            ValueError: X and y are no numbers, or differ in length.
+            ValueError: X and y are no numbers, or differ in length; n_jobs is 0.
         """
         x_NC = validate_data(self, plain_table(X), ensure_all_finite="allow-nan")
         y_N = _labels(y, x_NC.shape[0])
@@ -132,7 +132,8 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: rows x columns, as in `fit`.
-            eras: era of every row; every era should be there as a whole, since its rows are ranked among themselves.
+            eras: era of every row, "X" for live rows; every era should be there as a whole, since its rows are ranked
+                among themselves.
 
         Returns:
             float64 [N]: with eras ranks in (0, 1) within each era, without them values in the units of y.
@@ -147,7 +148,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             frame = Panel.of(x_NC, self._columns(), np.zeros(x_NC.shape[0], dtype=np.int64)).frame
             raw_MN = _evaluate(frame, self._selected, self.models_, np.ones(len(self._selected), dtype=bool))
             return np.asarray(self.weights_ @ raw_MN.astype(np.float64) - INTERCEPT + self._center)
-        panel = Panel.of(x_NC, self._columns(), era_numbers(eras, x_NC.shape[0]))
+        panel = Panel.of(x_NC, self._columns(), era_numbers(eras, x_NC.shape[0], live=True))
         gate = None if self._gate_state is None else MetaLearner.restore(*self._gate_state)
         parts = [self._predict_era(panel.frame.era(era), gate) for era in panel.frame.index]
         return panel.back(np.concatenate(parts))
@@ -184,7 +185,12 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return parse_config({"seed": seed, **sections}, "EraGatedRegressor")
 
     def _workers(self) -> int:
-        return 0 if self.n_jobs == -1 else self.n_jobs or 1
+        if self.n_jobs == 0:
+            raise ValueError(
+                "n_jobs is how many models are trained at once, or below 0 how many cores are left; given 0"
+            )
+        count = 1 if self.n_jobs is None else self.n_jobs
+        return count if count > 0 else max(1, cores() + 1 + count)
 
     def _columns(self) -> tuple[str, ...]:
         names = getattr(self, "feature_names_in_", None)

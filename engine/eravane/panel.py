@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eravane.eras import EraFrame, EraIndex, era_number
 from eravane.errors import ConfigError, DataError
+from eravane.storage.source import LIVE_ERAS
 
 TOP_LEVEL = 4
 
@@ -48,12 +49,13 @@ def as_columns(x_NC: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(x_NC.T, dtype=np.int8 if levels else np.float32)
 
 
-def era_numbers(eras: Any, rows: int) -> NDArray[np.int64]:
+def era_numbers(eras: Any, rows: int, *, live: bool = False) -> NDArray[np.int64]:
     """One era number per row, int64 [N], from integers or from labels such as "0001".
 
     Args:
         eras: array-like of N entries: NumPy, pandas, polars, Arrow or a list.
         rows: N.
+        live: take rows of the live era "X", too, as of the era after all others.
 
     Raises:
         DataError: another number of entries, or an entry that is no era.
@@ -68,7 +70,10 @@ def era_numbers(eras: Any, rows: int) -> NDArray[np.int64]:
             raise DataError("eras must be whole numbers or labels such as '0001'; some are fractions or missing")
         return values.astype(np.int64)
     labels, inverse = np.unique(values.astype(str), return_inverse=True)
-    return np.array([era_number(label) for label in labels.tolist()], dtype=np.int64)[inverse]
+    known = [era_number(label) for label in labels.tolist() if not (live and label in LIVE_ERAS)]
+    # Labels are sorted, and digits come before letters.
+    number_L = np.array([*known, *[max(known, default=0) + 1] * (len(labels) - len(known))], dtype=np.int64)
+    return np.asarray(number_L[inverse])
 
 
 def plain_table(x: Any) -> Any:
