@@ -19,6 +19,7 @@ from eravane.events import read_events
 from eravane.report.facts import worker_usage
 from eravane.report.load import load_run
 from eravane.telemetry import Ledger, WorkerUsage
+from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.fleet import Watch, run_tasks
 from tests.integration.zoo_case import Case, configured, make_case
 from tests.test_telemetry import NVML, Driver
@@ -94,6 +95,22 @@ def test_a_run_on_a_cluster_reports_its_workers(case: Case, cluster: LocalCluste
     page = (out / "report.html").read_text()
     assert "Used by workers" in page
     assert all(name in page for name in used.index)
+
+
+def test_a_booster_over_the_cluster_is_sampled_on_every_worker(case: Case, cluster: LocalCluster) -> None:
+    told: list[WorkerUsage] = []
+    zoo = case.zoo(scheduler=cluster.scheduler_address, booster_spans="cluster")
+    zoo.ledger = Ledger(False, told.append)
+    tasks = zoo.fold_tasks([spec for spec in case.specs if spec.feature_set == "small"][:2])
+    assert len(list(zoo.run(tasks))) == len(tasks)
+    assert sorted((usage.task, usage.worker) for usage in told) == sorted(
+        (task.label, worker) for task in tasks for worker in "01"
+    )
+    assert all(usage.seconds > 0 and usage.used["cpu"] > 0 and usage.used["peak_bytes"] > 10**7 for usage in told)
+    with Client(cluster) as client:
+        with pytest.raises(ZeroDivisionError), zoo_cluster.sampled(client, "fails", zoo.ledger):
+            raise ZeroDivisionError
+        assert set(client.run(lambda: len(zoo_cluster._open)).values()) == {0}
 
 
 def test_what_workers_used_is_put_together(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import queue
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -135,6 +135,44 @@ class _Remote(Generic[Task, Result]):
         watch = Watch(tell=lambda news: worker.log_event(self.topic, pickle.dumps(news)))
         with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
             return self.function(task, watch), usage()
+
+
+@contextmanager
+def sampled(client: Client, task: str, ledger: Ledger | None) -> Iterator[None]:
+    """Sample all workers during a block in which they work together, and tell what each of them used."""
+    if ledger is None:
+        yield
+        return
+    key = uuid.uuid4().hex
+    client.run(_begin, key, task, ledger.gpus)
+    try:
+        yield
+    except BaseException:
+        if client.status == "running":
+            with suppress(OSError, RuntimeError):  # of the cluster; the block's own error is the one to tell
+                client.run(_end, key, on_error="ignore")
+        raise
+    # A worker that died meanwhile is left out, and one that joined has begun nothing.
+    for usage in client.run(_end, key, on_error="ignore").values():
+        if usage is not None:
+            ledger.tell(usage)
+
+
+# What is sampled on this worker now, by key.
+_open: dict[str, tuple[ExitStack, Callable[[], WorkerUsage]]] = {}
+
+
+def _begin(key: str, task: str, gpus: bool, dask_worker: Any = None) -> None:
+    stack = ExitStack()
+    _open[key] = stack, stack.enter_context(on_worker(str(dask_worker.name), task, gpus=gpus))
+
+
+def _end(key: str) -> WorkerUsage | None:
+    if key not in _open:
+        return None
+    stack, usage = _open.pop(key)
+    with stack:
+        return usage()
 
 
 def _label(function: Callable[..., Any], task: Any) -> str:

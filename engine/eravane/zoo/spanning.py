@@ -13,7 +13,8 @@ from eravane.backend import choose
 from eravane.errors import RunError
 from eravane.features import Features
 from eravane.seeds import derive_seed
-from eravane.zoo.cluster import connect, workers_of
+from eravane.telemetry import Ledger
+from eravane.zoo.cluster import connect, sampled, workers_of
 from eravane.zoo.fleet import News, Watch
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Trained, TrainTask, row_weights, train
@@ -42,11 +43,17 @@ def _gpu_room() -> int:
     return choose("cuda", lambda _: None).room()
 
 
-def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None) -> Trained:
+def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None, ledger: Ledger | None = None) -> Trained:
     """Fit and apply the models of one task with all workers at once, one model after the other.
 
     Sums over workers round otherwise than sums on one, so that such models are cached under their own names, the
     number of workers in them.
+
+    Args:
+        task: what to train.
+        scheduler: address of the cluster.
+        on_model: told of every model that is done.
+        ledger: told what every worker used.
 
     Raises:
         RunError: the learner is not XGBoost, no scheduler answers, or a worker dies.
@@ -57,7 +64,8 @@ def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None) -> 
     with connect(scheduler) as client, client.as_current():
         spread = dataclasses.replace(task, spread=len(workers_of(client)))
         grower = _Grower(client, spread, era_ranges(spread))
-        return train(spread, Watch(tell=on_model), grower)
+        with sampled(client, task.label, ledger):
+            return train(spread, Watch(tell=on_model), grower)
 
 
 class _Grower:

@@ -117,7 +117,7 @@ class Zoo:
         for task in tasks:
             (wide if scheduler and self._spans_cluster(task) else narrow).append(task)
         for task in wide:
-            yield task, train_on_cluster(task, scheduler, tell)
+            yield task, train_on_cluster(task, scheduler, tell, self.ledger)
         workers = self.workers
         for task, trained in run_tasks(
             train,
