@@ -108,7 +108,9 @@ def _xgboost(machine: Machine) -> Check:
         del libraries["xgboost"]
     found = [f"{name} {libraries[name]}" for name in XGBOOSTS if name in libraries]
     if not found:
-        return Check("xgboost", "fail", "none", "pip install 'eravane[cpu]', or cu12 or cu13 on a GPU machine")
+        return Check(
+            "xgboost", "fail", "none", "pip install '.[cpu]' in the repository, or cu12 or cu13 on a GPU machine"
+        )
     if len(found) > 1:
         names = " ".join(name for name in XGBOOSTS if name in machine.libraries)
         mend = f"they overwrite each other: pip uninstall -y {names}, then install one extra of eravane again"
@@ -127,7 +129,7 @@ def _clashes(machine: Machine) -> Iterator[Check]:
     if len(set(majors.values())) > 1:
         listed = ", ".join(f"{name} for CUDA {major}" for name, major in sorted(majors.items()))
         yield Check(
-            "cuda versions", "fail", listed, "keep one CUDA version: a fresh environment with eravane[cu12] or [cu13]"
+            "cuda versions", "fail", listed, "keep one CUDA version: a fresh environment with '.[cu12]' or '.[cu13]'"
         )
     if {"nvidia-nccl-cu12", "nvidia-nccl-cu13"} <= set(libraries):
         mend = (
@@ -184,11 +186,11 @@ def _gpu_ready(machine: Machine) -> Iterator[Check]:
     lacking = [name for name, prefix in needed.items() if not any(known.startswith(prefix) for known in built)]
     if lacking:
         found = f"the GPU stays idle: no GPU build of {', '.join(lacking)}"
-        yield Check("gpu libraries", "warn", found, f"pip install 'eravane[cu{usable}]' in a fresh environment")
+        yield Check("gpu libraries", "warn", found, f"pip install '.[cu{usable}]' in a fresh environment")
     elif max(majors.values()) > usable:
         found = f"driver {machine.gpus[0].driver} is too old for CUDA {max(majors.values())}"
         yield Check(
-            "driver", "fail", found, f"update it to {DRIVERS[max(majors.values())]}, or install eravane[cu{usable}]"
+            "driver", "fail", found, f"update it to {DRIVERS[max(majors.values())]}, or install '.[cu{usable}]'"
         )
     else:
         yield Check("gpu libraries", "ok", f"CUDA {max(majors.values())}, driver {machine.gpus[0].driver}")
