@@ -15,6 +15,7 @@ from eravane.errors import ConfigError, RunError
 from eravane.zoo.learner import Learner, make_learner
 from eravane.zoo.levels_model import to_ubj
 from eravane.zoo.trees import TrainingInterruptedError, load_booster, predict
+from eravane.zoo.ubj import load
 from eravane_kernels.cpu.growth import Grower
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import Rules
@@ -64,6 +65,24 @@ def test_models_are_those_of_xgboost_to_the_byte(missing: float, weighed: bool, 
     np.testing.assert_allclose(predict([ours], values), predict([theirs], values), atol=1e-6)
     if not weighed:  # sums of random weights round in the last place
         assert blocks[0] == blocks[1]
+
+
+def test_both_learners_take_a_missing_level_as_the_lowest_value() -> None:
+    """Rows at -1 differ from those at 0: a split between them, which no default direction decides."""
+    values = _values(7)
+    values[5, ::3] = -1
+    label = (0.4 + 0.2 * (values[5] == -1) + 0.01 * np.random.default_rng(1).normal(size=ROWS)).astype(np.float32)
+    blocks = []
+    for name in ("levels", "xgboost"):
+        learner = _learner(name, colsample_bytree=1.0, max_depth=3)
+        blocks.append(learner.fit(learner.matrix(_table(values)), label, None, trees=3, seed=1))
+    assert blocks[0] == blocks[1]
+    trees = load(blocks[0])["learner"]["gradient_booster"]["model"]["trees"]
+    assert [(tree["split_indices"][0], tree["split_conditions"][0]) for tree in trees] == [(5, 0.0)] * 3
+    assert not any(tree["default_left"].any() for tree in trees)
+    booster = load_booster(blocks[0])
+    missing = predict([booster], values[:, values[5] == -1])
+    assert (missing > predict([booster], np.maximum(values, 0)).max()).all()
 
 
 def test_a_model_comes_out_of_xgboost_as_it_went_in() -> None:

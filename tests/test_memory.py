@@ -84,6 +84,16 @@ def test_the_level_grower_holds_no_matrix() -> None:
     assert plan(prepared, workers=1).holdings[1].size == 5000 * 101 * (800 + 50)
 
 
+def test_the_level_grower_holds_what_targets_need_that_grow_together() -> None:
+    """Of several targets up to eight grow at once, each with 18 bytes a row; XGBoost's grow one after the other."""
+    targets = [f"target_{name}_20" for name in "abcdefghij"]
+    for number, together in ((2, 2), (8, 8), (10, 8)):
+        zoo = {**BASE["zoo"], "learner": "levels", "targets": targets[:number]}
+        assert plan({**BASE, "zoo": zoo}, workers=1).holdings[1].size == 5000 * 101 * (50 + 18 * (together - 1))
+    several = plan({**BASE, "zoo": {**BASE["zoo"], "targets": targets}}, workers=1).holdings[1].size
+    assert several == plan(BASE, workers=1).holdings[1].size
+
+
 def test_matrices_on_a_gpu_take_nothing_of_the_hosts_memory() -> None:
     on_cpu, on_gpu = plan(BASE), plan(BASE, device="cuda")
     assert on_gpu.total == on_cpu.total - on_cpu.holdings[1].size
