@@ -12,7 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +27,7 @@ from benchmarks.harness import Job, Result, say, seconds
 from eravane.store import EraStore
 from eravane.synth import synthesise
 from eravane.synth.config import PRESETS
+from eravane.zoo.trees import LEVELS, quantile_matrix, resolve_params
 
 DATA_VARIABLE = "ERAVANE_BENCH_DATA"
 GIGABYTE = 1e9
@@ -187,7 +190,9 @@ def _opening(folder: Path, size: Size) -> list[Result]:
     taken, grown = time.perf_counter() - begin, anonymous_memory() - before
     cells = table.num_rows * table.num_columns
     return [
-        Result("open_store", 1e3 * statistics.median(times), "ms", 50, "lower", f"{len(store.segments)} segments"),
+        Result(
+            "open_store", 1e3 * statistics.median(times), "ms", 50, "lower", f"wall, {len(store.segments)} segments"
+        ),
         Result(
             "window_resident_growth",
             grown / cells,
@@ -201,22 +206,32 @@ def _opening(folder: Path, size: Size) -> list[Result]:
 
 
 def _matrix(folder: Path, size: Size) -> list[Result]:
-    """XGBoost's matrix from the store's columns and from a C-order copy, both by a reference matrix."""
+    """XGBoost's matrix from the store's columns and from copies in C order, both by a reference matrix."""
     say("data: XGBoost's matrix")
     store = EraStore.open(folder / "store")
-    names = columns_of(folder / "store", size.window[1])
-    window = store.window(1, size.window[0] // 2, names)
-    table, rows = window.arrow(), np.ascontiguousarray(window.frame().values.T)
-    levels = np.repeat(np.arange(5, dtype=np.int8)[:, None], len(names), axis=1)
-    named = xgb.QuantileDMatrix(levels, np.zeros(5), nthread=1, feature_names=names)
-    plain = xgb.QuantileDMatrix(levels, np.zeros(5), nthread=1)
-    jobs = [
-        Job("from the store", lambda: xgb.QuantileDMatrix(table, ref=named, nthread=1)),
-        Job("from a C-order copy", lambda: xgb.QuantileDMatrix(rows, ref=plain, nthread=1)),
+    window = store.window(1, size.window[0] // 2, columns_of(folder / "store", size.window[1]))
+    table, value_CN, (params, _) = window.arrow(), window.frame().values, resolve_params({}, "cpu")
+    whole = {kind: np.ascontiguousarray(value_CN.T, dtype=kind) for kind in ("int8", "float32")}
+    levels = np.repeat(LEVELS[:, None], table.num_columns, axis=1)
+    reference = xgb.QuantileDMatrix(levels, np.zeros(LEVELS.size), nthread=1)
+
+    def binned(rows: Any) -> Any:
+        return xgb.QuantileDMatrix(rows, ref=reference, nthread=1)
+
+    jobs = [Job("from the store", lambda: quantile_matrix(table, params))]
+    for kind, rows in whole.items():
+        copying = partial(np.ascontiguousarray, value_CN.T, dtype=kind)
+        jobs.append(Job(f"from a C-order {kind} copy", partial(binned, rows)))
+        jobs.append(Job(f"and making the {kind} copy", lambda copying=copying: binned(copying())))
+    ours, *peers = seconds(jobs, size.repeats)
+    names = ["xgboost_matrix_vs_c_order", "xgboost_matrix_vs_making_a_c_order_copy"]
+    names += [f"{name}_float32" for name in names]
+    goals = [1.15, None] * 2
+    where = f"{table.num_rows:,} x {table.num_columns}, one thread"
+    return [
+        Result(name, peer / ours, "x", goal, "higher", f"{where}: {ours:.2f} s; {job.name} {peer:.2f} s")
+        for name, goal, job, peer in zip(names, goals, jobs[1:], peers, strict=True)
     ]
-    ours, peer = seconds(jobs, size.repeats)
-    detail = f"{rows.shape[0]:,} x {rows.shape[1]}, one thread: {ours:.2f} s against {peer:.2f} s"
-    return [Result("xgboost_matrix_vs_c_order", peer / ours, "x", 1.15, "higher", detail)]
 
 
 def _kills(size: Size) -> list[Result]:
