@@ -4,16 +4,16 @@ XGBoost reads every cell three times while it bins a table, each time by a call 
 address. Nanoseconds a cell in all, one thread of an Intel Xeon, 60,000 to 100,000 rows, medians of 5:
 
                                                          400 columns   780 columns
-    Arrow, columns one after the other                        42            50
-    NumPy in C order, int8                                    55            55
-    NumPy in C order, float32                                 52            52
-    a data frame on float32 in C order                        33            33
-    the same frame filled anew for every tile                 41            41
+    Arrow, columns one after the other                        42            46 to 54
+    NumPy in C order, int8                                    55            51 to 55
+    NumPy in C order, float32                                 52            47 to 52
+    a data frame on float32 in C order                        33            31
+    the same frame filled anew for every tile                 41            38 to 42
 
 A NumPy array is slow because 16 bytes are loaded before each cell that were stored as two words, which the processor
 cannot forward: a third of the time. Arrow's columns are slow once they are many: every cell of a row lies on a page and
 a cache line of its own, which the first caches hold for up to 400 columns or so. XGBoost also joins the segments of
-Arrow's columns into a copy of them all, where a tile is a quarter of its size at most.
+Arrow's columns into a copy of them all; a tile is never larger than that, and beyond 65,536 rows smaller.
 """
 
 from __future__ import annotations
