@@ -118,6 +118,23 @@ def test_many_targets_are_grown_in_batches_of_like_size(case: Case) -> None:
     assert learner.bytes_needed(9000, 50, 1, 6) > learner.bytes_needed(9000, 50, 1) + 5 * 9000 * 18
 
 
+def test_a_task_that_is_given_up_keeps_the_batches_it_finished(case: Case, tmp_path: Path) -> None:
+    task, stop = dataclasses.replace(_task(case), cache=tmp_path), threading.Event()
+    told: list[Finished] = []
+
+    def tell(done: Finished) -> None:
+        told.append(done)
+        stop.set()
+
+    with pytest.raises(TrainingInterruptedError):
+        train(task, Watch(stop, tell))
+    first, second = task.batches()
+    assert [done.model_id for done in told] == [spec.model_id for spec in first]
+    blocks, again = _told(task)
+    assert blocks == _alone(task)
+    assert {done.model_id for done in again if not done.cached} == {spec.model_id for spec in second}
+
+
 def _learner(**params: Any) -> Learner:
     return make_learner(parse_config({"zoo": {"learner": "levels", "params": params}}).zoo, "cpu")[0]
 
