@@ -93,6 +93,20 @@ def test_doctor_speaks_json_and_fails_where_something_must_be_mended() -> None:
     assert "tcp://host:8786" in unreachable.stdout
 
 
+@pytest.mark.parametrize("width", [72, 110])
+def test_time_left_is_never_cut_by_a_long_detail(width: int) -> None:
+    screen = io.StringIO()
+    with ConsoleProgress(Console(file=screen, width=width, force_terminal=True)) as shown:
+        shown.start("first models", 400)
+        for _ in range(3):
+            shown.advance("medium.intelligence.target.0 to era 832: 16 M rows x features x trees per second")
+        shown._bars.refresh()
+        time.sleep(0.01)
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).rstrip().splitlines()[-1].split("\r")[-1]
+    assert re.search(r" 3/400 +(\d|-):(\d\d|--):(\d\d|--) medium\.", last), last
+    assert len(last) <= width
+
+
 def test_tables_in_a_pipe_are_plain_lines() -> None:
     """Neither frames nor a width: a long name is neither wrapped nor cut."""
     piped = io.StringIO()
