@@ -165,8 +165,3 @@ def test_other_features_are_for_xgboost(kind: str) -> None:
 def test_what_it_cannot_grow_is_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _learner("levels", **params)
-
-
-def test_the_gpu_is_refused() -> None:
-    with pytest.raises(ConfigError, match='"levels" grows trees on the CPU, given cuda'):
-        make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cuda")

@@ -1,4 +1,7 @@
-"""The level grower as a learner: XGBoost's trees, grown on the sampled columns alone, where they lie in the store."""
+"""The level grower as a learner: XGBoost's trees, grown on the sampled columns alone, where they lie in the store.
+
+On a GPU, where `levels_device` grows them, the same models come out to the byte.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from eravane.errors import ConfigError, RunError
 from eravane.memory import LEVELS_ROW_BYTES, LEVELS_TOGETHER
 from eravane.zoo.learner import Stop
+from eravane.zoo.levels_device import DeviceBoosting, device_bytes, device_columns
 from eravane.zoo.levels_model import to_ubj
 from eravane.zoo.tiles import addresses
 from eravane.zoo.trees import DEFAULT_PARAMS, INTERCEPT, TrainingInterruptedError, resolve_params
@@ -55,7 +59,7 @@ class Growing(Protocol):
 
 @dataclass(frozen=True)
 class Levels:
-    """The level grower on one thread of the CPU.
+    """The level grower on one thread of the CPU, or on a GPU.
 
     Models of a cell and seed whose targets differ draw the same columns and rows in every round, and so are grown
     together; other seeds draw others.
@@ -73,13 +77,8 @@ class Levels:
         """Complete parameters with the defaults.
 
         Raises:
-            ConfigError: the device is not the CPU, or a parameter is the engine's own, not known or out of range.
+            ConfigError: a parameter is the engine's own, not known or out of range.
         """
-        if device != "cpu":
-            raise ConfigError(
-                f'zoo.learner "levels" grows trees on the CPU, given {device}; set compute.device = "cpu", or '
-                'zoo.learner = "xgboost"'
-            )
         for name in params:
             if name not in (*KNOWN, *ALIASES, "device", "seed", "random_state", "nthread", "n_jobs", "base_score"):
                 raise ConfigError(
@@ -93,7 +92,7 @@ class Levels:
                     f'zoo.params.{name} is "{value}" with zoo.learner "levels", given {resolved[name]!r}; use '
                     'zoo.learner = "xgboost"'
                 )
-        learner = cls(resolved)
+        learner = cls(resolved, device=device)
         try:
             learner._rules()
         except ValueError as error:
@@ -109,11 +108,13 @@ class Levels:
         return {"params": dict(self.params), "levels": 2, "xgboost": xgb.__version__}
 
     def matrix(self, table: Any) -> LevelMatrix:
-        """The columns of an Arrow table where they lie.
+        """The columns of an Arrow table, or on a GPU of a table there, where they lie.
 
         Raises:
             RunError: they hold something else than levels 0..4 and -1.
         """
+        if self.device == "cuda":
+            return LevelMatrix(*device_columns(table))
         from eravane_kernels.cpu.levelcolumns import LevelColumns
 
         kinds = sorted({str(kind) for kind in table.schema.types})
@@ -130,8 +131,11 @@ class Levels:
         return LevelMatrix(columns, tuple(table.column_names))
 
     def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
-        """Bytes beside the store's pages."""
-        models, nodes = min(models, LEVELS_TOGETHER), 1 << (int(self.params["max_depth"]) - 1)
+        """Bytes beside the store's pages; on a GPU all of them."""
+        models = min(models, LEVELS_TOGETHER)
+        if self.device == "cuda":
+            return device_bytes(rows, columns, self._chosen(columns), self._rules(), models)
+        nodes = 1 << (int(self.params["max_depth"]) - 1)
         of_model = rows * LEVELS_ROW_BYTES + BYTES_PER_SHARD + nodes * self._chosen(columns) * BYTES_PER_SUM
         return rows * BYTES_PER_ROW + BYTES_PER_THREAD + models * of_model
 
@@ -204,7 +208,7 @@ class Levels:
         """Models about to grow, on the learner's device."""
         from eravane_kernels.cpu.boosting import Boosting
 
-        return Boosting(
+        return (DeviceBoosting if self.device == "cuda" else Boosting)(
             matrix.columns,
             self._rules(),
             np.require(label_BN, requirements=["C", "W"]),
