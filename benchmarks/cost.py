@@ -7,6 +7,7 @@ busy machine still depends on who shares the caches; it was measured on one, and
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -82,20 +83,16 @@ def parts(rows: int, columns: int, trees: int, depth: int) -> Iterator[Result]:
     table = pa.table({f"f{number}": pa.array(column) for number, column in enumerate(x_CN)})
     params, _ = resolve_params({"max_depth": depth}, "cpu")
     learner, size = XGBoost(params), f"{rows}x{columns}"
-    learner.matrix(table.slice(0, 100))
     matrix, binned = timed(lambda: learner.matrix(table))
     block, grown = timed(lambda: learner.fit(matrix, label_N, None, trees=trees, seed=0))
-    few = x_CN[:, :5_000]
-    predict([load_booster(block)], x_CN)
-    _, predicted = timed(lambda: predict([load_booster(block)], np.tile(few, 8)))
+    many = np.tile(x_CN[:, :5_000], 40_000 // min(rows, 5_000))
+    _, predicted = timed(lambda: predict([load_booster(block)], many))
     yield off(f"matrix_{size}", CPU_CORE.to_bin(rows, columns), binned, "s")
     yield off(f"tree_{size}_depth_{depth}", CPU_CORE.to_grow(rows, columns, depth), grown / trees, "s")
-    per_tree, per_row, per_split = HOST.unfolded
-    asked = trees * (per_tree + 8 * few.shape[1] * (per_row + 2**depth * per_split))
+    asked = HOST.to_unfold(many.shape[1], columns, trees, depth)
     yield off(f"predict_{size}_{trees}_trees", asked, predicted, "s")
     levels, _ = Levels.make({"max_depth": depth}, "cpu")
     columns_here = levels.matrix(table)
-    levels.fit(columns_here, label_N, None, trees=2, seed=0)
     _, grown = timed(lambda: levels.fit(columns_here, label_N, None, trees=trees, seed=0))
     yield off(
         f"levels_tree_{size}_depth_{depth}", LEVELS_CORE.to_grow(rows, max(1, columns // 10), depth), grown / trees, "s"
@@ -103,9 +100,13 @@ def parts(rows: int, columns: int, trees: int, depth: int) -> Iterator[Result]:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call gives, and its CPU seconds."""
-    begin = time.thread_time()
-    return call(), time.thread_time() - begin
+    """What a call gives, and its CPU seconds: the median of three, after one to warm up."""
+    given, taken = call(), []
+    for _ in range(3):
+        begin = time.process_time()
+        call()
+        taken.append(time.process_time() - begin)
+    return given, statistics.median(taken)
 
 
 def run(name: str, folder: Path) -> Iterator[Result]:

@@ -58,13 +58,13 @@ CPU_CORE = Rates(
 )
 LEVELS_CORE = Rates(
     name="a CPU core (Intel Xeon) that grows by levels, measured",
-    cell=0.0,
-    column=1.0e-6,
-    matrix=1.0e-3,
-    visit=3.5e-10,
-    row_level=2.1e-9,
-    node_column=2.8e-7,
-    tree=3.3e-4,
+    cell=5.7e-11,
+    column=3.7e-6,
+    matrix=0.0,
+    visit=2.3e-10,
+    row_level=1.6e-9,
+    node_column=1.6e-7,
+    tree=5.9e-5,
     context=CPU_CORE.context,
 )
 H100 = Rates(
@@ -88,7 +88,7 @@ class HostRates:
         ingest, ingest_cell, ingest_row: decoding, checking and writing, once, per cell and per row.
         verify: reading a byte again with its checksum.
         predict_cell, predict_level, predict_call: per cell read, per row x tree x level, and per call.
-        unfolded: of unfolded trees, per [tree, row x tree, row x split].
+        unfolded: of unfolded trees, per [cell read, tree, row x tree, row x split].
         outcome: of a resolved era, per [row x model, era].
         begin: the loop's libraries, loaded once.
         step: of the gate, per network and gradient step, of full fits and of warm starts.
@@ -104,7 +104,13 @@ class HostRates:
     predict_cell: float = 1.4e-9
     predict_level: float = 1.4e-9
     predict_call: float = 3.2e-4
-    unfolded: tuple[float, float, float] = (1.6e-4, 5e-10, 5.5e-11)
+    unfolded: tuple[float, float, float, float] = (7.4e-11, 7.8e-5, 7e-11, 4.9e-11)
+
+    def to_unfold(self, rows: int, columns: int, trees: int, depth: int) -> float:
+        """Seconds to predict rows of levels with unfolded trees."""
+        per_cell, per_tree, per_row, per_split = self.unfolded
+        return rows * columns * per_cell + trees * (per_tree + rows * (per_row + float(2**depth) * per_split))
+
     outcome: tuple[float, float] = (2.7e-8, 1.0e-3)
     begin: float = 1.0
     step: tuple[float, float] = (3.0e-3, 2.5e-3)

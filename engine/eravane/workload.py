@@ -177,8 +177,7 @@ class Workload:
 
     def _predict(self, rows: int, eras: int, cell: Cell, trees: int) -> float:
         if self._shape.dtype == "int8" and self._depth <= DEEPEST and rows >= ROWS_TO_UNFOLD:
-            per_tree, per_row, per_split = HOST.unfolded
-            return trees * (per_tree + rows * (per_row + float(2**self._depth) * per_split))
+            return HOST.to_unfold(rows, len(cell.columns), trees, self._depth)
         reading = rows * len(cell.columns) * HOST.predict_cell
         return reading + rows * trees * self._depth * HOST.predict_level + eras * HOST.predict_call
 
