@@ -20,7 +20,7 @@ from eravane.cost import STAGES, CostPlan, duration, plan_cost
 from eravane.eras import EraIndex
 from eravane.errors import ConfigError, DataError, EravaneError
 from eravane.ingest import ingest
-from eravane.rates import CPU_CORE, H100, HOST
+from eravane.rates import CPU_CORE, H100, HOST, LEVELS_H100
 from eravane.shape import VERSION, DataShape, published, read_shape
 from eravane.synth import SynthConfig, synthesise
 from eravane.workload import Hardware, this_machine
@@ -115,6 +115,20 @@ def test_a_gpu_has_rates_of_its_own_and_says_that_they_are_predicted() -> None:
     assert plan.rates == H100.name
     assert plan.device_memory > 0
     assert plan_cost(changed(), shape(), HERE).device_memory == 0
+
+
+def test_levels_on_a_gpu_are_planned_by_rates_and_memory_of_their_own() -> None:
+    gpu = Hardware("cuda", 16, 1, math.inf, math.inf)
+    zoo = {"params": {"max_depth": 4, "colsample_bytree": 0.5}}
+    stock = plan_cost(changed(zoo=zoo), shape(), gpu)
+    levels = plan_cost(changed(zoo={**zoo, "learner": "levels"}), shape(), gpu)
+    assert levels.rates == LEVELS_H100.name
+    assert work_of(levels)["zoo trees"] < work_of(stock)["zoo trees"]
+    rows = sum(399 + era for era in range(1, 33))
+    of_columns, of_records, of_rows = 10 * rows, 16 * rows, (28 + 8 + 4) * rows
+    sums = 8 * 5 * 2 * 8 * 6 * 2 + 2 * 4 * 5 * 5 * 2 * 8  # depth 4: 8 nodes of a level, 4 of them counted
+    trees = 1024 * 4 * 8 * 7 * 8
+    assert levels.device_memory == pytest.approx(of_columns + of_records + of_rows + sums + trees, rel=0.01)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -78,6 +78,17 @@ H100 = Rates(
     tree=1.0e-3,
     context=(1.0e-13, 1.0e-9, 1.0e-10, 2.0e-2),
 )
+LEVELS_H100 = Rates(
+    name="an NVIDIA H100 that grows by levels, predicted and not yet measured",
+    cell=4.0e-11,
+    column=0.0,
+    matrix=1.0e-2,
+    visit=6.0e-13,
+    row_level=2.0e-11,
+    node_column=1.0e-10,
+    tree=2.0e-4,
+    context=H100.context,
+)
 
 
 @dataclass(frozen=True)

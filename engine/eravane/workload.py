@@ -15,7 +15,7 @@ from eravane.backend.cpu import available_memory
 from eravane.catalog import Cell
 from eravane.config import RunConfig
 from eravane.meta.context import WIDEST_CELL
-from eravane.rates import CPU_CORE, H100, HOST, LEVELS_CORE
+from eravane.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
 from eravane.shape import DataShape
 from eravane.timeline import Timeline
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
@@ -68,8 +68,9 @@ class Workload:
         self._config, self._shape, self._timeline, self._hardware = config, shape, timeline, hardware
         self.rates = CPU_CORE if hardware.device == "cpu" else H100
         self._share = 1.0
-        if hardware.device == "cpu" and config.zoo.learner == "levels":
-            self.rates, self._share = LEVELS_CORE, float(config.zoo.params.get("colsample_bytree", DEFAULT_SHARE))
+        if config.zoo.learner == "levels":
+            self.rates = LEVELS_CORE if hardware.device == "cpu" else LEVELS_H100
+            self._share = float(config.zoo.params.get("colsample_bytree", DEFAULT_SHARE))
         self._lanes = min(config.compute.workers or hardware.cores, hardware.cores)
         if hardware.device != "cpu":
             self._lanes = hardware.gpus
@@ -138,11 +139,16 @@ class Workload:
         """Bytes of the largest training on a GPU."""
         if self._hardware.device == "cpu":
             return 0
+        from eravane.zoo.learner import Learner
+        from eravane.zoo.levels import Levels
         from eravane.zoo.trees import XGBoost
 
-        learner, itemsize = XGBoost({"device": "cuda"}), np.dtype(self._shape.dtype).itemsize
+        learner: Learner = XGBoost({"device": "cuda"})
+        if self._config.zoo.learner == "levels":
+            learner, _ = Levels.make(self._config.zoo.params, "cuda")
+        itemsize, models = np.dtype(self._shape.dtype).itemsize, len(self._config.targets)
         rows = max(self._training_rows(fold.train_first, fold.train_last) for fold in self._timeline.folds)
-        return max(learner.bytes_needed(rows, len(cell.columns), itemsize) for cell in self._cells)
+        return max(learner.bytes_needed(rows, len(cell.columns), itemsize, models) for cell in self._cells)
 
     def _rows(self, first: int, last: int | None) -> int:
         index = self._shape.index
