@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from eravane.config import parse_config
 from eravane.errors import RunError
 from eravane.zoo.fleet import Watch
 from eravane.zoo.learner import Learner, make_learner
-from eravane.zoo.levels import Growing, Levels, grown
+from eravane.zoo.levels import BYTES_PER_ROW, Growing, Levels, grown
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished, TrainTask, train
 from eravane.zoo.trees import TrainingInterruptedError, load_booster
@@ -157,6 +158,27 @@ def test_labels_that_are_missing_in_one_target_are_not_in_the_others(weighed: bo
     label_BN[3] = np.nan
     with pytest.raises(RunError, match="no training row has a label"):
         learner.fit_together(matrix, label_BN, weight_N, trees=7, seed=5)
+
+
+@pytest.mark.parametrize("models", [1, 5])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_memory_is_what_was_said(models: int, weighed: bool) -> None:
+    """The peak, labels and weights included, is below the figure, and not far from what this counts for the models."""
+    rng, rows = np.random.default_rng(3), 300_000
+    learner = _learner(max_depth=4)
+    assert isinstance(learner, Levels)
+    matrix = learner.matrix(pa.table({f"f{n}": pa.array(rng.integers(0, 5, rows).astype(np.int8)) for n in range(30)}))
+    learner.fit_together(matrix, np.zeros((1, rows), np.float32), None, trees=1, seed=1)  # compiled
+    tracemalloc.start()
+    try:
+        label_BN = rng.random((models, rows), dtype=np.float32)
+        weight_N = rng.random(rows, dtype=np.float32) if weighed else None
+        learner.fit_together(matrix, label_BN, weight_N, trees=3, seed=1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    said = learner.bytes_needed(rows, 30, 1, models)
+    assert 0.6 * (said - rows * BYTES_PER_ROW) < peak < said
 
 
 class _Slow(Growing):
