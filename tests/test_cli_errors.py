@@ -136,6 +136,13 @@ def test_a_run_folder_given_for_data_is_never_to_be_deleted(
     assert (tmp_path / "run" / "manifest.json").is_file()
 
 
+def test_too_little_memory_is_called_that(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found, said = call(capsys, monkeypatch, "synth", "made", "--eras", "99999999999999")
+    assert found == 1
+    assert said.startswith("error: out of memory (Unable to allocate")
+    assert "eravane plan" in said
+
+
 def test_what_nobody_expected_is_one_line_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

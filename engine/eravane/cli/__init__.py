@@ -48,10 +48,16 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        said = f"error: something that eravane did not expect, {what}; `eravane --debug ...` shows where, for a report"
-        errors.print(said, highlight=False, markup=False, soft_wrap=True)
+        errors.print(_unexpected(error), highlight=False, markup=False, soft_wrap=True)
         sys.exit(FAILURE)
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        said = str(error).splitlines()[0] if str(error) else "the system gives no more"
+        return f"error: out of memory ({said}); `eravane plan` says what a run takes and what would make it fit"
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"error: something that eravane did not expect, {what}; `eravane --debug ...` shows where, for a report"
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
