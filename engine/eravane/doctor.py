@@ -23,7 +23,7 @@ DRIVERS = {12: 535, 13: 580}
 # torch up to 2.12 pins an nvJitLink that cuDF from 26.8 on rejects (pytorch issue 179758).
 TORCH_FOR_CUDF = (Version("2.13"), Version("26.8"))
 GIGABYTE = 1e9
-LOW_MEMORY, LOW_DISK, NO_DISK = 8 * GIGABYTE, 30 * GIGABYTE, 2 * GIGABYTE
+LOW_MEMORY, LOW_DISK, NO_DISK = 8 * GIGABYTE, 40 * GIGABYTE, 2 * GIGABYTE
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _disk(machine: Machine) -> Iterator[Check]:
         found = f"{free / GIGABYTE:.1f} GB free at {folder}"
         if free < LOW_DISK:
             status: Status = "fail" if free < NO_DISK else "warn"
-            yield Check("disk", status, found, "the full v5.3 dataset and its store take about 30 GB; free some space")
+            yield Check("disk", status, found, "the full v5.3 dataset and its store take about 36 GB; free some space")
         else:
             yield Check("disk", "ok", found)
 
