@@ -1,29 +1,31 @@
-// Depth-wise trees on integer levels 0..4 with -1 for missing, a level of all of them in five launches, without the host.
+// Depth-wise trees on integer levels 0..4, -1 for missing, a level of several trees in five launches, without the host.
 //
 // Called by cuda/growth.py (Grower), for B trees on the same columns at once, tree blockIdx.y, after grow_pack
 // (records.cu), which writes the columns as records, and grow_measure and grow_quantise (quanta.cu). Specification:
 // spec/growth.py, to the bit.
 //
-// Bound, for an H100 (3.35 TB/s, 132 processors at 1.75 GHz, 64 __dp4a a clock in each; not measured) and a tree of depth
-// 5 on 2.7M rows and 238 columns. The root and about 1.3 times all rows below it are counted, 1.5e9 cells.
-//   Bytes: the columns read once by grow_pack (642 MB) and written at half a byte a cell (346 MB); the records of counted
-//   rows, whole sectors (128 bytes a row, 0.8 GB); order and gradients twice a level where rows are partitioned (0.3 GB).
-//   2.1 GB: 0.65 ms. Without records the same rows would be gathered from columns: up to a sector a cell, 9.6 GB, 3 ms.
+// Bound, for an H100 (3.35 TB/s, 132 processors at 1.75 GHz, 64 __dp4a a clock in each; not measured) and a tree of
+// depth 5 on 2.7M rows and 238 columns. The root and about 1.3 times all rows below it are counted, 1.5e9 cells.
+//   Bytes: the columns read once by grow_pack (642 MB) and written at half a byte a cell (346 MB); the records of
+//   counted rows, whole sectors (128 bytes a row, 0.8 GB); order and gradients twice a level where rows are partitioned
+//   (0.3 GB). 2.1 GB: 0.65 ms. Without records the same rows would be gathered from columns: up to a sector a cell,
+//   9.6 GB, 3 ms.
 //   Instructions: for the eight cells of a word of four rows 40 __dp4a (4 planes of the codes, 5 bytes; a fifth plane
 //   where values are missing), 13 for planes, 6 loads from shared memory, 4 to transpose: 63, the __dp4a bind. 0.5 ms.
 //   Launches: 27, each a few microseconds, 0.1 ms.
 //   Bytes and instructions overlap only within a launch; at two thirds of either bound a tree takes 1.4 ms.
-// Not done: counting the root while packing would spare 0.1 ms of a single tree; tensor cores (int8, one-hot planes times
-// bytes of gradients) would lift the bound of the __dp4a, and leave that of the bytes.
+// Not done: counting the root while packing would spare 0.1 ms of a single tree; tensor cores (int8, one-hot planes
+// times bytes of gradients) would lift the bound of the __dp4a, and leave that of the bytes.
 //
-// Shapes: record uint8 [N, stride]; K columns of the tree; order uint32 [B, N], rows by node, not read at the root, where
-// they are in order; quanta uint32 [B, 1 or 2, N] in the same order, as in quanta.cu; level int64 [B, nodes, FIELDS], the
-// nodes of a level of the trees, the children of split s at 2s and 2s+1; counted uint64 [B, most_counted, K, PLANES, 2],
-// sums of gradients and Hessians over rows with bit 0, bit 1, bit 2, bits 0 and 1, bits 1 and 2 of the code; sums int64
-// [B, nodes, K, SLOTS, 2]; best int64 [B, nodes, FIELDS], gains as bits of double; tree int64 [B, 4 * nodes, NODE]: parent,
-// first child, column, 2 * (highest level on the left) + missing to the left, and as bits of double gain, Hessian,
-// weight; count int64 [B], nodes of the tree; state int64 [B, 3]: splits of the level, its nodes, nodes of the tree; task
-// int64 [B, nodes + 1]: where the chunks of a split's rows, or of its smaller child's, begin among all chunks.
+// Shapes: record uint8 [N, stride]; K columns of the tree; order uint32 [B, N], rows by node, not read at the root,
+// where they are in order; quanta uint32 [B, 1 or 2, N] in the same order, as in quanta.cu; level int64 [B, nodes,
+// FIELDS], the nodes of a level of the trees, the children of split s at 2s and 2s+1; counted uint64 [B, most_counted,
+// K, PLANES, 2], sums of gradients and Hessians over rows with bit 0, bit 1, bit 2, bits 0 and 1, bits 1 and 2 of the
+// code; sums int64 [B, nodes, K, SLOTS, 2]; best int64 [B, nodes, FIELDS], gains as bits of double; tree int64 [B, 4 *
+// nodes, NODE]: parent, first child, column, 2 * (highest level on the left) + missing to the left, and as bits of
+// double gain, Hessian, weight; count int64 [B], nodes of the tree; state int64 [B, 3]: splits of the level, its nodes,
+// nodes of the tree; task int64 [B, nodes + 1]: where the chunks of a split's rows, or of its smaller child's, begin
+// among all chunks.
 // Launch: THREADS threads a block. Sums of integers by atomics, so that their order cannot show; float32 as double.
 // Registers: at most 128, no spills.
 #include "growprefix.cuh"

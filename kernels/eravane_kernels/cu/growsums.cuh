@@ -146,9 +146,9 @@ template <int HESSIAN_BYTES, int USED> __device__ __forceinline__ void flush(
     __syncthreads();
 }
 
-// Sums of the rows of the smaller children (of all rows where `root`): a chunk of rows and TILE bytes of their records a
-// block; a lane adds up a byte, that is two columns, of every row, or of every 2nd, 4th ... group of rows where `lanes`
-// of them do for a record.
+// Sums of the rows of the smaller children (of all rows where `root`): a chunk of rows and TILE bytes of their records
+// a block; a lane adds up a byte, that is two columns, of every row, or of every 2nd, 4th ... group of rows where
+// `lanes` of them do for a record.
 template <int HESSIAN_BYTES, int USED> __device__ __forceinline__ void count(
     const unsigned char* __restrict__ record, long long stride, long long columns, long long lanes, long long rows,
     const unsigned* __restrict__ order, const unsigned* __restrict__ quanta, long long nodes,

@@ -1,17 +1,17 @@
 // Gradients and Hessians as integers, without the host: the largest ones, the powers of two, the totals of the roots.
 //
-// Called by cuda/growth.py (Grower), for B trees at once, tree blockIdx.y. Specification: spec/growth.py; the powers are
-// those of growth.py (power_for).
+// Called by cuda/growth.py (Grower), for B trees at once, tree blockIdx.y. Specification: spec/growth.py; the powers
+// are those of growth.py (power_for).
 //
 // Gradients are given, or those of squared error: output less goal, times the weight, of rows that are drawn and whose
 // goal is known; others are absent, and get NaN. Draws are those of spec/draws.py.
 //
-// Shapes: margin, goal, gradient float32 [B, N]; hessian float32, `each` from one tree's to the next's (0 where all have
-// the same), read if `weighed`; largest uint32 [B, 2, parts], the largest bits of gradients and Hessians that a block has
-// met; quanta uint32 [B, 1 or 2, N]: if `counting`, where Hessians are 0 or 1, 2 * gradient + Hessian, else gradients,
-// then Hessians; rule double [B, RULES]; level int64 [B, nodes, FIELDS]; task int64 [B, nodes + 1]; state int64 [B, 3];
-// counted uint64 [B, most_counted, K, PLANES, 2]; bad int64 [B]: bit 0 where a gradient is infinite or NaN, bit 1 where a
-// Hessian is or is negative. Such a tree has no rows.
+// Shapes: margin, goal, gradient float32 [B, N]; hessian float32, `each` from one tree's to the next's (0 where all
+// have the same), read if `weighed`; largest uint32 [B, 2, parts], the largest bits of gradients and Hessians that a
+// block has met; quanta uint32 [B, 1 or 2, N]: if `counting`, where Hessians are 0 or 1, 2 * gradient + Hessian, else
+// gradients, then Hessians; rule double [B, RULES]; level int64 [B, nodes, FIELDS]; task int64 [B, nodes + 1]; state
+// int64 [B, 3]; counted uint64 [B, most_counted, K, PLANES, 2]; bad int64 [B]: bit 0 where a gradient is infinite or
+// NaN, bit 1 where a Hessian is or is negative. Such a tree has no rows.
 // Launch: THREADS threads a block, `parts` blocks a tree. 16 bytes a row are read and 8 written: on an H100 0.03 ms for
 // 2.7M rows. Sums of integers by atomics, so that their order cannot show.
 // Registers: at most 64, no spills.
