@@ -88,6 +88,9 @@ def test_loading_gives_the_same_run_and_compares(done: api.Run, data: Path) -> N
     other = eravane.run({**CONFIG, "seed": 1}, data=data, out=data.parent / "other", cache=data.parent / "cache")
     found = done.compare(other).as_dict()
     assert found == done.compare(other.path).as_dict()
+    shown = str(done.compare(other)).splitlines()
+    assert shown[0].startswith(f"Against {done.path.name}, shared eras only")
+    assert any(line.split()[:1] == ["ensemble"] for line in shown)
     assert repr(again) == f"Run({str(done.path)!r}, 'finished')".replace("'finished'", "finished")
 
 

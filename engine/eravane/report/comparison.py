@@ -77,6 +77,10 @@ class Comparison:
         ]
         return {"first": self.first, "needed_t": self.needed_t, "runs": runs}
 
+    def __str__(self) -> str:
+        """What `print` shows."""
+        return self.as_text()
+
     def as_text(self) -> str:
         """The comparison as plain lines, one table per run."""
         lines = [f"Against {self.first}, shared eras only; a verdict needs |t| of {self.needed_t:.2f}."]
