@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu, gpu_checks
-from benchmarks.gpu_beside import falcata
+from benchmarks.gpu_beside import _blocks, falcata
 from benchmarks.gpu_child import perform
 from benchmarks.gpu_lab import Check, Figure, Lab, SkipError, eras_of, this_gpu
 from benchmarks.gpu_report import markdown, prediction, written
@@ -142,6 +142,12 @@ def test_levels_are_measured_and_compared_on_the_device() -> None:
     assert [check["holds"] for check in told["checks"]] == [True]
     names = {figure["name"] for figure in told["figures"]}
     assert {"levels_tree_20", "levels_together_gain", "example_model_levels"} <= names
+
+
+def test_blocks_of_levels_are_compared_on_the_device() -> None:
+    with on(2), double.installed():
+        check = _blocks(dataclasses.replace(stand_in(), device="cuda"))
+    assert check.holds, check.detail
 
 
 def test_falcata_is_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

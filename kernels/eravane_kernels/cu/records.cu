@@ -3,8 +3,8 @@
 // Called by cuda/growth.py (Grower). Byte b of a row's record holds the column of place 2b in its lower four bits and
 // that of place 2b + 1 in its upper four: the level, 7 for missing, 0 beyond the last column.
 //
-// Bound: the cells read once and half as many bytes written: for 2.7M rows and 238 columns 642 MB and 346 MB, 0.33 ms on
-// an H100.
+// Bound: the cells read once and half as many bytes written: for 2.7M rows and 238 columns 642 MB and 346 MB, 0.33 ms
+// on an H100.
 //
 // Shapes: x int8 [C, N], columns `ld` bytes apart, anywhere; column int64 [K], those of the tree; record uint8
 // [N, stride], stride 16 or a multiple of 32, at least K / 2, zeros in the rest.
