@@ -16,6 +16,8 @@ import pytest
 from rich.console import Console
 
 from eravane.cli.progress import ConsoleProgress, gain_sentence, print_table
+from eravane.events import Progress
+from eravane.step import WeekReport
 
 COMMANDS = [
     *("demo", "synth", "ingest", "plan", "run", "step", "report", "compare", "doctor"),
@@ -91,6 +93,28 @@ def test_doctor_speaks_json_and_fails_where_something_must_be_mended() -> None:
     unreachable = _eravane("doctor", "--scheduler", "nonsense")
     assert unreachable.returncode == 1
     assert "tcp://host:8786" in unreachable.stdout
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_weekly_step_prints_one_line_and_shows_progress_on_a_terminal_alone(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from eravane.cli import local
+
+    def week(run: Path, _data: Path, *, cache: Path, progress: Progress) -> WeekReport:
+        progress.start("loop", 1)
+        progress.say("a fact")
+        progress.advance("era 82")
+        return WeekReport(str(run), True, (82,), 83, {}, {}, None, 1.0, ())
+
+    monkeypatch.setattr("eravane.step.step", week)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    local.step(Path("run"), Path("data"))
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1
+    assert json.loads(said.out)["eras"] == [82]
+    assert ("a fact" in said.err) == terminal
+    assert bool(said.err) == terminal
 
 
 @pytest.mark.parametrize("width", [72, 110])

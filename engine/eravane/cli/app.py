@@ -46,9 +46,14 @@ def _options(
 
 
 @contextmanager
-def progress(*, aside: bool = False) -> Iterator[ConsoleProgress]:
-    """Progress on the console while a block runs; aside, on the error channel, where the output is for programs."""
-    with ConsoleProgress(Console(stderr=True) if aside else console) as shown:
+def progress(*, aside: bool = False, quiet: bool = False) -> Iterator[ConsoleProgress]:
+    """Progress on the console while a block runs.
+
+    Args:
+        aside: on the error channel, where the output is for programs.
+        quiet: on a terminal alone, not in a pipe, where the command runs unattended.
+    """
+    with ConsoleProgress(Console(stderr=True, quiet=quiet and not sys.stderr.isatty()) if aside else console) as shown:
         yield shown
 
 

@@ -156,7 +156,8 @@ def step(
     from eravane.batch import default_cache
     from eravane.step import step as do_week
 
-    done = do_week(run, data, cache=cache or default_cache())
+    with progress(aside=True, quiet=True) as shown:
+        done = do_week(run, data, cache=cache or default_cache(), progress=shown)
     sent: list[Any] = []
     if model and not no_submit and done.live_era is not None:
         from eravane.tournament.submit import submit
