@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from benchmarks.gpu_trees import Work
 
 SEEDS = 5
-WITHIN = 3.0
-"""Standard errors that two means of scores may differ by; chance alone goes beyond in two checks of a hundred."""
+WITHIN = 2.0
+"""Standard errors that two means of scores may differ by; chance alone goes beyond in eight checks of a hundred."""
 PUBLISHED = "published on an RTX 5090: XGBoost 286 s, Falcata 31 s"
 
 
