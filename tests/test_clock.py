@@ -23,6 +23,7 @@ from eravane.folds import walk_forward
 )
 def test_the_horizon_comes_from_the_suffix(target: str, given_eras: int, horizon: int) -> None:
     assert horizon_of(target, given_eras) == horizon
+    assert Clock.for_target(target, horizon_eras=given_eras, observed_lag=20, score_lag=1).horizon == horizon
 
 
 @pytest.mark.parametrize(("target", "score", "tree"), [("target_ender_20", 6, 9), ("target_ender_60", 14, 17)])

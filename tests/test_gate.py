@@ -92,6 +92,16 @@ def test_a_learner_restored_every_era_goes_on_byte_for_byte():
     assert np.array_equal(straight[1], broken[1])
 
 
+def test_the_horizon_reaches_the_detector_and_the_disk():
+    config, history = replace(SMALL, experts=("change_points",)), outcomes()
+    plain, longer, stored = (
+        drive(MetaLearner(config, pool(), lag=LAG, seed=0, horizon=horizon), history, range(40, 45), every=every)[1]
+        for horizon, every in ((4, None), (8, None), (8, through_disk))
+    )
+    assert not np.array_equal(plain, longer)
+    assert np.array_equal(longer, stored)
+
+
 def test_the_seed_decides_every_bit():
     first, second, other = (
         drive(MetaLearner(SMALL, pool(), lag=LAG, seed=seed), outcomes(), range(30, 40))[1] for seed in (0, 0, 1)
