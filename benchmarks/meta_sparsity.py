@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.harness import Result
 from eravane.loop.refresh import refresh
 from eravane.zoo.trees import fit, load_booster, predict, quantile_matrix, resolve_params
+from eravane_kernels.cpu.forest import ROWS_TO_UNFOLD
 
 BoolArray = NDArray[np.bool_]
 
@@ -62,7 +63,8 @@ class _Zoo:
             for seed in range(models)
         ]
         self._boosters = [[load_booster(block)] for block in self._blocks]
-        self.predict_seconds(np.ones((5, models), dtype=bool))  # compiles
+        # After so many rows boosters predict from unfolded trees, and what that compiles is compiled.
+        self.predict_seconds(np.ones((2 + ROWS_TO_UNFOLD // rows, models), dtype=bool))
 
     def predict_seconds(self, which_EM: BoolArray) -> float:
         """CPU seconds of predicting a live era with the models that are open, over all the eras."""
