@@ -106,7 +106,11 @@ class Checkpoints:
             if found.get(name) != value
         ]
         if differing:
-            raise RunError(f"the checkpoint in {self._folder} belongs to another run: {'; '.join(differing)}")
+            raise RunError(
+                f"the checkpoint in {self._folder} belongs to another run: {'; '.join(differing)}; go on with the "
+                "data, configuration and build of eravane that made it (a build that knows other keys sees another "
+                "configuration in the same run.toml), or start a new run"
+            )
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step:06d}"

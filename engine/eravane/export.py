@@ -156,14 +156,15 @@ def _read_predictions(path: Path) -> pd.Series:
 
 def _payload(folder: RunFolder) -> dict[str, Any]:
     """Everything that the hosted function needs, in plain containers and arrays."""
-    arrays, state, stored = saved_state(folder.path)
-    manifest = folder.manifest()
-    config = folder.config()
+    if not folder.started:
+        raise RunError(f"{folder.path} has no checkpoint; its loop has not begun")
+    manifest, config = folder.manifest(), folder.config()
     learner = config.zoo.learner
     if learner not in GROW_XGBOOST:
         raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
     store = EraStore.open(manifest["data"]["store"])
-    given = _given(folder, config)
+    given, prepare = _given(folder, config), _prepare(config.prepare, store.dtype)
+    arrays, state, stored = saved_state(folder.path, {"config": config.digest(), "version": __version__})
     names = [model["model_id"] for model in state["models"]]
     columns = _columns(folder.path)
     if set(names) != set(columns) or set(names) != set(stored):
@@ -199,7 +200,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
         "cells": [
             thinned(next(positions[m.model_id] for m in models if (m.feature_set, m.group) == cell)) for cell in cells
         ],
-        "prepare": _prepare(config.prepare, store.dtype),
+        "prepare": prepare,
         "neutral": {
             "columns": np.array([places[name] for name in read_pool(folder.path)[1]], dtype=np.int64),
             "proportion": config.postprocess.proportion,

@@ -320,3 +320,13 @@ def test_an_unfinished_run_is_refused(done: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").symlink_to(done / "manifest.json")
     with pytest.raises(RunError, match=r"index.json is missing or damaged"):
         export(tmp_path, tmp_path / "model.pkl")
+
+
+def test_a_state_of_another_build_is_refused(done: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(done, older)
+    for manifest in (older / "checkpoints").glob("*/manifest.json"):
+        facts = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(facts | {"identity": {**facts["identity"], "config": "0123456789ab"}}))
+    with pytest.raises(RunError, match=r"config was 0123456789ab, is \w+; go on with .* build of eravane"):
+        export(older, tmp_path / "model.pkl")

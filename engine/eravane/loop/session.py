@@ -185,16 +185,19 @@ def stored_models(facts: Mapping[str, Any], which: str = MODELS) -> dict[str, St
     return {name: StoredModel(tuple(where["blocks"]), where["margins"]) for name, where in facts[which].items()}
 
 
-def saved_state(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, StoredModel]]:
+def saved_state(
+    folder: Path, identity: Mapping[str, str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, StoredModel]]:
     """The newest whole checkpoint of a run, for those who read it: the gate's arrays and facts, and the models.
 
     Args:
         folder: the run folder.
+        identity: what the checkpoint must have been made with.
 
     Raises:
-        RunError: there is none, or a file it needs is damaged.
+        RunError: there is none, it belongs to another run or build, or a file it needs is damaged.
     """
-    checkpoints = Checkpoints(folder / "checkpoints", {})
+    checkpoints = Checkpoints(folder / "checkpoints", identity)
     found, saved = checkpoints.steps(), checkpoints.load()
     if saved is None and found:
         raise RunError(f"every checkpoint in {folder / 'checkpoints'} is damaged; run it again with --resume")
