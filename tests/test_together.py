@@ -112,6 +112,9 @@ def test_many_targets_are_grown_in_batches_of_like_size(case: Case) -> None:
     assert all(len({spec.seed for spec in batch}) == 1 for batch in wide.batches())
     left = wide.batches({spec.model_id for spec in many if spec.target != "t3"})
     assert [[spec.seed for spec in batch] for batch in left] == [[0], [1]]
+    # What is left of a task never needs more memory than was said of the whole.
+    left = wide.batches({spec.model_id for spec in many if spec.target == "t0"})
+    assert max(map(len, left)) == 6
     xgboost, _ = make_learner(parse_config({}).zoo, "cpu")
     assert {len(batch) for batch in dataclasses.replace(wide, learner=xgboost).batches()} == {1}
     learner = task.learner

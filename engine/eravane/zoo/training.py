@@ -86,16 +86,18 @@ class TrainTask:
         )
 
     def batches(self, done: Container[str] = ()) -> list[list[ModelSpec]]:
-        """Models that are grown together, without those of the names `done`: of one seed, in batches of like size."""
-        left = [spec for spec in self.specs if spec.model_id not in done]
-        if not self._together:
-            return [[spec] for spec in left]
+        """Models that are grown together: of one seed, in batches of like size, without those of the names `done`."""
         found: list[list[ModelSpec]] = []
-        for seed in sorted({spec.seed for spec in left}):
-            alike = [spec for spec in left if spec.seed == seed]
-            parts = -(-len(alike) // LEVELS_TOGETHER)
-            found += [alike[len(alike) * part // parts : len(alike) * (part + 1) // parts] for part in range(parts)]
-        return found
+        if self._together:
+            for seed in sorted({spec.seed for spec in self.specs}):
+                alike = [spec for spec in self.specs if spec.seed == seed]
+                parts = -(-len(alike) // LEVELS_TOGETHER)
+                found += [alike[len(alike) * part // parts : len(alike) * (part + 1) // parts] for part in range(parts)]
+        else:
+            found = [[spec] for spec in self.specs]
+        # What is done leaves its batch: were the others spread anew, one of them could need more memory than was said.
+        left = ([spec for spec in batch if spec.model_id not in done] for batch in found)
+        return [batch for batch in left if batch]
 
     def bytes_needed(self, itemsize: int) -> int:
         """Bytes that training holds at its peak on the learner's device, on features of so many bytes a cell."""
