@@ -88,6 +88,14 @@ def test_trees_that_cannot_be_unfolded_are_left_to_xgboost() -> None:
         np.testing.assert_array_equal(found_N, booster.inplace_predict(values_CN.T))
 
 
+@pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])
+def test_a_model_of_several_targets_is_left_to_xgboost(strategy: str) -> None:
+    label_N2 = np.random.default_rng(2).random((50, 2))
+    matrix = xgb.DMatrix(np.arange(50.0)[:, None], label_N2)
+    booster = xgb.train({"max_depth": 2, "nthread": 1, "multi_strategy": strategy}, matrix, 2)
+    assert Forest.of(booster) is None
+
+
 def test_dropout_is_found_whatever_the_version_calls_it() -> None:
     """XGBoost 3.2 writes trees with dropout as a booster of their own, 3.3 as gbtree with weights beside the trees."""
     values_CN = _values(5, 3, 64)

@@ -67,6 +67,9 @@ def test_integers_keep_their_value(value: int) -> None:
 
 def test_damaged_bytes_are_refused() -> None:
     raw = _raw("ubj")
-    for damaged in (raw[:-1], raw[: len(raw) // 2], raw + b"x", b"", b"x" + raw[1:]):
+    size = raw.index(b"#L") + 2
+    negative = raw[:size] + b"\xff" * 8 + raw[size + 8 :]
+    nested = (b"[#L" + (1).to_bytes(8, "big")) * 5000
+    for damaged in (raw[:-1], raw[: len(raw) // 2], raw + b"x", b"", b"x" + raw[1:], b"D1", negative, nested):
         with pytest.raises(ValueError, match="not the UBJ that XGBoost writes"):
             load(damaged)

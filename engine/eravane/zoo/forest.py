@@ -82,6 +82,7 @@ class Forest:
         grown = learner["gradient_booster"]
         # From XGBoost 3.3 on, trees with dropout are a gbtree, too, with weights of its own.
         plain = grown["name"] == "gbtree" and len(grown.get("weight_drop", ())) == 0
+        plain &= learner["learner_model_param"]["num_target"] == "1"
         if learner["objective"]["name"] != "reg:squarederror" or not plain:
             return None
         trees = grown["model"]["trees"]

@@ -49,7 +49,7 @@ def load(data: bytes) -> Any:
     """
     try:
         value, end = _read(data, 0)
-    except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
+    except (IndexError, KeyError, ValueError, RecursionError, struct.error) as error:
         raise ValueError("not the UBJ that XGBoost writes") from error
     if end != len(data):
         raise ValueError(f"not the UBJ that XGBoost writes: {len(data) - end} bytes are left over")
@@ -76,22 +76,26 @@ def _read(data: bytes, at: int) -> tuple[Any, int]:
     return np.frombuffer(data, kind, 1, at)[0].item(), at + kind.itemsize
 
 
+def _read_size(data: bytes, at: int) -> int:
+    (size,) = _LENGTH.unpack_from(data, at)
+    if size < 0:
+        raise IndexError
+    return int(size)
+
+
 def _read_text(data: bytes, at: int) -> tuple[str, int]:
-    (size,) = _LENGTH.unpack_from(data, at + 1)
-    begin = at + 9
+    size, begin = _read_size(data, at + 1), at + 9
     return data[begin : begin + size].decode(), begin + size
 
 
 def _read_array(data: bytes, at: int) -> tuple[Any, int]:
     if data[at] == ord("$"):
         kind = _NUMBERS[data[at + 1]]
-        (size,) = _LENGTH.unpack_from(data, at + 4)
-        begin = at + 12
+        size, begin = _read_size(data, at + 4), at + 12
         if begin + size * kind.itemsize > len(data):
             raise IndexError
         return np.frombuffer(data, kind, size, begin), begin + size * kind.itemsize
-    (size,) = _LENGTH.unpack_from(data, at + 2)
-    found, at = [], at + 10
+    size, found, at = _read_size(data, at + 2), [], at + 10
     for _ in range(size):
         value, at = _read(data, at)
         found.append(value)
