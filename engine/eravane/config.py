@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -136,7 +137,7 @@ class GateConfig:
     """The meta-learner that decides, per era, which base models run and with what weight."""
 
     warmup: int = setting(30, "Resolved eras at equal weight before the gate decides.", least=1)
-    inputs: tuple[str, ...] = setting(
+    inputs: tuple[Literal["scores", "structure", "marginals", "agreement"], ...] = setting(
         ("scores", "structure", "marginals", "agreement"),
         "Inputs of the network: lagged scores, correlation structure, feature marginals, agreement of predictions.",
     )
@@ -177,7 +178,7 @@ class GateConfig:
         "Newest eras of the folds' history on which the top level tries its experts before the loop starts.",
         least=0,
     )
-    experts: tuple[str, ...] = setting(
+    experts: tuple[Literal["ridge", "change_points"], ...] = setting(
         ("ridge", "change_points"),
         "Experts beside equal weight and the network, and inputs of the network: ridge on exponential means of lagged "
         "scores, ridge on what these have been since they last changed.",
@@ -347,7 +348,8 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is a list of {arguments[0].__name__}, given {value!r}")
+            kind = ", ".join(typing.get_args(arguments[0])) or arguments[0].__name__
+            raise ConfigError(f"{where} is a list of {kind}, given {value!r}")
         return tuple(_scalar(arguments[0], entry, f"{where}, each entry,") for entry in value)
     if origin is dict or hint is dict:
         if not isinstance(value, dict):
@@ -357,6 +359,8 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where} is a {hint.__name__}, given {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} is a finite number, given {value}")
     return value
 
 
