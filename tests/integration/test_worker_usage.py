@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -111,6 +112,18 @@ def test_a_booster_over_the_cluster_is_sampled_on_every_worker(case: Case, clust
         with pytest.raises(ZeroDivisionError), zoo_cluster.sampled(client, "fails", zoo.ledger):
             raise ZeroDivisionError
         assert set(client.run(lambda: len(zoo_cluster._open)).values()) == {0}
+
+
+def test_a_worker_that_has_just_died_does_not_end_the_sampling() -> None:
+    told: list[WorkerUsage] = []
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started,
+        Client(started) as client,
+    ):
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        with zoo_cluster.sampled(client, "task", Ledger(False, told.append)):
+            pass
+    assert told  # the other worker is sampled
 
 
 def test_what_workers_used_is_put_together(tmp_path: Path) -> None:

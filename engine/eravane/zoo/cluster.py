@@ -144,7 +144,7 @@ def sampled(client: Client, task: str, ledger: Ledger | None) -> Iterator[None]:
         yield
         return
     key = uuid.uuid4().hex
-    client.run(_begin, key, task, ledger.gpus)
+    client.run(_begin, key, task, ledger.gpus, on_error="ignore")
     try:
         yield
     except BaseException:
