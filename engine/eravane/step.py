@@ -232,6 +232,8 @@ class _Week:
         newest_label = max(self._labels[self._config.data.target])
         timeline = replace(self._timeline, newest_label=newest_label)
         data = {"store": str(self._store.path.resolve()), "fingerprint": self._store.fingerprint}
+        if not (self._data / STORE_MANIFEST).is_file():
+            data["path"] = str(self._data.resolve())
         changes = {
             "versions": versions(),
             "data": {**self._manifest["data"], **data},

@@ -139,7 +139,7 @@ def test_a_step_right_after_the_run_changes_nothing(started: Path) -> None:
 
 def test_a_week_and_the_same_week_again(started: Path, weeks: Weeks) -> None:
     live = (started / "run" / "live_predictions.csv").read_bytes()
-    data = weeks.write(started / "data", FIRST_WEEK + 1)
+    data = weeks.write(started / "newer", FIRST_WEEK + 1)
     report = step(started / "run", data, cache=started / "cache")
     assert report.eras == (FIRST_WEEK + 2,)
     assert report.arrived["target"] == (FIRST_WEEK + 1 - 5,)
@@ -154,6 +154,7 @@ def test_a_week_and_the_same_week_again(started: Path, weeks: Weeks) -> None:
     assert prototypes["era"].tolist() == scores.index.tolist()
     assert missing["era"].iloc[-1] == f"{FIRST_WEEK + 1:04d}"
     manifest = json.loads((started / "run" / "manifest.json").read_text())
+    assert manifest["data"]["path"] == str(data)  # where `export --check` and `diagnose` look for this week's files
     counted = (scores.index.astype(int) >= manifest["periods"]["report_start"]).sum()
     few = f"Few eras: The headline rests on {counted} scored eras"
     assert any(text.startswith(few) for text in manifest["warnings"]), manifest["warnings"]
