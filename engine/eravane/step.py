@@ -144,6 +144,7 @@ class _Week:
             xgboost_device=backend.xgboost_device,
             cache=cache / "boosters",
             room=backend.room(),
+            on_usage=lambda usage: self._events.write("worker", **usage.told()),
         )
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))
 
