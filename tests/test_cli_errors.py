@@ -165,7 +165,7 @@ HURT = [
     ("step run --data data", "manifest.json", "[1]", "manifest.json is damaged: it holds no table"),
     ("step run --data data", "manifest.json", '{"status": "complete"}', "manifest.json is damaged: it has no 'target'"),
     ("step run --data data", "run.toml", "[zoo]\ntreees = 3", "did you mean 'zoo.trees'"),
-    ("export run", "manifest.json", "{}", "has no checkpoint"),
+    ("export run", "manifest.json", "{}", "manifest.json is damaged: it has no 'status'"),
     ("compare run run", "scores.parquet", "garbage", "scores.parquet is damaged"),
     ("compare run run", "metrics.json", "{}", "scores.parquet is not there"),
     ("submit run --model m --dry-run", "live_predictions.csv", "", "no columns"),
