@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 import eravane
-from benchmarks.harness import Result, say
+from benchmarks.harness import Result, off, say
 from eravane.config import RunConfig, parse_config
 from eravane.cost import CostPlan, plan_cost
 from eravane.demo import demo_config
@@ -30,8 +30,6 @@ from eravane.workload import Hardware
 from eravane.zoo.levels import Levels
 from eravane.zoo.trees import XGBoost, load_booster, predict, resolve_params
 
-# Factor within which a prediction counts as right.
-GOAL = 1.5
 # Stages of the plan, and the timed ones of a run that they cover.
 COVERED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ingest": (("ingest",), ("ingest", "verify")),
@@ -66,13 +64,6 @@ def main(quick: bool) -> list[Result]:
             say(f"cost: {name}")
             results += run(name, Path(folder))
     return results
-
-
-def off(name: str, predicted: float, measured: float, unit: str) -> Result:
-    """The factor between a prediction and what was measured."""
-    factor = max(predicted / measured, measured / predicted) if predicted > 0 and measured > 0 else math.inf
-    detail = f"predicted {predicted:,.3g} {unit}, measured {measured:,.3g} {unit}"
-    return Result(name, factor, "x", GOAL, "lower", detail)
 
 
 def parts(rows: int, columns: int, trees: int, depth: int) -> Iterator[Result]:

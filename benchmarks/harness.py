@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -17,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+# Factor within which a prediction counts as right.
+RIGHT_WITHIN = 1.5
 LIBRARIES = (
     "numpy",
     "numba",
@@ -83,6 +86,13 @@ def ratio(name: str, ours: Job, peer: Job, repeats: int, goal: float | None) -> 
     """How many times longer the peer takes."""
     fast, slow = seconds([ours, peer], repeats)
     return Result(name, slow / fast, "x", goal, "higher", described({ours: fast, peer: slow}))
+
+
+def off(name: str, predicted: float, measured: float, unit: str) -> Result:
+    """The factor between what the cost model predicts and what was measured, whichever of the two is the greater."""
+    factor = max(predicted / measured, measured / predicted) if predicted > 0 and measured > 0 else math.inf
+    detail = f"predicted {predicted:,.3g} {unit}, measured {measured:,.3g} {unit}"
+    return Result(name, factor, "x", RIGHT_WITHIN, "lower", detail)
 
 
 def described(times: dict[Job, float]) -> str:

@@ -24,8 +24,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.child import measure
-from benchmarks.harness import Job, Result, say, seconds
+from benchmarks.harness import Job, Result, off, say, seconds
 from eravane.config import parse_config
+from eravane.rates import CPU_CORE, LEVELS_CORE
 from eravane.zoo.learner import Learner, make_learner
 from eravane.zoo.trees import load_booster, predict
 from eravane_kernels import cpu
@@ -119,6 +120,8 @@ def measured(name: str, size: Size, path: Path, label_N: NDArray[np.float32]) ->
             f"{name}_matrix_against_xgboost", taken["xgboost"] / taken["levels"], "x", None, "higher",
             ", ".join(f"{kind} {cost:.2f} s" for kind, cost in taken.items()) + ", once, CPU",
         ),
+        off(f"{name}_planned_tree", LEVELS_CORE.to_grow(size.rows, cells // size.rows, DEPTH), ours, "s"),
+        off(f"{name}_planned_tree_of_xgboost", CPU_CORE.to_grow(size.rows, size.columns, DEPTH), xgboost, "s"),
     ]  # fmt: skip
     del matrices
     return [

@@ -5,6 +5,7 @@ Wall times are of this machine as it is; where strangers use its cores, the rati
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 from numerai_tools import scoring
 from numpy.typing import NDArray
 
-from benchmarks.harness import Result, say
+from benchmarks.harness import Result, off, say
 from benchmarks.zoo_jobs import (
     FOLDS,
     TARGETS,
@@ -35,6 +36,8 @@ from eravane.ensemble import one_era
 from eravane.features import Features
 from eravane.folds import walk_forward
 from eravane.metrics import hac_mean, summarise
+from eravane.shape import read_shape
+from eravane.workload import Hardware, Workload
 from eravane.zoo.fleet import cores
 from eravane.zoo.trees import load_booster, predict
 from eravane_kernels import cpu
@@ -91,7 +94,16 @@ def _zoo(name: str, work: Work, fast: Measured, peer: Measured, floor: Measured,
         Result(f"{name}_peak_memory_ratio", fast.peak / peer.peak, "x", 1 / 3, "lower", memory),
         Result(f"{name}_matrix_share", share, "", 0.15, "lower", f"of the tasks' time: {took}"),
         Result(f"{name}_corr_difference", abs(corr - other), "CORR", error, "lower", f"{corr:.5f} against {other:.5f}"),
+        off(f"{name}_planned_wall", _planned(work), fast.wall, "s"),
     ]
+
+
+def _planned(work: Work) -> float:
+    """Wall seconds that the cost model gives a zoo."""
+    shape = read_shape(work.folder / "store", work.config)
+    hardware = Hardware("cpu", work.workers, 0, math.inf, math.inf)
+    planned = Workload(work.config, shape, work.timeline, hardware).seconds()
+    return sum(planned[stage][0] for stage in ("zoo matrices", "zoo trees", "predictions"))
 
 
 def _labelled(work: Work) -> tuple[Features, list[int]]:
