@@ -156,3 +156,24 @@ def check_columns(columns_C: Integers, width: int) -> None:
     checks.axes(columns_C, "columns_C", 1, "int64")
     if not len(columns_C) or columns_C[0] < 0 or columns_C[-1] >= width or (np.diff(columns_C) <= 0).any():
         raise ValueError(f"columns_C: expected ascending positions within 0..{width - 1}, given {columns_C.tolist()}")
+
+
+def check_boosting(
+    goal_BN: Single, weight_N: Single | None, margin_BN: Single, rows: int, width: int, chosen: int
+) -> None:
+    """What models are boosted from: float32 [B, N] goals and margins, float32 [N] weights, columns of a tree.
+
+    Raises:
+        ValueError: an array has the wrong shape or type, a goal is infinite, a margin or weight is not finite, a weight
+            is negative, or there are not so many columns.
+    """
+    for name, array in (("goal_BN", goal_BN), ("margin_BN", margin_BN)):
+        checks.shape(array, name, (len(goal_BN), rows), "float32")
+    checks.no_infinity(goal_BN, "goal_BN")
+    checks.finite(margin_BN, "margin_BN")
+    if weight_N is not None:
+        checks.vector(weight_N, "weight_N", rows, "float32")
+        if not (weight_N >= 0).all() or np.isinf(weight_N).any():
+            raise ValueError("weight_N: expected finite weights of 0 or more")
+    if not 1 <= chosen <= width:
+        raise ValueError(f"chosen: expected 1..{width}, given {chosen}")

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 
-from eravane_kernels import checks
 from eravane_kernels.arrays import Integers, Single
 from eravane_kernels.cpu.draws import WHOLE, draw_columns, drawn, stream_of
 from eravane_kernels.cpu.growing import grow
@@ -19,7 +18,7 @@ from eravane_kernels.cpu.growstate import Level, Nodes, Rows, Scratch, Source, T
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.cpu.pointers import meet
-from eravane_kernels.growth import BITS, MOST_POWER, Quanta, Rules, Tree
+from eravane_kernels.growth import BITS, MOST_POWER, Quanta, Rules, Tree, check_boosting
 
 _SIZE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # bits of a float32 without its sign, and of infinity
 MOST_NODES = 2**15
@@ -61,26 +60,18 @@ class Boosting:
         share: float = 1.0,
         threads: int = 1,
     ) -> None:
-        shape = len(goal_BN), columns.rows
+        check_boosting(goal_BN, weight_N, margin_BN, columns.rows, columns.width, chosen)
         for name, array in (("goal_BN", goal_BN), ("margin_BN", margin_BN)):
-            checks.shape(array, name, shape, "float32")
             if not (array.flags.c_contiguous and array.flags.writeable):
                 raise ValueError(f"{name}: expected contiguous memory that may be written to")
-        checks.no_infinity(goal_BN, "goal_BN")
-        checks.finite(margin_BN, "margin_BN")
         weight_1N, counting = NO_WEIGHTS, True
         if weight_N is not None:
-            checks.vector(weight_N, "weight_N", columns.rows, "float32")
-            if not (weight_N >= 0).all() or np.isinf(weight_N).any():
-                raise ValueError("weight_N: expected finite weights of 0 or more")
             weight_1N = np.require(weight_N, requirements="W")[None]
             counting = bool(((weight_N == 0) | (weight_N == 1)).all())
-        if not 1 <= chosen <= columns.width:
-            raise ValueError(f"chosen: expected 1..{columns.width}, given {chosen}")
         self._memory = memory = Memory(columns, rules, chosen, threads, len(goal_BN))
         self._goal_BN, self._seed, self._parts = goal_BN, seed, round(share * WHOLE)
         self._width, self._chosen, self._turn = columns.width, chosen, 0
-        self._rows = memory.rows(np.empty(shape, dtype=np.float32), weight_1N, margin_BN)
+        self._rows = memory.rows(np.empty(goal_BN.shape, dtype=np.float32), weight_1N, margin_BN)
         self._terms = memory.terms(counting)
         self._level = memory.level(chosen)
 

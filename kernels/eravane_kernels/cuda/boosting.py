@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from eravane_kernels import checks
 from eravane_kernels.arrays import Single
 from eravane_kernels.cpu.draws import draw_columns, stream_of
 from eravane_kernels.cuda.growth import WHOLE, Columns, Gradients, Grower, are_counts, bytes_needed
 from eravane_kernels.cuda.runtime import active, upload
-from eravane_kernels.growth import Rules, Tree
+from eravane_kernels.growth import Rules, Tree, check_boosting
 
 KEPT_BYTES, MOST_KEPT = 1 << 24, 1024
 """Of trees that wait on the device to be fetched, and rounds of them."""
@@ -47,17 +46,8 @@ class Boosting:
         chosen: int,
         share: float = 1.0,
     ) -> None:
-        models, shape = len(goal_BN), (len(goal_BN), columns.rows)
-        checks.shape(goal_BN, "goal_BN", shape, "float32")
-        checks.shape(margin_BN, "margin_BN", shape, "float32")
-        checks.no_infinity(goal_BN, "goal_BN")
-        checks.finite(margin_BN, "margin_BN")
-        if weight_N is not None:
-            checks.vector(weight_N, "weight_N", columns.rows, "float32")
-            if not (weight_N >= 0).all() or np.isinf(weight_N).any():
-                raise ValueError("weight_N: expected finite weights of 0 or more")
-        if not 1 <= chosen <= columns.width:
-            raise ValueError(f"chosen: expected 1..{columns.width}, given {chosen}")
+        check_boosting(goal_BN, weight_N, margin_BN, columns.rows, columns.width, chosen)
+        models = len(goal_BN)
         xp = active().xp
         self._grower = Grower(columns, rules, chosen, models, _kept(rules, models))
         self._seed, self._share, self._turn = seed, round(share * WHOLE), 0
@@ -65,7 +55,7 @@ class Boosting:
         self._goal_BN, self.margin_BN = upload(goal_BN), xp.array(upload(margin_BN))
         self._hessian_1N = None if weight_N is None else upload(weight_N[None])
         self._counting = self._hessian_1N is None or are_counts(self._hessian_1N)
-        self._gradient_BN = xp.empty(shape, dtype=np.float32)
+        self._gradient_BN = xp.empty(goal_BN.shape, dtype=np.float32)
 
     def grow(self, rounds: int) -> list[list[Tree]]:
         """Grow the next trees: [rounds][B]. Fewer rounds than asked for where there is no room for their trees.
