@@ -19,16 +19,16 @@ import pyarrow as pa
 
 import eravane
 from benchmarks.harness import Result, off, say
-from eravane.config import RunConfig, parse_config
-from eravane.cost import CostPlan, plan_cost
-from eravane.demo import demo_config
-from eravane.events import read_events
-from eravane.rates import CPU_CORE, HOST, LEVELS_CORE
-from eravane.shape import read_shape
+from eravane.core.config import RunConfig, parse_config
+from eravane.core.events import read_events
+from eravane.learners.levels import Levels
+from eravane.learners.xgboost import XGBoost, load_booster, predict, resolve_params
+from eravane.pipeline.demo import demo_config
+from eravane.planning.cost import CostPlan, plan_cost
+from eravane.planning.rates import CPU_CORE, HOST, LEVELS_CORE
+from eravane.planning.shape import read_shape
+from eravane.planning.workload import Hardware
 from eravane.synth import PRESETS, SynthConfig, synthesise
-from eravane.workload import Hardware
-from eravane.zoo.levels import Levels
-from eravane.zoo.trees import XGBoost, load_booster, predict, resolve_params
 
 # Stages of the plan, and the timed ones of a run that they cover.
 COVERED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

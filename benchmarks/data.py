@@ -24,10 +24,10 @@ import xgboost as xgb
 from benchmarks.child import Cost, anonymous_memory, measure
 from benchmarks.data_jobs import HISTORY, columns_of
 from benchmarks.harness import Job, Result, say, seconds
-from eravane.store import EraStore
+from eravane.data.store.store import EraStore
+from eravane.learners.xgboost import LEVELS, quantile_matrix, resolve_params
 from eravane.synth import synthesise
 from eravane.synth.config import PRESETS
-from eravane.zoo.trees import LEVELS, quantile_matrix, resolve_params
 
 DATA_VARIABLE = "ERAVANE_BENCH_DATA"
 GIGABYTE = 1e9
@@ -237,7 +237,7 @@ def _matrix(folder: Path, size: Size) -> list[Result]:
 def _kills(size: Size) -> list[Result]:
     """kill -9 at random steps of ingest and append: how many of the proofs pass."""
     say("data: kills")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", size.kills, "tests/storage/test_kill.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", size.kills, "tests/data/store/test_kill.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-200:]
     detail = f"20 kills each of ingest and append: {summary}" if size.kills == "full" else summary

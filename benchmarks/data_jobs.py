@@ -33,15 +33,15 @@ def decode_in_blocks(data: str) -> None:
 
 def take_in(data: str, store: str) -> None:
     """Make a store of every feature."""
-    from eravane.ingest import ingest
+    from eravane.data.ingest import ingest
 
     ingest(data, store)
 
 
 def prepare_take_in() -> None:
     """Load the libraries and compile what is compiled once per machine."""
-    from eravane.ingest import ingest
-    from eravane.storage.digest import digest_runs, first_level_fault, hash_ids
+    from eravane.data.ingest import ingest
+    from eravane.data.store.digest import digest_runs, first_level_fault, hash_ids
 
     assert callable(ingest)
     for dtype in (np.int8, np.float32):
@@ -65,8 +65,8 @@ def run_batch(data: str, config: str, out: str, cache: str, limit: str) -> None:
     """The whole batch under a limit of anonymous memory (RLIMIT_DATA, `ulimit -d`)."""
     size = int(limit)
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-    from eravane.batch import run
-    from eravane.config import load_config
+    from eravane.core.config import load_config
+    from eravane.pipeline.batch import run
 
     run(Path(data), load_config(Path(config)), Path(out), cache=Path(cache))
 

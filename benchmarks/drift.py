@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eravane.features import Features
-from eravane.ingest import ingest
-from eravane.prepare import PrepareConfig
+from eravane.data.features import Features
+from eravane.data.ingest import ingest
+from eravane.data.prepare import PrepareConfig
 
 KINDS = ("stationary", "cyclic", "break")
 PERIOD = 80  # eras of a cycle

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.harness import Job, Result, say, seconds
-from eravane.zoo.forest import Forest
-from eravane.zoo.trees import fit, load_booster, quantile_matrix, resolve_params
+from eravane.learners.forest import Forest
+from eravane.learners.xgboost import fit, load_booster, quantile_matrix, resolve_params
 
 ERA_ROWS = 4_000
 

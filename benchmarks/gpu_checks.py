@@ -66,7 +66,7 @@ def kernel_tests(lab: Lab) -> Iterator[Check]:
 
 def engine_tests(lab: Lab) -> Iterator[Check]:
     """The backend's copies and readers, the level grower as a learner, and the meta-learner against the CPU."""
-    yield from _tests(lab, "tests/backend", "tests/test_levels_device.py", "tests/test_meta_cuda.py")
+    yield from _tests(lab, "tests/backend", "tests/learners/test_levels_device.py", "tests/gate/test_meta_cuda.py")
 
 
 def _tests(lab: Lab, *paths: str) -> Iterator[Check]:
@@ -138,7 +138,7 @@ def boosters(lab: Lab) -> Iterator[Check]:
 
     from benchmarks.gpu_trees import Work
     from eravane.backend import choose
-    from eravane.zoo.trees import fit, load_booster, quantile_matrix, resolve_params
+    from eravane.learners.xgboost import fit, load_booster, quantile_matrix, resolve_params
 
     rows, width, trees = lab.pick(200_000, 100_000, 500), lab.pick(300, 100, 6), lab.pick(100, 50, 4)
     work = Work(lab, width, rows)
@@ -169,7 +169,7 @@ def cluster(lab: Lab) -> Iterator[Check]:
     """Three cells on a Dask cluster of one worker: the bytes of a single process."""
     need("xgboost", "distributed", *(("dask_cuda",) if lab.device == "cuda" else ()))
     from benchmarks.zoo_jobs import Size, Work, prepare
-    from eravane.config import parse_config
+    from eravane.core.config import parse_config
     from eravane.zoo.cluster import local_cluster
     from eravane.zoo.trainer import Zoo
 
@@ -193,9 +193,9 @@ def demo(lab: Lab) -> Iterator[Check | Figure]:
     """The whole batch on made data, on the device and on the CPU."""
     need("xgboost", "numerai_tools", "plotly")
     import eravane
-    from eravane.config import parse_config
-    from eravane.demo import DEMO, TINY
-    from eravane.events import read_events
+    from eravane.core.config import parse_config
+    from eravane.core.events import read_events
+    from eravane.pipeline.demo import DEMO, TINY
     from eravane.synth import PRESETS, synthesise
 
     preset = lab.pick("small", "tiny", "tiny")
@@ -232,8 +232,8 @@ def demo(lab: Lab) -> Iterator[Check | Figure]:
 def _demo_of_levels(lab: Lab, folder: Path) -> Iterator[Check | Figure]:
     """The small demo with trees from the level grower: the models of the CPU, byte for byte."""
     import eravane
-    from eravane.config import parse_config
-    from eravane.demo import TINY
+    from eravane.core.config import parse_config
+    from eravane.pipeline.demo import TINY
     from eravane.synth import PRESETS, synthesise
 
     data, models, taken = folder / "levels", dict[str, dict[str, bytes]](), dict[str, float]()

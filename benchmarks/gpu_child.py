@@ -49,10 +49,10 @@ def _collect(entries: Iterator[Any], found: list[Any]) -> None:
 @contextmanager
 def _telemetry(lab: Lab) -> Iterator[dict[str, Any]]:
     used: dict[str, Any] = {}
-    if not importable("eravane.telemetry"):
+    if not importable("eravane.core.telemetry"):
         yield used
         return
-    from eravane.telemetry import Telemetry, gpu_meter
+    from eravane.core.telemetry import Telemetry, gpu_meter
 
     with Telemetry(gpu_meter() if lab.device == "cuda" else None) as watch:
         mark = watch.mark()

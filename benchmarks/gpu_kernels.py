@@ -192,9 +192,9 @@ def meta(lab: Lab) -> Iterator[Figure]:
 
 
 def _learnt(lab: Lab, device: str, models: int, features: int, eras: int) -> tuple[float, float]:
-    from eravane.config import GateConfig
-    from eravane.meta.gate import MetaLearner
-    from eravane.meta.outcomes import EraFacts, EraOutcome, GateModel
+    from eravane.core.config import GateConfig
+    from eravane.gate.gate import MetaLearner
+    from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
 
     rng, lag = np.random.default_rng(0), 6
     pool = [GateModel(f"m{m}", "small" if m % 2 else "all", f"g{m}") for m in range(models)]

@@ -52,7 +52,8 @@ STEPS = (
 )  # fmt: skip
 
 # Written on 2026-11-26, before any GPU was measured, for an H100 SXM and the full sizes. Kernels: 85 % of a copy that
-# reaches 90 % of the data sheet; trees and matrices: `eravane.rates.H100`; others as docs/cost.md and the remarks say.
+# reaches 90 % of the data sheet; trees and matrices: `eravane.planning.rates.H100`; others as docs/cost.md and the
+# remarks say.
 PREDICTED: Mapping[str, tuple[float, str]] = {
     "device_copy": (3000.0, "90 % of 3.35 TB/s"),
     "upload_pinned": (50.0, "PCIe 5 x16 less its protocol"),

@@ -25,7 +25,7 @@ PACKED = "packed cells of the columns, 3 passes, at the copy's rate"
 
 
 def _params(lab: Lab, **changes: Any) -> dict[str, Any]:
-    from eravane.zoo.trees import resolve_params
+    from eravane.learners.xgboost import resolve_params
 
     params, _ = resolve_params({"max_depth": DEPTH, **changes}, lab.device)
     return params
@@ -61,7 +61,7 @@ class Work:
 
     def matrix(self, params: Mapping[str, Any], columns: Any = slice(None), rows: slice = slice(None)) -> Any:
         """A matrix with its labels."""
-        from eravane.zoo.trees import quantile_matrix
+        from eravane.learners.xgboost import quantile_matrix
 
         made = quantile_matrix(self.table(columns, rows), params)
         made.set_info(label=self.label_N[rows])
@@ -86,8 +86,8 @@ def _bound(lab: Lab, cells: float) -> float:
 def widths(lab: Lab) -> Iterator[Figure]:
     """Building a matrix with and without a reference, seconds per tree, and memory, at four widths."""
     need("xgboost")
-    from eravane.rates import H100
-    from eravane.zoo.trees import XGBoost
+    from eravane.learners.xgboost import XGBoost
+    from eravane.planning.rates import H100
 
     rows = lab.pick(2_700_000, 1_350_000, 2_000)
     measured: list[tuple[int, float, float]] = []
@@ -131,11 +131,11 @@ def widths(lab: Lab) -> Iterator[Figure]:
 
 def zoo_minutes(lab: Lab, rows: int, widths: Any, trees: Any, matrices: Any = None) -> tuple[float, str]:
     """Minutes of the zoo of v5.3 (37 cells x 4 folds x 2,000 trees) at seconds by width, and how it was derived."""
-    from eravane.config import load_config
-    from eravane.rates import H100
-    from eravane.shape import published
-    from eravane.timeline import plan_timeline
-    from eravane.workload import Hardware, Workload
+    from eravane.calendar.timeline import plan_timeline
+    from eravane.core.config import load_config
+    from eravane.planning.rates import H100
+    from eravane.planning.shape import published
+    from eravane.planning.workload import Hardware, Workload
 
     width_W = np.array(widths, dtype=np.float64)
     slope, once = _line(width_W, np.array(trees))
@@ -311,8 +311,8 @@ def zoo(lab: Lab) -> Iterator[Figure]:
 
 
 def _zoo(lab: Lab, work: Any, figure: str) -> Iterator[Figure]:
-    from eravane.features import Features
-    from eravane.telemetry import Telemetry, gpu_meter
+    from eravane.core.telemetry import Telemetry, gpu_meter
+    from eravane.data.features import Features
     from eravane.zoo.oof import out_of_fold
     from eravane.zoo.trainer import Zoo
 

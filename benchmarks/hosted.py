@@ -23,10 +23,10 @@ import pandas as pd
 import xgboost as xgb
 
 from benchmarks.harness import Result, say
-from eravane.export import Bootstrap, portable_blocks
-from eravane.meta.context import QUANTILES, thinned
-from eravane.meta.scorer import LAST_TEMPERATURE
-from eravane.zoo.trees import DEFAULT_PARAMS, Trees
+from eravane.gate.context import QUANTILES, thinned
+from eravane.gate.scorer import LAST_TEMPERATURE
+from eravane.learners.xgboost import DEFAULT_PARAMS, Trees
+from eravane.pipeline.export import Bootstrap, portable_blocks
 
 RUN = """
 import json, resource, sys, time
@@ -86,7 +86,7 @@ def made_live(size: Size) -> pd.DataFrame:
 
 
 def made_payload(size: Size) -> dict[str, Any]:
-    """What `eravane.export` puts into a model, with random knowledge."""
+    """What `eravane.pipeline.export` puts into a model, with random knowledge."""
     random = np.random.default_rng(1)
     wide = np.arange(size.features)
     cells = [np.sort(random.permutation(size.features)[: size.narrow]) if m % 2 else wide for m in range(size.models)]

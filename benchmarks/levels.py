@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from benchmarks.child import measure
 from benchmarks.harness import Job, Result, off, say, seconds
-from eravane.config import parse_config
-from eravane.rates import CPU_CORE, LEVELS_CORE
-from eravane.zoo.learner import Learner, make_learner
-from eravane.zoo.trees import load_booster, predict
+from eravane.core.config import parse_config
+from eravane.learners.protocol import Learner, make_learner
+from eravane.learners.xgboost import load_booster, predict
+from eravane.planning.rates import CPU_CORE, LEVELS_CORE
 from eravane_kernels import cpu
 from eravane_kernels.cpu.boosting import Boosting
 from eravane_kernels.cpu.levelcolumns import LevelColumns

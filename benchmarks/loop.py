@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 from benchmarks.drift import KINDS, TARGET, DriftConfig, made_store
 from benchmarks.harness import Result, say
 from eravane.backend import choose
-from eravane.config import GateConfig, LoopConfig, RunConfig, parse_config
-from eravane.features import Features
+from eravane.calendar.timeline import plan_timeline
+from eravane.core.config import GateConfig, LoopConfig, RunConfig, parse_config
+from eravane.data.features import Features
+from eravane.learners.xgboost import fit, load_booster, predict, quantile_matrix, resolve_params
 from eravane.loop.engine import Engine
 from eravane.loop.margins import Margins, full_margin
 from eravane.loop.trial import make_trial
 from eravane.loop.updates import Model, Updater
-from eravane.runfolder import RunFolder
-from eravane.timeline import plan_timeline
+from eravane.runstate.runfolder import RunFolder
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, start_models
-from eravane.zoo.trees import fit, load_booster, predict, quantile_matrix, resolve_params
 from eravane_kernels import cpu
 
 LOOP_START = 100

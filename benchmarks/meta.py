@@ -22,11 +22,11 @@ from benchmarks.meta_rivals import (
 )
 from benchmarks.meta_sparsity import GATES, sparsity
 from benchmarks.meta_worlds import CLOCK, Planted, made_world, oracle_weights, permuted_contexts, simulated_history
-from eravane.config import GateConfig
-from eravane.meta.experts import correlation
-from eravane.meta.gate import MetaLearner
-from eravane.meta.outcomes import GateModel
-from eravane.metrics import hac_mean
+from eravane.core.config import GateConfig
+from eravane.gate.experts import correlation
+from eravane.gate.gate import MetaLearner
+from eravane.gate.outcomes import GateModel
+from eravane.scoring.metrics import hac_mean
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

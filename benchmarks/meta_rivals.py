@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from benchmarks.meta_worlds import CLOCK, Planted
-from eravane.config import GateConfig
-from eravane.meta.experts import normalise, ridge_weights
-from eravane.meta.inputs import InputMap
-from eravane.meta.outcomes import History
-from eravane.meta.records import Records
-from eravane.meta.reward import ensemble_correlation
+from eravane.core.config import GateConfig
+from eravane.gate.experts import normalise, ridge_weights
+from eravane.gate.inputs import InputMap
+from eravane.gate.outcomes import History
+from eravane.gate.records import Records
+from eravane.gate.reward import ensemble_correlation
 
 FloatArray = NDArray[np.float64]
 Update = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]

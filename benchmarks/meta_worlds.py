@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from eravane.clock import Clock
-from eravane.config import GateConfig
-from eravane.ensemble import gaussianize, one_era, standardised_target
-from eravane.files import write_atomically
-from eravane.meta.context import STRUCTURE, ContextBuilder
-from eravane.meta.outcomes import EraFacts, EraOutcome, GateModel
+from eravane.calendar.clock import Clock
+from eravane.core.config import GateConfig
+from eravane.core.files import write_atomically
+from eravane.gate.context import STRUCTURE, ContextBuilder
+from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
+from eravane.scoring.ensemble import gaussianize, one_era, standardised_target
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import World
 from eravane_kernels import cpu as ops

@@ -32,14 +32,14 @@ from benchmarks.zoo_jobs import (
     straightforward,
     wide,
 )
-from eravane.ensemble import one_era
-from eravane.features import Features
-from eravane.folds import walk_forward
-from eravane.metrics import hac_mean, summarise
-from eravane.shape import read_shape
-from eravane.workload import Hardware, Workload
+from eravane.calendar.folds import walk_forward
+from eravane.data.features import Features
+from eravane.learners.xgboost import load_booster, predict
+from eravane.planning.shape import read_shape
+from eravane.planning.workload import Hardware, Workload
+from eravane.scoring.ensemble import one_era
+from eravane.scoring.metrics import hac_mean, summarise
 from eravane.zoo.fleet import cores
-from eravane.zoo.trees import load_booster, predict
 from eravane_kernels import cpu
 
 FULL = Size(eras=60, rows=400, features=600, trees=200)

@@ -17,19 +17,19 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from benchmarks.child import SAMPLE_SECONDS, anonymous_memory
-from eravane.catalog import FeatureCatalog
-from eravane.clock import Clock
-from eravane.config import RunConfig, parse_config
-from eravane.features import Features
-from eravane.folds import walk_forward
-from eravane.ingest import ingest
-from eravane.seeds import derive_seed
-from eravane.store import EraStore
+from eravane.calendar.clock import Clock
+from eravane.calendar.folds import walk_forward
+from eravane.calendar.timeline import Timeline, tree_lags
+from eravane.core.config import RunConfig, parse_config
+from eravane.core.seeds import derive_seed
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.features import Features
+from eravane.data.ingest import ingest
+from eravane.data.store.store import EraStore
+from eravane.learners.protocol import make_learner
 from eravane.synth import SynthConfig, synthesise
-from eravane.timeline import Timeline, tree_lags
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.fleet import cores
-from eravane.zoo.learner import make_learner
 from eravane.zoo.oof import out_of_fold
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.trainer import Zoo, balanced

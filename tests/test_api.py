@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import eravane
 from eravane import api
-from eravane.config import RunConfig, parse_config, to_toml
-from eravane.errors import ConfigError, RunError
+from eravane.core.config import RunConfig, parse_config, to_toml
+from eravane.core.errors import ConfigError, RunError
 from eravane.synth import SynthConfig, synthesise
 
 CONFIG = {

@@ -9,18 +9,18 @@ __version__ = "0.1.0"
 
 # Name -> module it lives in, imported when it is first used: importing eravane itself stays light.
 _PUBLIC = {
-    "EraGatedRegressor": "eravane.estimator",
-    "EraStore": "eravane.store",
+    "EraGatedRegressor": "eravane.pipeline.estimator",
+    "EraStore": "eravane.data.store.store",
     "Run": "eravane.api",
-    "RunConfig": "eravane.config",
-    "WalkForwardSplit": "eravane.splitters",
-    "corr_by_era": "eravane.scoring",
-    "hac_mean": "eravane.metrics",
+    "RunConfig": "eravane.core.config",
+    "WalkForwardSplit": "eravane.calendar.splitters",
+    "corr_by_era": "eravane.scoring.by_era",
+    "hac_mean": "eravane.scoring.metrics",
     "load": "eravane.api",
-    "load_config": "eravane.config",
-    "mmc_by_era": "eravane.scoring",
+    "load_config": "eravane.core.config",
+    "mmc_by_era": "eravane.scoring.by_era",
     "run": "eravane.api",
-    "summarise": "eravane.metrics",
+    "summarise": "eravane.scoring.metrics",
 }
 __all__ = ["__version__", *sorted(_PUBLIC)]
 

@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from eravane.config import RunConfig, load_config, parse_config
-from eravane.errors import DataError, RunError
-from eravane.events import Progress
+from eravane.core.config import RunConfig, load_config, parse_config
+from eravane.core.errors import DataError, RunError
+from eravane.core.events import Progress
 from eravane.report import Comparison, RunView, compare, load_run, write_report
-from eravane.runfolder import RunFolder
+from eravane.runstate.runfolder import RunFolder
 
 Place = str | PathLike[str]
 
@@ -168,7 +168,7 @@ def run(
         RunError: the run folder exists already, belongs to another run, or cannot be written.
         DeviceError: the device asked for does not work.
     """
-    from eravane import batch
+    from eravane.pipeline import batch
 
     if Path(data).is_file():
         raise DataError(f"{data} is a file; give the folder that holds it and features.json, or a store")

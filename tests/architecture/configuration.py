@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from eravane.config import RunConfig
+from eravane.core.config import RunConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration
@@ -21,7 +21,7 @@ the nearest name, a value of the wrong type or out of bounds an error that says 
 
 In Python: `eravane.run({"zoo": {"trees": 500}}, data=..., out=...)`, or `eravane.load_config(path)`.
 
-This page is drawn from `engine/eravane/config.py` by `python -m tests.architecture.configuration`.
+This page is drawn from `engine/eravane/core/config.py` by `python -m tests.architecture.configuration`.
 """
 
 

@@ -45,14 +45,14 @@ def test_importing_is_light(statement: str) -> None:
 
 
 def test_the_whole_batch_on_the_cpu_imports_no_gpu_library() -> None:
-    loaded = _loaded_by("import eravane.batch, eravane_kernels.cpu, eravane.backend")
+    loaded = _loaded_by("import eravane.pipeline.batch, eravane_kernels.cpu, eravane.backend")
     assert "xgboost" in loaded  # the statement does load the engine
     assert loaded & (GPU - {"pynvml"}) == set()  # torch itself imports pynvml, which is plain Python
 
 
 def test_importing_makes_no_cuda_context() -> None:
     """A context is made by cuInit; the driver library would be mapped into the process."""
-    code = "import eravane.batch; print('libcuda.so' in open('/proc/self/maps').read())"
+    code = "import eravane.pipeline.batch; print('libcuda.so' in open('/proc/self/maps').read())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 

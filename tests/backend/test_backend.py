@@ -15,11 +15,11 @@ import pytest
 
 from eravane.backend import choice, choose, cpu, why_no_gpu
 from eravane.backend.cpu import CpuBackend, available_memory
-from eravane.errors import ConfigError, DataError, DeviceError
-from eravane.ingest import ingest
-from eravane.storage import placement
+from eravane.core.errors import ConfigError, DataError, DeviceError
+from eravane.data.ingest import ingest
+from eravane.data.store import placement
 from tests.backend import double
-from tests.storage.made import FEATURES, Dataset
+from tests.data.store.made import FEATURES, Dataset
 
 
 def test_cpu_is_taken_when_asked_for() -> None:
@@ -125,7 +125,7 @@ def test_the_gpu_here_is_taken() -> None:
 
 def test_importing_the_backend_imports_no_gpu_library() -> None:
     script = (
-        "import sys, eravane, eravane.backend, eravane.store, eravane.ingest, eravane.prepare\n"
+        "import sys, eravane, eravane.backend, eravane.data.store.store, eravane.data.ingest, eravane.data.prepare\n"
         "print([n for n in ('cupy', 'cudf', 'rmm', 'kvikio', 'pylibcudf', 'torch', 'xgboost') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from eravane.backend.protocol import DeviceTable
-from eravane.errors import DataError, DeviceError
-from eravane.ingest import ingest
-from eravane.storage import placement
-from eravane.store import EraStore
+from eravane.core.errors import DataError, DeviceError
+from eravane.data.ingest import ingest
+from eravane.data.store import placement
+from eravane.data.store.store import EraStore
 from tests.backend import double
-from tests.storage.made import FEATURES, Dataset
+from tests.data.store.made import FEATURES, Dataset
 
 
 @pytest.fixture(params=["double", pytest.param("gpu", marks=pytest.mark.gpu)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eravane.config import RunConfig, parse_config
+from eravane.core.config import RunConfig, parse_config
 from eravane.synth import SynthConfig, synthesise
 
 ERAS = 48

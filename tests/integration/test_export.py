@@ -19,14 +19,14 @@ import pandas as pd
 import pytest
 import xgboost as xgb
 
-from eravane.batch import run
-from eravane.config import RunConfig, parse_config, to_toml
-from eravane.errors import RunError
-from eravane.export import _CHECK, compare, export, portable_blocks
-from eravane.zoo.trees import Trees
+from eravane.core.config import RunConfig, parse_config, to_toml
+from eravane.core.errors import RunError
+from eravane.learners.xgboost import Trees
+from eravane.pipeline.batch import run
+from eravane.pipeline.export import _CHECK, compare, export, portable_blocks
 from tests.integration.conftest import MICRO
 
-# What the tournament's container had when `eravane.export` was written, beside the Python that runs the tests.
+# What the tournament's container had when `eravane.pipeline.export` was written, beside the Python that runs the tests.
 CONTAINER = ("numpy==2.1.*", "pandas==2.3.*", "xgboost-cpu==3.0.2", "pyarrow")
 HOSTED_PYTHON = "ERAVANE_HOSTED_PYTHON"
 

@@ -17,13 +17,13 @@ from numerai_tools.scoring import correlation_contribution
 from safetensors.numpy import load_file
 from scipy.stats import norm, rankdata
 
-from eravane.batch import run
-from eravane.catalog import FeatureCatalog
-from eravane.config import RunConfig
-from eravane.features import Features
-from eravane.insights import EXPOSURE_ERAS, regime_map, write_insights
+from eravane.core.config import RunConfig
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.features import Features
+from eravane.pipeline.batch import run
+from eravane.pipeline.insights import EXPOSURE_ERAS, regime_map, write_insights
 from eravane.report import write_report
-from eravane.runfolder import RunFolder
+from eravane.runstate.runfolder import RunFolder
 from eravane_kernels import cpu
 
 ROOT = Path(__file__).parents[2]

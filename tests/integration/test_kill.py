@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eravane.batch import run
-from eravane.config import RunConfig, parse_config
-from eravane.errors import RunError
+from eravane.core.config import RunConfig, parse_config
+from eravane.core.errors import RunError
+from eravane.pipeline.batch import run
 from tests.integration.conftest import MICRO
 from tests.integration.victim import Moments, disk_full, run_and_die
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eravane.batch import run
-from eravane.config import parse_config
-from eravane.export import export
+from eravane.core.config import parse_config
+from eravane.pipeline.batch import run
+from eravane.pipeline.export import export
 from tests.integration.conftest import MICRO
 
 

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from numerai_tools.scoring import numerai_corr
 
-from eravane.batch import RunResult, run
-from eravane.config import RunConfig, load_config
-from eravane.errors import ConfigError, DataError, RunError
-from eravane.events import Silent
+from eravane.core.config import RunConfig, load_config
+from eravane.core.errors import ConfigError, DataError, RunError
+from eravane.core.events import Silent
+from eravane.pipeline.batch import RunResult, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONTRACT = [

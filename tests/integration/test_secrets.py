@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from eravane.batch import run
-from eravane.config import RunConfig
-from eravane.errors import EravaneError
+from eravane.core.config import RunConfig
+from eravane.core.errors import EravaneError
+from eravane.pipeline.batch import run
 
 PLANTED = "PLANTED0SECRET0DO0NOT0WRITE"
 

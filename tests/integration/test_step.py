@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eravane.batch import run
-from eravane.config import RunConfig, parse_config
-from eravane.errors import ConfigError, RunError, StoreError
-from eravane.files import exclusive
-from eravane.loop.journal import Journal
-from eravane.step import WeekReport, step
+from eravane.core.config import RunConfig, parse_config
+from eravane.core.errors import ConfigError, RunError, StoreError
+from eravane.core.files import exclusive
+from eravane.pipeline.batch import run
+from eravane.pipeline.week import WeekReport, step
+from eravane.runstate.journal import Journal
 from eravane.synth import SynthConfig, synthesise
 from tests.integration.weeks import Weeks
 

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eravane.batch import run
-from eravane.config import PrepareConfig, RunConfig, to_toml
-from eravane.errors import ChangedDataError, ConfigError
-from eravane.ingest import ingest
-from eravane.prepare import frozen_path
-from eravane.step import step
-from eravane.store import EraStore
+from eravane.core.config import PrepareConfig, RunConfig, to_toml
+from eravane.core.errors import ChangedDataError, ConfigError
+from eravane.data.ingest import ingest
+from eravane.data.prepare import frozen_path
+from eravane.data.store.store import EraStore
+from eravane.pipeline.batch import run
+from eravane.pipeline.week import step
 
 PREPARE = PrepareConfig(missing_eras="impute", impute="mean", outliers="winsorize", low=0.1, high=0.9, indicators=True)
 RESULTS = ("oof.parquet", "predictions.parquet", "weights.parquet", "scores.parquet", "live_predictions.csv")

@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eravane.batch import run
-from eravane.checkpoint import Checkpoints
-from eravane.config import RunConfig
-from eravane.eras import EraFrame, era_label
-from eravane.features import Features
-from eravane.folds import Fold
-from eravane.loop.journal import Journal
+from eravane.calendar.eras import EraFrame, era_label
+from eravane.calendar.folds import Fold
+from eravane.calendar.timeline import Timeline
+from eravane.core.config import RunConfig
+from eravane.data.features import Features
 from eravane.loop.sources import StoredEra
-from eravane.timeline import Timeline
+from eravane.pipeline.batch import run
+from eravane.runstate.checkpoint import Checkpoints
+from eravane.runstate.journal import Journal
 
 SCORE_LAG = 6
 HISTORY = ("train.parquet", "validation.parquet")

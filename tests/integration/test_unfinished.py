@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eravane.batch import run
-from eravane.config import RunConfig
-from eravane.events import Silent
+from eravane.core.config import RunConfig
+from eravane.core.events import Silent
+from eravane.pipeline.batch import run
+from eravane.pipeline.unfinished import assemble
 from eravane.report import write_report
-from eravane.unfinished import assemble
 
 
 class _Stop(Silent):

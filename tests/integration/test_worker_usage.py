@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
-from eravane import telemetry
-from eravane.batch import run
-from eravane.events import read_events
+from eravane.core import telemetry
+from eravane.core.events import read_events
+from eravane.core.telemetry import Ledger, WorkerUsage
+from eravane.pipeline.batch import run
 from eravane.report.facts import worker_usage
 from eravane.report.load import load_run
-from eravane.telemetry import Ledger, WorkerUsage
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.fleet import Watch, run_tasks
+from tests.core.test_telemetry import NVML, Driver
 from tests.integration.zoo_case import Case, configured, make_case
-from tests.test_telemetry import NVML, Driver
 
 SECONDS, BALLAST = 0.3, 50_000_000
 

@@ -15,7 +15,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from eravane.errors import RunError
+from eravane.core.errors import RunError
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.fleet import Watch, run_tasks
 from eravane.zoo.training import Finished

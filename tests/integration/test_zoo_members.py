@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eravane.batch import RunResult, run
-from eravane.config import RunConfig, parse_config
-from eravane.events import read_events
+from eravane.core.config import RunConfig, parse_config
+from eravane.core.events import read_events
+from eravane.pipeline.batch import RunResult, run
 from tests.integration.conftest import MICRO
 
 

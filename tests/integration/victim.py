@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eravane.batch import run
-from eravane.config import RunConfig
+from eravane.core.config import RunConfig
+from eravane.pipeline.batch import run
 
 
 class Moments:

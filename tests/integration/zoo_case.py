@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eravane.catalog import FeatureCatalog
-from eravane.config import RunConfig, parse_config
-from eravane.features import Features
-from eravane.ingest import ingest
-from eravane.store import EraStore
+from eravane.calendar.timeline import Timeline, plan_timeline
+from eravane.core.config import RunConfig, parse_config
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.features import Features
+from eravane.data.ingest import ingest
+from eravane.data.store.store import EraStore
 from eravane.synth import SynthConfig, synthesise
-from eravane.timeline import Timeline, plan_timeline
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.trainer import Zoo
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eravane.errors import RunError
-from eravane.metrics import hac_mean
+from eravane.core.errors import RunError
 from eravane.report import compare
 from eravane.report.facts import detectable
+from eravane.scoring.metrics import hac_mean
 
 LAG = 8
 RNG = np.random.default_rng(5)

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import pytest
 from scipy.stats import spearmanr
 
-from eravane.errors import RunError
+from eravane.core.errors import RunError
 from eravane.report import load_run, write_report
 from eravane.report.alerts import alerts, warnings
 from eravane.report.facts import compute_saved, model_correlation

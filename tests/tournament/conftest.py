@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eravane.ingest import ingest
+from eravane.data.ingest import ingest
 from eravane.tournament.client import Client
 from eravane.tournament.credentials import Credentials
 from eravane.tournament.transport import Patience

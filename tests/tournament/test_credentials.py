@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eravane.errors import SubmitError
+from eravane.core.errors import SubmitError
 from eravane.tournament.credentials import Credentials, find_credentials
 
 BOTH = {"NUMERAI_PUBLIC_ID": "abc", "NUMERAI_SECRET_KEY": "xyz"}

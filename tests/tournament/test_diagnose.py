@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from numerai_tools.scoring import numerai_corr
 
-from eravane.errors import RunError, SubmitError
+from eravane.core.errors import RunError, SubmitError
 from eravane.tournament.client import Client
 from eravane.tournament.diagnose import complete_eras, diagnose
 from eravane.tournament.transport import ApiError

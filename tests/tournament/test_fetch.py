@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eravane.errors import DataError
+from eravane.core.errors import DataError
 from eravane.tournament.client import Client
 from eravane.tournament.dataset import Dataset
 from eravane.tournament.fetch import Fetched, fetch

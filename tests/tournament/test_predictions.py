@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numerai_tools.submissions import validate_submission_numerai
 
-from eravane.errors import SubmitError
+from eravane.core.errors import SubmitError
 from eravane.tournament.predictions import (
     read_live_predictions,
     validate_live_predictions,

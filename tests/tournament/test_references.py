@@ -14,7 +14,7 @@ from numerai_tools.scoring import (
     tie_kept_rank__gaussianize__pow_1_5,
 )
 
-from eravane.errors import DataError, RunError
+from eravane.core.errors import DataError, RunError
 from eravane.tournament.references import era_scores, reference_scores
 from tests.tournament import made
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eravane.errors import RunError, SubmitError
+from eravane.core.errors import RunError, SubmitError
 from eravane.tournament.client import Client
 from eravane.tournament.scores import scores
 from eravane.tournament.transport import ApiError, Patience

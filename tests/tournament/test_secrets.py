@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eravane.errors import EravaneError
+from eravane.core.errors import EravaneError
 from eravane.tournament import connect
 from eravane.tournament.client import Client
 from eravane.tournament.fetch import fetch

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import requests
 
-from eravane.errors import SubmitError
+from eravane.core.errors import SubmitError
 from eravane.tournament.client import Client
 from eravane.tournament.receipts import receipts
 from eravane.tournament.submit import submit

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eravane.errors import SubmitError
+from eravane.core.errors import SubmitError
 from eravane.tournament.client import Client
 from eravane.tournament.receipts import Profile, Receipt, receipts
 from eravane.tournament.submit import submit

@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 
 from eravane.backend.cpu import CpuBackend
 from eravane.backend.protocol import Backend, Log
-from eravane.errors import ConfigError, DeviceError
+from eravane.core.errors import ConfigError, DeviceError
 
 Device = Literal["auto", "cpu", "cuda"]
 Pool = Literal["async", "pool", "none"]

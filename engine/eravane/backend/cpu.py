@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.backend.protocol import FileBlock, Part
-from eravane.eras import EraFrame
-from eravane.errors import DataError, DeviceError
+from eravane.calendar.eras import EraFrame
+from eravane.core.errors import DataError, DeviceError
 
 
 class CpuBackend:

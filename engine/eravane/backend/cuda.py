@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.backend.protocol import DeviceTable, FileBlock, Log, Part
-from eravane.eras import EraFrame
-from eravane.errors import DataError, DeviceError
+from eravane.calendar.eras import EraFrame
+from eravane.core.errors import DataError, DeviceError
 
 STAGING_BYTES = 64 << 20
 CHUNK_BYTES = 1 << 30

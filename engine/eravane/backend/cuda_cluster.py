@@ -8,7 +8,7 @@ from typing import Any
 from dask_cuda import LocalCUDACluster
 
 from eravane.backend.choice import POOL_VARIABLE
-from eravane.errors import RunError
+from eravane.core.errors import RunError
 
 
 def start(workers: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pynvml as nvml
 
-from eravane.errors import DeviceError
+from eravane.core.errors import DeviceError
 
 Value = TypeVar("Value")
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from eravane.eras import EraFrame
+from eravane.calendar.eras import EraFrame
 
 Log = Callable[[str], None]
 Part = tuple[int, NDArray[Any]]

@@ -10,7 +10,7 @@ import sys
 from rich.console import Console
 
 from eravane.cli.app import app
-from eravane.errors import ConfigError, EravaneError
+from eravane.core.errors import ConfigError, EravaneError
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 

@@ -12,11 +12,11 @@ import typer
 
 from eravane.cli.app import AsJson, RunPath, app, console, progress, show, tell
 from eravane.cli.progress import ConsoleProgress, gain_sentence, print_metrics
-from eravane.config import RunConfig, load_config
-from eravane.errors import ConfigError
+from eravane.core.config import RunConfig, load_config
+from eravane.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from eravane.store import IngestReport
+    from eravane.data.store.store import IngestReport
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML configuration; without it every key has its default.")
@@ -38,7 +38,7 @@ def demo(
     device: Device = "",
 ) -> None:
     """Make a Numerai-shaped dataset, run the whole batch on it, and show the result."""
-    from eravane.demo import demo_config
+    from eravane.pipeline.demo import demo_config
 
     data = out / "data"
     if not (data / "features.json").is_file():
@@ -83,9 +83,9 @@ def ingest(
     every: Annotated[int, typer.Option(help="Take every n-th era.", min=1)] = 1,
 ) -> None:
     """Stream parquet files into a store of columns x rows; with a store that exists, add what is new."""
-    from eravane.catalog import FeatureCatalog
-    from eravane.ingest import FEATURES_JSON
-    from eravane.ingest import ingest as fill
+    from eravane.data.catalog import FeatureCatalog
+    from eravane.data.ingest import FEATURES_JSON
+    from eravane.data.ingest import ingest as fill
 
     first, last = _era_range(eras)
     columns = FeatureCatalog.load(data / FEATURES_JSON, sets=[features]).columns
@@ -133,9 +133,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a run will cost before it starts: time, memory and disk by stage, and what would make it fit."""
-    from eravane.cost import plan_cost
-    from eravane.shape import read_shape
-    from eravane.workload import this_machine
+    from eravane.planning.cost import plan_cost
+    from eravane.planning.shape import read_shape
+    from eravane.planning.workload import this_machine
 
     settings = _with_compute(load_config(config) if config else RunConfig(), device)
     found = plan_cost(settings, read_shape(data, settings), this_machine(settings.compute.device, cores, gpus))
@@ -153,8 +153,8 @@ def step(
     cache: Cache = None,
 ) -> None:
     """Do one production week: new eras, labels that became known, updates, live predictions; prints one JSON line."""
-    from eravane.batch import default_cache
-    from eravane.step import step as do_week
+    from eravane.pipeline.batch import default_cache
+    from eravane.pipeline.week import step as do_week
 
     with progress(aside=True, quiet=True) as shown:
         done = do_week(run, data, cache=cache or default_cache(), progress=shown)
@@ -170,7 +170,7 @@ def step(
 def report(run: RunPath) -> None:
     """Write RUN/report.html anew, also of a run that is not finished."""
     from eravane import api
-    from eravane.unfinished import assemble
+    from eravane.pipeline.unfinished import assemble
 
     assemble(run)
     tell(str(api.load(run).write_report()))
@@ -194,8 +194,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Tell what this machine can do, and what to do about each problem; exit code 1 where something must be mended."""
-    from eravane.doctor import as_text
-    from eravane.doctor import doctor as examine
+    from eravane.planning.doctor import as_text
+    from eravane.planning.doctor import doctor as examine
 
     checks = examine(scheduler)
     show(checks, as_text(checks), as_json=as_json)

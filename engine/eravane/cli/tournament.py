@@ -116,7 +116,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a finished run as one file that Numerai's hosted prediction runs by itself."""
-    from eravane.export import export as write
+    from eravane.pipeline.export import export as write
 
     done = write(run, out, check=check, python=python)
     checked = (

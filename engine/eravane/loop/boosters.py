@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eravane.errors import RunError
-from eravane.files import write_atomically
+from eravane.core.errors import RunError
+from eravane.core.files import write_atomically
+from eravane.learners.xgboost import Trees
 from eravane.loop.margins import Margins
 from eravane.loop.updates import Model
-from eravane.zoo.trees import Trees
 
 INDEX = "index.json"
 

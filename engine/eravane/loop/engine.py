@@ -14,26 +14,26 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.backend import Backend
-from eravane.catalog import FeatureCatalog
-from eravane.clock import KnownAt
-from eravane.config import LoopConfig, RunConfig
-from eravane.eras import EraFrame, era_label
-from eravane.errors import ConfigError, RunError
-from eravane.features import Features
-from eravane.files import write_atomically
+from eravane.calendar.clock import KnownAt
+from eravane.calendar.eras import EraFrame, era_label
+from eravane.calendar.timeline import Timeline
+from eravane.core.config import LoopConfig, RunConfig
+from eravane.core.errors import ConfigError, RunError
+from eravane.core.files import write_atomically
+from eravane.core.seeds import derive_seed
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.features import Features
+from eravane.gate.context import ContextBuilder
+from eravane.gate.gate import MetaLearner
+from eravane.gate.outcomes import GateModel
 from eravane.loop.loop import Loop
 from eravane.loop.results import ResultFiles
 from eravane.loop.session import Session
 from eravane.loop.tally import Tally
 from eravane.loop.trial import Trial, make_trial
 from eravane.loop.updates import Model, Updater
-from eravane.meta.context import ContextBuilder
-from eravane.meta.gate import MetaLearner
-from eravane.meta.outcomes import GateModel
-from eravane.postprocess import Neutraliser
-from eravane.runfolder import RunFolder
-from eravane.seeds import derive_seed
-from eravane.timeline import Timeline
+from eravane.runstate.runfolder import RunFolder
+from eravane.scoring.neutralization import Neutraliser
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, start_models
 from eravane.zoo.training import Finished

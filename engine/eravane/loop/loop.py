@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from eravane.clock import KnownAt
-from eravane.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
-from eravane.features import Features
-from eravane.loop.journal import EraRecord
+from eravane.calendar.clock import KnownAt
+from eravane.calendar.timeline import Timeline
+from eravane.data.features import Features
+from eravane.gate.context import ContextBuilder
+from eravane.gate.gate import LearnReport, MetaLearner
+from eravane.gate.outcomes import EraFacts, EraOutcome, History
+from eravane.learners.xgboost import predict
 from eravane.loop.sources import EraSource, source_of
 from eravane.loop.trial import Trial
 from eravane.loop.updates import Model, Updater
-from eravane.meta.context import ContextBuilder
-from eravane.meta.gate import LearnReport, MetaLearner
-from eravane.meta.outcomes import EraFacts, EraOutcome, History
-from eravane.postprocess import Neutraliser
-from eravane.timeline import Timeline
+from eravane.runstate.journal import EraRecord
+from eravane.scoring.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
+from eravane.scoring.neutralization import Neutraliser
 from eravane.zoo.outside import META_GIVEN
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.trees import predict
 
 FloatArray = NDArray[np.float64]
 

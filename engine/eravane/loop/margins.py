@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from eravane.zoo.forest import Predictor
+from eravane.learners.forest import Predictor
 
 FloatArray = NDArray[np.float32]
 ValuesOf = Callable[[int], NDArray[Any]]

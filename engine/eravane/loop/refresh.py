@@ -15,8 +15,8 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from eravane.errors import ConfigError
-from eravane.zoo.trees import INTERCEPT, load_booster
+from eravane.core.errors import ConfigError
+from eravane.learners.xgboost import INTERCEPT, load_booster
 
 FloatArray = NDArray[np.float64]
 

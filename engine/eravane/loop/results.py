@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eravane.clock import KnownAt
-from eravane.ensemble import combine, gaussianize, one_era
-from eravane.eras import era_label
-from eravane.features import Features
-from eravane.files import replacing
-from eravane.loop.journal import EraRecord, Journal
-from eravane.metrics import hac_mean, summarise
-from eravane.runfolder import RunFolder
-from eravane.timeline import Timeline
+from eravane.calendar.clock import KnownAt
+from eravane.calendar.eras import era_label
+from eravane.calendar.timeline import Timeline
+from eravane.core.files import replacing
+from eravane.data.features import Features
+from eravane.runstate.journal import EraRecord, Journal
+from eravane.runstate.runfolder import RunFolder
+from eravane.scoring.ensemble import combine, gaussianize, one_era
+from eravane.scoring.metrics import hac_mean, summarise
 
 FloatArray = NDArray[np.float64]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eravane.clock import KnownAt
-from eravane.errors import RunError
-from eravane.files import write_atomically
-from eravane.runfolder import RunFolder
-from eravane.store import EraStore
+from eravane.calendar.clock import KnownAt
+from eravane.core.errors import RunError
+from eravane.core.files import write_atomically
+from eravane.data.store.store import EraStore
+from eravane.runstate.runfolder import RunFolder
 
 FILE_NAME = "known_at.json"
 

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from eravane.checkpoint import Checkpoints
-from eravane.errors import RunError
-from eravane.features import Features
+from eravane.core.errors import RunError
+from eravane.data.features import Features
 from eravane.loop.boosters import ModelFolder, StoredModel
-from eravane.loop.journal import Journal
 from eravane.loop.loop import Loop, StepReport
-from eravane.loop.resolved import ResolvedEras
 from eravane.loop.sources import StoredEra, digest_of_rows, has_era, source_of
 from eravane.loop.tally import Tally
 from eravane.loop.updates import Model
+from eravane.runstate.checkpoint import Checkpoints
+from eravane.runstate.journal import Journal
+from eravane.runstate.resolved import ResolvedEras
 
 # Eras behind the present one that the loop itself may still read; older pages of the store are given back.
 READ_BEHIND = 64

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eravane.eras import EraFrame
-from eravane.errors import DataError
-from eravane.features import Features
+from eravane.calendar.eras import EraFrame
+from eravane.core.errors import DataError
+from eravane.data.features import Features
 
 
 class EraSource(Protocol):

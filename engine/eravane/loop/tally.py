@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from eravane.features import Features
-from eravane.loop.journal import EraRecord
+from eravane.data.features import Features
 from eravane.loop.results import ENSEMBLE, EQUAL_WEIGHT, score_era
+from eravane.runstate.journal import EraRecord
 
 
 class Tally:

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.config import LoopConfig
-from eravane.ensemble import one_era
-from eravane.errors import ConfigError
+from eravane.core.config import LoopConfig
+from eravane.core.errors import ConfigError
+from eravane.learners.xgboost import predict
 from eravane.loop.updates import Model, Updater
+from eravane.scoring.ensemble import one_era
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.trees import predict
 
 # The first is followed until there is evidence.
 RULES: tuple[Literal["none", "refit", "append", "leaves", "refit+leaves"], ...] = (

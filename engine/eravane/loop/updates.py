@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.clock import KnownAt
-from eravane.config import PrepareConfig, RunConfig
-from eravane.errors import ConfigError
-from eravane.features import Features
+from eravane.calendar.clock import KnownAt
+from eravane.calendar.timeline import Timeline
+from eravane.core.config import PrepareConfig, RunConfig
+from eravane.core.errors import ConfigError
+from eravane.core.seeds import derive_seed
+from eravane.data.features import Features
+from eravane.learners.protocol import GROW_XGBOOST, Learner
+from eravane.learners.xgboost import Trees, load_booster, quantile_matrix
 from eravane.loop.margins import Margins
 from eravane.loop.refresh import check_refreshable, refresh
-from eravane.seeds import derive_seed
-from eravane.timeline import Timeline
 from eravane.zoo.fleet import Watch, run_tasks
-from eravane.zoo.learner import GROW_XGBOOST, Learner
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import era_weights
-from eravane.zoo.trees import Trees, load_booster, quantile_matrix
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from eravane.eras import era_label
+from eravane.calendar.eras import era_label
 from eravane.report.facts import series_facts, weights
 from eravane.report.load import CONTRACT, RunView, load_run
 

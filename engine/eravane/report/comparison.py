@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 from scipy.stats import norm
 
-from eravane.errors import RunError
-from eravane.metrics import HacMean, hac_mean
+from eravane.core.errors import RunError
 from eravane.report.facts import detectable, difference, judgeable_eras, payout
 from eravane.report.html import number
 from eravane.report.load import RunView, load_run
+from eravane.scoring.metrics import HacMean, hac_mean
 
 # The ensemble decides; equal weight tells whether a difference comes from the pool rather than from the gate.
 SERIES = ("ensemble", "equal_weight")

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from eravane.metrics import HacMean, Summary, hac_mean, summarise
 from eravane.report.load import RunView
+from eravane.scoring.metrics import HacMean, Summary, hac_mean, summarise
 
 FloatArray = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eravane.metrics import HacMean
+from eravane.scoring.metrics import HacMean
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eravane.clock import Clock
-from eravane.errors import RunError
+from eravane.calendar.clock import Clock
+from eravane.core.errors import RunError
 
 CONTRACT = {
     "run.toml": "the resolved configuration",

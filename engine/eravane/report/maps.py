@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eravane.eras import era_label
+from eravane.calendar.eras import era_label
 from eravane.report.facts import cell_means, label_of, model_correlation, weights
 from eravane.report.figures import CYCLE, Figure, Trace, View, eras_of, numbers, start_marks, title_of
 from eravane.report.load import RunView

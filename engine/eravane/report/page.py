@@ -11,7 +11,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
-from eravane.files import write_atomically
+from eravane.core.files import write_atomically
 from eravane.report import figures, maps, sections
 from eravane.report.alerts import Alert, alerts
 from eravane.report.figures import Figure

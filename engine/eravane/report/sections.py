@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
-from eravane.eras import era_label
-from eravane.metrics import HacMean, hac_mean
+from eravane.calendar.eras import era_label
 from eravane.report.alerts import FEW_ERAS, Alert
 from eravane.report.facts import (
     compute_saved,
@@ -41,6 +40,7 @@ from eravane.report.html import (
     text,
 )
 from eravane.report.load import CONTRACT, RunView
+from eravane.scoring.metrics import HacMean, hac_mean
 
 SURE = 3.0
 LIKELY = 2.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from eravane.errors import ConfigError
+from eravane.core.errors import ConfigError
 
 Visibility = Literal["structure", "marginal", "hidden"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.errors import ConfigError, DataError
+from eravane.core.errors import ConfigError, DataError
 from eravane.synth.config import SynthConfig
 
 GROUP_NAMES = (

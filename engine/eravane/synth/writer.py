@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eravane.errors import DataError
+from eravane.core.errors import DataError
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import MadeEra, World
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eravane.ensemble import one_era
+from eravane.scoring.ensemble import one_era
 from eravane.tournament.dataset import read_columns
 from eravane.tournament.receipts import Profile
 from eravane_kernels import cpu

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eravane.errors import SubmitError
+from eravane.core.errors import SubmitError
 
 PUBLIC_ID = "NUMERAI_PUBLIC_ID"
 SECRET_KEY = "NUMERAI_SECRET_KEY"

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eravane.catalog import FeatureCatalog
-from eravane.errors import ConfigError, DataError
-from eravane.files import write_atomically
-from eravane.storage.source import Source
+from eravane.core.errors import ConfigError, DataError
+from eravane.core.files import write_atomically
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.store.source import Source
 
 RECORD = "dataset.json"
 FEATURES = "features.json"

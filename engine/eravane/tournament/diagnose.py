@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from eravane.errors import DataError, SubmitError
-from eravane.metrics import summarise
+from eravane.core.errors import DataError, SubmitError
+from eravane.scoring.metrics import summarise
 from eravane.tournament import connect
 from eravane.tournament.receipts import check_model_name
 from eravane.tournament.references import BMC, CORR, FNC, MMC, era_scores, manifest_of, stored_predictions

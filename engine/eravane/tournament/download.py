@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eravane.errors import DataError
+from eravane.core.errors import DataError
 from eravane.tournament.transport import TransientError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from eravane.errors import DataError
-from eravane.files import exclusive
+from eravane.core.errors import DataError
+from eravane.core.files import exclusive
 from eravane.tournament import connect
 from eravane.tournament.dataset import Content, Dataset, FileRecord, check_together, examine
 from eravane.tournament.download import Identity, Progress, download, file_sha256

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numerai_tools.submissions import validate_submission_numerai
 
-from eravane.errors import SubmitError
-from eravane.files import write_atomically
+from eravane.core.errors import SubmitError
+from eravane.core.files import write_atomically
 
 COLUMNS = ("id", "prediction")
 FILE_NAME = "live_predictions.csv"

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eravane.errors import SubmitError
-from eravane.files import write_atomically
+from eravane.core.errors import SubmitError
+from eravane.core.files import write_atomically
 
 FOLDER = "submissions"
 SENT, FOUND, DRY_RUN = "sent", "found", "dry run"

@@ -14,12 +14,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eravane.catalog import FeatureCatalog
-from eravane.ensemble import one_era
-from eravane.eras import era_label, era_number
-from eravane.errors import DataError, EravaneError, RunError
-from eravane.metrics import Summary, summarise
-from eravane.store import EraStore
+from eravane.calendar.eras import era_label, era_number
+from eravane.core.errors import DataError, EravaneError, RunError
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.store.store import EraStore
+from eravane.scoring.ensemble import one_era
+from eravane.scoring.metrics import Summary, summarise
 from eravane_kernels import cpu
 
 CORR, MMC, CWMM, FNC, BMC = "CORR", "MMC", "CWMM", "FNC", "BMC"

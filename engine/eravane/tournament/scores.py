@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from eravane.errors import RunError
-from eravane.metrics import Summary, hac_mean, summarise
+from eravane.core.errors import RunError
+from eravane.scoring.metrics import Summary, hac_mean, summarise
 from eravane.tournament import connect
 from eravane.tournament.receipts import check_model_name
 from eravane.tournament.references import CORR, reference_scores

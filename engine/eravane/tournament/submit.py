@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from eravane.catalog import FeatureCatalog
-from eravane.errors import SubmitError
-from eravane.files import exclusive
+from eravane.core.errors import SubmitError
+from eravane.core.files import exclusive
+from eravane.data.catalog import FeatureCatalog
 from eravane.tournament import connect
 from eravane.tournament.caution import correlation_objections, objections, profile_of
 from eravane.tournament.credentials import HOW_TO

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from eravane.errors import SubmitError
+from eravane.core.errors import SubmitError
 
 logger = logging.getLogger("eravane")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eravane.errors import SubmitError
+from eravane.core.errors import SubmitError
 from eravane.tournament import connect
 from eravane.tournament.fetch import VERSION
 from eravane.tournament.receipts import check_model_name

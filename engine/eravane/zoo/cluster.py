@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from eravane.config import ComputeConfig
-from eravane.errors import RunError
-from eravane.telemetry import Ledger, WorkerUsage, on_worker
+from eravane.core.config import ComputeConfig
+from eravane.core.errors import RunError
+from eravane.core.telemetry import Ledger, WorkerUsage, on_worker
 from eravane.zoo.fleet import News, Watch, cores
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from eravane.telemetry import Ledger
-from eravane.zoo.trees import OutOfDeviceMemoryError
+from eravane.core.telemetry import Ledger
+from eravane.learners.xgboost import OutOfDeviceMemoryError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

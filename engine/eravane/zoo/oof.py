@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.ensemble import gaussianize, one_era
-from eravane.eras import EraIndex
-from eravane.features import Features
-from eravane.folds import Fold
+from eravane.calendar.eras import EraIndex
+from eravane.calendar.folds import Fold
+from eravane.data.features import Features
+from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eravane.config import RunConfig
-from eravane.errors import ConfigError
-from eravane.store import EraStore
+from eravane.core.config import RunConfig
+from eravane.core.errors import ConfigError
+from eravane.data.store.store import EraStore
 from eravane.zoo.specs import GIVEN_PREFIX, GIVEN_SET, ModelSpec
 
 FloatArray = NDArray[np.float32]

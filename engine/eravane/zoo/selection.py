@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.config import SelectionConfig
-from eravane.errors import ConfigError
-from eravane.metrics import HacMean, Summary, hac_mean, summarise
+from eravane.core.config import SelectionConfig
+from eravane.core.errors import ConfigError
+from eravane.scoring.metrics import HacMean, Summary, hac_mean, summarise
 from eravane.zoo.specs import ModelSpec
 
 FloatArray = NDArray[np.float64]

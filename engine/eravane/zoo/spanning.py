@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.backend import choose
-from eravane.errors import RunError
-from eravane.features import Features
-from eravane.seeds import derive_seed
-from eravane.telemetry import Ledger
+from eravane.core.errors import RunError
+from eravane.core.seeds import derive_seed
+from eravane.core.telemetry import Ledger
+from eravane.data.features import Features
 from eravane.zoo.cluster import connect, sampled, workers_of
 from eravane.zoo.fleet import News, Watch
 from eravane.zoo.specs import ModelSpec
@@ -89,7 +89,7 @@ class _Grower:
     def _grown(self, spec: ModelSpec) -> bytes:
         from xgboost import dask as xgb_dask
 
-        from eravane.zoo.trees import check_device
+        from eravane.learners.xgboost import check_device
 
         params = dict(self._task.learner.params)
         x_NC, label_N, weight_N = self._arrays(spec)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from eravane.catalog import FeatureCatalog
-from eravane.config import RunConfig
+from eravane.core.config import RunConfig
+from eravane.data.catalog import FeatureCatalog
 
 GIVEN_SET, GIVEN_PREFIX = "given", "given:"
 

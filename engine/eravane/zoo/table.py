@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eravane.config import ZooConfig
-from eravane.eras import era_label
-from eravane.features import Features
-from eravane.files import replacing
-from eravane.metrics import hac_mean, summarise
+from eravane.calendar.eras import era_label
+from eravane.core.config import ZooConfig
+from eravane.core.files import replacing
+from eravane.data.features import Features
+from eravane.scoring.metrics import hac_mean, summarise
 from eravane.zoo.oof import OofScores, OutOfFold
 from eravane.zoo.selection import Verdict
 

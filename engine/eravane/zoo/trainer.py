@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from eravane.config import RunConfig
-from eravane.errors import RunError
-from eravane.store import EraStore
-from eravane.telemetry import Ledger, WorkerUsage
-from eravane.timeline import Timeline
+from eravane.calendar.timeline import Timeline
+from eravane.core.config import RunConfig
+from eravane.core.errors import RunError
+from eravane.core.telemetry import Ledger, WorkerUsage
+from eravane.data.store.store import EraStore
+from eravane.learners.protocol import make_learner
+from eravane.learners.xgboost import GIVEN, Trees
 from eravane.zoo.cluster import worker_count
 from eravane.zoo.fleet import cores, run_tasks
-from eravane.zoo.learner import make_learner
 from eravane.zoo.spanning import train_on_cluster, worker_room
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Finished, Trained, TrainTask, train
-from eravane.zoo.trees import GIVEN, Trees
 
 # A task is split while it is longer than this share of a worker's fair load: then the last one ends early enough.
 LONGEST_SHARE = 0.5

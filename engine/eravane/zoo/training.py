@@ -14,15 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.config import PrepareConfig
-from eravane.features import Features
-from eravane.memory import LEVELS_TOGETHER
-from eravane.seeds import derive_seed
+from eravane.core.config import PrepareConfig
+from eravane.core.seeds import derive_seed
+from eravane.data.features import Features
+from eravane.learners.levels import LEVELS_TOGETHER
+from eravane.learners.protocol import GrowsTogether, Learner
+from eravane.learners.xgboost import OutOfDeviceMemoryError, load_booster, predict
 from eravane.zoo.cache import BoosterCache
 from eravane.zoo.fleet import Watch
-from eravane.zoo.learner import GrowsTogether, Learner
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.trees import OutOfDeviceMemoryError, load_booster, predict
 
 FloatArray = NDArray[np.float32]
 

@@ -1,0 +1,1 @@
+"""Eras, label lags, folds and periods: the only place that knows time."""

@@ -1,0 +1,386 @@
+"""The configuration of a run: frozen, typed, read from TOML; unknown keys are errors that suggest the nearest name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from eravane.core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def setting(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A documented configuration key: its default, a sentence on what it does (with unit), and its bounds."""
+    metadata = {"doc": doc, "least": least, "most": most}
+    if isinstance(default, list | tuple | dict):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which eras, features and target the run uses."""
+
+    target: str = setting("target", "Target column on which the ensemble is scored.")
+    horizon_eras: int = setting(0, "Eras a label spans, for targets without a _20 or _60 suffix (0: 4 eras).", least=0)
+    first_era: int = setting(0, "Oldest era to use (0: all).", least=0)
+    last_era: int = setting(0, "Newest era to use (0: all).", least=0)
+    feature_sets: tuple[str, ...] = setting(("small", "medium", "all"), "Feature sets; large means all.")
+    feature_groups: tuple[str, ...] = setting((), "Feature groups (empty: every group in features.json).")
+    leave_one_group_out: bool = setting(False, "Add, per set and group, a cell of the set without the group.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeConfig:
+    """When labels may be used, and which eras the loop covers."""
+
+    score_lag: int | None = setting(
+        None, "Lag of scores and weights, eras (unset: 6 for 20-day targets, 14 for 60-day).", least=0
+    )
+    tree_lag: int | None = setting(
+        None, "Lag of anything that fits trees, eras (unset: 9 for 20-day targets, 17 for 60-day).", least=0
+    )
+    observed_lag: bool = setting(True, "Use the lag seen in the data file where it is longer than the rule.")
+    loop_start: int = setting(0, "First era of the loop (0: so that it covers `loop_eras`).", least=0)
+    loop_eras: int = setting(100, "Labelled eras that the loop covers, where loop_start is 0.", least=1)
+    report_start: int = setting(
+        0, "First era that metrics.json counts (0: the gate's warm-up after loop_start).", least=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Missing values and outliers."""
+
+    missing_eras: Literal["report", "impute"] = setting(
+        "report", "A feature that is 2 in a whole era: report it, or take it as missing and impute it."
+    )
+    impute: Literal["none", "mean", "median", "mode", "constant", "knn"] = setting(
+        "median", "How missing values are filled."
+    )
+    constant: float = setting(2.0, 'Value for impute = "constant", and where an era has no value at all.')
+    neighbours: int = setting(5, 'Neighbours for impute = "knn".', least=1)
+    indicators: bool = setting(False, "Append a column per feature that says where it was missing.")
+    outliers: Literal["auto", "none", "winsorize", "std", "mad"] = setting(
+        "auto",
+        "Clip at quantiles, at mean +- k std, or at median +- k MAD; auto winsorizes floats and leaves levels alone.",
+    )
+    low: float = setting(0.001, "Lower quantile for winsorize.", least=0, most=0.5)
+    high: float = setting(0.999, "Upper quantile for winsorize.", least=0.5, most=1)
+    k: float = setting(5.0, "Width of the bounds for std and mad.", least=0)
+    bounds: Literal["era", "window"] = setting("era", "Bounds and fills from the era itself, or from a window.")
+    window: int = setting(12, "Eras before the era that a window covers besides it.", least=1)
+    frozen: bool = setting(
+        False,
+        "Prepare every era once, into a store beside the raw one, instead of on every read; knn then looks for "
+        "neighbours in all features instead of a model's own.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooConfig:
+    """The base models: one per feature set, feature group, target and seed."""
+
+    targets: tuple[str, ...] = setting((), "Targets to train on (empty: the target of [data]).")
+    seeds: int = setting(1, "Models per cell and target that differ in the seed alone.", least=1)
+    learner: Literal["xgboost", "lightgbm", "levels"] = setting("xgboost", "What grows the trees.")
+    trees: int = setting(200, "Trees per model.", least=1)
+    params: dict[str, Any] = setting(
+        {}, "XGBoost parameters on top of the defaults (max_depth 5, eta 0.05, colsample_bytree 0.1)."
+    )
+    fold_eras: int = setting(156, "Eras predicted per walk-forward fold.", least=1)
+    folds: int = setting(4, "How many of the newest folds to train (0: all).", least=0)
+    window: int = setting(0, "Newest eras to train on (0: all, an expanding window).", least=0)
+    minimum_eras: int = setting(20, "Fewest labelled eras a fold may train on.", least=1)
+    every: int = setting(1, "Train on every n-th era.", least=1)
+    half_life: float = setting(0.0, "Half-life of era weights, in eras (0: equal weights).", least=0)
+    members: dict[str, Any] = setting(
+        {}, "Members from outside: name = a parquet with id and predictions, of the history and of the live rows."
+    )
+    benchmarks: tuple[str, ...] = setting((), "Columns of the dataset's benchmark predictions that join as members.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which base models enter the ensemble."""
+
+    criterion: Literal["corr", "mmc", "bmc", "payout"] = setting(
+        "corr", "Models are ranked by mean CORR, MMC, BMC, or the payout mix of CORR and MMC; Sharpe breaks ties."
+    )
+    benchmark: str = setting("", "Column of the dataset's benchmark predictions that BMC is measured against.")
+    corr_multiplier: float = setting(0.75, "Weight of CORR in the payout mix.", least=0)
+    mmc_multiplier: float = setting(2.25, "Weight of MMC in the payout mix.", least=0)
+    per_cell: int = setting(2, "At most this many models per feature set and group.", least=1)
+    most: int = setting(24, "At most this many models in all.", least=1)
+    minimum_corr: float = setting(0.0, "Models whose mean CORR is not above this are dropped.")
+    duplicate: float = setting(
+        0.98, "A model that correlates above this with a better one is dropped.", least=0, most=1
+    )
+    floor: float = setting(
+        0.0, "Models below this share of the best outside member's mean CORR are dropped (0: no floor).", least=0
+    )
+    least: int = setting(2, "Keep at least this many of the best, whatever their score.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """The meta-learner that decides, per era, which base models run and with what weight."""
+
+    warmup: int = setting(30, "Resolved eras at equal weight before the gate decides.", least=1)
+    inputs: tuple[Literal["scores", "structure", "marginals", "agreement"], ...] = setting(
+        ("scores", "structure", "marginals", "agreement"),
+        "Inputs of the network: lagged scores, correlation structure, feature marginals, agreement of predictions.",
+    )
+    objective: Literal["corr", "payout"] = setting(
+        "corr", "Train on CORR, or on the payout mix (.75 CORR + 2.25 MMC) where meta-model references exist."
+    )
+    reward: Literal["gain", "dynamos"] = setting(
+        "gain", "Standardised gain over equal weight less the keep-ratio penalty, or the literal losses of Dynamos."
+    )
+    gradient: Literal["exact", "reinforce"] = setting(
+        "exact", "Gradient through the correlation itself, or REINFORCE on sampled gates (always so for dynamos)."
+    )
+    gates: Literal["bernoulli", "sparsemax", "topk"] = setting(
+        "bernoulli", "Bernoulli gates (open at inference where p >= .5), the support of sparsemax, or the best k."
+    )
+    max_active: int = setting(0, "At most this many open gates per era (0: no cap); the k of topk.", least=0)
+    keep_ratio: float = setting(0.7, "Share of open gates that the penalty aims at.", least=0, most=1)
+    keep_penalty: float = setting(1.0, "Weight of the squared distance to keep_ratio.", least=0)
+    amplify: float = setting(2.0, "Factor on the penalty in eras that lose against equal weight.", least=1)
+    prototype_weight: float = setting(0.1, "Weight of the prototype loss (0: none).", least=0)
+    prototype_margin: float = setting(4.0, "Distance of gate logits beyond which unlike eras repel no more.", least=0)
+    prototypes: int = setting(4, "Regimes that the inspection of resolved eras looks for.", least=1)
+    seeds: int = setting(10, "Networks whose gates and weights are averaged.", least=1)
+    hidden: int = setting(8, "Hidden units of the shared scorer.", least=1)
+    noise: float = setting(
+        1.0,
+        "Noise on the network's inputs in training, in their standard deviations: what keeps it from memorising eras.",
+        least=0,
+    )
+    steps: int = setting(80, "Gradient steps of a full refit.", least=1)
+    rate: float = setting(0.02, "Learning rate of a full refit; warm starts take a quarter.", least=0)
+    decay: float = setting(0.01, "Decay of the scorer's parameters per step, relative to the learning rate.", least=0)
+    refit_every: int = setting(52, "Resolved eras between full refits of the network and its normalisers.", least=1)
+    warm_steps: int = setting(2, "Gradient steps per era between full refits.", least=0)
+    replay: int = setting(128, "Resolved eras drawn for each step of a refit, and for each warm start.", least=2)
+    rehearsal: int = setting(
+        104,
+        "Newest eras of the folds' history on which the top level tries its experts before the loop starts.",
+        least=0,
+    )
+    experts: tuple[Literal["ridge", "change_points"], ...] = setting(
+        ("ridge", "change_points"),
+        "Experts beside equal weight and the network, and inputs of the network: ridge on exponential means of lagged "
+        "scores, ridge on what these have been since they last changed.",
+    )
+    half_lives: tuple[float, ...] = setting((4.0, 16.0, 64.0), "Half-lives of the lagged scores, in resolved eras.")
+    ridge_half_life: float = setting(16.0, "Half-life of the lagged-EMA ridge, in resolved eras.", least=1)
+    change_every: float = setting(
+        52.0, "Eras between two changes of what the models are worth, as change_points expects them.", least=2
+    )
+    ridge: float = setting(1.0, "Ridge of the experts, in units of the predictions' variance.", least=0)
+    rest_after: int = setting(4, "A model closed for this many eras in a row skips its tree updates.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How base models are updated while the loop goes on."""
+
+    update: Literal["none", "refit", "append", "leaves", "refit+leaves", "auto"] = setting(
+        "refit+leaves",
+        "Base models: never updated, refitted, grown by trees on cached margins, their leaf values re-estimated on new "
+        "eras, or refitted with their leaves re-estimated in between (XGBoost's; other learners are refitted alone). "
+        "auto tries all of these on one model and follows the one that scored best on resolved eras.",
+    )
+    every: int = setting(26, "Eras between refits, or between appended blocks.", least=1)
+    window: int = setting(0, "Newest eras that a refit trains on (0: as zoo.window says).", least=0)
+    half_life: float = setting(
+        80.0, "Half-life of era weights in refits and appended trees, in eras (0: equal weights).", least=0
+    )
+    append_trees: int = setting(10, "Trees that an update appends.", least=1)
+    append_window: int = setting(40, "Newest eras that appended trees are grown on.", least=1)
+    blocks: int = setting(20, "Appended blocks kept before the oldest is dropped.", least=1)
+    leaves_every: int = setting(5, "Eras between re-estimations of leaf values.", least=1)
+    leaves_half_life: float = setting(24.0, "Eras after which half of a leaf's value comes from newer eras.", least=1)
+    auto_half_life: float = setting(52.0, "Half-life of the scores by which auto chooses, in resolved eras.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessConfig:
+    """What happens to the ensemble after it is mixed."""
+
+    neutralize: str = setting("", "Feature set that the ensemble is neutralised to (empty: none).")
+    proportion: float = setting(0.5, "Share of what those features explain that is taken out.", least=0, most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Where the work runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto takes a working GPU, else the CPU.")
+    workers: int = setting(0, "Models trained at the same time on this machine (0: one per core).", least=0)
+    scheduler: str = setting("", "Address of a running Dask scheduler (empty: this machine alone).")
+    cluster: Literal["none", "local"] = setting(
+        "none", "local starts a Dask cluster of this machine: a worker per core, or per GPU; none trains in threads."
+    )
+    booster_spans: Literal["auto", "worker", "cluster"] = setting(
+        "auto",
+        "With Dask: a booster trains on one worker, or on all by rows (xgboost.dask); auto spreads matrices that are "
+        "larger than a worker.",
+    )
+    pool: Literal["async", "pool", "none"] = setting(
+        "async",
+        "GPU memory that CuPy and cuDF share: the driver's asynchronous pool, a growing pool of RMM's own, or none.",
+    )
+    memory: str = setting("16GB", "Memory the run may hold; a plan that exceeds it is refused.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run's result, and where it is computed."""
+
+    seed: int = setting(0, "Seed from which every random number of the run is derived.", least=0)
+    data: DataConfig = field(default_factory=DataConfig)
+    time: TimeConfig = field(default_factory=TimeConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    zoo: ZooConfig = field(default_factory=ZooConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Targets that base models are trained on."""
+        return self.zoo.targets or (self.data.target,)
+
+    def digest(self) -> str:
+        """Twelve hex digits that name this configuration; where it runs ([compute]) does not enter."""
+        content = dataclasses.asdict(self)
+        del content["compute"]
+        return digest_of(content)
+
+
+def digest_of(content: Any) -> str:
+    """Twelve hex digits over a JSON-able value."""
+    text = json.dumps(content, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a TOML configuration.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, has an unknown key (the nearest name is suggested), or a value
+            of the wrong type or outside its bounds.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration {path}; ready ones are in configs/") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read as a configuration: {error.strerror}; give a TOML file") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return parse_config(content, str(path))
+
+
+def parse_config(content: dict[str, Any], source: str = "configuration") -> RunConfig:
+    """Build a configuration from nested tables, as TOML gives them; errors name `source` and the key."""
+    return _build(RunConfig, content, source, "")
+
+
+def _build(kind: type[T], content: dict[str, Any], source: str, prefix: str) -> T:
+    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = prefix + key
+        if key not in fields:
+            raise ConfigError(f"{source}: unknown key {name!r}{_suggestion(key, fields, prefix)}")
+        values[key] = _convert(hints[key], value, fields[key], f"{source}: {name}")
+    return kind(**values)
+
+
+def _suggestion(key: str, fields: dict[str, Any], prefix: str) -> str:
+    near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {prefix + near[0]!r}?"
+    return f"; allowed here: {', '.join(sorted(fields))}"
+
+
+def _convert(hint: Any, value: Any, item: dataclasses.Field[Any], where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is a table, given {value!r}")
+        source, _, prefix = where.partition(": ")
+        return _build(typing.cast(type, hint), value, source, prefix + ".")
+    converted = _scalar(hint, value, where)
+    least, most = item.metadata.get("least"), item.metadata.get("most")
+    if isinstance(converted, int | float) and not isinstance(converted, bool):
+        if least is not None and converted < least:
+            raise ConfigError(f"{where} must be at least {least:g}, given {converted:g}")
+        if most is not None and converted > most:
+            raise ConfigError(f"{where} must be at most {most:g}, given {converted:g}")
+    return converted
+
+
+def _scalar(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _scalar(next(kind for kind in arguments if kind is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            near = difflib.get_close_matches(str(value), [str(choice) for choice in arguments], n=1)
+            hint_text = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{where} is one of {', '.join(map(str, arguments))}, given {value!r}{hint_text}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            kind = ", ".join(typing.get_args(arguments[0])) or arguments[0].__name__
+            raise ConfigError(f"{where} is a list of {kind}, given {value!r}")
+        return tuple(_scalar(arguments[0], entry, f"{where}, each entry,") for entry in value)
+    if origin is dict or hint is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is a table, given {value!r}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} is a {hint.__name__}, given {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} is a finite number, given {value}")
+    return value
+
+
+def to_toml(config: RunConfig) -> str:
+    """Write a configuration as TOML with every key, so that `load_config` gives an equal one."""
+    tables = dataclasses.asdict(config)
+    lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not isinstance(value, dict)]
+    for section, values in tables.items():
+        if not isinstance(values, dict):
+            continue
+        lines += ["", f"[{section}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(key))} = {_toml(entry)}" for key, entry in value.items()) + "}"
+    return json.dumps(value) if isinstance(value, str) else repr(value)

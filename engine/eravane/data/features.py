@@ -1,0 +1,198 @@
+"""Prepared features and labels of a store by era: what trees are trained on and what they predict from."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eravane.backend import choose
+from eravane.calendar.eras import EraFrame
+from eravane.core.config import PrepareConfig
+from eravane.core.errors import ConfigError, DataError, StoreError
+from eravane.data.freeze import origin
+from eravane.data.prepare import Preparer, frozen_path, joined, prepare_digest
+from eravane.data.store.store import EraStore
+
+logger = logging.getLogger("eravane")
+
+
+class Given(Protocol):
+    """A column from outside."""
+
+    @property
+    def values_N(self) -> NDArray[np.float32]:
+        """Every row of the store, float32 [N]."""
+        ...
+
+    @property
+    def live_N(self) -> NDArray[np.float32] | None:
+        """The live rows, float32 [N]; None where the store has none."""
+        ...
+
+
+class Features:
+    """A store seen through imputation and clipping; where those change nothing, every result is a view.
+
+    Args:
+        store: the opened store.
+        preparer: fills and clips an era from what is known at that era.
+        stored: columns of the store that hold the prepared ones of some features; a store that was prepared when it
+            was written holds indicators as columns.
+        prepared: the store that holds the prepared values, where they lie beside the raw ones.
+    """
+
+    def __init__(
+        self,
+        store: EraStore,
+        preparer: Preparer,
+        stored: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda names: names,
+        prepared: EraStore | None = None,
+    ) -> None:
+        self.store, self._preparer, self._stored = store, preparer, stored
+        self._values = prepared or store
+        self._given: Mapping[str, Given] = {}
+
+    @classmethod
+    def open(cls, path: Path, config: PrepareConfig) -> Features:
+        """Open a store with the CPU's kernels, as every worker does.
+
+        Raises:
+            StoreError: the store is unfinished or damaged; its prepared features are frozen and not up to date.
+            ConfigError: its features were prepared by another configuration.
+        """
+        from eravane_kernels import cpu
+
+        store, preparer = EraStore.open(path), Preparer(config, cpu)
+        as_they_are = Preparer(PrepareConfig(impute="none", outliers="none"), cpu)
+        if store.prepared is not None:
+            if store.prepared != prepare_digest(config):
+                raise ConfigError(
+                    f"{path} holds features prepared by another [prepare] section; use that or the raw store"
+                )
+            return cls(store, as_they_are, preparer.columns)
+        if not config.frozen or preparer.keeps(store.dtype):
+            return cls(store, preparer)
+        prepared = EraStore.open(frozen_path(path, config))
+        if prepared.manifest.prepared != origin(store, config):
+            raise StoreError(f"{prepared.path} is behind {path}; `eravane run` and `eravane step` bring it up to date")
+        return cls(store, as_they_are, preparer.columns, prepared)
+
+    def with_given(self, given: Mapping[str, Given]) -> Features:
+        """The same features with columns from outside, which are asked for one at a time and are not prepared."""
+        other = copy.copy(self)
+        other._given = dict(given)
+        return other
+
+    def offers(self, name: str) -> bool:
+        """Whether a column from outside is there."""
+        return name in self._given
+
+    def given(self, name: str, first: int, last: int) -> NDArray[np.float32]:
+        """A column from outside over eras first..last, float32 [N]."""
+        return self._given[name].values_N[self.store.index.span(first, last)]
+
+    def eras(self, first: int, last: int) -> list[int]:
+        """Eras first..last that the store holds."""
+        return list(self.store.index.select(first, last))
+
+    def raw(self, era: int) -> NDArray[Any]:
+        """All columns of an era as stored, a view [C, N]."""
+        return self.store.window(era, era).era(era).values
+
+    def era(self, era: int, columns: Sequence[str]) -> EraFrame:
+        """Prepared columns of one era; indicator columns, where they are switched on, come last."""
+        if columns[0] in self._given:
+            values_N = self.given(columns[0], era, era)
+            return EraFrame(values_N[None, :], tuple(columns), self.store.index.select(era, era), self.ids(era, era))
+        window = self._values.window(self.needed(era), era, self._stored(tuple(columns)))
+        frame = window.frame() if self._preparer.history else window.era(era)
+        return self._preparer.apply(frame, era)
+
+    def live_rows(self) -> EraFrame:
+        """The live rows as stored, under the number of the era after the newest.
+
+        Raises:
+            DataError: the dataset has no live rows.
+        """
+        return self._live_of(self.store)
+
+    @staticmethod
+    def _live_of(store: EraStore) -> EraFrame:
+        frame = store.live()
+        if frame is None:
+            raise DataError("the dataset has no live.parquet; `eravane fetch` gets it")
+        return frame
+
+    def live(self, columns: Sequence[str]) -> EraFrame:
+        """Prepared columns of the live rows.
+
+        Raises:
+            DataError: the dataset has no live rows.
+        """
+        rows = self._live_of(self._values)
+        if columns[0] in self._given:
+            live_N = self._given[columns[0]].live_N
+            assert live_N is not None, "a store with live rows gives its members live values"
+            return EraFrame(live_N[None, :], tuple(columns), rows.index, rows.ids)
+        names = self._stored(tuple(columns))
+        era = rows.index.first
+        frame = EraFrame(rows.values[rows.positions(names)], names, rows.index, rows.ids)
+        if self._preparer.history:
+            frame = joined(self._values.window(self.needed(era), era - 1, names).frame(), frame)
+        return self._preparer.apply(frame, era)
+
+    def needed(self, era: int) -> int:
+        """Oldest era that the preparation of `era` reads."""
+        return era - self._preparer.history
+
+    def table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> pa.Table:
+        """Prepared columns of every n-th era of first..last as an Arrow table."""
+        if every == 1 and self._preparer.keeps(self.store.dtype):
+            return self._values.window(first, last, self._stored(tuple(columns))).arrow()
+        return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
+
+    def device_table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> Any:
+        """Prepared columns of every n-th era of first..last as a cuDF frame on the GPU."""
+        backend = choose("cuda", logger.debug)
+        names = self._stored(tuple(columns))
+        parts = self._values.window(first, last, names).parts
+        if every != 1 or not self._preparer.keeps(self.store.dtype):
+            frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
+            names, parts = frames[0].columns, tuple(frame.values for frame in frames)
+        starts = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
+        matrix_CN = backend.load(zip(starts[:-1], parts, strict=True), (len(names), starts[-1]), self.store.dtype)
+        return backend.table(matrix_CN, names)
+
+    def labels(
+        self, target: str, first: int, last: int, *, every: int = 1, hidden: Collection[int] = ()
+    ) -> NDArray[np.float32]:
+        """Labels of every n-th era of first..last, float32 [N], NaN where not known and in the `hidden` eras."""
+        labels = self.store.target(target, first, last)
+        if hidden:
+            eras = self.store.index.select(first, last).per_row()
+            labels = np.where(np.isin(eras, list(hidden)), np.float32(np.nan), labels)
+        return labels if every == 1 else labels[self._every(first, last, every)]
+
+    def era_of_rows(self, first: int, last: int, *, every: int = 1) -> NDArray[np.int64]:
+        """Era number of every row of every n-th era of first..last, int64 [N]."""
+        eras = self.store.index.select(first, last).per_row()
+        return eras if every == 1 else eras[self._every(first, last, every)]
+
+    def ids(self, first: int, last: int) -> pa.StringArray:
+        """Row ids of eras first..last."""
+        return self.store.ids(first, last)
+
+    def _every(self, first: int, last: int, every: int) -> NDArray[np.bool_]:
+        index = self.store.index.select(first, last)
+        return np.repeat(np.arange(len(index)) % every == 0, index.counts)
+
+
+def _as_table(frame: EraFrame) -> pa.Table:
+    return pa.table({name: pa.array(values) for name, values in zip(frame.columns, frame.values, strict=True)})

@@ -1,0 +1,203 @@
+"""From the dataset's parquet files to a store: streamed, checked, incremental, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from eravane.calendar.eras import era_label
+from eravane.core.errors import DataError, StoreError
+from eravane.data.store.builder import Builder, LabelChanges
+from eravane.data.store.digest import digest_file
+from eravane.data.store.intake import Choice, Intake, brings_new_eras, check_unique, prepare_intake
+from eravane.data.store.manifest import LiveRecord, Manifest, SegmentRecord, SourceRecord
+from eravane.data.store.shape import Shape, check_shape, check_wish, new_shape
+from eravane.data.store.site import CATALOG, Site, writing
+from eravane.data.store.source import Source
+from eravane.data.store.store import EraStore, IngestReport
+from eravane.data.store.transfer import Progress, silent
+
+HISTORY = ("train.parquet", "validation.parquet")
+LIVE = "live.parquet"
+FEATURES_JSON = CATALOG
+_NO_LAST = 1 << 30
+
+
+def ingest(
+    data_dir: Path | str,
+    store_dir: Path | str,
+    *,
+    columns: Sequence[str] | None = None,
+    first_era: int | None = None,
+    last_era: int | None = None,
+    every: int = 1,
+    progress: Progress | None = None,
+) -> EraStore:
+    """Bring a store up to date with a folder of parquet files.
+
+    A new store takes `train.parquet`, `validation.parquet` and, where there is one, `live.parquet`. An existing store
+    gets the new eras, newly known and corrected labels, and the new live rows; its feature rows never change. A killed
+    ingest is resumed by calling again and ends with the same bytes.
+
+    Args:
+        data_dir: folder of the dataset.
+        store_dir: folder of the store; made if absent.
+        columns: features to keep, in this order (None: every feature of `features.json`, in file order).
+        first_era, last_era: oldest and newest era to take (None: all; for a store that exists, from its first era on).
+        every: take every n-th era, counted from the first.
+        progress: called with a file's name, cells done and cells in all.
+
+    Returns:
+        The opened store; `report` says what changed.
+
+    Raises:
+        DataError: the files break the dataset's contract, or an era that the store has was changed.
+        StoreError: the folder holds something else or a store of another shape, the disk is full, or another
+            process is writing.
+    """
+    data, path = Path(data_dir), Path(store_dir)
+    with writing(path) as site:
+        wish = _Wish(columns, first_era or 0, last_era or _NO_LAST, every)
+        report = _Update(data, site, wish, progress or silent).run()
+    store = EraStore.open(path)
+    store.report = report
+    return store
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the caller asked for."""
+
+    columns: Sequence[str] | None
+    first: int
+    last: int
+    every: int
+
+
+class _Update:
+    """One ingest: what the files bring, measured against the store as it is."""
+
+    def __init__(self, data: Path, site: Site, wish: _Wish, progress: Progress) -> None:
+        self._data, self._site, self._progress = data, site, progress
+        self._old = old = site.old
+        if old is not None and old.prepared is not None:
+            raise StoreError(f"{site.path} holds prepared features; ingest into the raw store they were made from")
+        self._history = [Source(data / name) for name in _history(data, old)]
+        self._live_rows = Source(data / LIVE) if (data / LIVE).exists() else None
+        self._sources = [*self._history, *([self._live_rows] if self._live_rows else [])]
+        if old is None:
+            self._shape = new_shape(self._history[0], data / FEATURES_JSON, wish.columns)
+        else:
+            self._shape = Shape(old.columns, old.dtype, old.targets)
+            check_wish(self._shape, wish.columns)
+        check_shape(self._shape, self._history, self._live_rows)
+        self._records = {
+            source.name: SourceRecord(source.path.stat().st_size, digest_file(source.path)) for source in self._sources
+        }
+        self._eras = {source: source.eras() for source in self._history}
+        self._choice = _choice(old, wish, min(int(era_N.min()) for era_N in self._eras.values()))
+        known = {} if old is None else old.sources
+        self._unchanged = {name for name, record in self._records.items() if known.get(name) == record}
+        self._builder = Builder(site, self._shape)
+
+    def run(self) -> IngestReport:
+        """Write what is new beside the store, then put it in force."""
+        self._site.begin(
+            {
+                "sources": {name: asdict(record) for name, record in self._records.items()},
+                "shape": asdict(self._shape),
+                "choice": asdict(self._choice),
+                "old": None if self._old is None else self._old.fingerprint(),
+            }
+        )
+        intakes = self._intakes()
+        if self._old is None and not any(intake.plans for intake in intakes):
+            newest = "the newest" if self._choice.last == _NO_LAST else era_label(self._choice.last)
+            raise DataError(f"{self._data} has no era from {era_label(self._choice.first)} to {newest}")
+        check_unique(intakes, self._builder.segments)
+        changes = LabelChanges()
+        segments = {record.name: record for record in (() if self._old is None else self._old.segments)}
+        for intake in intakes:
+            for record in [*self._builder.relabel(intake, changes), *self._builder.add(intake, self._progress)]:
+                segments[record.name] = record
+        added = [plan for intake in intakes for plan in intake.plans]
+        live = self._live(bool(added))
+        self._commit(tuple(segments[name] for name in sorted(segments)), live)
+        return IngestReport(
+            eras_added=tuple(era for plan in added for era in plan.eras),
+            rows_added=sum(rows for plan in added for rows in plan.rows),
+            labels_filled=dict(changes.filled),
+            labels_corrected=dict(changes.corrected),
+            labels_withdrawn=dict(changes.withdrawn),
+            live_rows=0 if live is None else live.rows,
+            unchanged=tuple(sorted(self._unchanged)),
+        )
+
+    def _intakes(self) -> list[Intake]:
+        """What each file brings; a file whose content is known already brings nothing."""
+        intakes: list[Intake] = []
+        segments = self._builder.segments
+        for source, era_N in self._eras.items():
+            if source.name in self._unchanged and not brings_new_eras(era_N, self._choice, segments):
+                continue
+            planned = [plan for intake in intakes for plan in intake.plans]
+            intakes.append(prepare_intake(source, era_N, self._choice, segments, planned, self._shape.row_bytes))
+        return intakes
+
+    def _live(self, grown: bool) -> LiveRecord | None:
+        """The live rows now in force; old ones are dropped once the store has an era that came after them."""
+        old, source = None if self._old is None else self._old.live, self._live_rows
+        if source is None:
+            return None if grown else old
+        if source.name in self._unchanged:
+            return old
+        source.require_live()
+        return self._builder.add_live(source, self._records[LIVE].digest)
+
+    def _commit(self, segments: tuple[SegmentRecord, ...], live: LiveRecord | None) -> None:
+        for source in self._sources:
+            if source.path.stat().st_size != self._records[source.name].size:
+                raise DataError(f"{source.path} changed while it was read; let the download end and run again")
+        known = {} if self._old is None else self._old.sources
+        self._site.commit(
+            Manifest(
+                columns=self._shape.columns,
+                dtype=self._shape.dtype,
+                targets=self._shape.targets,
+                first_era=self._choice.first,
+                every=self._choice.every,
+                anchor=self._choice.anchor,
+                segments=segments,
+                live=live,
+                sources={**known, **self._records},
+            ),
+            self._data / FEATURES_JSON,
+        )
+
+
+def _history(data: Path, old: Manifest | None) -> list[str]:
+    """Names of the files to take in; a new store needs both files of history, an existing one takes what is there.
+
+    Raises:
+        DataError: there is no folder, or nothing in it.
+    """
+    if not data.is_dir():
+        raise DataError(f"there is no folder {data}; give the folder that holds {', '.join(HISTORY)}")
+    names = [name for name in HISTORY if old is None or (data / name).exists()]
+    if not names:
+        raise DataError(f"{data} holds none of {', '.join(HISTORY)}")
+    return names
+
+
+def _choice(old: Manifest | None, wish: _Wish, oldest: int) -> Choice:
+    if wish.every < 1 or wish.first > wish.last:
+        raise DataError(f"eras {wish.first} to {wish.last}, every {wish.every}: nothing can be taken")
+    if old is None:
+        return Choice(wish.first, wish.last, wish.every, max(wish.first, oldest))
+    if wish.first not in (0, old.first_era) or wish.every != old.every:
+        raise StoreError(
+            f"the store was made with first era {old.first_era} and every {old.every}, "
+            f"now first era {wish.first} and every {wish.every} are asked for; ingest into a new store"
+        )
+    return Choice(old.first_era, wish.last, old.every, old.anchor)

@@ -1,0 +1,115 @@
+"""The folder of a store while somebody writes to it: one writer, a marker, files beside those in force, one swap."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eravane.core.errors import DataError, StoreError
+from eravane.core.files import exclusive, write_atomically
+from eravane.data.store.manifest import BUILDING, MANIFEST, Manifest
+from eravane.data.store.matrixfile import digests_path
+
+CATALOG = "features.json"
+_SEGMENTS = "segments"
+_PARTS = tuple(name + ".part" for name in (CATALOG, BUILDING, MANIFEST))
+
+
+class Site:
+    """A store's folder under its writer's lock.
+
+    Attributes:
+        path: the folder.
+        old: the manifest in force; None for a new store.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.old = _read_manifest(path)
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the next manifest."""
+        return self.path / _SEGMENTS / name
+
+    def begin(self, ticket: Mapping[str, Any]) -> None:
+        """Mark the store as being written; what an interrupted writer with another ticket left behind is deleted.
+
+        Args:
+            ticket: everything that decides what will be written.
+        """
+        content = json.dumps(ticket, sort_keys=True).encode()
+        marker = self.path / BUILDING
+        if not marker.exists() or marker.read_bytes() != content:
+            self._clear(self.old)
+            write_atomically(marker, content)
+        (self.path / _SEGMENTS).mkdir(exist_ok=True)
+
+    def commit(self, manifest: Manifest, catalog: Path) -> None:
+        """Put a manifest in force, with a copy of the dataset's `features.json`, and delete what it does not name."""
+        if catalog.exists():
+            write_atomically(self.path / CATALOG, catalog.read_bytes())
+        manifest.write(self.path)
+        self._clear(manifest)
+
+    def discard(self) -> None:
+        """Delete everything that the manifest in force does not name."""
+        self._clear(self.old)
+
+    def _clear(self, manifest: Manifest | None) -> None:
+        kept = set() if manifest is None else set(manifest.files())
+        kept |= {digests_path(Path(name)).as_posix() for name in kept}
+        for file in (self.path / _SEGMENTS).glob("*"):
+            if file.relative_to(self.path).as_posix() not in kept:
+                file.unlink()
+        for name in (BUILDING, *_PARTS):
+            (self.path / name).unlink(missing_ok=True)
+        if manifest is None and (self.path / _SEGMENTS).exists():
+            (self.path / _SEGMENTS).rmdir()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Site]:
+    """Hold a store's folder for one writer, made if absent; after bad data it is as it was before.
+
+    Raises:
+        StoreError: the folder holds something else, another process is writing, or the disk is full.
+        DataError: passed on.
+    """
+    fresh = not path.exists()
+    with _storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with exclusive(path):
+            site = Site(path)
+            try:
+                yield site
+            except DataError:
+                site.discard()
+                if fresh:
+                    path.rmdir()
+                raise
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    try:
+        return Manifest.read(path)
+    except FileNotFoundError:
+        ours = {_SEGMENTS, CATALOG, BUILDING, *_PARTS}
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+        if foreign:
+            raise StoreError(f"{path} is no store, it holds {foreign[0]!r}; give a new or empty folder") from None
+        return None
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Say in the store's words that the disk is full or cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "free some space and run again to resume" if full else "check the path and its permissions"
+        raise StoreError(f"cannot write the store {path}: {error.strerror or error}; {mend}") from error

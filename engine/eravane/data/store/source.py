@@ -1,0 +1,231 @@
+"""One parquet file of the dataset, read in bounded memory: eras and ids first, then features block by block."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eravane.calendar.eras import LIVE_ERAS, era_number
+from eravane.core.errors import DataError
+
+T = TypeVar("T")
+# Decoded bytes per block of columns: what one read of a row group may hold in memory; two blocks are held at a time.
+BLOCK_BYTES = 64 << 20
+_BATCH_ROWS = 1 << 17
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a file: its number, its first row in the file, its row count."""
+
+    number: int
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Decoded columns of one row group: `columns[i]` is column `first + i` of those asked for."""
+
+    group: RowGroup
+    first: int
+    columns: list[pa.Array]
+
+
+class Source:
+    """A parquet file with id, era and feature columns.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: the file is missing, truncated, no parquet, or lacks `id` or `era`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing; the dataset needs it (`eravane fetch` gets it)") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} is truncated or no parquet file ({_first_line(error)}); fetch it again") from None
+        # One reader at a time: messages look rows up while the next block is being decoded.
+        self._reading = threading.Lock()
+        schema = self._file.schema_arrow
+        self.types = dict(zip(schema.names, schema.types, strict=True))
+        for name in ("era", "id"):
+            if name not in self.types:
+                raise DataError(f"{path} has no column {name!r}; it has {', '.join(schema.names[:4])}, ...")
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        starts = np.cumsum([0, *sizes]).tolist()
+        self.groups = [RowGroup(number, starts[number], size) for number, size in enumerate(sizes)]
+        self.rows = int(starts[-1])
+        if self.rows == 0:
+            raise DataError(f"{path} has no rows")
+
+    @property
+    def name(self) -> str:
+        """File name, for messages."""
+        return self.path.name
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns whose name begins with `feature`, in file order."""
+        return tuple(name for name in self.types if name.startswith("feature"))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Columns whose name begins with `target`, in file order."""
+        return tuple(name for name in self.types if name.startswith("target"))
+
+    @cached_property
+    def ids(self) -> pa.ChunkedArray:
+        """Row ids, strings without nulls.
+
+        Raises:
+            DataError: an id is null or empty.
+        """
+        ids = self._column("id").cast(pa.large_string())
+        blank = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True)
+        if pc.any(blank).as_py():
+            raise DataError(f"{self.path}: row {pc.index(blank, True).as_py()} has no id")
+        return ids
+
+    def eras(self) -> NDArray[np.int32]:
+        """The era number of every row, int32 [N].
+
+        Raises:
+            DataError: an era is null, or no number.
+        """
+        labels, code_N = self._coded("era")
+        try:
+            numbers = [era_number(label) for label in labels]
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from None
+        return np.array(numbers, dtype=np.int32)[code_N]
+
+    def data_types(self) -> tuple[list[str], NDArray[np.int32]]:
+        """The distinct data types, and which of them each row has, int32 [N].
+
+        A file without the column has one type, its own name.
+
+        Raises:
+            DataError: a data type is null.
+        """
+        if "data_type" not in self.types:
+            return [self.path.stem], np.zeros(self.rows, dtype=np.int32)
+        return self._coded("data_type")
+
+    def require_live(self) -> None:
+        """Check that every row belongs to the live era and that no id occurs twice.
+
+        Raises:
+            DataError: a row has another era than X, or an id occurs twice.
+        """
+        for label in pc.unique(self._column("era").cast(pa.string())).to_pylist():
+            if label not in LIVE_ERAS:
+                raise DataError(f"{self.path}: column 'era' holds {label!r}; live rows have era 'X'")
+        seen: dict[str, int] = {}
+        for row, text in enumerate(self.ids.to_pylist()):
+            if seen.setdefault(text, row) != row:
+                self.refuse("id", row, f"the id occurs twice, first in row {seen[text]}")
+
+    def where(self, row: int) -> str:
+        """Era and id of a row, for messages."""
+        era = self._column("era")[row].as_py()
+        return f"era {era}, id {self.ids[row].as_py()!r}"
+
+    def refuse(self, column: str, row: int, problem: str, kind: type[DataError] = DataError) -> NoReturn:
+        """Say what is wrong with one cell.
+
+        Raises:
+            DataError: always, of the kind that is given.
+        """
+        raise kind(f"{self.path}: column {column!r}, {self.where(row)}: {problem}")
+
+    def blocks(self, columns: Sequence[str], groups: Sequence[RowGroup]) -> Iterator[Block]:
+        """Decode columns of row groups in blocks of bounded size, one block ahead of the caller.
+
+        Raises:
+            DataError: a page cannot be decoded.
+        """
+        cell = max((_cell_bytes(self.types[name]) for name in columns), default=1)
+        jobs = [
+            (group, first, columns[first : first + width])
+            for group in groups
+            for width in [max(1, min(len(columns), BLOCK_BYTES // (cell * max(group.rows, 1))))]
+            for first in range(0, len(columns), width)
+        ]
+        yield from _ahead(lambda job: self._decode(*job), jobs)
+
+    def _decode(self, group: RowGroup, first: int, names: Sequence[str]) -> Block:
+        try:
+            with self._reading:
+                table = self._file.read_row_group(group.number, columns=list(names))
+        except (pa.ArrowException, OSError) as error:
+            if len(names) > 1:
+                for name in names:
+                    self._decode(group, first, [name])
+            raise DataError(
+                f"{self.path}: row group {group.number}, column {names[0]!r} cannot be read "
+                f"({_first_line(error)}); fetch the file again"
+            ) from None
+        return Block(group, first, [_whole(table.column(name)) for name in names])
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        try:
+            with self._reading:
+                batches = self._file.iter_batches(batch_size=_BATCH_ROWS, columns=[name])
+                return pa.chunked_array([batch.column(name) for batch in batches], type=self.types[name])
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{self.path}: column {name!r} cannot be read ({_first_line(error)}); fetch it again"
+            ) from None
+
+    def _coded(self, name: str) -> tuple[list[str], NDArray[np.int32]]:
+        """A column of few distinct strings: the strings, and which of them each row has."""
+        coded = self._column(name).cast(pa.string()).combine_chunks().dictionary_encode()
+        if coded.null_count:
+            raise DataError(f"{self.path}: column {name!r} is empty in row {pc.index(coded.is_null(), True).as_py()}")
+        return coded.dictionary.to_pylist(), coded.indices.to_numpy()
+
+
+def _cell_bytes(kind: pa.DataType) -> int:
+    """Bytes of a decoded value; strings, which are refused later, count as eight."""
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:
+        return 8
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _ahead(work: Callable[[Any], T], jobs: Sequence[Any]) -> Iterator[T]:
+    """Results of the jobs in order, the next one computed while the caller uses the last."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = pool.submit(work, jobs[0]) if jobs else None
+        for following in [*jobs[1:], None]:
+            if pending is None:
+                return
+            result = pending.result()
+            pending = None if following is None else pool.submit(work, following)
+            yield result
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

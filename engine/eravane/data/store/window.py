@@ -1,0 +1,208 @@
+"""A range of eras and a list of columns of a store, read without copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eravane.backend.protocol import Backend, FileBlock
+from eravane.calendar.eras import EraFrame, EraIndex
+from eravane.core.errors import DataError
+from eravane.data.store.segments import Segment
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Rows of one segment that belong to a window: `rows` inside the segment, `start` inside the window."""
+
+    segment: Segment
+    rows: slice
+    start: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return int(self.rows.stop - self.rows.start)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Eras first..last of some columns.
+
+    Attributes:
+        index: the eras; rows are counted from 0.
+        columns: the C names.
+        positions: intp [C], where the columns lie in the store.
+        pieces: the segment slices that hold the rows, in era order.
+    """
+
+    index: EraIndex
+    columns: tuple[str, ...]
+    positions: NDArray[np.intp]
+    pieces: tuple[Piece, ...]
+    dtype: str
+
+    @property
+    def parts(self) -> tuple[NDArray[Any], ...]:
+        """One matrix [C, n_i] per segment, contiguous columns.
+
+        They are views where the columns are evenly spaced in the store (all of them, one of them, a contiguous
+        group), else copies made at this moment; `arrow` never copies.
+        """
+        where = _as_slice(self.positions)
+        return tuple(piece.segment.values[:, piece.rows][where] for piece in self.pieces)
+
+    def frame(self) -> EraFrame:
+        """The window as one frame without ids; a view where one segment holds it and `parts` gives views."""
+        if len(self.pieces) == 1:
+            return EraFrame(self.parts[0], self.columns, self.index)
+        values_CN = np.empty((len(self.columns), self.index.rows), dtype=self.dtype)
+        for piece in self.pieces:
+            _copy_rows(piece, self.positions, values_CN[:, piece.start : piece.start + piece.count])
+        return EraFrame(values_CN, self.columns, self.index)
+
+    def arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The window as an Arrow table, one chunk per segment, without a copy; every field is non-nullable.
+
+        Raises:
+            DataError: a name is not among the window's columns.
+        """
+        names = self.columns if columns is None else tuple(columns)
+        positions = self.positions[positions_of(self.columns, names)]
+        schema = pa.schema([pa.field(name, pa.from_numpy_dtype(self.dtype), nullable=False) for name in names])
+        batches = [
+            pa.RecordBatch.from_arrays(piece.segment.arrow(positions, piece.rows), schema=schema)
+            for piece in self.pieces
+        ]
+        return pa.Table.from_batches(batches, schema=schema)
+
+    def era(self, era: int) -> EraFrame:
+        """One era with its ids: a view where the columns are evenly spaced in the store, else a copy of the era.
+
+        Raises:
+            KeyError: the era is not in the window.
+        """
+        rows = self.index.rows_of(era)
+        piece = next(piece for piece in self.pieces if rows.start < piece.start + piece.count)
+        shift = piece.rows.start - piece.start
+        inside = slice(rows.start + shift, rows.stop + shift)
+        values_CN = piece.segment.values[:, inside][_as_slice(self.positions)]
+        ids = piece.segment.ids[inside.start : inside.stop]
+        return EraFrame(values_CN, self.columns, self.index.select(era, era), ids)
+
+    def on_device(self, backend: Backend) -> EraFrame:
+        """The window as one matrix on a device, without ids.
+
+        On the CPU a view where `frame` gives one; on a GPU filled in chunks through pinned memory, or by the device
+        straight from the files.
+
+        Raises:
+            DeviceError: it does not fit; go through the eras one by one (`backend.stream`).
+        """
+        shape = (len(self.columns), self.index.rows)
+        if backend.direct:
+            values = backend.read(self.file_blocks(), shape, self.dtype)
+        else:
+            where = _as_slice(self.positions)
+            parts = ((piece.start, piece.segment.values[:, piece.rows][where]) for piece in self.pieces)
+            values = backend.load(parts, shape, self.dtype)
+        return EraFrame(values, self.columns, self.index)
+
+    def file_blocks(self) -> Iterator[FileBlock]:
+        """Where the window lies in the store's files: neighbouring columns of a segment in one block."""
+        cuts = np.flatnonzero(np.diff(self.positions) != 1) + 1
+        for piece in self.pieces:
+            matrix = piece.segment.features
+            for first, run in zip([0, *cuts.tolist()], np.split(self.positions, cuts), strict=True):
+                yield FileBlock(
+                    path=matrix.path,
+                    offset=matrix.layout.start + int(run[0]) * matrix.layout.stride + piece.rows.start * self._width,
+                    stride=matrix.layout.stride,
+                    rows=piece.count,
+                    first_column=first,
+                    first_row=piece.start,
+                    columns=run.size,
+                )
+
+    @property
+    def _width(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+    def __iter__(self) -> Iterator[EraFrame]:
+        """The eras one by one, oldest first; the next segment is read ahead while this one is worked on."""
+        for number, piece in enumerate(self.pieces):
+            if number + 1 < len(self.pieces):
+                self.pieces[number + 1].segment.features.expect()
+            first, last = piece.start, piece.start + piece.count
+            for position in range(*np.searchsorted(self.index.offsets, [first, last])):
+                yield self.era(int(self.index.labels[position]))
+
+
+class RollingWindow:
+    """The newest eras of a store while time goes on: what falls behind is given back to the operating system.
+
+    Memory held is that of the eras of the window and of the rest of the oldest segment that it touches.
+
+    Args:
+        store: opens windows of the columns that are wanted.
+        segments: all segments of the store, in era order.
+        width: eras that the window covers.
+    """
+
+    def __init__(self, store: Callable[[int, int], Window], segments: Sequence[Segment], width: int) -> None:
+        self._store, self._segments, self._width = store, segments, width
+        self._behind = 0
+
+    def advance(self, era: int) -> Window:
+        """The window of the `width` eras up to `era`; eras before it are released, the next segment is read ahead.
+
+        Raises:
+            ValueError: the window would move backwards.
+        """
+        oldest = era - self._width + 1
+        if self._behind and self._segments[self._behind - 1].index.last >= oldest:
+            raise ValueError(f"a rolling window moves forwards; era {era} needs eras that were released")
+        while self._behind < len(self._segments) and self._segments[self._behind].index.last < oldest:
+            self._segments[self._behind].features.release()
+            self._behind += 1
+        following = next((segment for segment in self._segments if segment.index.first > era), None)
+        if following is not None:
+            following.features.expect()
+        return self._store(oldest, era)
+
+
+def positions_of(columns: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]:
+    """Positions of names among columns, intp [len(names)].
+
+    Raises:
+        DataError: a name is not there.
+    """
+    where = {name: position for position, name in enumerate(columns)}
+    missing = [name for name in names if name not in where]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(names)} columns are not in the store, the first is {missing[0]!r}; "
+            f"it has {len(columns)} columns from {columns[0]!r} to {columns[-1]!r}"
+        )
+    return np.array([where[name] for name in names], dtype=np.intp)
+
+
+def _as_slice(positions: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Evenly spaced ascending positions as a slice, so that indexing gives a view."""
+    if positions.size == 0:
+        return slice(0, 0)
+    steps = np.diff(positions)
+    step = int(steps[0]) if steps.size else 1
+    if step < 1 or np.any(steps != step):
+        return positions
+    return slice(int(positions[0]), int(positions[-1]) + 1, step)
+
+
+def _copy_rows(piece: Piece, positions: NDArray[np.intp], out_CN: NDArray[Any]) -> None:
+    for row, position in enumerate(positions):
+        out_CN[row] = piece.segment.values[position, piece.rows]

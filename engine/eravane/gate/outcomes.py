@@ -1,0 +1,223 @@
+"""Resolved eras as the gate keeps them: a few kilobytes each, from which any weighting can be scored exactly.
+
+With gauss-ranked, standardised predictions z [M, N] of an era and its standardised target y, the era enters only by
+`c = z y / n` and `C = z z' / n`: the correlation of the ensemble w is `c'w / sqrt(w'Cw)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.core.errors import RunError
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+# Numerai's payout mix. MMC is linear in the ensemble's weights up to the same normalisation as CORR, so that the mix is
+# again c'w / sqrt(w'Cw) with another c.
+CORR_SHARE, MMC_SHARE = 0.75, 2.25
+# The quantity of an era that each objective of the gate is paid by.
+PAID_BY = {"corr": "c", "payout": "payout"}
+
+
+@dataclass(frozen=True)
+class GateModel:
+    """A base model as the gate sees it: its name, and the feature cell whose statistics belong to it."""
+
+    model_id: str
+    feature_set: str
+    group: str
+
+
+@dataclass(frozen=True, eq=False)
+class EraFacts:
+    """What is known of an era before any base model predicts it, not yet normalised.
+
+    Attributes:
+        model_MS: float64 [M, S], statistics of each model's own feature cell; NaN where undefined.
+        context_D: float64 [D], statistics of the era as a whole; NaN where undefined.
+        model_names, context_names: what the S and D columns are.
+        marginal_KF: float32 [K, F], K marginal statistics of each feature; empty where they are switched off.
+        cells: per model the int64 positions of its cell's columns among the F features.
+    """
+
+    model_MS: FloatArray
+    context_D: FloatArray
+    model_names: tuple[str, ...]
+    context_names: tuple[str, ...]
+    marginal_KF: NDArray[np.float32]
+    cells: tuple[NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class EraOutcome:
+    """An era whose labels are known.
+
+    Attributes:
+        era: era number.
+        scores_M: float64 [M], numerai_corr per model; NaN for a constant prediction.
+        c_M: float64 [M], z y / n with z gauss-ranked, y centred and standardised.
+        C_MM: float64 [M, M], z z' / n.
+        facts: the era's facts as they were before it was predicted.
+        dispersion_M: float64 [M], standard deviation of each model's raw predictions.
+        contribution_M: float64 [M], contribution of each model to the meta-model (MMC); None where it is unknown.
+    """
+
+    era: int
+    scores_M: FloatArray
+    c_M: FloatArray
+    C_MM: FloatArray
+    facts: EraFacts
+    dispersion_M: FloatArray
+    contribution_M: FloatArray | None = None
+
+
+class History:
+    """Resolved eras in ascending order, aligned to the present pool of models.
+
+    A model that a past era did not know has zeros there and False in `present_EM`.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.eras: list[int] = []
+        self.facts: list[EraFacts] = []
+        self._size = size
+        self._rows: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROWS}
+
+    def __len__(self) -> int:
+        return len(self.eras)
+
+    def append(self, outcome: EraOutcome) -> None:
+        """Add an era; undefined numbers (a constant prediction) become 0.
+
+        Raises:
+            RunError: the era is not later than the last one, or its arrays do not fit the pool.
+        """
+        if self.eras and outcome.era <= self.eras[-1]:
+            raise RunError(
+                f"era {outcome.era} follows era {self.eras[-1]}: outcomes must come in ascending order, once"
+            )
+        if outcome.c_M.shape != (self._size,) or outcome.C_MM.shape != (self._size, self._size):
+            raise RunError(
+                f"era {outcome.era} brings {outcome.c_M.shape[0]} models, the gate has {self._size}: set_models first"
+            )
+        payout_M = outcome.c_M
+        if outcome.contribution_M is not None:
+            payout_M = CORR_SHARE * outcome.c_M + MMC_SHARE * outcome.contribution_M
+        values = {
+            "scores": outcome.scores_M,
+            "c": outcome.c_M,
+            "C": outcome.C_MM,
+            "dispersion": outcome.dispersion_M,
+            "payout": payout_M,
+        }
+        for name, value in values.items():
+            self._rows[name].append(np.nan_to_num(np.asarray(value, dtype=np.float64), posinf=0.0, neginf=0.0))
+        self._rows["present"].append(np.ones(self._size, dtype=bool))
+        self.eras.append(outcome.era)
+        cells = outcome.facts.cells
+        if self.facts and not _same(cells, self.facts[-1].cells):
+            self.facts = [replace(facts, cells=cells) for facts in self.facts]
+        self.facts.append(outcome.facts)
+
+    def column(self, name: str, count: int | None = None) -> NDArray[Any]:
+        """Stack one of scores, c, payout, dispersion, present [E, M] or C [E, M, M] over the first `count` eras."""
+        rows = self._rows[name][:count]
+        if rows:
+            return np.stack(rows)
+        shape = (0, self._size, self._size) if name == "C" else (0, self._size)
+        return np.zeros(shape, dtype=bool if name == "present" else np.float64)
+
+    def row(self, name: str, position: int) -> NDArray[Any]:
+        """One quantity of one era."""
+        return self._rows[name][position]
+
+    def known(self, era: int, lag: int) -> int:
+        """How many eras are resolved for a decision about `era`."""
+        return int(np.searchsorted(np.asarray(self.eras, dtype=np.int64), era - lag, side="right"))
+
+    def realign(self, positions: Sequence[int | None]) -> None:
+        """Change the pool: entry m of `positions` is where the new pool's model m stood, None where it is new."""
+        self._size = len(positions)
+        for name, rows in self._rows.items():
+            self._rows[name] = [_take(row, positions, square=name == "C") for row in rows]
+        self.facts = [_realign_facts(facts, positions) for facts in self.facts]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything as arrays, for safetensors."""
+        result = {f"history.{name}": self.column(name) for name in _ROWS}
+        result["history.era"] = np.asarray(self.eras, dtype=np.int64)
+        if self.facts:
+            result["history.model"] = np.stack([facts.model_MS for facts in self.facts])
+            result["history.context"] = np.stack([facts.context_D for facts in self.facts])
+            result["history.marginal"] = np.stack([facts.marginal_KF for facts in self.facts])
+            cells = self.facts[-1].cells
+            result["history.cells"] = np.concatenate([np.zeros(0, dtype=np.int64), *cells])
+            result["history.cell_sizes"] = np.array([len(columns) for columns in cells], dtype=np.int64)
+        return result
+
+    def names(self) -> dict[str, Any]:
+        """The names of the statistics, JSON-able."""
+        if not self.facts:
+            return {"model": [], "context": []}
+        return {"model": list(self.facts[-1].model_names), "context": list(self.facts[-1].context_names)}
+
+    @classmethod
+    def restore(cls, size: int, arrays: Mapping[str, NDArray[Any]], names: Mapping[str, Any]) -> History:
+        """Rebuild a history from `arrays()` and `names()`."""
+        history = cls(size)
+        history.eras = [int(era) for era in arrays["history.era"]]
+        for name in _ROWS:
+            history._rows[name] = list(arrays[f"history.{name}"])
+        if not history.eras:
+            return history
+        ends = np.cumsum(arrays["history.cell_sizes"])[:-1]
+        cells = tuple(np.split(arrays["history.cells"], ends))
+        for i in range(len(history.eras)):
+            history.facts.append(
+                EraFacts(
+                    arrays["history.model"][i],
+                    arrays["history.context"][i],
+                    tuple(names["model"]),
+                    tuple(names["context"]),
+                    arrays["history.marginal"][i],
+                    cells,
+                )
+            )
+        return history
+
+
+_ROWS = ("scores", "c", "C", "dispersion", "payout", "present")
+
+
+def _take(row: NDArray[Any], positions: Sequence[int | None], *, square: bool) -> NDArray[Any]:
+    kept = np.array([m for m, position in enumerate(positions) if position is not None], dtype=np.int64)
+    source = np.array([position for position in positions if position is not None], dtype=np.int64)
+    size = len(positions)
+    result = np.zeros((size, size) if square else size, dtype=row.dtype)
+    if square:
+        result[np.ix_(kept, kept)] = row[np.ix_(source, source)]
+    else:
+        result[kept] = row[source]
+    return result
+
+
+def _realign_facts(facts: EraFacts, positions: Sequence[int | None]) -> EraFacts:
+    model_MS = np.full((len(positions), facts.model_MS.shape[1]), np.nan)
+    for m, position in enumerate(positions):
+        if position is not None:
+            model_MS[m] = facts.model_MS[position]
+    nothing = np.zeros(0, dtype=np.int64)
+    cells = tuple(nothing if position is None else facts.cells[position] for position in positions)
+    return replace(facts, model_MS=model_MS, cells=cells)
+
+
+def _same(first: Sequence[NDArray[np.int64]], second: Sequence[NDArray[np.int64]]) -> bool:
+    if first is second:
+        return True
+    return len(first) == len(second) and all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

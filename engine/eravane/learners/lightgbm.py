@@ -1,0 +1,159 @@
+"""LightGBM as a second learner: it builds histograms of the sampled columns alone, where XGBoost builds all."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.core.errors import ConfigError, RunError
+from eravane.learners.protocol import Stop
+from eravane.learners.xgboost import BYTES_PER_ROW, INTERCEPT, LIGHTGBM_MARK, TrainingInterruptedError
+
+FloatArray = NDArray[np.float32]
+
+DEFAULT_PARAMS: Mapping[str, Any] = {
+    "objective": "regression",
+    "max_depth": 5,
+    "num_leaves": 32,
+    "learning_rate": 0.05,
+    "feature_fraction": 0.1,
+    "max_bin": 255,
+    "verbosity": -1,
+}
+# Set by the engine: one thread, every level a bin of its own, the same bytes every time.
+FIXED: Mapping[str, Any] = {
+    "num_threads": 1,
+    "deterministic": True,
+    "force_col_wise": True,
+    "boost_from_average": False,
+    "min_data_in_bin": 1,
+    "feature_pre_filter": False,
+}
+SEEDS = ("feature_fraction_seed", "bagging_seed", "extra_seed", "objective_seed")
+# A dataset holds one byte per cell; the float32 rows it is made of are there beside it for a moment.
+BYTES_PER_CELL = 1 + 4
+
+
+@dataclass(frozen=True)
+class LightGbm:
+    """LightGBM on the CPU.
+
+    Attributes:
+        params: complete parameters, without seeds.
+    """
+
+    params: Mapping[str, Any]
+    name: str = "lightgbm"
+    device: str = "cpu"
+
+    @classmethod
+    def make(cls, params: Mapping[str, Any], device: str) -> tuple[LightGbm, list[str]]:
+        """Complete parameters with the defaults.
+
+        Raises:
+            ConfigError: LightGBM is not installed, the device is not the CPU, or a parameter is the engine's own.
+        """
+        if importlib.util.find_spec("lightgbm") is None:
+            raise ConfigError('zoo.learner "lightgbm" is not installed; install eravane with the extra lightgbm')
+        if device != "cpu":
+            raise ConfigError(
+                f'zoo.learner "lightgbm" grows trees on the CPU, given {device}; set compute.device = "cpu"'
+            )
+        for name in (*FIXED, *SEEDS, "seed", "device", "device_type"):
+            if name in params:
+                raise ConfigError(f"zoo.params.{name} is set by eravane ([compute] and seed decide); remove it")
+        return cls({**DEFAULT_PARAMS, **params, **FIXED}), []
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Parameters and version."""
+        import lightgbm
+
+        return {"params": dict(self.params), "lightgbm": lightgbm.__version__}
+
+    def matrix(self, table: Any) -> Any:
+        """Bin an Arrow table; LightGBM copies it to float32 rows while it does."""
+        import lightgbm
+
+        rows_NC = np.empty((table.num_rows, table.num_columns), dtype=np.float32)
+        for position, column in enumerate(table.columns):
+            rows_NC[:, position] = column.to_numpy()
+        dataset = lightgbm.Dataset(rows_NC, params=dict(self.params), free_raw_data=True)
+        return dataset.construct()
+
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
+        """Bytes at the peak of building and training."""
+        return rows * (columns * BYTES_PER_CELL + BYTES_PER_ROW)
+
+    def fit(
+        self,
+        matrix: Any,
+        label_N: FloatArray,
+        weight_N: FloatArray | None,
+        *,
+        trees: int,
+        seed: int,
+        margin_N: FloatArray | None = None,
+        stop: Stop | None = None,
+    ) -> bytes:
+        """Grow trees; see `Learner.fit`.
+
+        Raises:
+            RunError: no row has a label.
+            TrainingInterruptedError: `stop` was set.
+        """
+        import lightgbm
+
+        known = ~np.isnan(label_N)
+        if not known.any():
+            raise RunError("no training row has a label; use other eras or another target")
+        base = INTERCEPT if margin_N is None else 0.0
+        start_N = np.full(label_N.size, base) if margin_N is None else margin_N
+        weight = known.astype(np.float32) if weight_N is None else np.where(known, weight_N, np.float32(0))
+        # Fields and not `set_weight`, which leaves the old weights in place where the new ones are all 1.
+        matrix.set_field("label", np.where(known, label_N, np.float32(INTERCEPT)))
+        matrix.set_field("weight", weight)
+        matrix.set_field("init_score", np.ascontiguousarray(start_N, dtype=np.float64))
+        seeds = dict.fromkeys(SEEDS, seed % 2**31)
+        booster = lightgbm.Booster({**self.params, **seeds}, matrix)
+        for _ in range(trees):
+            if stop is not None and stop.is_set():
+                raise TrainingInterruptedError("training was interrupted")
+            if booster.update():
+                break  # no split gains anything any more
+        text: str = booster.model_to_string()
+        return LIGHTGBM_MARK + f"{base}\n{text}".encode()
+
+
+class Boosted:
+    """A fitted block of LightGBM's trees.
+
+    Args:
+        booster: the trees.
+        base: added to their sum.
+    """
+
+    def __init__(self, booster: Any, base: float) -> None:
+        self._booster, self._base = booster, base
+
+    @classmethod
+    def load(cls, block: bytes) -> Boosted:
+        """Read what `LightGbm.fit` gave."""
+        import lightgbm
+
+        header, _, text = block.partition(b"\n")
+        return cls(lightgbm.Booster(model_str=text.decode()), float(header.removeprefix(LIGHTGBM_MARK)))
+
+    def num_boosted_rounds(self) -> int:
+        """Trees."""
+        return int(self._booster.num_trees())
+
+    def predict(self, values_CN: NDArray[Any]) -> FloatArray:
+        """Predict rows from columns [C, N]; float32 [N]."""
+        raw_N = self._booster.predict(values_CN.T.astype(np.float32), num_threads=1)
+        return np.asarray(raw_N + self._base, dtype=np.float32)

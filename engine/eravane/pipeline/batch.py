@@ -1,0 +1,399 @@
+"""The job: from a dataset and a configuration to a run folder with predictions, scores, report and submission file."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane import __version__
+from eravane.backend import Backend, choose
+from eravane.calendar.eras import EraIndex
+from eravane.calendar.timeline import Timeline, plan_timeline
+from eravane.core.config import RunConfig
+from eravane.core.errors import ConfigError, DataError, EravaneError, RunError
+from eravane.core.events import EventLog, Progress, Silent
+from eravane.core.files import exclusive
+from eravane.core.telemetry import Telemetry, gpu_meter
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.features import Features
+from eravane.data.freeze import freeze_beside
+from eravane.data.ingest import FEATURES_JSON
+from eravane.data.store.store import EraStore
+from eravane.loop.engine import Engine, OofOf, neutral_columns, write_pool
+from eravane.loop.loop import Loop, StepReport
+from eravane.loop.schedule import Schedule, label_digests
+from eravane.loop.session import Session
+from eravane.loop.tally import Tally
+from eravane.pipeline.cachedstore import cached_store, described
+from eravane.pipeline.insights import write_insights
+from eravane.pipeline.live import write_live
+from eravane.planning.memory import plan_memory
+from eravane.report import write_report
+from eravane.runstate.runfolder import RunFolder, versions
+from eravane.zoo.cluster import local_cluster
+from eravane.zoo.fleet import cores
+from eravane.zoo.oof import OofScores, OutOfFold, out_of_fold, score_out_of_fold
+from eravane.zoo.outside import by_column, coverage, load_members, load_references, member_specs, paid_by
+from eravane.zoo.selection import Verdict, select
+from eravane.zoo.specs import ModelSpec, model_specs
+from eravane.zoo.table import write_oof, zoo_table
+from eravane.zoo.trainer import Zoo
+from eravane.zoo.training import Finished
+
+CACHE_VARIABLE = "ERAVANE_CACHE"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run is.
+
+    Attributes:
+        path: the run folder.
+        metrics: the content of metrics.json.
+        report: path of report.html.
+        notes: facts the user should know, in order.
+    """
+
+    path: Path
+    metrics: dict[str, Any]
+    report: Path
+    notes: tuple[str, ...]
+
+
+def default_cache() -> Path:
+    """Folder of stores and finished boosters: $ERAVANE_CACHE, else ~/.cache/eravane."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else Path.home() / ".cache" / "eravane"
+
+
+def run(
+    data: Path,
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    replay_of: Path | None = None,
+    rebuild_store: bool = False,
+) -> RunResult:
+    """Do the whole job.
+
+    Args:
+        data: folder with Numerai's parquet files and features.json, or a store made by `ingest`.
+        config: the run's configuration.
+        out: run folder to make; with `resume` one that was interrupted.
+        resume: go on where an interrupted run stopped; the outcome is the same as without the interruption.
+        cache: folder of stores and finished boosters, shared by runs (None: `default_cache()`).
+        progress: where to show how far it is.
+        replay_of: a run folder whose periods, lags and arrivals of labels count, so that the outcome is what its
+            weekly steps came to.
+        rebuild_store: delete the cached store of this data first, and ingest anew.
+
+    Raises:
+        ConfigError: the configuration does not fit the data.
+        DataError: the files break the dataset's contract.
+        RunError: the run folder exists already, belongs to another run, or cannot be written.
+        DeviceError: the device asked for does not work.
+    """
+    progress, cache = progress or Silent(), cache or default_cache()
+    backend = choose(config.compute.device, progress.say, config.compute.pool)
+    folder = _enter(out, config, resume)
+    cluster = local_cluster(config.compute, backend.xgboost_device, progress.say)
+    watch = Telemetry(gpu_meter() if backend.name == "cuda" else None)
+    with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute, watch:
+        try:
+            config = replace(config, compute=compute)
+            return _Job(data, config, folder, cache, backend, progress, watch, replay_of).run(rebuild_store)
+        except EravaneError:
+            if not resume and not folder.started:
+                shutil.rmtree(folder.path)  # nothing but the configuration is in it
+            raise
+
+
+def _enter(out: Path, config: RunConfig, resume: bool) -> RunFolder:
+    if not resume:
+        return RunFolder.create(out, config)
+    folder = RunFolder.open(out)
+    if folder.config().digest() != config.digest():
+        raise RunError(f"{out} was started with another configuration (see its run.toml); resume with that one")
+    return folder
+
+
+@contextmanager
+def _readable_disk_errors(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{error.strerror or error}{f' at {error.filename}' if error.filename else ''}; mend it and go on with "
+            f"--resume (what is in {folder.path} is whole)"
+        ) from error
+
+
+class _Job:
+    """One run, stage by stage."""
+
+    def __init__(
+        self,
+        data: Path,
+        config: RunConfig,
+        folder: RunFolder,
+        cache: Path,
+        backend: Backend,
+        progress: Progress,
+        watch: Telemetry,
+        replay_of: Path | None = None,
+    ) -> None:
+        self._replay_of, self._watch = replay_of, watch
+        self._schedule = Schedule() if replay_of is None else Schedule.read(RunFolder.open(replay_of))
+        self._data, self._config, self._folder, self._cache = data, config, folder, cache
+        self._backend, self._progress = backend, progress
+        self._events = EventLog(folder.path / "events.jsonl", backend.name, watch)
+        self._notes: list[str] = []
+        self._warnings: list[str] = []
+
+    def run(self, rebuild_store: bool) -> RunResult:
+        config, ops = self._config, self._backend.ops
+        catalog = self._catalog()
+        store = self._store(catalog, rebuild_store)
+        with self._events.stage("verify"):
+            store.verify()
+        if config.prepare.frozen:
+            with self._events.stage("prepare"):
+                self._freeze(store)
+        features = Features.open(store.path, config.prepare)
+        timeline = self._timeline(store)
+        self._say_periods(timeline, catalog)
+        self._say_missing(store)
+        self._plan_memory(store, catalog, timeline)
+        self._write_manifest(store, timeline, "running")
+        zoo = Zoo(
+            store.path,
+            config,
+            timeline,
+            xgboost_device=self._backend.xgboost_device,
+            cache=self._cache / "boosters",
+            room=self._backend.room(),
+            on_usage=lambda usage: self._events.write("worker", **usage.told()),
+        )
+        for note in zoo.notes:
+            self._say(note)
+        members = load_members(config, self._data, store)
+        for note in coverage(members, store, timeline.folds[0].predict_first):
+            self._say(note)
+        features = features.with_given(by_column(members) | paid_by(config, self._data, store))
+        references = load_references(config, self._data, store)
+        specs = model_specs(catalog, config) + member_specs(members, config.data.target)
+        oof = self._out_of_fold(zoo, specs, timeline, features)
+        scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops, references)
+        verdicts = self._select(specs, scores, oof, timeline, features)
+        chosen = tuple(verdict.spec for verdict in verdicts if verdict.selected)
+        neutral = neutral_columns(config, catalog)
+        engine = Engine(
+            self._folder, config, features, timeline, chosen, zoo, self._backend, neutral, self._schedule.known_at
+        )
+        session = self._run_loop(engine, oof)
+        self._write_live(engine, session)
+        labels = label_digests(store, sorted({*config.targets, config.data.target}))
+        self._schedule.seen(labels, session.newest).write(self._folder)
+        self._progress.start("results", 3)
+        metrics = engine.results.write(session.journal)
+        self._progress.advance()
+        with self._events.stage("insights"):
+            self._warnings = write_insights(self._folder, features, catalog, self._data, config.data.target, ops)
+        self._progress.advance()
+        self._write_manifest(store, timeline, "complete")
+        self._folder.write_table("telemetry.parquet", self._watch.table())
+        report = write_report(self._folder.path)
+        self._progress.advance()
+        return RunResult(self._folder.path, metrics, report, tuple(self._notes))
+
+    def _say(self, note: str) -> None:
+        self._notes.append(note)
+        self._progress.say(note)
+
+    def _catalog(self) -> FeatureCatalog:
+        data = self._config.data
+        catalog = FeatureCatalog.load(
+            self._data / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None
+        )
+        empty = catalog.empty_cells()
+        if empty:
+            self._say(f"{len(empty)} empty cells are skipped: {', '.join('.'.join(cell) for cell in empty)}")
+        return catalog
+
+    def _store(self, catalog: FeatureCatalog, anew: bool) -> EraStore:
+        self._progress.start("ingest", 1)
+        with self._events.stage("ingest") as found:
+            store = cached_store(self._data, self._config.data, catalog, self._cache, anew=anew)
+            found |= {"rows": store.index.rows, "columns": len(store.columns)}
+        self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
+        return store
+
+    def _freeze(self, store: EraStore) -> None:
+        self._progress.start("prepare", len(store.index))
+        prepared = freeze_beside(store, self._config.prepare, lambda _file, _done, _total: self._progress.advance())
+        if prepared is None:
+            self._say("prepare.frozen changes nothing: these features stay as they are")
+        else:
+            prepared.verify()
+
+    def _newest_label(self, store: EraStore) -> int:
+        target = self._config.data.target
+        if target not in store.targets:
+            raise ConfigError(f"data.target {target!r} is not in the data; it has {', '.join(store.targets)}")
+        for era in reversed(list(store.index)):
+            if not np.isnan(store.target(target, era, era)).all():
+                return era
+        raise DataError(f"target {target!r} is missing in every row of {self._data}; choose another data.target")
+
+    def _timeline(self, store: EraStore) -> Timeline:
+        if self._replay_of is not None:
+            return Timeline.from_manifest(RunFolder.open(self._replay_of).read_json("manifest.json"), store.index)
+        return plan_timeline(self._config, store.index, self._newest_label(store))
+
+    def _say_periods(self, timeline: Timeline, catalog: FeatureCatalog) -> None:
+        clock = timeline.clock
+        self._say(
+            f"eras {timeline.first_era} to {timeline.last_era}, labels to {timeline.newest_label}; "
+            f"{len(timeline.folds)} folds, loop from era {timeline.loop_start}, report from {timeline.report_start}"
+        )
+        self._say(
+            f"lags: {clock.score_lag} eras for scores, {clock.tree_lag} for trees (the rule: {clock.minimum_score_lag} "
+            f"and {clock.minimum_tree_lag}; seen in the file: {clock.observed_lag or 'not used'})"
+        )
+        if clock.leaking:
+            self._say("LEAKING: a lag is shorter than the labels need; no score of this run can be believed")
+
+    def _say_missing(self, store: EraStore) -> None:
+        blank_EC = store.blank()
+        if blank_EC.any():
+            features, eras = int(blank_EC.any(axis=0).sum()), int(blank_EC.any(axis=1).sum())
+            self._say(
+                f"{features} features are missing throughout some era ({eras} eras, {blank_EC.mean():.1%} of all "
+                f"feature x era pairs); prepare.missing_eras = {self._config.prepare.missing_eras!r}"
+            )
+
+    def _plan_memory(self, store: EraStore, catalog: FeatureCatalog, timeline: Timeline) -> None:
+        workers = self._config.compute.workers or cores()
+        device = self._backend.name
+        plan = plan_memory(self._config, catalog, store.index, store.dtype, timeline, workers, device)
+        for line in plan.lines():
+            self._progress.say(line)
+        plan.require()
+
+    def _write_manifest(self, store: EraStore, timeline: Timeline, status: str) -> None:
+        clock = timeline.clock
+        self._folder.write_json(
+            "manifest.json",
+            {
+                "status": status,
+                "versions": versions(),
+                "device": self._backend.name,
+                "data": described(self._data, store),
+                "config_digest": self._config.digest(),
+                "seed": self._config.seed,
+                "target": self._config.data.target,
+                "periods": timeline.as_dict(),
+                "lags": timeline.lags_as_dict(),
+                "leaking": clock.leaking,
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "notes": self._notes,
+                "warnings": self._warnings,
+            },
+        )
+
+    def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline, features: Features) -> OutOfFold:
+        self._progress.start("zoo", sum(not spec.given for spec in specs) * len(timeline.folds))
+        with self._events.stage("zoo", models=len(specs), folds=len(timeline.folds)):
+            return out_of_fold(zoo, specs, timeline.folds, features, self._trained, folder=self._folder.path)
+
+    def _trained(self, done: Finished) -> None:
+        self._events.write(
+            "trained",
+            cell=done.model_id.rsplit(".", 2)[0],
+            model=done.model_id,
+            cached=done.cached,
+            train_last=done.train_last,
+            seconds=round(done.seconds, 4),
+            trained_on=done.device,
+        )
+        rate = f"{done.work / max(done.seconds, 1e-9) / 1e6:,.0f} M rows x features x trees per second"
+        self._progress.advance(f"{done.model_id} to era {done.train_last}: {'cached' if done.cached else rate}")
+
+    def _select(
+        self, specs: Sequence[ModelSpec], scores: OofScores, oof: OutOfFold, timeline: Timeline, features: Features
+    ) -> list[Verdict]:
+        config = self._config
+        lag, device = timeline.clock.hac_lag, self._backend.xgboost_device
+        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.selection, lag, scores.beyond)
+        table = zoo_table(verdicts, scores, config.zoo, oof.seconds, device=device, hac_lag=lag)
+        self._folder.write_table("zoo.parquet", table)
+        write_oof(self._folder.path / "oof.parquet", oof, features)
+        kept = sum(verdict.selected for verdict in verdicts)
+        self._say(f"{kept} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
+        return verdicts
+
+    def _run_loop(self, engine: Engine, oof: OutOfFold) -> Session:
+        timeline, store = engine.timeline, engine.features.store
+        history = store.index.select(oof.first_era, oof.last_era)
+        model_ids = [spec.model_id for spec in engine.specs]
+        write_pool(self._folder.path, engine.specs, engine.neutral_columns)
+        identity = {"config": self._config.digest(), "data": store.fingerprint, "version": __version__}
+        session, loop = engine.session(identity)
+
+        def oof_of(era: int) -> NDArray[np.float32]:
+            return oof.era(history, era, model_ids)
+
+        resumed = session.resume(oof_of, timeline.loop_start)
+        for note in resumed.notes:
+            self._say(note)
+        if resumed.era is None:
+            self._begin(engine, loop, oof_of, history)
+        else:
+            self._say(f"resumed after era {resumed.era}")
+        remaining = engine.remaining(resumed.era)
+        self._progress.start("loop", len(remaining))
+        with self._events.usage() as used:
+            for era in remaining:
+                self._stepped(session.advance(era), session.tally)
+        self._events.write("usage", stage="loop", **used)
+        session.finish()
+        return session
+
+    def _begin(self, engine: Engine, loop: Loop, oof_of: OofOf, history: EraIndex) -> None:
+        """Fit the models that start the loop and hand the gate its out-of-fold history."""
+        self._progress.start("first models", len(engine.specs))
+        with self._events.stage("first models", models=len(engine.specs)):
+            engine.fit_first_models(loop, self._trained)
+        self._progress.start("history", len(history))
+        with self._events.stage("history", eras=len(history)):
+            for era in history:
+                loop.await_labels(era, oof_of(era))
+                self._progress.advance(f"era {era}")
+
+    def _stepped(self, report: StepReport, tally: Tally) -> None:
+        self._events.write("era", **report.as_event())
+        for note in report.learnt.notes:
+            self._say(f"era {report.era}: {note}")
+        self._progress.advance(", ".join(filter(None, [f"era {report.era}, {report.n_open} ran", tally.as_text()])))
+
+    def _write_live(self, engine: Engine, session: Session) -> None:
+        live = engine.live
+        if live is None:
+            self._say("the dataset has no live.parquet for the era after its newest: no live predictions were made")
+            return
+        record = session.journal.read(engine.timeline.live_era)
+        write_live(self._folder, record, live, [spec.model_id for spec in engine.specs])
+        n_open = int(record.open_M.sum())
+        self._say(f"{live.index.rows:,} live predictions by {n_open} models are ready to submit")

@@ -1,0 +1,51 @@
+"""The store that a run reads: the one it is given, or one in the cache, shared by runs of the same data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from eravane.core.config import DataConfig, digest_of
+from eravane.core.errors import ChangedDataError, ConfigError
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.ingest import ingest
+from eravane.data.store.manifest import MANIFEST
+from eravane.data.store.store import EraStore
+from eravane.synth import TRUTH
+
+
+def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache: Path, *, anew: bool) -> EraStore:
+    """Open the store of a run, brought up to date with its files; its path is absolute.
+
+    Args:
+        data: a store, or a folder of parquet files.
+        config: the [data] section.
+        catalog: the features to keep.
+        cache: folder that holds the stores of earlier runs.
+        anew: delete what earlier runs left of this data, and ingest it again.
+
+    Raises:
+        ConfigError: a store of the user's is to be deleted.
+        DataError: the files break the dataset's contract, or old eras changed since an earlier run.
+    """
+    if (data / MANIFEST).is_file():
+        if anew:
+            raise ConfigError(f"{data} is a store of yours; delete it, `eravane ingest` makes it anew")
+        return EraStore.open(data.resolve())
+    first, last = config.first_era or None, config.last_era or None
+    name = digest_of([str(data.resolve()), list(catalog.columns), first, last])
+    path = cache.resolve() / "stores" / name
+    if anew and path.exists():
+        shutil.rmtree(path)
+    try:
+        return ingest(data, path, columns=list(catalog.columns), first_era=first, last_era=last)
+    except ChangedDataError as error:
+        mend = f"--rebuild-store makes the store that earlier runs of this data left in {path} anew"
+        raise ChangedDataError(error.fact, mend) from None
+
+
+def described(data: Path, store: EraStore) -> dict[str, Any]:
+    """What a manifest says of a run's data: where they lie, the store's content, and whether `synth` made them."""
+    made = (data / TRUTH).is_file()
+    return {"path": str(data.resolve()), "store": str(store.path), "fingerprint": store.fingerprint, "made": made}

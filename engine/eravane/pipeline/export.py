@@ -1,0 +1,324 @@
+"""Exporting a run: one pickle that Numerai's hosted prediction runs by itself, without eravane.
+
+This is the one pickle that eravane writes; it never reads one but in `check`, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eravane import __version__
+from eravane.core.config import GateConfig, PrepareConfig, RunConfig
+from eravane.core.errors import RunError
+from eravane.core.files import write_atomically
+from eravane.data.store.store import EraStore
+from eravane.gate import portable as hosted
+from eravane.gate import portable_prepare as hostedprepare
+from eravane.gate.context import QUANTILES, thinned
+from eravane.gate.experts import AdaHedge
+from eravane.gate.gate import NEGLIGIBLE
+from eravane.gate.inputs import lagged_inputs
+from eravane.gate.outcomes import GateModel, History
+from eravane.gate.records import Records, with_newcomers
+from eravane.gate.scorer import LAST_TEMPERATURE, gate_count
+from eravane.learners.protocol import GROW_XGBOOST
+from eravane.learners.xgboost import Trees
+from eravane.loop.boosters import INDEX, ModelFolder
+from eravane.loop.engine import read_pool
+from eravane.loop.session import saved_state
+from eravane.runstate.runfolder import RunFolder
+from eravane.scoring.ensemble import MIX_DECIMALS
+from eravane_kernels.spec.context import FLAT
+
+TOLERANCE = 1e-6
+# What unpickling evaluates: the texts of `hostedprepare` and `hosted`, then `assemble` on the payload. Nothing is
+# imported by name, so that the pickle loads where eravane is not installed.
+_BOOTSTRAP = "[exec(source, space) for source in sources] and space['assemble'](payload)"
+_SHARED = "from eravane.gate.portable_prepare import known, live_values, prepared\n"
+_CHECK = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("eravane", "eravane_kernels", "torch", "safetensors"):
+            raise ImportError(name + " must not be needed")
+sys.meta_path.insert(0, Absent())
+import inspect, pandas
+model, folder, out = sys.argv[1:]
+predict = pandas.read_pickle(model)
+names = ("live", "live_benchmark_models")[: len(inspect.signature(predict).parameters)]
+frames = [pandas.read_parquet(f"{folder}/{name}.parquet") for name in names]
+predict(*(frame.set_index("id") if "id" in frame else frame for frame in frames)).to_csv(out)
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model file.
+
+    Attributes:
+        path, size: the pickle and its bytes.
+        models: base models in it.
+        newest_era: the newest era whose scores are frozen in.
+        note: what the model says of itself in its docstring.
+        difference: largest difference from the run's live predictions; None when it was not checked.
+    """
+
+    path: Path
+    size: int
+    models: int
+    newest_era: int | None
+    note: str
+    difference: float | None = None
+
+
+def export(run: Path, out: Path, *, check: bool = False, python: str = sys.executable) -> Exported:
+    """Write a run's newest state as a model for hosted prediction.
+
+    The model takes the live features of the dataset the run was made from, and its live benchmark models where some
+    are members of the ensemble; it computes the era's statistics, decides the
+    gates, runs the open models and weighs them. Lagged scores are frozen as they are; its docstring says from when,
+    and it warns when they age.
+
+    Args:
+        run: finished run folder.
+        out: file to write, ending in `.pkl`.
+        check: load the file in a fresh interpreter without eravane and compare it with the run's live predictions.
+        python: that interpreter; it needs pandas, pyarrow and xgboost.
+
+    Raises:
+        RunError: the run is unfinished, or prepares its data in a way that a hosted model cannot repeat; with
+            `check`, when the model fails or its predictions differ by more than 1e-6.
+    """
+    if out.suffix != ".pkl":
+        raise RunError(f"{out} must end in .pkl, which the tournament's model upload requires")
+    folder = RunFolder.open(run)
+    payload = _payload(folder)
+    content = pickle.dumps(Bootstrap(payload), protocol=4)
+    write_atomically(out, content)
+    difference = compare(out, run, python) if check else None
+    return Exported(out, len(content), len(payload["models"]), payload["newest_era"], str(payload["note"]), difference)
+
+
+class Bootstrap:
+    """Pickles as the call that makes the model."""
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        self._payload = payload
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        sources = [inspect.getsource(hostedprepare), inspect.getsource(hosted).replace(_SHARED, "")]
+        space = {"__name__": "hosted"}
+        return eval, (_BOOTSTRAP, {"sources": sources, "space": space, "payload": self._payload})
+
+
+def compare(model: Path, run: Path, python: str = sys.executable) -> float:
+    """Run a model file in a fresh interpreter on the run's live rows; largest difference of the predictions.
+
+    Raises:
+        RunError: the model fails, or differs by more than 1e-6.
+    """
+    data = Path(RunFolder.open(run).manifest()["data"]["path"])
+    expected = _read_predictions(run / "live_predictions.csv")
+    with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
+        out = Path(scratch) / "predictions.csv"
+        command = [python, "-I", "-W", "ignore", "-c", _CHECK, str(model), str(data), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            raise RunError(f"{model} fails without eravane: {reason[0]}")
+        found = _read_predictions(out)
+    if set(found.index) != set(expected.index):
+        raise RunError(f"{model} predicts other rows than {run / 'live_predictions.csv'}; is {data} newer?")
+    difference = float((found.loc[expected.index] - expected).abs().max())
+    if difference > TOLERANCE:
+        raise RunError(f"{model} differs from {run / 'live_predictions.csv'} by up to {difference:.2g}")
+    return difference
+
+
+def _read_predictions(path: Path) -> pd.Series:
+    text = pd.read_csv(path, dtype=str, index_col=0)["prediction"]
+    return pd.Series(text.to_numpy(dtype=object).astype(np.float64), index=text.index)
+
+
+def _payload(folder: RunFolder) -> dict[str, Any]:
+    """Everything that the hosted function needs, in plain containers and arrays."""
+    if not folder.started:
+        raise RunError(f"{folder.path} has no checkpoint; its loop has not begun")
+    manifest, config = folder.manifest(), folder.config()
+    learner = config.zoo.learner
+    if learner not in GROW_XGBOOST:
+        raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
+    store = EraStore.open(manifest["data"]["store"])
+    given, prepare = _given(folder, config), _prepare(config.prepare, store.dtype)
+    arrays, state, stored = saved_state(folder.path, {"config": config.digest(), "version": __version__})
+    names = [model["model_id"] for model in state["models"]]
+    columns = _columns(folder.path)
+    if set(names) != set(columns) or set(names) != set(stored):
+        raise RunError(f"{folder.path / 'models'} does not fit the newest checkpoint; resume the run to its end")
+    trees = ModelFolder(folder.path).get(stored, columns)
+    places = {name: place for place, name in enumerate(store.columns)}
+    positions = {
+        name: np.array([places[column] for column in (store.columns if name in given else columns[name])])
+        for name in names
+    }
+    models = [GateModel(**model) for model in state["models"]]
+    cells = list(dict.fromkeys((model.feature_set, model.group) for model in models))
+    history = History.restore(len(models), arrays, state["names"])
+    newest = history.eras[-1] if history.eras else None
+    hedge = AdaHedge(np.array(arrays["hedge.losses"]), state["gap"])
+    return {
+        "made": time.time(),
+        "newest_era": newest,
+        "note": _note(newest, len(models)),
+        "columns": list(store.columns),
+        "dtype": store.dtype,
+        "benchmarks": sorted(given.values()),
+        "models": [
+            {
+                "id": model.model_id,
+                "given": given.get(model.model_id),
+                "columns": positions[model.model_id],
+                "cell": cells.index((model.feature_set, model.group)),
+                "blocks": [] if model.model_id in given else portable_blocks(trees[model.model_id].trees),
+            }
+            for model in models
+        ],
+        "cells": [
+            thinned(next(positions[m.model_id] for m in models if (m.feature_set, m.group) == cell)) for cell in cells
+        ],
+        "prepare": prepare,
+        "neutral": {
+            "columns": np.array([places[name] for name in read_pool(folder.path)[1]], dtype=np.int64),
+            "proportion": config.postprocess.proportion,
+        },
+        "gate": _gate(config.gate, models, history, hedge, state["horizon"]),
+        "maps": {name.removeprefix("inputs."): array for name, array in arrays.items() if name.startswith("inputs.")},
+        "nets": {
+            name.removeprefix("scorer."): array.astype(np.float64)
+            for name, array in arrays.items()
+            if name.startswith("scorer.")
+        },
+    }
+
+
+def _given(folder: RunFolder, config: RunConfig) -> dict[str, str]:
+    """Members that are benchmark models of the dataset: model id -> the benchmark's name.
+
+    Raises:
+        RunError: a member comes from a file of the user's own.
+    """
+    given = {spec.model_id: spec.group for spec in read_pool(folder.path)[0] if spec.given}
+    own = sorted(set(given.values()) - set(config.zoo.benchmarks))
+    if own:
+        raise RunError(f"a hosted model cannot read the member {own[0]!r}; only zoo.benchmarks are given to it")
+    return given
+
+
+def _columns(run: Path) -> dict[str, tuple[str, ...]]:
+    path = run / "models" / INDEX
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): tuple(model["columns"]) for name, model in noted.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(f"{path} is missing or damaged; export a finished run") from None
+
+
+def portable_blocks(trees: Trees) -> list[bytes]:
+    """A model's boosters as compressed JSON that every XGBoost from 3.0 on reads alike.
+
+    Since 3.1 XGBoost writes base_score as a vector, "[0E0]"; older ones load that without an error and with 0.5 in
+    its place. A scalar is understood by all.
+    """
+    blocks = []
+    for booster in trees.boosters():
+        content = json.loads(bytes(booster.save_raw("json")))
+        param = content["learner"]["learner_model_param"]
+        param["base_score"] = repr(float(str(param["base_score"]).strip("[]")))
+        blocks.append(zlib.compress(json.dumps(content).encode(), 6))
+    return blocks
+
+
+def _prepare(config: PrepareConfig, dtype: str) -> dict[str, Any]:
+    """How the live era is prepared from itself.
+
+    Raises:
+        RunError: the preparation reads earlier eras, or the nearest rows.
+    """
+    detect, levels = config.missing_eras == "impute", dtype == "int8"
+    clip = ("none" if levels else "winsorize") if config.outliers == "auto" else config.outliers
+    missing = detect or not levels
+    unfit = {
+        "bounds": config.bounds == "window" and (missing or clip != "none"),
+        "impute": config.impute == "knn" and missing,
+    }
+    for name, wrong in unfit.items():
+        if wrong:
+            raise RunError(
+                f"a hosted model cannot repeat prepare.{name} = {getattr(config, name)!r}; it sees the live era alone "
+                "and fills and clips it by its own mean, median, mode or quantiles"
+            )
+    return {
+        "detect": detect and levels,
+        "impute": config.impute,
+        "constant": config.constant,
+        "clip": clip,
+        "quantiles": (config.low, config.high),
+        "k": config.k,
+        "indicators": config.indicators,
+    }
+
+
+def _gate(
+    config: GateConfig, models: list[GateModel], history: History, hedge: AdaHedge, horizon: int
+) -> dict[str, Any]:
+    """The gate's frozen knowledge: what resolved eras say of each model, and how it decides."""
+    records = Records(len(models), config, horizon)
+    for position in range(len(history)):
+        records.add(history, position)
+    known = len(history)
+    tiers = sorted({model.feature_set for model in models})
+    return {
+        "inputs": config.inputs,
+        "quantiles": QUANTILES,
+        "flat": FLAT,
+        "decimals": MIX_DECIMALS,
+        "negligible": NEGLIGIBLE,
+        "temperature": LAST_TEMPERATURE,
+        "gates": config.gates,
+        "count": gate_count(config, len(models)),
+        "max_active": config.max_active,
+        "ridge": config.ridge,
+        "warming_up": known < config.warmup,
+        "hedge_P": hedge.weights_P,
+        "experts_LM": [with_newcomers(weights_M, records.seen_NM[known]) for weights_M in records.chosen(known)],
+        "lagged_ML": lagged_inputs(records, known),
+        "seen_M": records.seen_NM[known],
+        "signal_M": records.signal_NM[known],
+        "dispersion_M": records.dispersion_NM[known],
+        "agents_MA": np.array([[float(model.feature_set == tier) for tier in tiers] for model in models]),
+    }
+
+
+def _note(newest: int | None, models: int) -> str:
+    minor = ".".join(platform.python_version_tuple()[:2])
+    frozen = f"up to era {newest}" if newest is not None else "of no era yet"
+    return (
+        f"{models} base models of eravane {__version__}, gated and weighted per era. Made on "
+        f"{datetime.now(UTC):%Y-%m-%d} with Python {minor}; its lagged scores are frozen {frozen}."
+    )

@@ -1,0 +1,185 @@
+"""What a finished run shows about itself: regimes, exposure, missing features, payout scores, and what to beware of.
+
+Everything here is drawn with hindsight from the run's result files; nothing of it enters a prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eravane.calendar.eras import EraIndex, era_label, era_number
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.features import Features
+from eravane.data.store.store import EraStore
+from eravane.gate.prototypes import find_regimes, whiten
+from eravane.report.alerts import warnings
+from eravane.runstate.runfolder import RunFolder
+from eravane.scoring.ensemble import gaussianize, one_era
+from eravane.tournament.references import META_COLUMN, META_MODEL
+
+FloatArray = NDArray[np.float64]
+
+# Evenly spaced eras on which exposure is measured: a year of weekly ones, whatever the length of the loop.
+EXPOSURE_ERAS = 52
+# Columns whose exposure is computed at once.
+CHUNK = 256
+# Fewer out-of-fold eras than a year tell good models from lucky ones poorly.
+FEW_ERAS = 52
+FEW_MODELS = 3
+
+
+def write_insights(
+    folder: RunFolder, features: Features, catalog: FeatureCatalog, data: Path, target: str, ops: Any
+) -> list[str]:
+    """Write `prototypes.parquet`, `exposure.parquet`, `missing.parquet` and, with a meta model, `references.parquet`.
+
+    Args:
+        folder: a run whose other result files are written.
+        features: the run's store as the models see it.
+        catalog: the feature sets and groups of the run.
+        data: the dataset's folder.
+        target: the target the run is scored on.
+        ops: the kernels' namespace.
+
+    Returns:
+        Sentences for the manifest's `warnings`.
+    """
+    zoo, weights = (pq.read_table(folder.path / name).to_pandas() for name in ("zoo.parquet", "weights.parquet"))
+    scores = pq.read_table(folder.path / "scores.parquet").to_pandas().set_index("era")
+    models = [name for name in weights.columns if name not in ("era", "n_active")]
+    rows = _Predictions(folder.path / "predictions.parquet")
+    absent = missing_features(features.store)
+    folder.write_table("missing.parquet", absent)
+    folder.write_table("exposure.parquet", exposure(rows, features, catalog, ops))
+    regimes = pa.table({"era": [], "prototype": [], "x": [], "y": []})
+    count = folder.config().gate.prototypes
+    if len(scores) > count:
+        regimes = regime_map(scores.index.tolist(), np.nan_to_num(scores[models].to_numpy(dtype=np.float64)), count)
+    folder.write_table("prototypes.parquet", regimes)
+    if (data / META_MODEL).is_file():
+        base = folder.path / "base_predictions.parquet"
+        folder.write_table("references.parquet", payout_scores(rows, base, models, features, data, target, ops))
+    return [*warnings(folder.path), *_warnings(zoo, absent, features.store, rows.index)]
+
+
+class _Predictions:
+    """The ensemble's predictions in the loop, era by era."""
+
+    def __init__(self, path: Path) -> None:
+        table = pq.read_table(path, columns=["id", "era", "prediction"])
+        self.index = EraIndex.from_rows([era_number(label) for label in table["era"].to_pylist()])
+        self.values = table["prediction"].to_numpy()
+        self.ids = table["id"]
+
+    def spaced(self, count: int) -> Iterator[int]:
+        """At most `count` eras, evenly spaced, the first and the last among them."""
+        places = np.unique(np.linspace(0, len(self.index) - 1, count).round().astype(np.int64))
+        return iter(self.index.labels[places].tolist())
+
+
+def missing_features(store: EraStore) -> pa.Table:
+    """Per era how many features say nothing: level 2 (or missing) in every row, or NaN in every row."""
+    return pa.table({"era": [era_label(era) for era in store.index], "n_missing": store.blank().sum(axis=1)})
+
+
+def exposure(rows: _Predictions, features: Features, catalog: FeatureCatalog, ops: Any) -> pa.Table:
+    """Correlation of the ensemble with the features of every cell, over at most `EXPOSURE_ERAS` eras of the loop.
+
+    `mean` is the mean over eras and features of the absolute correlation, `max` the mean over eras of the largest one
+    (Numerai's maximum feature exposure). Features that are constant or incomplete in an era do not count there.
+    """
+    found_EF = np.stack([_exposure_of(rows, era, features, catalog.columns, ops) for era in rows.spaced(EXPOSURE_ERAS)])
+    places = {name: place for place, name in enumerate(catalog.columns)}
+    table: dict[str, list[Any]] = {"feature_set": [], "group": [], "mean": [], "max": []}
+    for cell in catalog.cells():
+        cell_EF = found_EF[:, [places[name] for name in cell.columns]]
+        known_E = np.isfinite(cell_EF).any(axis=1)
+        if known_E.any():
+            values = (cell.feature_set, cell.group, np.nanmean(cell_EF), np.nanmax(cell_EF[known_E], axis=1).mean())
+            for name, value in zip(table, values, strict=True):
+                table[name].append(value)
+    return pa.table(table)
+
+
+def _exposure_of(rows: _Predictions, era: int, features: Features, columns: Sequence[str], ops: Any) -> FloatArray:
+    """Absolute correlation of the prediction with every column in one era, NaN where it is undefined."""
+    p_MN = rows.values[rows.index.rows_of(era)][None]
+    found_F = np.full(len(columns), np.nan)
+    for start in range(0, len(columns), CHUNK):
+        values_CN = features.era(era, columns[start : start + CHUNK]).values[: len(columns[start : start + CHUNK])]
+        bad_CN = values_CN < 0 if values_CN.dtype == np.int8 else np.isnan(values_CN)
+        whole = np.flatnonzero(~bad_CN.any(axis=1))
+        if whole.size:
+            x_FN = values_CN if whole.size == len(values_CN) else np.ascontiguousarray(values_CN[whole])
+            found_F[start + whole] = np.abs(ops.exposure(p_MN, x_FN, one_era(p_MN.shape[1]))[0, :, 0])
+    return found_F
+
+
+def regime_map(eras: Sequence[str], scores_EM: FloatArray, count: int) -> pa.Table:
+    """Regimes among scored eras, and a plane in which they lie apart.
+
+    Eras are clustered by the base models' scores (see `find_regimes`); the plane is spanned by the directions in which
+    the whitened centres differ most (linear discriminants), signs fixed by the largest entry.
+    """
+    vectors_EM = whiten(scores_EM)
+    regime_E, _ = find_regimes(vectors_EM, count)
+    centres_PM = np.stack([vectors_EM[regime_E == p].mean(axis=0) for p in np.unique(regime_E)])
+    shares_P = np.bincount(regime_E)[np.unique(regime_E)] / len(regime_E)
+    _, _, directions_DM = np.linalg.svd(np.sqrt(shares_P)[:, None] * centres_PM, full_matrices=True)
+    axes_DM = np.zeros((2, vectors_EM.shape[1]))
+    axes_DM[: min(2, len(directions_DM))] = directions_DM[:2]
+    largest_D = np.take_along_axis(axes_DM, np.abs(axes_DM).argmax(axis=1)[:, None], axis=1)
+    plane_ED = vectors_EM @ (axes_DM * np.where(largest_D < 0, -1.0, 1.0)).T
+    return pa.table({"era": list(eras), "prototype": regime_E, "x": plane_ED[:, 0], "y": plane_ED[:, 1]})
+
+
+def payout_scores(
+    rows: _Predictions, base: Path, models: Sequence[str], features: Features, data: Path, target: str, ops: Any
+) -> pa.Table:
+    """Numerai's MMC of the ensemble and of equal weight in every era that has labels and a meta model."""
+    labels = [era_label(era) for era in rows.index]
+    meta = pq.read_table(data / META_MODEL, columns=["id", META_COLUMN], filters=[("era", "in", labels)])
+    by_id = pd.Series(meta[META_COLUMN].to_numpy(), index=meta["id"].to_pylist())
+    meta_N = by_id.reindex(rows.ids.to_pylist()).to_numpy()
+    table: dict[str, list[Any]] = {"era": [], "ensemble_mmc": [], "equal_weight_mmc": []}
+    for era in rows.index:
+        span = rows.index.rows_of(era)
+        label_N = features.labels(target, era, era)
+        if np.isnan(meta_N[span]).all() or np.isnan(label_N).all():
+            continue
+        base_MN = _base_of(base, era, models)
+        mixes_MN = np.stack([rows.values[span], gaussianize(base_MN, ops).mean(axis=0)])
+        scores_M = ops.contribution(mixes_MN, meta_N[span], label_N, one_era(label_N.size))[:, 0]
+        for name, value in zip(table, (era_label(era), *scores_M.tolist()), strict=True):
+            table[name].append(value)
+    return pa.table(table)
+
+
+def _base_of(path: Path, era: int, models: Sequence[str]) -> NDArray[np.float32]:
+    table = pq.read_table(path, columns=list(models), filters=[("era", "=", era_label(era))])
+    return np.stack([table[name].to_numpy() for name in models]).astype(np.float32)
+
+
+def _warnings(zoo: pd.DataFrame, absent: pa.Table, store: EraStore, loop: EraIndex) -> Iterator[str]:
+    kept = zoo[zoo["selected"]]
+    rescued = int(kept["reason"].str.contains("although").sum())
+    if rescued:
+        yield f"{rescued} of {len(kept)} selected base models failed selection.minimum_corr: there were no better ones"
+    if len(kept) < FEW_MODELS:
+        yield f"only {len(kept)} base models were selected: the gate has next to nothing to choose from"
+    eras = int(zoo["n_eras"].max())
+    if eras < FEW_ERAS:
+        yield f"base models were selected on {eras} out-of-fold eras, less than a year"
+    n_missing = absent["n_missing"].to_numpy()
+    in_loop = n_missing[store.index.positions(loop.first, loop.last)]
+    if in_loop.size and in_loop.max() > 0:
+        share, most = in_loop.mean() / len(store.columns), in_loop.max() / len(store.columns)
+        yield f"features are missing in eras of the loop: {share:.1%} of them on average, {most:.1%} at most"

@@ -1,0 +1,45 @@
+"""Result files of a run that goes on or was interrupted, from what its loop has journalled so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eravane.calendar.timeline import Timeline
+from eravane.data.features import Features
+from eravane.loop.engine import POOL, read_pool
+from eravane.loop.results import ResultFiles
+from eravane.loop.session import ERAS
+from eravane.runstate.journal import Journal
+from eravane.runstate.runfolder import RunFolder
+
+
+def assemble(run: Path) -> bool:
+    """Write predictions, weights, scores and metrics as far as an unfinished run has come.
+
+    The run itself is not disturbed: when it ends it writes the same files anew.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        Whether anything was written; nothing is for a finished run, or one whose loop has not begun.
+
+    Raises:
+        RunError: a file of the run folder is missing or damaged.
+        StoreError: the run's store is gone.
+    """
+    journal = Journal(run / ERAS)
+    if not (run / "checkpoints" / POOL).is_file() or not journal.eras():
+        return False
+    folder = RunFolder.open(run)
+    manifest = folder.manifest()
+    if manifest.get("status") == "complete":
+        return False
+    from eravane_kernels import cpu
+
+    config, (specs, _) = folder.config(), read_pool(run)
+    features = Features.open(Path(manifest["data"]["store"]), config.prepare)
+    timeline = Timeline.from_manifest(manifest, features.store.index)
+    model_ids = tuple(spec.model_id for spec in specs)
+    ResultFiles(folder, features, model_ids, timeline, config.data.target, cpu).write(journal)
+    return True

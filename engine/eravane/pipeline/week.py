@@ -1,0 +1,276 @@
+"""One production week: newest files in, labels that have become known used, live rows predicted; safe to repeat.
+
+A week is a step of the loop like any era of a backtest. What the state may depend on is the data as they are now and
+`known_at.json`, which says when each label arrived: a label that is corrected after it was used takes the loop back to
+before its first use, so that the state is always the one that a replay over the present data would reach.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eravane import __version__
+from eravane.backend import Backend, choose
+from eravane.calendar.timeline import Timeline
+from eravane.core.config import RunConfig
+from eravane.core.errors import ChangedDataError, ConfigError, RunError
+from eravane.core.events import EventLog, Progress, Silent
+from eravane.core.files import exclusive
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.features import Features
+from eravane.data.freeze import freeze_beside
+from eravane.data.ingest import FEATURES_JSON, ingest
+from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
+from eravane.data.store.store import EraStore
+from eravane.loop.engine import Engine, StoredOof, read_pool
+from eravane.loop.loop import Loop
+from eravane.loop.schedule import Digests, Schedule, label_digests
+from eravane.loop.session import Session
+from eravane.pipeline.insights import write_insights
+from eravane.pipeline.live import write_live
+from eravane.report import write_report
+from eravane.runstate.runfolder import RunFolder, versions
+from eravane.zoo.cluster import local_cluster
+from eravane.zoo.outside import by_column, load_members, paid_by
+from eravane.zoo.trainer import Zoo
+
+
+@dataclass(frozen=True)
+class WeekReport:
+    """What a step did.
+
+    Attributes:
+        run: the run folder.
+        changed: whether anything was done; False where the data brought nothing new.
+        eras: eras predicted, in order; missed weeks come before the live one.
+        live_era: era that `live_predictions.csv` is for; None where the data have no live rows.
+        arrived: target -> eras whose labels were new.
+        corrected: target -> eras whose labels were others than before, or gone.
+        again_from: first era that was done again because of them, or None.
+        seconds: time taken.
+        notes: facts the user should know, in order.
+    """
+
+    run: str
+    changed: bool
+    eras: tuple[int, ...]
+    live_era: int | None
+    arrived: Mapping[str, tuple[int, ...]]
+    corrected: Mapping[str, tuple[int, ...]]
+    again_from: int | None
+    seconds: float
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as one JSON object."""
+        return dataclasses.asdict(self)
+
+
+def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None) -> WeekReport:
+    """Bring a run up to date with the newest files and predict the live rows.
+
+    Args:
+        run: folder of a finished `eravane run`.
+        data: folder with the newest parquet files, or a store.
+        cache: folder of finished boosters, shared by runs.
+        progress: where to show how far it is.
+
+    Raises:
+        RunError: the run is unfinished, or its state belongs to another configuration or version.
+        ConfigError: the run ends at a fixed era.
+        DataError: the files break the dataset's contract.
+        StoreError: another process steps this run, or the store cannot be written.
+    """
+    progress, started = progress or Silent(), time.perf_counter()
+    folder = RunFolder.open(run)
+    config, manifest = folder.config(), folder.manifest()
+    if manifest.get("status") != "complete":
+        raise RunError(f"{run} is not finished; `eravane run ... --out {run} --resume` finishes it")
+    if config.data.last_era:
+        raise ConfigError(
+            f"{run} ends at era {config.data.last_era} (data.last_era); a run that goes on leaves it at 0"
+        )
+    backend = choose(config.compute.device, progress.say, config.compute.pool)
+    with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.say) as compute:
+        store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
+        freeze_beside(store, config.prepare)
+        week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data)
+        report = week.do()
+    return replace(report, seconds=round(time.perf_counter() - started, 3))
+
+
+def _bring_up_to_date(data: Path, store: Path) -> EraStore:
+    if (data / STORE_MANIFEST).is_file():
+        return EraStore.open(data)
+    if not (store / STORE_MANIFEST).is_file():
+        raise RunError(f"the run's store {store} is gone; make it again with `eravane ingest {data} {store}`")
+    first = EraStore.open(store).manifest.first_era
+    try:
+        return ingest(data, store, first_era=first or None)
+    except ChangedDataError as error:
+        mend = f"a new run takes it in: eravane run {data} --rebuild-store --out NEW"
+        raise ChangedDataError(error.fact, mend) from None
+
+
+class _Week:
+    """One call of `step`."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        manifest: Mapping[str, Any],
+        store: EraStore,
+        backend: Backend,
+        cache: Path,
+        progress: Progress,
+        data: Path,
+    ) -> None:
+        self._data = data
+        self._folder, self._config, self._manifest, self._store = folder, config, manifest, store
+        self._backend, self._progress, self._notes = backend, progress, list[str]()
+        self._events = EventLog(folder.path / "events.jsonl", backend.name)
+        self._before = Schedule.read(folder)
+        self._timeline = Timeline.from_manifest(manifest, store.index)
+        self._zoo = Zoo(
+            store.path,
+            config,
+            self._timeline,
+            xgboost_device=backend.xgboost_device,
+            cache=cache / "boosters",
+            room=backend.room(),
+            on_usage=lambda usage: self._events.write("worker", **usage.told()),
+        )
+        self._labels = label_digests(store, sorted({*config.targets, config.data.target}))
+
+    def do(self) -> WeekReport:
+        """Catch up with the data; nothing is written where they brought nothing."""
+        before, labels = self._before, self._labels
+        arrived = _new_eras(before.labels, labels)
+        corrected = before.changed(labels)
+        untouched = self._store.fingerprint == self._manifest["data"]["fingerprint"]
+        session, loop, engine = self._open(before)
+        frontier = max(before.done, session.newest_saved)
+        if untouched and not engine.remaining(frontier) and frontier == before.done:
+            return self._report(engine, changed=False)
+        schedule = before.arrived(labels, frontier)
+        again = self._first_use(corrected)
+        again = again if again is not None and again <= frontier else None
+        if again is not None:
+            self._notes.append(f"labels that were in use have changed: eras from {again} on are done again")
+            session.rewind(again)
+        schedule.write(self._folder)
+        session, loop, engine = self._open(schedule)
+        eras = self._catch_up(session, loop, engine)
+        self._write(session, engine)
+        schedule.seen(labels, session.newest).write(self._folder)
+        return self._report(engine, changed=True, eras=eras, arrived=arrived, corrected=corrected, again_from=again)
+
+    def _open(self, schedule: Schedule) -> tuple[Session, Loop, Engine]:
+        specs, neutral = read_pool(self._folder.path)
+        members = load_members(self._config, self._data, self._store)
+        given = by_column(members) | paid_by(self._config, self._data, self._store)
+        features = Features.open(self._store.path, self._config.prepare).with_given(given)
+        engine = Engine(
+            self._folder,
+            self._config,
+            features,
+            self._timeline,
+            specs,
+            self._zoo,
+            self._backend,
+            neutral,
+            schedule.known_at,
+        )
+        # The data may grow and labels be corrected, which `do` sees to; the store itself refuses other features.
+        session, loop = engine.session({"config": self._config.digest(), "version": __version__})
+        return session, loop, engine
+
+    def _first_use(self, corrected: Mapping[str, tuple[int, ...]]) -> int | None:
+        """First era of the loop that a corrected label may have had a say in."""
+        timeline, main = self._timeline, self._config.data.target
+        uses: list[int] = []
+        for target, eras in corrected.items():
+            lags = [timeline.tree_lags[target]] if target in timeline.tree_lags else []
+            lags += [timeline.clock.score_lag] if target == main else []
+            uses += [max(era + min(lags), self._before.known_at.of(target, era)) for era in eras]
+        return max(timeline.loop_start, min(uses)) if uses else None
+
+    def _catch_up(self, session: Session, loop: Loop, engine: Engine) -> tuple[int, ...]:
+        oof = StoredOof(self._folder.path, [spec.model_id for spec in engine.specs])
+        resumed = session.resume(oof, self._timeline.loop_start)
+        for note in resumed.notes:
+            self._say(note)
+        if resumed.era is None:
+            self._say(f"the loop is done again from its start, era {self._timeline.loop_start}")
+            engine.fit_first_models(loop)
+            for era in oof.eras:
+                loop.await_labels(era, oof(era))
+        eras = engine.remaining(resumed.era)
+        self._progress.start("loop", len(eras))
+        for era in eras:
+            report = session.advance(era)
+            self._events.write("era", **report.as_event())
+            for note in report.learnt.notes:
+                self._say(f"era {era}: {note}")
+            self._progress.advance(f"era {era}")
+        session.finish()
+        return tuple(eras)
+
+    def _write(self, session: Session, engine: Engine) -> None:
+        if engine.live is not None:
+            record = session.journal.read(self._timeline.live_era)
+            write_live(self._folder, record, engine.live, [spec.model_id for spec in engine.specs])
+        else:
+            self._say("the data have no live rows: live_predictions.csv is not of this week")
+        engine.results.write(session.journal)
+        warnings = self._write_insights(engine)
+        newest_label = max(self._labels[self._config.data.target])
+        timeline = replace(self._timeline, newest_label=newest_label)
+        data = {"store": str(self._store.path.resolve()), "fingerprint": self._store.fingerprint}
+        if not (self._data / STORE_MANIFEST).is_file():
+            data["path"] = str(self._data.resolve())
+        changes = {
+            "versions": versions(),
+            "data": {**self._manifest["data"], **data},
+            "periods": timeline.as_dict(),
+            "warnings": warnings,
+        }
+        self._folder.write_json("manifest.json", {**self._manifest, **changes})
+        write_report(self._folder.path)
+
+    def _write_insights(self, engine: Engine) -> list[str]:
+        data = self._config.data
+        catalog = FeatureCatalog.load(
+            self._store.path / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None
+        )
+        with self._events.stage("insights"):
+            return write_insights(self._folder, engine.features, catalog, self._data, data.target, self._backend.ops)
+
+    def _say(self, note: str) -> None:
+        self._notes.append(note)
+        self._progress.say(note)
+
+    def _report(
+        self,
+        engine: Engine,
+        *,
+        changed: bool,
+        eras: tuple[int, ...] = (),
+        arrived: Mapping[str, tuple[int, ...]] | None = None,
+        corrected: Mapping[str, tuple[int, ...]] | None = None,
+        again_from: int | None = None,
+    ) -> WeekReport:
+        live_era = None if engine.live is None else self._timeline.live_era
+        run, notes = str(self._folder.path), tuple(self._notes)
+        return WeekReport(run, changed, eras, live_era, arrived or {}, corrected or {}, again_from, 0.0, notes)
+
+
+def _new_eras(before: Digests, now: Digests) -> dict[str, tuple[int, ...]]:
+    found = {target: tuple(era for era in eras if era not in before.get(target, {})) for target, eras in now.items()}
+    return {target: eras for target, eras in found.items() if eras}

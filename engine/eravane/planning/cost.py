@@ -1,0 +1,196 @@
+"""What a run will cost, said before it starts: time, peak memory and disk by stage, and what would make it fit.
+
+docs/cost.md derives the formulas; `python -m benchmarks cost` says how far off they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from eravane.calendar.timeline import plan_timeline
+from eravane.core.config import RunConfig
+from eravane.planning.memory import MemoryPlan, format_size, plan_memory
+from eravane.planning.shape import DataShape
+from eravane.planning.workload import Hardware, Workload
+
+STAGES = ("ingest", "zoo matrices", "zoo trees", "predictions", "selection", "loop", "live")
+# Two decoded blocks of columns and the program (measured 0.48 GB at the width of v5.3).
+INGEST_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Cost of a stage: wall seconds on idle hardware, seconds over all workers, bytes held and bytes left on disk."""
+
+    name: str
+    seconds: float
+    work: float
+    memory: int
+    disk: int
+
+
+@dataclass(frozen=True)
+class CostPlan:
+    """What a run will cost.
+
+    Attributes:
+        stages: in the order of `STAGES`.
+        rates: whose rates they rest on.
+        counts: what was counted, for people.
+        device_memory: bytes of the largest training on a GPU; 0 on the CPU.
+        allowed: bytes of memory that the configuration allows or the hardware has, whichever is less.
+        room: free bytes on disk.
+        mends: changes of the configuration, each of which alone would make the memory fit; empty where it fits.
+    """
+
+    stages: tuple[Stage, ...]
+    rates: str
+    counts: str
+    device_memory: int
+    allowed: float
+    room: float
+    mends: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of the whole run."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def memory(self) -> int:
+        """Bytes held at the peak."""
+        return max(stage.memory for stage in self.stages)
+
+    @property
+    def disk(self) -> int:
+        """Bytes left on disk."""
+        return sum(stage.disk for stage in self.stages)
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        lines = [f"{'stage':14}{'time':>10}{'core time':>12}{'memory':>10}{'disk':>10}"]
+        lines += [_line(stage.name, stage.seconds, stage.work, stage.memory, stage.disk) for stage in self.stages]
+        lines.append(_line("in all", self.seconds, sum(stage.work for stage in self.stages), self.memory, self.disk))
+        lines += ["", self.counts, f"rates of {self.rates}; time is that of idle hardware"]
+        if self.device_memory:
+            lines.append(f"{format_size(self.device_memory)} of a GPU's memory for the largest training")
+        if self.memory > self.allowed:
+            lines.append(
+                f"DOES NOT FIT: {format_size(self.memory)} needed, {format_size(self.allowed)} allowed or free"
+            )
+            lines += [f"  would fit: {mend}" for mend in self.mends]
+            lines += [] if self.mends else ["  no single change would do: combine fewer workers, eras and features"]
+        if self.disk > self.room:
+            lines.append(f"DOES NOT FIT: {format_size(self.disk)} of disk needed, {format_size(self.room)} free")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan for machines: seconds and bytes."""
+        totals = {"seconds": self.seconds, "memory": self.memory, "disk": self.disk, "fits": self.fits}
+        finite = {key: value for key, value in (("allowed", self.allowed), ("room", self.room)) if math.isfinite(value)}
+        return {**dataclasses.asdict(self), "allowed": None, "room": None, **finite, **totals}
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory and disk suffice."""
+        return not (self.memory > self.allowed or self.disk > self.room)
+
+
+def _line(name: str, seconds: float, work: float, memory: int, disk: int) -> str:
+    sizes = f"{format_size(memory):>10}{format_size(disk) if disk else '-':>10}"
+    return f"{name:14}{duration(seconds):>10}{duration(work):>12}{sizes}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 93 -> "93 s", 5400 -> "90 min"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPlan:
+    """Predict the cost of a run.
+
+    Raises:
+        ConfigError: the periods do not fit the data, or `compute.memory` is no size.
+    """
+    timeline = plan_timeline(config, shape.index, shape.newest_label)
+    work = Workload(config, shape, timeline, hardware)
+    memory = plan_memory(config, shape.catalog, shape.index, shape.dtype, timeline, work.workers, hardware.device)
+    seconds, held, disk = work.seconds(), _held(memory), work.disk()
+    plan = CostPlan(
+        stages=tuple(Stage(name, *seconds[name], held[name], disk[name]) for name in STAGES),
+        rates=work.rates.name,
+        counts=work.told(),
+        device_memory=work.device_memory(),
+        allowed=min(memory.budget, hardware.memory),
+        room=hardware.disk,
+        mends=(),
+    )
+    if plan.memory <= plan.allowed:
+        return plan
+    return dataclasses.replace(plan, mends=tuple(_mends(config, shape, hardware)))
+
+
+def _held(memory: MemoryPlan) -> dict[str, int]:
+    process, matrices, predictions, era = (holding.size for holding in memory.holdings)
+    zoo, rest = process + matrices + predictions, process + predictions + era
+    held = (INGEST_BYTES, zoo, zoo, zoo, rest, memory.total, rest)
+    return dict(zip(STAGES, held, strict=True))
+
+
+def _mends(config: RunConfig, shape: DataShape, hardware: Hardware) -> Iterator[str]:
+    """Changes with which the memory would suffice, the mildest of each kind."""
+    for changes in (_workers(config, hardware), _every(config), _window(config, shape)):
+        for told, changed in changes:
+            needed, allowed = _needed(changed, shape, hardware)
+            if needed <= min(allowed, hardware.memory):
+                yield f"{told} ({format_size(needed)})"
+                break
+    for told, smaller in _sets(shape):
+        needed, allowed = _needed(config, smaller, hardware)
+        if needed <= min(allowed, hardware.memory):
+            yield f"{told} ({format_size(needed)})"
+            break
+    needed, allowed = _needed(config, shape, hardware)
+    if allowed < needed <= hardware.memory:
+        yield f'compute.memory = "{math.ceil(needed / 1e9)}GB"'
+
+
+def _needed(config: RunConfig, shape: DataShape, hardware: Hardware) -> tuple[int, int]:
+    """Bytes that a configuration holds at its peak, and those that it allows."""
+    timeline = plan_timeline(config, shape.index, shape.newest_label)
+    workers = Workload(config, shape, timeline, hardware).workers
+    plan = plan_memory(config, shape.catalog, shape.index, shape.dtype, timeline, workers, hardware.device)
+    return plan.total, plan.budget
+
+
+def _workers(config: RunConfig, hardware: Hardware) -> Iterator[tuple[str, RunConfig]]:
+    for workers in range((config.compute.workers or hardware.cores) - 1, 0, -1):
+        changed = dataclasses.replace(config.compute, workers=workers)
+        yield f"compute.workers = {workers}", dataclasses.replace(config, compute=changed)
+
+
+def _every(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
+    for every in (2, 3, 4, 6, 8):
+        if every > config.zoo.every:
+            yield f"zoo.every = {every}", dataclasses.replace(config, zoo=dataclasses.replace(config.zoo, every=every))
+
+
+def _window(config: RunConfig, shape: DataShape) -> Iterator[tuple[str, RunConfig]]:
+    for window in (400, 300, 200, 150, 100, 50):
+        if window < (config.zoo.window or len(shape.index)):
+            changed = dataclasses.replace(config.zoo, window=window)
+            yield f"zoo.window = {window}", dataclasses.replace(config, zoo=changed)
+
+
+def _sets(shape: DataShape) -> Iterator[tuple[str, DataShape]]:
+    sets = dict(shape.catalog.sets)
+    for name in sorted(sets, key=lambda name: -len(sets[name]))[:-1]:
+        del sets[name]
+        catalog = dataclasses.replace(shape.catalog, sets=dict(sets))
+        yield f"data.feature_sets = {list(sets)}", dataclasses.replace(shape, catalog=catalog)

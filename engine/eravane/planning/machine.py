@@ -1,0 +1,199 @@
+"""The facts of this machine that decide what eravane can do on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from eravane.core.errors import SubmitError
+from eravane.tournament.credentials import find_credentials
+
+CONNECT_SECONDS, QUERY_SECONDS, IMPORT_SECONDS = 3.0, 20.0, 120.0
+MEBIBYTE = 1024.0**2
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as the driver reports it; memory in bytes."""
+
+    name: str
+    driver: str
+    total: float
+    free: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts that the checks judge.
+
+    Attributes:
+        python: version of the interpreter.
+        system: operating system, such as "Linux x86_64".
+        libraries: installed distribution -> version, names in lower case with dashes.
+        required: what eravane itself asks for, without extras.
+        torch_cuda: major CUDA version torch was built for, 0 for a CPU build.
+        broken: library -> why importing it failed.
+        gpus: what the NVIDIA driver reports.
+        cores: usable by this process.
+        memory: free and total bytes that this process may use.
+        disk: folder -> free bytes.
+        credentials: "present", "absent", or why they cannot be used; never the credentials themselves.
+        scheduler: Dask address, "" for none; `unreachable` says why it cannot be reached, "" if it can.
+    """
+
+    python: tuple[int, int, int]
+    system: str
+    libraries: Mapping[str, str]
+    required: Sequence[str] = ()
+    torch_cuda: int = 0
+    broken: Mapping[str, str] = field(default_factory=dict)
+    gpus: Sequence[Gpu] = ()
+    cores: int = 1
+    memory: tuple[float, float] = (0.0, 0.0)
+    disk: Mapping[str, float] = field(default_factory=dict)
+    credentials: str = "absent"
+    scheduler: str = ""
+    unreachable: str = ""
+
+
+def survey(scheduler: str = "") -> Machine:
+    """Read the facts of this machine; libraries are imported in processes of their own."""
+    scheduler = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
+    libraries = {
+        canonical(name): item.version
+        for item in importlib.metadata.distributions()
+        if (name := item.metadata["Name"]) is not None
+    }
+    cache = Path(os.environ.get("ERAVANE_CACHE") or Path.home() / ".cache" / "eravane")
+    return Machine(
+        python=(sys.version_info.major, sys.version_info.minor, sys.version_info.micro),
+        system=f"{platform.system()} {platform.machine()}",
+        libraries=libraries,
+        required=_requirements(),
+        torch_cuda=_torch_cuda(libraries),
+        broken=dict(_failing_imports(libraries)),
+        gpus=_gpus(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory=_memory_limits(),
+        disk=_free_space([Path.cwd(), cache]),
+        credentials=_credential_state(),
+        scheduler=scheduler,
+        unreachable=_why_unreachable(scheduler) if scheduler else "",
+    )
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as indexes compare it: lower case, dashes."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _requirements() -> list[str]:
+    try:
+        listed = importlib.metadata.requires("eravane") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [line for line in listed if "extra ==" not in line]
+
+
+def _torch_cuda(libraries: Mapping[str, str]) -> int:
+    version = libraries.get("torch", "")
+    built = re.search(r"\+cu(\d+)\d$", version)
+    if built:
+        return int(built.group(1))
+    if not version or "+" in version:
+        return 0
+    needed = " ".join(importlib.metadata.requires("torch") or [])
+    nccl = re.search(r"nvidia-nccl-cu(\d+)", needed)
+    return int(nccl.group(1)) if nccl else 0
+
+
+def _failing_imports(libraries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    wanted = {"xgboost": "xgboost", "torch": "torch", "cupy": "cupy-cuda", "cudf": "cudf-cu"}
+    for module, prefix in wanted.items():
+        if not any(name.startswith(prefix) for name in libraries):
+            continue
+        command = [sys.executable, "-c", f"import {module}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            yield module, f"no end after {IMPORT_SECONDS:.0f} s"
+            continue
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            yield module, said[-1] if said else f"the process ended with {done.returncode}"
+
+
+def _gpus() -> list[Gpu]:
+    query = "--query-gpu=name,driver_version,memory.total,memory.free"
+    try:
+        command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+        lines = subprocess.run(
+            command, capture_output=True, text=True, timeout=QUERY_SECONDS, check=True
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [gpu for line in lines if (gpu := _parse_gpu(line)) is not None]
+
+
+def _parse_gpu(line: str) -> Gpu | None:
+    name, *values = (value.strip() for value in line.split(","))
+    if len(values) != 3 or not all(re.fullmatch(r"\d+(\.\d+)*", value) for value in values):
+        return None
+    return Gpu(name, values[0], float(values[1]) * MEBIBYTE, float(values[2]) * MEBIBYTE)
+
+
+def _memory_limits() -> tuple[float, float]:
+    """Free and total bytes: the machine's, or the control group's where that allows less."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = float(os.sysconf("SC_PHYS_PAGES") * page)
+    free = float(os.sysconf("SC_AVPHYS_PAGES") * page)
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        available = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="ascii"))
+        free = float(available.group(1)) * 1024 if available else free
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and (allowed := limit.read_text().strip()).isdecimal():
+        total = min(total, float(allowed))
+        free = min(free, total - float(used.read_text()))
+    return free, total
+
+
+def _free_space(folders: Sequence[Path]) -> dict[str, float]:
+    """Free bytes at each folder, or at its nearest parent that exists; one entry per file system."""
+    found: dict[int, tuple[str, float]] = {}
+    for folder in folders:
+        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        found.setdefault(existing.stat().st_dev, (str(existing), float(shutil.disk_usage(existing).free)))
+    return dict(found.values())
+
+
+def _credential_state() -> str:
+    try:
+        return "absent" if find_credentials() is None else "present"
+    except (SubmitError, OSError) as error:
+        return str(error)
+
+
+def _why_unreachable(address: str) -> str:
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        return "expected an address such as tcp://host:8786"
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

@@ -1,0 +1,166 @@
+"""How much memory a run will hold: said before work starts, and refused where it cannot fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from eravane.backend.cpu import available_memory
+from eravane.calendar.eras import EraIndex
+from eravane.calendar.timeline import Timeline
+from eravane.core.config import RunConfig
+from eravane.core.errors import ConfigError
+from eravane.data.catalog import FeatureCatalog
+from eravane.learners.levels import LEVELS_ROW_BYTES, LEVELS_TOGETHER
+
+# Python with NumPy, Arrow, pandas, Numba, XGBoost and torch loaded and the kernels compiled: measured, 0.45 GB.
+PROCESS_BYTES = 500_000_000
+# XGBoost's quantile matrix without missing values: a row-wise and a column-wise byte per cell and their offsets
+# (measured: 2.15 bytes per cell; a single missing value widens the row-wise index to four bytes: 5.17).
+MATRIX_BYTES = 2.2
+MATRIX_BYTES_MISSING = 5.2
+# Gradients, predictions, labels, weights and positions per training row.
+TRAINING_ROW_BYTES = 50
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes: "16GB" is 16 * 10^9, "16GiB" 16 * 2^30.
+
+    Raises:
+        ConfigError: the text is no size, or 0.
+    """
+    match = _SIZE.fullmatch(text)
+    size = 0.0
+    if match:
+        number, unit, binary = match.groups()
+        size = float(number) * (1024 if binary else 1000) ** _UNITS[unit.upper()]
+    if size < 1:
+        raise ConfigError(f"{text!r} is no size; write a number with B, KB, MB, GB, TB, or KiB, MiB, GiB, TiB")
+    return int(size)
+
+
+def format_size(size: float) -> str:
+    """Bytes as people read them: 2_340_000_000 -> "2.3 GB"."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size / 1e3:.0f} kB"
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Something that a run keeps in memory, and its size in bytes."""
+
+    what: str
+    size: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a run will hold at its peak.
+
+    Attributes:
+        holdings: what is held at the same time.
+        budget: bytes that the configuration allows.
+        mapped: bytes of the store that are read through the page cache; the system takes them back when it must.
+    """
+
+    holdings: tuple[Holding, ...]
+    budget: int
+    mapped: int
+
+    @property
+    def total(self) -> int:
+        """Bytes held at the peak."""
+        return sum(holding.size for holding in self.holdings)
+
+    def lines(self) -> list[str]:
+        """The plan for people, a line each."""
+        lines = [f"{format_size(holding.size):>9}  {holding.what}" for holding in self.holdings]
+        lines.append(f"{format_size(self.total):>9}  in all, of {format_size(self.budget)} allowed (compute.memory)")
+        lines.append(f"{format_size(self.mapped):>9}  of the store read through the page cache, not held")
+        return lines
+
+    def require(self) -> None:
+        """Check that the plan fits.
+
+        Raises:
+            ConfigError: it needs more than the configuration allows, or the machine has.
+        """
+        largest = max(self.holdings, key=lambda holding: holding.size)
+        mend = "set compute.workers lower, zoo.every higher, zoo.window shorter, or take smaller data.feature_sets"
+        needed = f"the run would hold {format_size(self.total)}, {format_size(largest.size)} of it {largest.what}"
+        if self.total > self.budget:
+            raise ConfigError(f"{needed}; compute.memory allows {format_size(self.budget)}: raise it, or {mend}")
+        free = available_memory()
+        if self.total > free:
+            raise ConfigError(f"{needed}; this machine has {format_size(free)} free: close other programs, or {mend}")
+
+
+def plan_memory(
+    config: RunConfig,
+    catalog: FeatureCatalog,
+    index: EraIndex,
+    dtype: str,
+    timeline: Timeline,
+    workers: int,
+    device: str = "cpu",
+) -> MemoryPlan:
+    """Estimate the peak of a run from its configuration and the eras of its store.
+
+    Args:
+        config, catalog, timeline: the run's.
+        index, dtype: eras and dtype ("int8" or "float32") of the store.
+        workers: models trained at the same time.
+        device: where they are trained; matrices on a GPU take nothing of this memory.
+    """
+    here = workers if device == "cpu" else 0
+    largest = sorted(_training(config, catalog, index, dtype, timeline), reverse=True)[:here]
+    models = len(catalog.cells(leave_one_out=config.data.leave_one_group_out)) * len(config.targets) * config.zoo.seeds
+    predicted = sum(_rows(index, fold.predict_first, fold.predict_last) for fold in timeline.folds)
+    loop_rows = _rows(index, timeline.loop_start, timeline.last_era)
+    era_cells = int(index.counts.max()) * len(catalog.columns)
+    return MemoryPlan(
+        holdings=(
+            Holding("for the program and its libraries", PROCESS_BYTES),
+            Holding(f"for {len(largest)} training matrices at a time, the largest ones", sum(largest)),
+            Holding(f"for predictions of {models} models", 8 * models * predicted + 4 * models * loop_rows),
+            Holding("for an era's features while it is predicted and described", 10 * era_cells),
+        ),
+        budget=parse_size(config.compute.memory),
+        mapped=index.rows * len(catalog.columns) * np.dtype(dtype).itemsize,
+    )
+
+
+def _training(
+    config: RunConfig, catalog: FeatureCatalog, index: EraIndex, dtype: str, timeline: Timeline
+) -> Iterator[int]:
+    """Peak bytes of every matrix that is trained on: each cell, each fold and the last update of the loop."""
+    prepare, width = config.prepare, np.dtype(dtype).itemsize
+    spans = [(fold.train_first, fold.train_last) for fold in timeline.folds]
+    spans.append((timeline.first_era, timeline.last_era if config.loop.update != "none" else timeline.loop_start))
+    copied = not (prepare.frozen or (dtype == "int8" and prepare.missing_eras == "report"))
+    row_bytes = TRAINING_ROW_BYTES
+    if config.zoo.learner == "levels":
+        cell_bytes = float(width * copied)  # trees are grown from the columns where they lie
+        row_bytes += LEVELS_ROW_BYTES * (min(LEVELS_TOGETHER, len(config.targets)) - 1)
+    else:
+        missing = dtype == "float32" and prepare.impute == "none"
+        # XGBoost joins the segments of a column into one; features prepared on reading are copies before that.
+        cell_bytes = (MATRIX_BYTES_MISSING if missing else MATRIX_BYTES) + width * (2 if copied else 1)
+    features_per_column = 2 if prepare.indicators else 1
+    for first, last in spans:
+        start = max(first, last - config.zoo.window + 1) if config.zoo.window else first
+        rows = _rows(index, start, last) // config.zoo.every
+        for cell in catalog.cells(leave_one_out=config.data.leave_one_group_out):
+            columns = len(cell.columns) * features_per_column
+            yield int(rows * (columns * cell_bytes + row_bytes))
+
+
+def _rows(index: EraIndex, first: int, last: int) -> int:
+    return index.select(first, last).rows

@@ -1,0 +1,73 @@
+"""One safetensors file per era, with a checksum: what a run learnt of an era is written once and never again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from eravane.core.errors import RunError
+from eravane.core.files import write_atomically
+
+CHECKSUM = "sha256"
+
+
+class EraFiles:
+    """Arrays by era.
+
+    Args:
+        folder: where the files lie; created when the first one is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, era: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Store an era; after a kill it is whole or not there."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_atomically(self._path(era), save(plain, metadata={CHECKSUM: _checksum(plain)}))
+
+    def read(self, era: int) -> dict[str, NDArray[Any]]:
+        """The arrays of an era.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self._path(era)
+        try:
+            content = path.read_bytes()
+            arrays: dict[str, NDArray[Any]] = load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            if header["__metadata__"][CHECKSUM] != _checksum(arrays):
+                raise ValueError("its content does not match its checksum")
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error}); start the run again in a new folder") from error
+        return arrays
+
+    def eras(self) -> list[int]:
+        """Eras that have a file, ascending."""
+        return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.safetensors"))
+
+    def forget_after(self, era: int) -> None:
+        """Delete the files of later eras."""
+        for later in self.eras():
+            if later > era:
+                self._path(later).unlink()
+
+    def _path(self, era: int) -> Path:
+        return self._folder / f"{era:04d}.safetensors"
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+    whole = hashlib.sha256()
+    for name in sorted(arrays):
+        whole.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode() + arrays[name].tobytes())
+    return whole.hexdigest()

@@ -1,0 +1,91 @@
+"""What the loop has done, one file per era, from which every result file of the run is assembled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.runstate.eradisk import EraFiles
+
+FloatArray = NDArray[np.float64]
+
+COMPARATOR = "comparator."
+
+
+@dataclass(frozen=True, eq=False)
+class EraRecord:
+    """One predicted era.
+
+    Attributes:
+        era: era number.
+        base_MN: float32 [M, N], raw predictions of every base model, those closed at the time included.
+        prediction_N: float64 [N], the ensemble in (0, 1).
+        weights_M: float64 [M], what the gate decided; 0 where closed.
+        open_M: bool [M], which models ran.
+        comparators: name -> float64 [M], other weightings that used the same past.
+    """
+
+    era: int
+    base_MN: NDArray[np.float32]
+    prediction_N: FloatArray
+    weights_M: FloatArray
+    open_M: NDArray[np.bool_]
+    comparators: Mapping[str, FloatArray]
+
+    def as_arrays(self) -> dict[str, NDArray[Any]]:
+        """The record as named arrays."""
+        arrays: dict[str, NDArray[Any]] = {
+            "base": self.base_MN,
+            "prediction": self.prediction_N,
+            "weights": self.weights_M,
+            "open": self.open_M,
+        }
+        return arrays | {COMPARATOR + name: weights for name, weights in self.comparators.items()}
+
+    @classmethod
+    def from_arrays(cls, era: int, arrays: Mapping[str, NDArray[Any]]) -> EraRecord:
+        """Rebuild what `as_arrays` gave."""
+        # safetensors keeps no order, result files need one.
+        comparators = {
+            name.removeprefix(COMPARATOR): arrays[name] for name in sorted(arrays) if name.startswith(COMPARATOR)
+        }
+        return cls(era, arrays["base"], arrays["prediction"], arrays["weights"], arrays["open"], comparators)
+
+
+class Journal:
+    """The records of a run's loop, one file per era.
+
+    Args:
+        folder: where they lie; created when the first record is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = EraFiles(folder)
+
+    def write(self, record: EraRecord) -> None:
+        """Store a record; after a kill it is whole or not there."""
+        self._files.write(record.era, record.as_arrays())
+
+    def read(self, era: int) -> EraRecord:
+        """The record of one era.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        return EraRecord.from_arrays(era, self._files.read(era))
+
+    def eras(self) -> list[int]:
+        """Eras that have a record, ascending."""
+        return self._files.eras()
+
+    def __iter__(self) -> Iterator[EraRecord]:
+        return (self.read(era) for era in self.eras())
+
+    def forget_after(self, era: int) -> None:
+        """Drop records of later eras: they were written after the checkpoint that a resumed run starts from."""
+        self._files.forget_after(era)

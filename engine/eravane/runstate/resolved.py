@@ -1,0 +1,74 @@
+"""Resolved eras on disk: a few kilobytes each, written once, from which the gate's history is rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.gate.outcomes import EraFacts, EraOutcome, History
+from eravane.runstate.eradisk import EraFiles
+
+
+class ResolvedEras:
+    """Outcomes that the gate has observed, one file per era.
+
+    Args:
+        folder: where they lie; created when the first one is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = EraFiles(folder)
+
+    def write(self, outcome: EraOutcome) -> None:
+        """Store an outcome; after a kill it is whole or not there."""
+        facts = outcome.facts
+        arrays: dict[str, NDArray[Any]] = {
+            "scores": outcome.scores_M,
+            "c": outcome.c_M,
+            "C": outcome.C_MM,
+            "dispersion": outcome.dispersion_M,
+            "model": facts.model_MS,
+            "context": facts.context_D,
+            "marginal": facts.marginal_KF,
+            "cells": np.concatenate([np.zeros(0, dtype=np.int64), *facts.cells]),
+            "cell_sizes": np.array([len(cell) for cell in facts.cells], dtype=np.int64),
+        }
+        if outcome.contribution_M is not None:
+            arrays["contribution"] = outcome.contribution_M
+        self._files.write(outcome.era, arrays)
+
+    def history(self, newest: int, size: int, names: Mapping[str, Any]) -> History:
+        """The history of `size` models up to era `newest`.
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        history = History(size)
+        for era in self._files.eras():
+            if era <= newest:
+                history.append(_outcome(era, self._files.read(era), names))
+        return history
+
+    def forget_after(self, era: int) -> None:
+        """Drop later eras: they were written after the checkpoint that a resumed run starts from."""
+        self._files.forget_after(era)
+
+
+def _outcome(era: int, arrays: Mapping[str, NDArray[Any]], names: Mapping[str, Any]) -> EraOutcome:
+    cells = tuple(np.split(arrays["cells"], np.cumsum(arrays["cell_sizes"])[:-1]))
+    facts = EraFacts(
+        arrays["model"], arrays["context"], tuple(names["model"]), tuple(names["context"]), arrays["marginal"], cells
+    )
+    return EraOutcome(
+        era,
+        arrays["scores"],
+        arrays["c"],
+        arrays["C"],
+        facts,
+        arrays["dispersion"],
+        arrays.get("contribution"),
+    )

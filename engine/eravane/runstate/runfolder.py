@@ -1,0 +1,143 @@
+"""The folder a run leaves behind: the product's data interface, written so that no file is ever half there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eravane import __version__
+from eravane.core.config import RunConfig, parse_config, to_toml
+from eravane.core.errors import RunError
+from eravane.core.files import replacing, write_atomically
+
+# Every library whose version can change a result; a run lists those that are installed.
+VERSIONED = (
+    *("numpy", "pyarrow", "numba", "scipy", "torch", "numerai-tools"),
+    *("xgboost", "xgboost-cpu", "xgboost-cu12", "xgboost-cu13"),
+    *("cupy-cuda12x", "cupy-cuda13x", "cudf-cu12", "cudf-cu13"),
+)
+
+MANIFEST = "manifest.json"
+MANIFEST_KEYS = ("status", "target", "periods", "lags")
+DATA_KEYS = ("path", "store", "fingerprint")
+
+
+class RunFolder:
+    """Paths and writers of one run.
+
+    Args:
+        path: the folder; `create` and `open` check it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> RunFolder:
+        """Make a new run folder and write its configuration.
+
+        Raises:
+            RunError: the folder exists and is not empty, or cannot be made.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} exists already; give another --out, or --resume to go on with it")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / "run.toml", to_toml(config).encode())
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run folder.
+
+        Raises:
+            RunError: there is none.
+        """
+        if not (path / "run.toml").is_file():
+            raise RunError(f"{path} is not a run folder: it has no run.toml")
+        return cls(path)
+
+    @property
+    def started(self) -> bool:
+        """Whether the run got past reading its input."""
+        return (self.path / MANIFEST).exists()
+
+    def config(self) -> RunConfig:
+        """The configuration the run was started with.
+
+        Raises:
+            RunError: its file is damaged.
+            ConfigError: it has a key or value that this version does not know.
+        """
+        path = self.path / "run.toml"
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        return parse_config(content, str(path))
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, with everything in it that others read.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        content = self.read_json(MANIFEST)
+        data = content.get("data")
+        lacking = [key for key in MANIFEST_KEYS if key not in content]
+        lacking += [f"data.{key}" for key in DATA_KEYS if not isinstance(data, dict) or key not in data]
+        if lacking:
+            raise RunError(f"{self.path / MANIFEST} is damaged: it has no {lacking[0]!r}")
+        return content
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a parquet file, whole or not at all."""
+        with replacing(self.path / name) as file:
+            pq.write_table(table, file)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file, whole or not at all; NaN becomes null."""
+        write_atomically(self.path / name, (json.dumps(_plain(content), indent=2) + "\n").encode())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the folder.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise RunError(f"{self.path / name} is damaged: it holds no table of keys")
+        return content
+
+
+def versions() -> dict[str, str]:
+    """Versions of eravane, Python and every library that decides a result."""
+    found = {"eravane": __version__, "python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and value != value else value

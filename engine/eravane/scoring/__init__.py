@@ -1,0 +1,1 @@
+"""Scores of predictions: Numerai correlation, contribution, ensembles, neutralization."""

@@ -1,0 +1,55 @@
+"""What happens to the ensemble after it is mixed: neutralisation to a feature set, off by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.scoring.ensemble import MIX_DECIMALS, one_era
+
+FloatArray = NDArray[np.float64]
+
+
+class Neutraliser:
+    """Takes out of an ensemble what a set of features explains linearly.
+
+    Args:
+        columns: the features.
+        proportion: share of the explained part that is taken out, 0..1.
+        ops: the kernels' namespace.
+    """
+
+    def __init__(self, columns: tuple[str, ...], proportion: float, ops: Any) -> None:
+        self.columns, self._proportion, self._ops = columns, proportion, ops
+
+    def apply(self, mixed_N: FloatArray, values_CN: NDArray[Any]) -> FloatArray:
+        """Neutralise one era's mix.
+
+        The mix is gauss-ranked first, so that the explained part does not hang on the spread of its tails; an unknown
+        feature value counts as the feature's mean.
+
+        Args:
+            mixed_N: float64 [N].
+            values_CN: int8 or float32 [C, N], the features prepared as for the trees.
+
+        Returns:
+            float64 [N]; the mix itself where it is constant.
+        """
+        if mixed_N.min() == mixed_N.max():
+            return mixed_N
+        offsets = one_era(mixed_N.size)
+        z_1N = self._ops.gaussianize(mixed_N[None, :], offsets)
+        neutral_N: FloatArray = self._ops.neutralize(z_1N, _known(values_CN), offsets, self._proportion)[0]
+        return np.round(neutral_N, MIX_DECIMALS)
+
+
+def _known(values_CN: NDArray[Any]) -> NDArray[Any]:
+    if values_CN.dtype == np.int8:
+        if values_CN.min(initial=0) >= 0:
+            return values_CN
+        values_CN = np.where(values_CN < 0, np.float32(np.nan), values_CN.astype(np.float32))
+    count_C = np.maximum((~np.isnan(values_CN)).sum(axis=1), 1)
+    mean_C = np.nansum(values_CN, axis=1, dtype=np.float64) / count_C
+    return np.where(np.isnan(values_CN), mean_C[:, None].astype(np.float32), values_CN)

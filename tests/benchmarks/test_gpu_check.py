@@ -1,0 +1,369 @@
+"""The GPU check where there is no GPU: what it would do, what stops it, and its steps on a stand-in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import pytest
+
+from benchmarks import gpu, gpu_checks
+from benchmarks.gpu_beside import _blocks, falcata
+from benchmarks.gpu_child import perform
+from benchmarks.gpu_lab import Check, Figure, Lab, SkipError, eras_of, this_gpu
+from benchmarks.gpu_report import markdown, prediction, written
+from benchmarks.gpu_stand_in import stand_in
+from benchmarks.gpu_steps import PREDICTED, STEPS, Step
+from benchmarks.gpu_trees import Work
+from tests.backend import double
+from tests.kernels.emulator.devices import on
+
+ROOT = Path(__file__).resolve().parents[2]
+# Not installed on a machine that has torch and CuPy but not this project.
+ABSENT = (
+    *("xgboost", "cudf", "rmm", "kvikio", "pylibcudf", "dask", "dask_cuda", "distributed", "lightgbm", "polars"),
+    *("numerapi", "numerai_tools", "plotly", "pytest_timeout", "psutil"),
+)
+BLOCKER = f"""
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Absent())
+"""
+WITHOUT_TREES = ("environment", "bandwidth", "statistics", "tables", "scores", "levels", "projections", "meta")
+WITH_TREES = ("widths", "boosters", "example", "sampling", "zoo")
+
+
+def step(name: str) -> Step:
+    return next(found for found in STEPS if found.name == name)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """Environment of a process on a machine without the optional libraries."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKER)
+    paths = [tmp_path / "site", ROOT / "engine", ROOT / "kernels", ROOT]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def without_gpu() -> None:
+    """These tests are about machines without one."""
+    try:
+        this_gpu("tiny")
+    except SkipError:
+        return
+    pytest.skip("a GPU works here")
+
+
+@pytest.mark.usefixtures("without_gpu")
+@pytest.mark.parametrize("sizes", ["--quick", "--full"])
+def test_without_a_gpu_every_step_says_what_it_would_do(tmp_path: Path, bare: dict[str, str], sizes: str) -> None:
+    """On a machine where nothing optional is installed, and where `make install` never ran."""
+    told = tmp_path / "told.json"
+    results = tmp_path / "results"
+    places = ["--state", str(tmp_path / "state"), "--results", str(results), "--json", str(told)]
+    call = [sys.executable, "-m", "benchmarks", "gpu", sizes, *places]
+    done = subprocess.run(call, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    steps = json.loads(told.read_text())["steps"]
+    assert [found["step"] for found in steps] == [known.name for known in STEPS]
+    assert {found["status"] for found in steps} == {"skipped"}
+    for known in STEPS:
+        assert f"it would {known.what}" in done.stdout
+    assert "cupy is not installed" in done.stdout
+    assert not results.exists()
+
+
+def test_make_gpu_check_takes_any_python() -> None:
+    call = ["make", "--dry-run", "gpu-check", "PYTHON=some-python", "MODE=--full"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "PYTHONPATH=engine:kernels:." in done.stdout
+    assert "some-python -m benchmarks gpu --full" in done.stdout
+    assert "pip install" not in done.stdout
+
+
+def test_bad_usage_is_named(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "benchmarks", "gpu", "--only", "nothing"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "invalid choice: 'nothing'" in done.stderr
+    with pytest.raises(SystemExit, match="there are no wheels"):
+        gpu._install(tmp_path, tmp_path / "site")
+
+
+@pytest.mark.parametrize("name", WITHOUT_TREES + WITH_TREES)
+def test_steps_run_on_a_stand_in(name: str) -> None:
+    told = perform(step(name), stand_in())
+    assert told["status"] == "done", told.get("reason")
+    found = told["figures"] + told["checks"]
+    assert found
+    for figure in told["figures"]:
+        assert np.isfinite(figure["value"]), figure
+        assert figure["value"] >= 0
+        assert figure["detail"] or figure["bound_of"]
+    assert told["used"]["peak_bytes"] > 0
+    assert "gpu" not in told["used"]
+
+
+def test_steps_run_where_xgboost_and_rapids_are_absent(bare: dict[str, str]) -> None:
+    script = (
+        "import json; from benchmarks.gpu_stand_in import stand_in; from benchmarks.gpu_child import perform;"
+        "from benchmarks.gpu_steps import STEPS;"
+        f"names = {WITHOUT_TREES + WITH_TREES!r};"
+        "told = {s.name: perform(s, stand_in()) for s in STEPS if s.name in names};"
+        "print(json.dumps({n: [t['status'], t.get('reason', '')] for n, t in told.items()}))"
+    )
+    call = [sys.executable, "-c", script]
+    done = subprocess.run(call, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert {name: told[name][0] for name in WITHOUT_TREES} == dict.fromkeys(WITHOUT_TREES, "done"), told
+    for name in WITH_TREES:
+        assert told[name] == ["skipped", "needs xgboost, not installed here"]
+
+
+def test_levels_are_measured_and_compared_on_the_device() -> None:
+    """The step's own way to the kernels, which the emulator runs."""
+    with on(2):
+        told = perform(step("levels"), dataclasses.replace(stand_in(), device="cuda"))
+    assert told["status"] == "done", told.get("reason")
+    assert [check["holds"] for check in told["checks"]] == [True]
+    names = {figure["name"] for figure in told["figures"]}
+    assert {"levels_tree_20", "levels_together_gain", "example_model_levels"} <= names
+
+
+def test_blocks_of_levels_are_compared_on_the_device() -> None:
+    with on(2), double.installed():
+        check = _blocks(dataclasses.replace(stand_in(), device="cuda"))
+    assert check.holds, check.detail
+
+
+def test_falcata_is_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LightGBM in the place of its fork, whose interface is the same."""
+    lab = stand_in()
+    work = Work(lab, 12, 400)
+    monkeypatch.setitem(sys.modules, "falcata", None)
+    (check,) = falcata(lab, work, 3, 2.0)
+    assert check.detail.startswith("not installed")
+    monkeypatch.setitem(sys.modules, "falcata", lightgbm)
+    (figure,) = falcata(lab, work, 3, 2.0)
+    assert isinstance(figure, Figure)
+    assert "EXTRAPOLATED from" in figure.detail
+    monkeypatch.setattr(work, "label_N", np.zeros(7))
+    (check,) = falcata(lab, work, 3, 2.0)
+    assert isinstance(check, Check)
+    assert check.detail.startswith("left out: ")
+
+
+def test_loading_compares_what_both_readers_hold() -> None:
+    with double.installed():
+        told = perform(step("loading"), stand_in())
+    assert told["status"] == "done", told.get("reason")
+    assert [check["holds"] for check in told["checks"]] == [True, True]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["together", "cluster", "demo"])
+def test_longer_steps_run_on_a_stand_in(name: str) -> None:
+    told = perform(step(name), stand_in())
+    assert told["status"] == "done", told.get("reason")
+
+
+def test_tests_are_counted_and_failures_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = tmp_path / "test_case.py"
+    case.write_text(
+        "import pytest\npytestmark = pytest.mark.gpu\ndef test_good(): pass\ndef test_bad(): assert False\n"
+        "def test_absent(): pytest.skip('needs cudf')\n@pytest.mark.full\ndef test_long(): assert False\n"
+    )
+    monkeypatch.setattr(gpu_checks, "ROOT", tmp_path)
+    (check,) = gpu_checks._tests(stand_in(), str(case))
+    assert not check.holds
+    assert check.detail == "1 passed, 1 failed, 1 skipped; skipped: needs cudf; failed: test_bad"
+    case.write_text("import pytest\n@pytest.mark.gpu\ndef test_good(): pass\n")
+    other = tmp_path / "test_other.py"
+    other.write_text("import no_such_library\n")
+    (check,) = gpu_checks._tests(stand_in(), str(tmp_path))
+    assert check.holds
+    assert check.detail == "1 passed, 0 failed, 0 skipped; left out: test_other: needs no_such_library"
+    other.write_text("import json\njson.no_such_function()\n")
+    (check,) = gpu_checks._tests(stand_in(), str(tmp_path))
+    assert not check.holds
+
+
+def test_a_check_that_does_not_hold_fails_its_step_and_an_error_keeps_what_was_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_: Lab):
+        yield Figure("first", 1.0, "s")
+        yield gpu_checks.Check("equal", False, "off by one")
+
+    def failing(_: Lab):
+        yield Figure("first", 1.0, "s")
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(gpu_checks, "broken", broken, raising=False)
+    monkeypatch.setattr(gpu_checks, "failing", failing, raising=False)
+    told = perform(Step("broken", "", "gpu_checks:broken"), stand_in())
+    assert (told["status"], told["reason"]) == ("failed", "a check does not hold")
+    told = perform(Step("failing", "", "gpu_checks:failing"), stand_in())
+    assert (told["status"], told["reason"]) == ("failed", "RuntimeError: out of memory")
+    assert len(told["figures"]) == 1
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> gpu.Session:
+    return gpu.Session("quick", tmp_path, ())
+
+
+def test_finished_steps_are_not_run_again(session: gpu.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[str] = []
+
+    def performed(_: object, asked: Step, limit: float) -> dict[str, str]:
+        run.append(asked.name)
+        return {"step": asked.name, "status": "done"}
+
+    monkeypatch.setattr(gpu, "_perform", performed)
+    first, second, third = STEPS[:3]
+    session.file(first).write_text(json.dumps({"step": first.name, "status": "done", "seconds": 3.0}))
+    session.file(second).write_text(json.dumps({"step": second.name, "status": "failed", "reason": "killed"}))
+    session.file(third).write_text('{"step": "cut')
+    found = gpu._run(session, STEPS[:3])
+    assert run == [second.name, third.name]
+    assert found[0]["seconds"] == 3.0
+    assert [entry["would"] for entry in found] == [entry.what for entry in STEPS[:3]]
+
+
+def test_steps_of_other_code_are_forgotten(session: gpu.Session) -> None:
+    gpu._forget_other_code(session, "abc")
+    session.file(STEPS[0]).write_text("{}")
+    gpu._forget_other_code(session, "abc")
+    assert session.file(STEPS[0]).exists()
+    gpu._forget_other_code(session, "def")
+    assert not session.file(STEPS[0]).exists()
+
+
+def test_a_quick_check_stops_in_time(session: gpu.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, limits = [0.0], list[float]()
+
+    def performed(_: object, asked: Step, limit: float) -> dict[str, str]:
+        limits.append(limit)
+        clock[0] += limit  # every step takes all it may
+        return {"step": asked.name, "status": "failed", "reason": "slow"}
+
+    monkeypatch.setattr(gpu, "_perform", performed)
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
+    found = gpu._run(session, STEPS)
+    assert clock[0] <= 8 * 60
+    assert max(limits) < 5 * 60
+    assert found[-1]["status"] == "not reached"
+    assert all(known.limit < 5 * 60 for known in STEPS)
+
+
+def test_a_step_that_does_not_end_is_ended(session: gpu.Session) -> None:
+    begin = time.monotonic()
+    found = gpu._perform(session, STEPS[0], 0.01)  # less than Python takes to start
+    assert found["status"] == "failed"
+    assert "no end after 0 s" in found["reason"]
+    assert time.monotonic() - begin < 20
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_a_step_alone_in_its_process_writes_why_it_was_skipped(session: gpu.Session) -> None:
+    found = gpu._perform(session, step("bandwidth"), 60)
+    assert found["status"] == "skipped"
+    assert "no GPU works here" in found["reason"]
+
+
+def test_wheels_are_unpacked_beside_the_environment(tmp_path: Path) -> None:
+    wheel = tmp_path / "wheels" / "tiny_thing-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    info = "tiny_thing-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("tiny_thing.py", "WORD = 'unpacked'\n")
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", f"tiny_thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    site = gpu._install(wheel.parent, tmp_path / "site")
+    environment = gpu.Session("quick", tmp_path, (site,)).environment
+    call = [sys.executable, "-c", "import tiny_thing, eravane; print(tiny_thing.WORD)"]
+    done = subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "unpacked"
+
+
+def test_the_report_holds_value_bound_goal_and_prediction(tmp_path: Path) -> None:
+    figure = Figure("level_counts", 2_000.0, "GB/s", "higher", 2_500.0, "the device's own copy", 2_125.0, "a|b")
+    slow = Figure("numerai_corr", 60.0, "ms", "lower", 15.0, "one read")
+    used = {
+        "cpu": 3.0,
+        "peak_bytes": 1,
+        "joules": 5_000.0,
+        "gpu": {"power_watts": 500.0, "throttled": {"power cap": 0.5}},
+    }
+    found = [
+        {"step": "statistics", "would": "measure", "status": "done", "seconds": 12.0, "used": used,
+         "checks": [], "figures": [figure.as_dict(), slow.as_dict()]},
+        {"step": "loading", "would": "compare", "status": "skipped", "reason": "needs pylibcudf"},
+    ]  # fmt: skip
+    facts = {"date": "2026-12-01 10:00 UTC", "gpu": "NVIDIA H100 80GB HBM3, 580.1"}
+    text = markdown(facts, found)
+    assert "| 80.0% | at least 2,125 GB/s: MISSED | 2,550 GB/s" in text
+    assert "| 25.0% |" in text
+    assert "a/b" in text
+    assert "30 ms (16 ms of sorting" in text
+    assert prediction(slow.as_dict(), "quick") is None
+    assert prediction(figure.as_dict(), "quick") == PREDICTED["level_counts"]
+    assert "needs pylibcudf; it would compare" in text
+    assert "power cap 50%" in text
+    paths = list(written(tmp_path, facts, found))
+    assert [path.name for path in paths] == ["2026-12-01-gpu-h100-80gb-hbm3.json", "2026-12-01-gpu-h100-80gb-hbm3.md"]
+    results = json.loads(paths[0].read_text())["results"]
+    assert results[0] == {
+        "name": "level_counts", "value": 2000.0, "unit": "GB/s", "goal": 2125.0, "better": "higher", "bound": 2500.0,
+        "fraction": 0.8, "predicted": PREDICTED["level_counts"][0],
+    }  # fmt: skip
+    assert results[1]["fraction"] == 0.25
+
+
+def test_eras_are_as_many_as_memory_holds() -> None:
+    lab = stand_in()
+    eras, offsets = eras_of(lab, 8, 1.0)
+    assert eras == 3
+    assert offsets.size == 4
+    lab.free = lambda: 1_000
+    assert eras_of(lab, 8, 1.0)[0] == 2
+
+
+def test_every_prediction_belongs_to_a_figure() -> None:
+    """Names in the table of predictions are those that the steps give their figures, at whatever size."""
+    sources = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("gpu_*.py") if "steps" not in path.name)
+    sized = ("levels_tree_", "matrix_", "tree_", "neutralize_", "upload_")
+    patterns = {prefix: f'f"{prefix}{{' for prefix in sized}
+    for name in PREDICTED:
+        made = next((pattern for prefix, pattern in patterns.items() if name.startswith(prefix)), None)
+        assert f'"{name}"' in sources or (made is not None and made in sources), name
+
+
+def test_module_names_that_steps_need_are_importable_names() -> None:
+    assert {name for known in STEPS for name in known.needs} <= {*gpu_checks.LIBRARIES}
+    assert all(
+        hasattr(__import__(f"benchmarks.{known.job.partition(':')[0]}", fromlist=["x"]), known.job.partition(":")[2])
+        for known in STEPS
+    )
+
+
+def test_the_stand_in_is_no_gpu() -> None:
+    assert stand_in().device == "cpu"

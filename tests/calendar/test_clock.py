@@ -1,0 +1,86 @@
+"""Lags and folds against the published table and brute force."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eravane.calendar.clock import Clock, horizon_of
+from eravane.calendar.folds import walk_forward
+from eravane.core.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("target", "given_eras", "horizon"),
+    [
+        ("target_ender_20", 0, 4),
+        ("target_ender_60", 0, 12),
+        ("target", 0, 4),
+        ("target", 12, 12),
+        ("target_v4_20", 9, 4),
+    ],
+)
+def test_the_horizon_comes_from_the_suffix(target: str, given_eras: int, horizon: int) -> None:
+    assert horizon_of(target, given_eras) == horizon
+    assert Clock.for_target(target, horizon_eras=given_eras, observed_lag=20, score_lag=1).horizon == horizon
+
+
+@pytest.mark.parametrize(("target", "score", "tree"), [("target_ender_20", 6, 9), ("target_ender_60", 14, 17)])
+def test_lags_are_those_of_the_tournament(target: str, score: int, tree: int) -> None:
+    clock = Clock.for_target(target)
+    assert (clock.score_lag, clock.tree_lag, clock.leaking) == (score, tree, False)
+    assert clock.purge == {9: 8, 17: 16}[tree]
+
+
+def test_a_later_file_lengthens_the_lags() -> None:
+    clock = Clock.for_target("target_ender_20", observed_lag=13)
+    assert (clock.score_lag, clock.tree_lag) == (13, 13)
+
+
+def test_a_shorter_lag_is_stamped() -> None:
+    assert Clock.for_target("target", score_lag=5).leaking
+    assert Clock.for_target("target", tree_lag=8).leaking
+    assert not Clock.for_target("target", score_lag=6, tree_lag=9).leaking
+
+
+def test_folds_equal_the_published_table() -> None:
+    """numerai docs, benchmark models: 156-era chunks, expanding, purge 8."""
+    names = [fold.name for fold in walk_forward(1, 1231, chunk=156, tree_lag=9)]
+    assert names[:4] == ["1-148>157-312", "1-304>313-468", "1-460>469-624", "1-616>625-780"]
+    assert len(names) == 7
+    assert walk_forward(1, 1231, chunk=156, tree_lag=17)[0].name == "1-140>157-312"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    first=st.integers(1, 50),
+    eras=st.integers(30, 400),
+    chunk=st.integers(5, 160),
+    horizon=st.sampled_from([4, 12]),
+    newest=st.integers(0, 4),
+    window=st.integers(0, 100),
+)
+def test_no_training_label_overlaps_a_predicted_era(
+    first: int, eras: int, chunk: int, horizon: int, newest: int, window: int
+) -> None:
+    clock = Clock.for_target("target", horizon_eras=horizon)
+    last = first + eras - 1
+    try:
+        folds = walk_forward(first, last, chunk=chunk, tree_lag=clock.tree_lag, newest=newest, window=window)
+    except ConfigError:
+        assert last < first + chunk or chunk - clock.tree_lag < 0
+        return
+    for fold in folds:
+        # Brute force: the label of era s is made of the returns of eras s+1 .. s+horizon.
+        known = {era + step for era in range(fold.train_first, fold.train_last + 1) for step in range(horizon + 1)}
+        assert not known & set(range(fold.predict_first, fold.predict_last + 1))
+        assert fold.train_first >= first
+        assert not window or fold.train_last - fold.train_first < window
+    predicted = [era for fold in folds for era in range(fold.predict_first, fold.predict_last + 1)]
+    assert predicted == list(range(folds[0].predict_first, last + 1))
+
+
+def test_too_few_eras_say_what_to_change() -> None:
+    with pytest.raises(ConfigError, match=r"zoo\.fold_eras"):
+        walk_forward(1, 100, chunk=156, tree_lag=9)

@@ -1,0 +1,234 @@
+"""What a run is told to use: sampled on a fake driver, absent where there is no GPU, cheap."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eravane.core import telemetry
+from eravane.core.errors import DeviceError
+from eravane.core.events import EventLog, read_events
+from eravane.core.telemetry import Telemetry, gpu_meter
+from eravane.report.facts import stage_usage
+from eravane.report.load import load_run
+from eravane.report.sections import costs
+
+NVML = "eravane.backend.cuda_nvml"
+
+
+class Driver(ModuleType):
+    """Two boards: the first draws 300 W and is busy 80 % of the time, the second 100 W and 40 %."""
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
+
+    class NVMLError(Exception):
+        """As the binding's own."""
+
+    def __init__(self, boards: int = 2) -> None:
+        super().__init__("pynvml")
+        self.boards, self.calls, self.reasons, self.silent = boards, 0, 0x4, set[str]()
+        self.started = time.perf_counter()
+
+    def nvmlInit(self) -> None:
+        if not self.boards:
+            raise self.NVMLError("NVML Shared Library Not Found")
+
+    def _told(self, name: str, value: Any) -> Any:
+        self.calls += 1
+        if name in self.silent:
+            raise self.NVMLError("Not Supported")
+        return value
+
+    def nvmlDeviceGetCount(self) -> int:
+        return self.boards
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index >= self.boards:
+            raise self.NVMLError("Invalid Argument")
+        return index
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
+        return {"GPU-a": 0, "GPU-b": 1}[uuid]
+
+    def nvmlDeviceGetUtilizationRates(self, board: int) -> Any:
+        return self._told("utilisation", SimpleNamespace(gpu=(80, 40)[board], memory=5))
+
+    def nvmlDeviceGetMemoryInfo(self, board: int) -> Any:
+        return self._told("memory", SimpleNamespace(used=(5 << 30, 1 << 30)[board], total=80 << 30))
+
+    def nvmlDeviceGetPowerUsage(self, board: int) -> int:
+        return self._told("power", (300_000, 100_000)[board])
+
+    def nvmlDeviceGetClockInfo(self, board: int, kind: int) -> int:
+        assert kind == self.NVML_CLOCK_SM
+        return self._told("clock", (1700, 1900)[board])
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, board: int) -> int:
+        return self._told("reasons", self.reasons | 0x1 if board == 0 else 0x1)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, board: int) -> int:
+        watts = (300, 100)[board]
+        return self._told("energy", int(1000 * watts * (time.perf_counter() - self.started)) + 10**9)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    """A driver in place of the real one, and the module that reads it imported anew."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    made, held = Driver(), sys.modules.pop(NVML, None)
+    monkeypatch.setitem(sys.modules, "pynvml", made)
+    yield made
+    sys.modules.pop(NVML, None)
+    if held is not None:
+        sys.modules[NVML] = held
+
+
+def gpus() -> Any:
+    return importlib.import_module(NVML).Gpus()
+
+
+def test_boards_are_summed_or_averaged(driver: Driver) -> None:
+    assert gpus().sample() == {
+        "utilisation": 60.0,
+        "memory_bytes": float(6 << 30),
+        "power_watts": 400.0,
+        "sm_mhz": 1800.0,
+        "throttle": 4.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("visible", "watts"), [("1", 100.0), ("GPU-b", 100.0), ("0,1", 400.0), ("0", 300.0), ("1,MIG-x,0", 100.0)]
+)
+def test_only_visible_boards_count(driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str, watts: float) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus().sample()["power_watts"] == watts
+
+
+@pytest.mark.parametrize("visible", ["", "MIG-3", "7"])
+def test_without_a_visible_board_there_is_no_meter(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_meter() is None
+    with pytest.raises(DeviceError, match="NVML tells of no GPU"):
+        gpus()
+
+
+def test_what_the_driver_cannot_tell_is_absent(driver: Driver) -> None:
+    driver.silent = {"utilisation", "energy", "reasons"}
+    meter = gpus()
+    assert set(meter.sample()) == {"memory_bytes", "power_watts", "sm_mhz"}
+    assert meter.joules() is None
+    with Telemetry(meter, 0.01) as watch:
+        used = watch.since(watch.mark())
+    assert "joules" not in used
+    assert set(used["gpu"]) == {"power_watts", "sm_mhz", "memory_bytes"}
+
+
+def test_a_stage_is_told_what_it_used(driver: Driver) -> None:
+    with Telemetry(gpus(), 0.01) as watch:
+        mark, began, cpu = watch.mark(), time.perf_counter(), time.process_time()
+        ballast = np.ones(8_000_000)
+        while time.perf_counter() - began < 0.2:
+            pass
+        used, took, spent = watch.since(mark), time.perf_counter() - began, time.process_time() - cpu
+    assert used["joules"] == pytest.approx(400 * took, rel=0.1)
+    assert used["cpu"] == pytest.approx(spent, rel=0.1)
+    assert used["peak_bytes"] > ballast.nbytes
+    assert used["gpu"] == {
+        "utilisation": 60.0,
+        "power_watts": 400.0,
+        "sm_mhz": 1800.0,
+        "memory_bytes": 6 << 30,
+        "throttled": {"power cap": 1.0},
+    }
+
+
+def test_without_a_gpu_rows_are_absent_not_zero(driver: Driver, tmp_path: Path) -> None:
+    driver.boards = 0
+    meter = gpu_meter()
+    assert meter is None
+    with Telemetry(meter, 0.01) as watch:
+        log = EventLog(tmp_path / "events.jsonl", "cpu", watch)
+        with log.stage("zoo", models=3):
+            time.sleep(0.05)
+        table = watch.table()
+    (event,) = read_events(tmp_path / "events.jsonl")
+    assert set(event) == {"event", "stage", "seconds", "models", "cpu", "peak_bytes", "time", "bytes", "device"}
+    assert table.column_names == ["seconds", "rss_bytes"]
+    assert table.num_rows >= 2
+
+
+def test_a_missing_binding_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = sys.modules.pop(NVML, None)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    try:
+        assert gpu_meter() is None
+    finally:
+        if held is not None:
+            sys.modules[NVML] = held
+
+
+def test_the_series_stays_short_and_even(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "MOST_SAMPLES", 16)
+    with Telemetry(interval=0.002) as watch:
+        time.sleep(0.4)
+        table = watch.table()
+    times = table["seconds"].to_numpy()
+    assert 6 <= times.size < 16
+    assert times[-1] > 0.25
+    assert np.all(np.diff(times) > 0)
+
+
+def test_sampling_takes_less_than_a_hundredth_of_a_core(driver: Driver) -> None:
+    """CPU time of a sample times samples per second, with a driver that answers at once."""
+    watch, rounds = Telemetry(gpus()), 300
+    mark, began = watch.mark(), time.thread_time()
+    for _ in range(rounds):
+        watch._take()
+    share = (time.thread_time() - began) / rounds / telemetry.INTERVAL_SECONDS
+    assert driver.calls >= 5 * rounds
+    assert share < 0.01
+    assert watch.since(mark)["gpu"]["utilisation"] == 60.0
+
+
+def test_the_report_shows_what_stages_used(tmp_path: Path) -> None:
+    gpu = {"utilisation": 90.0, "power_watts": 500.0, "sm_mhz": 1755.0, "memory_bytes": 7_000_000_000}
+    events: list[dict[str, Any]] = [
+        {"event": "stage", "stage": "ingest", "seconds": 3.0, "cpu": 2.5, "peak_bytes": 10**9, "device": "cuda"},
+        {"event": "stage", "stage": "zoo", "seconds": 9.0, "cpu": 8.0, "peak_bytes": 2 * 10**9, "joules": 7200.0,
+         "gpu": gpu | {"throttled": {"power cap": 0.5}}, "device": "cuda"},
+        {"event": "usage", "stage": "loop", "cpu": 4.0, "peak_bytes": 10**9, "joules": 3600.0, "gpu": gpu},
+        {"event": "usage", "stage": "loop", "cpu": 1.0, "peak_bytes": 3 * 10**9, "joules": 3600.0, "gpu": gpu},
+    ]  # fmt: skip
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    view = load_run(tmp_path)
+    used = stage_usage(view)
+    assert list(used.index) == ["ingest", "zoo", "loop"]
+    assert used.loc["loop", "cpu"] == 5.0
+    assert used.loc["loop", "peak_bytes"] == 3 * 10**9
+    assert used.loc["loop", "joules"] == 7200.0
+    assert np.isnan(used.loc["ingest", "gpu_utilisation"])
+    assert np.isnan(used.loc["ingest", "joules"])
+    page = costs(view)
+    assert "power cap" in page
+    assert "GPU busy" in page
+    assert ">2.00<" in page  # 7200 J are 2 Wh
+
+
+def test_the_report_of_a_cpu_run_shows_no_gpu(tmp_path: Path) -> None:
+    event = {"event": "stage", "stage": "zoo", "seconds": 3.0, "cpu": 2.5, "peak_bytes": 10**9, "device": "cpu"}
+    (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    page = costs(load_run(tmp_path))
+    assert "CPU time" in page
+    assert "GPU" not in page

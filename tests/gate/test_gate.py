@@ -1,0 +1,363 @@
+"""The meta-learner from outside: what it may know, what it survives, and that it goes on byte for byte."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+
+from eravane.calendar.clock import DEFAULT_HORIZON
+from eravane.core.config import GateConfig
+from eravane.core.errors import ConfigError, RunError
+from eravane.gate.changepoints import ChangePoints
+from eravane.gate.gate import MetaLearner
+from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
+
+LAG = 6
+SMALL = GateConfig(warmup=12, seeds=1, steps=6, refit_every=10, warm_steps=1, replay=16, half_lives=(4.0, 16.0))
+
+
+def pool(models=6):
+    return [GateModel(f"m{m}", "small" if m % 2 else "all", f"g{m}") for m in range(models)]
+
+
+def outcomes(seed=0, eras=50, models=6, rows=400):
+    """Eras whose labels overlap over four weeks, the first half of the models good."""
+    rng = np.random.default_rng(seed)
+    level_M = np.where(np.arange(models) < models // 2, 0.04, 0.0)
+    weekly_TM = rng.standard_normal((eras + 3, models)) / np.sqrt(rows)
+    cells = tuple(np.arange(3 * m, 3 * m + 3) for m in range(models))
+    result = []
+    for era in range(1, eras + 1):
+        C_MM = 0.3 + 0.7 * np.eye(models)
+        facts = EraFacts(
+            rng.standard_normal((models, 2)),
+            np.array([6.0, 0.0]),
+            ("a", "b"),
+            ("log_rows", "missing"),
+            rng.standard_normal((7, 3 * models)).astype(np.float32),
+            cells,
+        )
+        c_M = level_M + weekly_TM[era - 1 : era + 3].sum(0) / 2
+        result.append(EraOutcome(era, 0.95 * c_M, c_M, C_MM, facts, rng.uniform(0.5, 1.5, models)))
+    return result
+
+
+def drive(learner, history, eras, lag=LAG, every=None):
+    """Observe, learn, decide and weigh as the loop does; return gates, weights and the learner."""
+    gates, weights = [], []
+    for era in eras:
+        for outcome in history:
+            newest = learner.state()[0]["history.era"]
+            if outcome.era <= era - lag and (not len(newest) or outcome.era > newest[-1]):
+                learner.observe(outcome)
+        learner.learn(era)
+        now = history[era - 1]
+        open_M = learner.decide(era, now.facts)
+        blank = ~open_M
+        C_MM, dispersion_M = now.C_MM.copy(), now.dispersion_M.copy()
+        C_MM[blank], C_MM[:, blank], dispersion_M[blank] = np.nan, np.nan, np.nan
+        gates.append(open_M)
+        weights.append(learner.weigh(era, now.facts, open_M, C_MM, dispersion_M))
+        if every:
+            learner = every(learner)
+    return np.stack(gates), np.stack(weights), learner
+
+
+def through_disk(learner):
+    arrays, values = learner.state()
+    packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return MetaLearner.restore(load(packed), json.loads(json.dumps(values)))
+
+
+def test_weights_are_a_distribution_over_open_models():
+    gates, weights, _ = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), outcomes(), range(20, 46))
+    assert np.isfinite(weights).all()
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-12)
+    assert (weights[~gates] == 0).all()
+    assert gates.any(1).all()
+    assert weights.std(0).max() > 0.01
+
+
+def test_a_learner_restored_every_era_goes_on_byte_for_byte():
+    straight = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), outcomes(), range(20, 46))
+    broken = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), outcomes(), range(20, 46), every=through_disk)
+    assert np.array_equal(straight[0], broken[0])
+    assert np.array_equal(straight[1], broken[1])
+
+
+def test_the_horizon_reaches_the_detector_and_the_disk():
+    config, history = replace(SMALL, experts=("change_points",)), outcomes()
+    plain, longer, stored = (
+        drive(MetaLearner(config, pool(), lag=LAG, seed=0, horizon=horizon), history, range(40, 45), every=every)[1]
+        for horizon, every in ((4, None), (8, None), (8, through_disk))
+    )
+    assert not np.array_equal(plain, longer)
+    assert np.array_equal(longer, stored)
+
+
+def test_the_seed_decides_every_bit():
+    first, second, other = (
+        drive(MetaLearner(SMALL, pool(), lag=LAG, seed=seed), outcomes(), range(30, 40))[1] for seed in (0, 0, 1)
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.integers(25, 44))
+def test_what_is_not_yet_known_changes_nothing(cut):
+    """Outcomes that are not usable at the cut, and facts of later eras, leave earlier decisions bit-identical."""
+    rng = np.random.default_rng(cut)
+    plain = outcomes()
+    changed = [
+        replace(
+            outcome,
+            scores_M=rng.standard_normal(6) if outcome.era > cut - LAG else outcome.scores_M,
+            c_M=rng.standard_normal(6) if outcome.era > cut - LAG else outcome.c_M,
+            facts=replace(outcome.facts, model_MS=rng.standard_normal((6, 2))) if outcome.era > cut else outcome.facts,
+        )
+        for outcome in plain
+    ]
+    eras = range(22, cut + 1)
+    first = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), plain, eras)
+    second = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), changed, eras)
+    assert np.array_equal(first[0], second[0])
+    assert np.array_equal(first[1], second[1])
+    experts = [learner.expert_weights(cut) for _, _, learner in (first, second)]
+    assert list(experts[0]) == ["equal_weight", "ridge", "change_points", "network"]
+    assert all(np.array_equal(experts[0][name], experts[1][name]) for name in experts[0])
+
+
+def test_a_shorter_lag_makes_that_property_fail():
+    rng = np.random.default_rng(0)
+    plain = outcomes()
+    changed = [replace(o, c_M=rng.standard_normal(6)) if o.era > 40 - LAG else o for o in plain]
+    eras = range(22, 41)
+    first = drive(MetaLearner(SMALL, pool(), lag=1, seed=0), plain, eras, lag=1)
+    second = drive(MetaLearner(SMALL, pool(), lag=1, seed=0), changed, eras, lag=1)
+    assert not np.array_equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("call", ["learn", "decide", "weigh", "comparators"])
+def test_an_outcome_that_is_too_new_is_an_error(call):
+    history = outcomes(eras=10)
+    learner = MetaLearner(SMALL, pool(), lag=LAG, seed=0)
+    for outcome in history:
+        learner.observe(outcome)
+    now = history[-1]
+    arguments = {
+        "learn": (15,),
+        "decide": (15, now.facts),
+        "weigh": (15, now.facts, np.ones(6, dtype=bool), now.C_MM, now.dispersion_M),
+        "comparators": (15, now.C_MM, now.dispersion_M),
+    }
+    with pytest.raises(RunError, match="era 10 was observed, but era 15 may use labels up to 9"):
+        getattr(learner, call)(*arguments[call])
+
+
+def test_eras_come_once_and_in_order():
+    history = outcomes(eras=30)
+    learner = MetaLearner(SMALL, pool(), lag=LAG, seed=0)
+    learner.observe(history[3])
+    for late in (history[3], history[1]):
+        with pytest.raises(RunError, match="ascending"):
+            learner.observe(late)
+
+
+def test_warm_up_is_equal_weight_and_said():
+    history = outcomes()
+    learner = MetaLearner(SMALL, pool(), lag=LAG, seed=0)
+    for outcome in history[:5]:
+        learner.observe(outcome)
+    report = learner.learn(11)
+    now = history[10]
+    open_M = learner.decide(11, now.facts)
+    weights_M = learner.weigh(11, now.facts, open_M, now.C_MM, now.dispersion_M)
+    assert open_M.all()
+    np.testing.assert_allclose(weights_M, 1 / 6)
+    assert report.trained == "none"
+    assert report.notes == ("5 resolved eras, warm-up needs 12: equal weight until then",)
+    assert learner.learn(11).notes == ()
+
+
+def test_constant_models_and_missing_statistics_get_finite_weights():
+    history = outcomes()
+    for position in range(0, 50, 3):
+        o = history[position]
+        c_M, scores_M, C_MM = o.c_M.copy(), o.scores_M.copy(), o.C_MM.copy()
+        c_M[1], scores_M[1], C_MM[1], C_MM[:, 1] = 0.0, np.nan, 0.0, 0.0
+        facts = replace(
+            o.facts,
+            model_MS=np.full((6, 2), np.nan),
+            context_D=np.array([np.nan, np.nan]),
+            marginal_KF=np.full((7, 18), np.nan, dtype=np.float32),
+        )
+        history[position] = replace(o, c_M=c_M, scores_M=scores_M, C_MM=C_MM, facts=facts, dispersion_M=np.zeros(6))
+    _, weights, learner = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), history, range(18, 46))
+    assert np.isfinite(weights).all()
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-12)
+    constant = [era - 18 for era in range(18, 46) if (era - 1) % 3 == 0]
+    assert (weights[constant, 1] == 0).all()
+    assert all(np.isfinite(w).all() for w in learner.comparators(46, history[45].C_MM, np.zeros(6)).values())
+
+
+def test_max_active_caps_the_open_gates():
+    for cap in (1, 2, 4):
+        config = replace(SMALL, max_active=cap)
+        gates, _, _ = drive(MetaLearner(config, pool(), lag=LAG, seed=0), outcomes(), range(20, 40))
+        assert gates.sum(1).max() <= cap
+        assert gates.any(1).all()
+
+
+@pytest.mark.parametrize("gates", ["sparsemax", "topk"])
+def test_deterministic_gates_work(gates):
+    config = replace(SMALL, gates=gates, max_active=3 if gates == "topk" else 0)
+    opened, weights, _ = drive(MetaLearner(config, pool(), lag=LAG, seed=0), outcomes(), range(20, 40))
+    assert opened.any(1).all()
+    assert np.isfinite(weights).all()
+
+
+@pytest.mark.parametrize("left_out", ["scores", "structure", "marginals", "agreement"])
+def test_every_input_block_can_be_switched_off(left_out):
+    inputs = tuple(name for name in SMALL.inputs if name != left_out)
+    config = replace(SMALL, inputs=inputs)
+    history = outcomes()
+    _, plain, _ = drive(MetaLearner(config, pool(), lag=LAG, seed=0), history, range(30, 36))
+    if left_out == "agreement":
+        changed = [replace(o, dispersion_M=o.dispersion_M[::-1].copy()) for o in history]
+        _, other, _ = drive(MetaLearner(config, pool(), lag=LAG, seed=0), changed, range(30, 36))
+        assert np.array_equal(plain, other)
+    assert np.isfinite(plain).all()
+
+
+@pytest.mark.parametrize("experts", [("ridge",), ("change_points",), ()])
+def test_experts_on_lagged_scores_can_be_switched_off(experts):
+    config, history = replace(SMALL, experts=experts), outcomes()
+    _, weights, learner = drive(
+        MetaLearner(config, pool(), lag=LAG, seed=0), history, range(20, 36), every=through_disk
+    )
+    assert tuple(learner.expert_weights(35)) == ("equal_weight", *experts, "network")
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-12)
+    for name in experts:
+        compared = learner.comparators(35, history[34].C_MM, history[34].dispersion_M)
+        assert np.array_equal(learner.expert_weights(35)[name], compared[name])
+
+
+@pytest.mark.parametrize("wrong", [{"inputs": ("scores", "colour")}, {"experts": ("ridge", "colour")}])
+def test_an_unknown_input_or_expert_is_an_error(wrong):
+    with pytest.raises(ConfigError, match="colour"):
+        MetaLearner(GateConfig(**wrong), pool(), lag=LAG, seed=0)
+
+
+def test_a_pool_may_change_and_both_kinds_of_change_are_named():
+    history = outcomes()
+    _, _, learner = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), history, range(20, 36))
+    fresh = [*pool()[1:], GateModel("new", "medium", "g9")]
+    learner.set_models(fresh)
+
+    def moved(outcome):
+        order = [1, 2, 3, 4, 5, 0]
+        facts = replace(
+            outcome.facts,
+            model_MS=outcome.facts.model_MS[order],
+            cells=tuple(outcome.facts.cells[i] for i in order),
+        )
+        return replace(
+            outcome,
+            scores_M=outcome.scores_M[order],
+            c_M=outcome.c_M[order],
+            C_MM=outcome.C_MM[np.ix_(order, order)],
+            facts=facts,
+            dispersion_M=outcome.dispersion_M[order],
+        )
+
+    later = [moved(outcome) for outcome in history]
+    for outcome in later:
+        if 29 < outcome.era <= 30:
+            learner.observe(outcome)
+    report = learner.learn(36)
+    assert "model new is new: it starts from the shared scorer" in report.notes
+    assert "model m0 has vanished and is dropped" in report.notes
+    assert np.isfinite(drive(learner, later, range(36, 46))[1]).all()
+    first = drive(learner, later, range(46, 50))[1]
+    assert (first[:, 5] > 0).any()
+
+
+def test_a_pool_of_another_size_is_refused():
+    learner = MetaLearner(SMALL, pool(), lag=LAG, seed=0)
+    with pytest.raises(RunError, match="set_models"):
+        learner.observe(outcomes(models=4)[0])
+
+
+def test_a_model_closed_for_long_rests():
+    config = replace(SMALL, max_active=2, rest_after=3)
+    learner = MetaLearner(config, pool(), lag=LAG, seed=0)
+    gates, _, learner = drive(learner, outcomes(), range(20, 40))
+    expected = ~gates[-3:].any(0)
+    assert expected.any()
+    assert (learner.resting_M == expected).all()
+
+
+def test_deciding_twice_for_one_era_counts_once():
+    config = replace(SMALL, max_active=1, rest_after=2)
+    history = outcomes()
+    _, _, learner = drive(MetaLearner(config, pool(), lag=LAG, seed=0), history, range(20, 21))
+    learner.decide(20, history[19].facts)
+    assert not learner.resting_M.any()
+
+
+def test_comparators_use_the_past_alone():
+    history = outcomes()
+    _, _, learner = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), history, range(30, 31))
+    weights = learner.comparators(30, history[29].C_MM, history[29].dispersion_M)
+    past = np.mean([o.scores_M for o in history if o.era <= 30 - LAG], axis=0)
+    assert weights["best_single"].argmax() == past.argmax()
+    assert weights["best_single"].max() == 1.0
+    spread = history[29].dispersion_M
+    np.testing.assert_allclose(weights["raw_average"], spread / spread.sum())
+    np.testing.assert_allclose(weights["equal_weight"], 1 / 6)
+    decay = 0.5 ** (1 / SMALL.ridge_half_life)
+    share = np.array([decay**k for k in range(24)])[::-1]
+    c_M = np.average([o.c_M for o in history[:24]], axis=0, weights=share)
+    raw = np.maximum(np.linalg.solve(0.3 + 1.7 * np.eye(6), c_M), 0)
+    np.testing.assert_allclose(weights["ridge"], raw / raw.sum(), atol=1e-7)
+    detector = ChangePoints(6, DEFAULT_HORIZON, SMALL.change_every)
+    for outcome in history[:24]:
+        detector.add(outcome.c_M, np.ones(6, dtype=bool))
+    raw = np.maximum(np.linalg.solve(0.3 + 1.7 * np.eye(6), detector.forecast_M), 0)
+    np.testing.assert_allclose(weights["change_points"], raw / raw.sum(), atol=1e-7)
+
+
+def test_prototypes_tell_eras_and_models():
+    history = outcomes()
+    _, _, learner = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), history, range(30, 40))
+    found = learner.prototypes()
+    assert found.era_E.tolist() == list(range(1, 34))
+    for regime in range(found.score_PM.shape[0]):
+        rows = found.regime_E == regime
+        expected = np.mean([history[i].scores_M for i in np.flatnonzero(rows)], axis=0)
+        np.testing.assert_allclose(found.score_PM[regime], expected)
+    np.testing.assert_allclose(found.weight_PM.sum(1), 1.0)
+    assert ((found.open_PM >= 0) & (found.open_PM <= 1)).all()
+
+
+def test_payout_trains_on_the_mix_with_contribution():
+    config = replace(SMALL, objective="payout")
+    plain = outcomes()
+    reversed_ = [replace(o, contribution_M=-o.c_M) for o in plain]
+    first = drive(MetaLearner(config, pool(), lag=LAG, seed=0), plain, range(30, 33))[2]
+    second = drive(MetaLearner(config, pool(), lag=LAG, seed=0), reversed_, range(30, 33))[2]
+    now = plain[32]
+    open_M = np.ones(6, dtype=bool)
+    weights = [x.weigh(33, now.facts, open_M, now.C_MM, now.dispersion_M) for x in (first, second)]
+    assert not np.array_equal(*weights)
+    for learner, share in ((first, 1.0), (second, 0.75 - 2.25)):
+        losses = [-share * o.c_M.mean() / np.sqrt(o.C_MM.mean()) for o in plain[:26]]
+        assert learner.state()[0]["hedge.losses"][0] == pytest.approx(sum(losses))

@@ -1,0 +1,130 @@
+"""Unfolded trees against XGBoost's own prediction: the same bits, for any trees and any rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xgboost as xgb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eravane.learners import forest
+from eravane.learners.forest import Forest, Predictor
+from eravane.learners.ubj import dump, load
+from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
+
+ROWS = 900
+
+
+def _values(seed: int, columns: int, rows: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1, 5, (columns, rows)).astype(np.int8)
+
+
+def _grown(values_CN: np.ndarray, trees: int, seed: int, **params: Any) -> xgb.Booster:
+    rng = np.random.default_rng(seed)
+    label_N = rng.random(values_CN.shape[1]) + (values_CN[0] > 2) - 0.3 * values_CN[-1]
+    return xgb.train({"seed": seed, "nthread": 1, **params}, xgb.DMatrix(values_CN.T, label_N), trees)
+
+
+def _says(booster: xgb.Booster, values_CN: np.ndarray, margin_N: np.ndarray | None = None) -> np.ndarray:
+    said: np.ndarray = booster.inplace_predict(values_CN.T, predict_type="margin", base_margin=margin_N)
+    return said
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**31),
+    depth=st.integers(1, DEEPEST),
+    columns=st.integers(1, 9),
+    trees=st.integers(1, 12),
+    rows=st.sampled_from([1, 2, 31, 32, 33, 1023, 1024, 1025, 2500]),
+    lossguide=st.booleans(),
+)
+def test_the_bits_are_those_of_xgboost(
+    seed: int, depth: int, columns: int, trees: int, rows: int, lossguide: bool
+) -> None:
+    grow = {"grow_policy": "lossguide", "max_leaves": 6} if lossguide else {}
+    booster = _grown(_values(seed, columns, ROWS), trees, seed, max_depth=depth, colsample_bynode=0.6, **grow)
+    asked_CN = _values(seed + 1, columns, rows)
+    margin_N = np.random.default_rng(seed).normal(size=rows).astype(np.float32)
+    unfolded = Forest.of(booster)
+    assert unfolded is not None
+    np.testing.assert_array_equal(unfolded.predict(asked_CN), _says(booster, asked_CN))
+    np.testing.assert_array_equal(unfolded.predict(asked_CN, margin_N), _says(booster, asked_CN, margin_N))
+
+
+def test_columns_may_lie_apart_and_backwards() -> None:
+    whole_CN = _values(1, 12, 3 * ROWS)
+    booster = _grown(np.ascontiguousarray(whole_CN[::2, 7 : 7 + ROWS]), 5, 1, max_depth=4)
+    unfolded = Forest.of(booster)
+    assert unfolded is not None
+    for part_CN in (whole_CN[::2, 7 : 7 + ROWS], whole_CN[::-2, 100:1200]):
+        np.testing.assert_array_equal(unfolded.predict(part_CN), _says(booster, np.ascontiguousarray(part_CN)))
+
+
+def test_conditions_beyond_the_levels_are_kept() -> None:
+    """A split at a fraction, at a whole number, below and above every int8."""
+    values_CN = np.array([[-128, -1, 0, 1, 2, 3, 4, 127]], dtype=np.int8)
+    for condition in (0.5, 2.0, -1000.0, -128.0, 126.5, 127.0):
+        wide_N = np.array([condition - 1, condition] * 50)
+        booster = xgb.train({"max_depth": 1, "nthread": 1}, xgb.DMatrix(wide_N[:, None], np.arange(100.0) % 2), 1)
+        unfolded = Forest.of(booster)
+        assert unfolded is not None
+        np.testing.assert_array_equal(unfolded.predict(values_CN), _says(booster, values_CN))
+
+
+def test_trees_that_cannot_be_unfolded_are_left_to_xgboost() -> None:
+    values_CN = _values(3, 6, 4 * ROWS)
+    deep = _grown(values_CN, 2, 3, max_depth=DEEPEST + 1, min_child_weight=0)
+    logistic = xgb.train({"objective": "binary:logistic"}, xgb.DMatrix(values_CN.T, values_CN[0] > 2), 2)
+    dart = xgb.train({"booster": "dart", "rate_drop": 0.5}, xgb.DMatrix(values_CN.T, values_CN[0]), 2)
+    for booster in (deep, logistic, dart):
+        assert Forest.of(booster) is None
+        predictor = Predictor(bytes(booster.save_raw("ubj")))
+        for _ in range(1 + ROWS_TO_UNFOLD // values_CN.shape[1]):
+            found_N = predictor.output(values_CN)
+        np.testing.assert_array_equal(found_N, booster.inplace_predict(values_CN.T))
+
+
+@pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])
+def test_a_model_of_several_targets_is_left_to_xgboost(strategy: str) -> None:
+    label_N2 = np.random.default_rng(2).random((50, 2))
+    matrix = xgb.DMatrix(np.arange(50.0)[:, None], label_N2)
+    booster = xgb.train({"max_depth": 2, "nthread": 1, "multi_strategy": strategy}, matrix, 2)
+    assert Forest.of(booster) is None
+
+
+def test_dropout_is_found_whatever_the_version_calls_it() -> None:
+    """XGBoost 3.2 writes trees with dropout as a booster of their own, 3.3 as gbtree with weights beside the trees."""
+    values_CN = _values(5, 3, 64)
+
+    class Dropped(xgb.Booster):
+        def save_raw(self, raw_format: str = "ubj") -> bytearray:
+            document = load(bytes(super().save_raw(raw_format)))
+            document["learner"]["gradient_booster"]["weight_drop"] = np.array([0.5, 1.0], dtype=np.float32)
+            return bytearray(dump(document))
+
+    plain = _grown(values_CN, 5, 2, max_depth=2)
+    assert Forest.of(plain) is not None
+    assert Forest.of(Dropped(model_file=bytearray(plain.save_raw("ubj")))) is None
+
+
+def test_a_predictor_unfolds_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[xgb.Booster] = []
+    honest = Forest.of
+
+    def counted(booster: xgb.Booster) -> Forest | None:
+        calls.append(booster)
+        return honest(booster)
+
+    monkeypatch.setattr(forest.Forest, "of", counted)
+    values_CN = _values(4, 5, ROWS_TO_UNFOLD // 2)
+    booster = _grown(values_CN[:, :ROWS], 4, 4, max_depth=5)
+    predictor = Predictor(bytes(booster.save_raw("ubj")))
+    said = [predictor.output(values_CN) for _ in range(4)]
+    assert len(calls) == 1
+    assert all(np.array_equal(one, _says(booster, values_CN)) for one in said)
+    floats_CN = values_CN.astype(np.float32) + np.float32(0.4)
+    np.testing.assert_array_equal(predictor.output(floats_CN), _says(booster, floats_CN))

@@ -1,0 +1,75 @@
+"""UBJ against XGBoost's own: its JSON says the same, and what was read is written back to the byte."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import xgboost as xgb
+
+from eravane.learners.ubj import dump, load
+
+
+def _raw(form: str, **params: Any) -> bytes:
+    rng = np.random.default_rng(3)
+    values_NC = rng.integers(-1, 5, (500, 7)).astype(np.float32)
+    values_NC[rng.random(values_NC.shape) < 0.1] = np.nan
+    label_N = rng.random(500) if "num_class" not in params else rng.integers(0, 3, 500)
+    booster = xgb.train({"max_depth": 4, "nthread": 1, **params}, xgb.DMatrix(values_NC, label_N), 150)
+    booster.set_attr(best="7", note="ä")
+    return bytes(booster.save_raw(form))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _same(ours: Any, theirs: Any) -> None:
+    """Equal up to the decimals of JSON, which stand for a float32."""
+    if isinstance(theirs, dict):
+        assert list(ours) == list(theirs)
+        for key, value in theirs.items():
+            _same(ours[key], value)
+    elif isinstance(theirs, list) and theirs and isinstance(theirs[0], (int, float)):
+        np.testing.assert_array_equal(np.array(ours, np.float32), np.array(theirs, np.float32))
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            _same(one, other)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("params", [{}, {"booster": "dart"}, {"objective": "multi:softprob", "num_class": 3}])
+def test_it_reads_what_xgboost_writes(params: dict[str, Any]) -> None:
+    found = load(_raw("ubj", **params))
+    _same(_plain(found), json.loads(_raw("json", **params)))
+    tree = found["learner"]["gradient_booster"]
+    tree = (tree.get("gbtree") or tree)["model"]["trees"][3]
+    assert isinstance(tree["split_conditions"], np.ndarray)
+
+
+def test_what_was_read_is_written_back() -> None:
+    raw = _raw("ubj")
+    assert dump(load(raw)) == raw
+
+
+@pytest.mark.parametrize("value", [0, 126, 127, -127, -128, 32766, 32767, 2**31 - 2, 2**31 - 1, -(2**31), 2**62])
+def test_integers_keep_their_value(value: int) -> None:
+    assert load(dump({"x": [value, "y"]})) == {"x": [value, "y"]}
+
+
+def test_damaged_bytes_are_refused() -> None:
+    raw = _raw("ubj")
+    size = raw.index(b"#L") + 2
+    negative = raw[:size] + b"\xff" * 8 + raw[size + 8 :]
+    nested = (b"[#L" + (1).to_bytes(8, "big")) * 5000
+    for damaged in (raw[:-1], raw[: len(raw) // 2], raw + b"x", b"", b"x" + raw[1:], b"D1", negative, nested):
+        with pytest.raises(ValueError, match="not the UBJ that XGBoost writes"):
+            load(damaged)

@@ -1,0 +1,102 @@
+"""Tasks in threads: order, news, memory, errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eravane.learners.xgboost import OutOfDeviceMemoryError
+from eravane.zoo.fleet import Room, Watch, run_tasks
+
+
+def test_every_task_comes_back_once_and_news_arrive_in_this_thread() -> None:
+    here, news = threading.get_ident(), []
+
+    def work(task: int, watch: Watch) -> int:
+        watch.tell((task, threading.get_ident()))
+        return task * task
+
+    def on_news(told: tuple[int, int]) -> None:
+        assert threading.get_ident() == here
+        news.append(told)
+
+    found = dict(run_tasks(work, range(20), workers=3, on_news=on_news))
+    assert found == {task: task * task for task in range(20)}
+    assert sorted(task for task, _ in news) == list(range(20))
+    assert here not in {thread for _, thread in news}
+
+
+def test_the_first_error_stops_the_others() -> None:
+    ended: list[bool] = []
+
+    def work(task: int, watch: Watch) -> None:
+        if task == 0:
+            raise ValueError("broken")
+        while not watch.is_set():
+            time.sleep(0.001)
+        ended.append(True)
+
+    with pytest.raises(ValueError, match="broken"):
+        list(run_tasks(work, range(50), workers=2))
+    assert len(ended) <= 5  # those that ran beside the broken task; the others never started
+
+
+@settings(max_examples=25, deadline=None)
+@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=12), capacity=st.integers(1, 10))
+def test_tasks_at_the_same_time_fit_into_the_room(sizes: list[int], capacity: int) -> None:
+    held, most, guard = 0, 0, threading.Lock()
+
+    def work(size: int, watch: Watch) -> None:
+        nonlocal held, most
+        with guard:
+            held += size
+            most = max(most, held)
+        time.sleep(0.0005)
+        with guard:
+            held -= size
+
+    list(run_tasks(work, sizes, workers=4, size_of=lambda size: size, capacity=capacity))
+    assert most <= max(capacity, max(sizes))  # one that is larger than the room runs alone
+
+
+def test_a_task_out_of_memory_is_tried_once_more_with_all_of_it() -> None:
+    running, tries, guard = 0, 0, threading.Lock()
+
+    def work(task: int, watch: Watch) -> int:
+        nonlocal running, tries
+        with guard:
+            running += 1
+            beside, tries = running - 1, tries + (task == 0)
+            first = task == 0 and tries == 1
+        time.sleep(0.002)
+        with guard:
+            running -= 1
+        if first:
+            raise OutOfDeviceMemoryError("too little")
+        if task == 0:
+            assert beside == 0
+        return task
+
+    found = dict(run_tasks(work, range(6), workers=3, size_of=lambda task: 1, capacity=3))
+    assert found == {task: task for task in range(6)}
+    assert tries == 2
+
+
+def test_memory_that_is_never_enough_is_an_error() -> None:
+    def work(task: int, watch: Watch) -> None:
+        raise OutOfDeviceMemoryError("needs 3 GB")
+
+    with pytest.raises(OutOfDeviceMemoryError, match="3 GB"):
+        list(run_tasks(work, [0], workers=1, size_of=lambda task: 1, capacity=3))
+
+
+def test_room_is_given_back_after_an_error() -> None:
+    room = Room(2)
+    with pytest.raises(ValueError), room.take(2):
+        raise ValueError
+    with room.take(2):
+        pass

@@ -1,0 +1,129 @@
+"""Members and references from outside, brought into the store's order: against pandas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eravane.core.config import RunConfig
+from eravane.core.errors import ConfigError
+from eravane.zoo.outside import META_GIVEN, by_column, coverage, load_members, load_references, member_specs, paid_by
+from tests.integration.zoo_case import Case, configured, make_case
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("outside"))
+
+
+@pytest.fixture(scope="module")
+def frame(case: Case) -> pd.DataFrame:
+    """Ids and eras of history and live rows, with predictions."""
+    parts = [
+        pd.read_parquet(case.data / f"{name}.parquet", columns=["era"]) for name in ("train", "validation", "live")
+    ]
+    whole = pd.concat(parts)
+    return whole.assign(prediction=np.random.default_rng(0).random(len(whole)))
+
+
+def _own(path: Path) -> RunConfig:
+    return configured(zoo={"members": {"mine": str(path)}})
+
+
+@pytest.mark.parametrize("as_index", [True, False])
+def test_a_file_is_joined_by_id_whatever_its_order(
+    as_index: bool, case: Case, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    shuffled = frame.sample(frac=1, random_state=1)
+    (shuffled if as_index else shuffled.reset_index(names="id")).to_parquet(tmp_path / "mine.parquet")
+    (member,) = load_members(_own(tmp_path / "mine.parquet"), case.data, case.store)
+    ids = case.store.ids(case.store.index.first, case.store.index.last).to_pylist()
+    np.testing.assert_array_equal(member.values_N, frame["prediction"].reindex(ids).astype(np.float32))
+    live = case.store.live()
+    np.testing.assert_array_equal(member.live_N, frame["prediction"].reindex(live.ids.to_pylist()).astype(np.float32))
+    assert coverage([member], case.store, 1) == []
+    features = case.features().with_given(by_column([member]))
+    (spec,) = member_specs([member], "target_ender_20")
+    assert spec.model_id == "given.mine.ender_20.0"
+    rows = case.store.index.rows_of(30)
+    np.testing.assert_array_equal(features.era(30, spec.columns).values, member.values_N[None, rows])
+    np.testing.assert_array_equal(features.live(spec.columns).values, member.live_N[None])
+    assert features.era(30, case.store.columns[:2]).values.dtype == np.int8
+
+
+def test_missing_rows_get_the_median_of_their_era_and_missing_eras_say_nothing(
+    case: Case, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    era = pd.to_numeric(frame["era"], errors="coerce")
+    kept = frame[(era > 20) & (np.arange(len(frame)) % 3 != 0)]
+    kept.to_parquet(tmp_path / "mine.parquet")
+    (member,) = load_members(_own(tmp_path / "mine.parquet"), case.data, case.store)
+    ids = pd.Index(case.store.ids(1, 56).to_pylist())
+    expected = kept["prediction"].astype(np.float32).reindex(ids)
+    eras = case.store.index.per_row()
+    medians = expected.groupby(eras).transform("median")
+    filled = expected.fillna(medians).fillna(0.5)
+    np.testing.assert_allclose(member.values_N, filled, atol=1e-7)
+    assert member.eras == tuple(range(21, 57))
+    notes = coverage([member], case.store, 11)
+    assert notes == [
+        "member mine has no prediction in 10 of 46 eras from 11 on",
+        "member mine has no live predictions; it says nothing there",
+    ]
+
+
+def test_the_datasets_benchmarks_join_and_are_the_reference_of_bmc(
+    case: Case, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    columns = frame.rename(columns={"prediction": "v5_blend"}).assign(v5_other=0.25)
+    live = columns["era"].str.isalpha()
+    half = np.arange(len(frame)) < len(frame) // 3
+    columns[half & ~live].to_parquet(tmp_path / "train_benchmark_models.parquet")
+    columns[~half & ~live].to_parquet(tmp_path / "validation_benchmark_models.parquet")
+    columns[live].to_parquet(tmp_path / "live_benchmark_models.parquet")
+    config = configured(zoo={"benchmarks": ["v5_blend"]}, selection={"criterion": "bmc", "benchmark": "v5_blend"})
+    (member,) = load_members(config, tmp_path, case.store)
+    ids = case.store.ids(1, 56).to_pylist()
+    np.testing.assert_array_equal(member.values_N, frame["prediction"].reindex(ids).astype(np.float32))
+    references = load_references(config, tmp_path, case.store)
+    np.testing.assert_array_equal(references["bmc"], frame["prediction"].reindex(ids))
+    assert load_references(configured(), tmp_path, case.store) == {}
+
+
+def test_what_is_not_there_is_named(case: Case, frame: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"zoo\.members\.mine: there is no file"):
+        load_members(_own(tmp_path / "none.parquet"), case.data, case.store)
+    frame.assign(second=0.5).to_parquet(tmp_path / "two.parquet")
+    with pytest.raises(ConfigError, match=r"has 2 prediction columns \(prediction, second\)"):
+        load_members(_own(tmp_path / "two.parquet"), case.data, case.store)
+    frame.set_axis([f"x{n}" for n in range(len(frame))]).to_parquet(tmp_path / "foreign.parquet")
+    with pytest.raises(ConfigError, match="its ids are other ones"):
+        load_members(_own(tmp_path / "foreign.parquet"), case.data, case.store)
+    frame.reset_index(drop=True).to_parquet(tmp_path / "bare.parquet")
+    with pytest.raises(ConfigError, match="has no column 'id'"):
+        load_members(_own(tmp_path / "bare.parquet"), case.data, case.store)
+    with pytest.raises(ConfigError, match="no file has a column 'v5_blend'"):
+        load_members(configured(zoo={"benchmarks": ["v5_blend"]}), tmp_path, case.store)
+    for criterion, column in (("mmc", "numerai_meta_model"), ("payout", "numerai_meta_model"), ("bmc", "blend")):
+        config = configured(selection={"criterion": criterion, "benchmark": "blend"})
+        with pytest.raises(ConfigError, match=rf'"{criterion}" needs the column \'{column}\''):
+            load_references(config, tmp_path, case.store)
+    with pytest.raises(ConfigError, match=r'gate\.objective "payout" needs the column \'numerai_meta_model\''):
+        paid_by(configured(gate={"objective": "payout"}), tmp_path, case.store)
+
+
+def test_the_meta_model_is_a_column_where_the_gate_is_paid_by_it(
+    case: Case, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    meta = frame[frame["era"] > "0030"].rename(columns={"prediction": "numerai_meta_model"})
+    meta.to_parquet(tmp_path / "meta_model.parquet")
+    assert paid_by(configured(), tmp_path, case.store) == {}
+    features = case.features().with_given(paid_by(configured(gate={"objective": "payout"}), tmp_path, case.store))
+    assert not case.features().offers(META_GIVEN)
+    ids = case.store.ids(29, 33).to_pylist()
+    expected = meta["numerai_meta_model"].reindex(ids).astype(np.float32)
+    np.testing.assert_array_equal(features.given(META_GIVEN, 29, 33), expected)
+    assert np.isnan(features.given(META_GIVEN, 29, 30)).all()
