@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo lint test test-full bench gpu-check readme clean
+.PHONY: help install demo lint test test-full bench gpu-check reference clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,8 +42,7 @@ MODE ?= --quick
 gpu-check:  ## prove it on a GPU: checks and measurements, resumable; PYTHON=... MODE=--full to choose; needs no install
 	PYTHONPATH=engine:kernels:.$${PYTHONPATH:+:$$PYTHONPATH} $(if $(wildcard $(VENV)/.installed),$(if $(filter python3,$(PYTHON)),$(BIN)/python,$(PYTHON)),$(PYTHON)) -m benchmarks gpu $(MODE)
 
-readme: install  ## write the tree of modules into the README and the configuration reference
-	$(BIN)/python -m tests.architecture.tree
+reference: install  ## write docs/configuration.md from the code
 	$(BIN)/python -m tests.architecture.configuration
 
 clean:  ## remove the environment and everything generated
