@@ -6,11 +6,15 @@ import dataclasses
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from eravane.core.config import RunConfig, load_config, parse_config, to_toml
+from eravane.core.config import DataConfig, RunConfig, ZooConfig, load_config, parse_config, to_toml
 from eravane.core.errors import ConfigError
 from eravane.pipeline.demo import demo_config
+from eravane.runstate.runfolder import RunFolder
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -18,6 +22,55 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_toml_round_trip_keeps_every_key() -> None:
     config = parse_config({"seed": 3, "zoo": {"params": {"eta": 0.1}, "targets": ["a_20"]}, "time": {"score_lag": 7}})
     assert parse_config(tomllib.loads(to_toml(config))) == config
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+VALUES = st.recursive(
+    TEXTS | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=4), TEXTS)
+def test_whatever_a_configuration_holds_survives_toml(params: dict[str, object], name: str) -> None:
+    config = parse_config({"zoo": {"params": params, "targets": [name]}, "data": {"target": name}})
+    assert parse_config(tomllib.loads(to_toml(config))) == config
+
+
+def test_values_of_numpy_and_tuples_become_plain() -> None:
+    config = parse_config({"zoo": {"params": {"eta": np.float32(0.5), "max_depth": np.int64(3), "list": (1, 2)}}})
+    assert config.zoo.params == {"eta": 0.5, "max_depth": 3, "list": [1, 2]}
+    assert parse_config(tomllib.loads(to_toml(config))) == config
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), {1: 2}, np.zeros(2), object(), [None], {"a": {"b": None}}])
+def test_a_free_table_takes_only_what_toml_holds(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"zoo\.params\.bad"):
+        parse_config({"zoo": {"params": {"bad": value}}})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RunConfig(zoo=ZooConfig(params={"eta": None})),
+        RunConfig(zoo=ZooConfig(trees="many")),  # type: ignore[arg-type]
+        RunConfig(data=DataConfig(target=None)),  # type: ignore[arg-type]
+    ],
+)
+def test_a_configuration_built_past_the_parser_is_checked_before_it_is_written(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError):
+        RunFolder.create(tmp_path / "run", config)
+    assert not (tmp_path / "run" / "run.toml").exists()
+
+
+def test_configurations_share_no_default() -> None:
+    for one, other in ((RunConfig(), RunConfig()), (parse_config({}), parse_config({}))):
+        one.zoo.params["eta"] = 0.3
+        one.zoo.members["a"] = "b.parquet"
+        assert other.zoo.params == other.zoo.members == {} == RunConfig().zoo.params
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)

@@ -180,7 +180,6 @@ def test_real_rows_of_2018(sample_2018: Path, tmp_path: Path) -> None:
         ({"zoo": {"fold_eras": 60}}, ConfigError, "too few"),
         ({"data": {"target": "target_bob_20"}}, ConfigError, "target_bob_20"),
         ({"data": {"feature_groups": ["snow"]}}, ConfigError, "'snow'"),
-        ({"compute": {"device": "cuda"}}, Exception, "GPU"),
     ],
 )
 def test_a_configuration_that_does_not_fit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,14 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
 from eravane.core.errors import RunError
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.fleet import Watch, run_tasks
+from eravane.zoo.spanning import era_ranges, part_of
+from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
-from tests.integration.zoo_case import Case, blocks_of, make_case
+from tests.integration.zoo_case import SETTINGS, Case, blocks_of, configured, make_case
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +139,28 @@ def test_one_booster_over_two_workers(case: Case, cluster: LocalCluster) -> None
     for label, trained in together.items():
         for name, prediction in trained.predictions.items():
             assert prediction == pytest.approx(alone[label].predictions[name], abs=1e-5)
+
+
+@pytest.mark.parametrize(("every", "workers"), [(1, 2), (2, 2), (3, 2), (3, 5), (50, 2)])
+def test_parts_of_a_spread_booster_hold_every_nth_era_once(case: Case, every: int, workers: int) -> None:
+    """What the workers load together is what one worker would: labels, rows and features, and nothing of weight 0."""
+    zoo = Zoo(
+        case.store.path,
+        configured(zoo=SETTINGS["zoo"] | {"every": every}),
+        case.timeline,
+        xgboost_device="cpu",
+        cache=None,
+    )
+    task = dataclasses.replace(zoo.fold_tasks(case.specs)[-1], spread=workers)
+    features, spec = case.features(), case.specs[0]
+    parts = [part_of(task, spec, first, last) for first, last in era_ranges(task)]
+    x_NC, label_N, weight_N = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    eras = features.eras(task.train_first, task.train_last)[::every]
+    np.testing.assert_array_equal(x_NC, np.concatenate([features.era(era, spec.columns).values.T for era in eras]))
+    expected_N = np.concatenate([features.labels(spec.target, era, era) for era in eras])
+    np.testing.assert_array_equal(weight_N, ~np.isnan(expected_N))
+    np.testing.assert_array_equal(label_N, np.nan_to_num(expected_N))
+    assert len(x_NC) == task.rows
 
 
 def test_workers_that_die_of_a_task_are_one_error() -> None:

@@ -20,7 +20,7 @@ from eravane.core.errors import ConfigError
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
 from eravane.data.ingest import ingest
-from eravane.learners.xgboost import fit, load_booster, quantile_matrix, resolve_params
+from eravane.learners.xgboost import TrainingInterruptedError, fit, load_booster, quantile_matrix, resolve_params
 from eravane.loop.margins import Margins, add_margin, full_margin
 from eravane.loop.refresh import refresh
 from eravane.loop.updates import Model, Updater
@@ -332,3 +332,27 @@ def test_other_learners_are_refitted_alone(bench: Bench) -> None:
         changed = dataclasses.replace(config, loop=dataclasses.replace(config.loop, update=update))
         with pytest.raises(ConfigError, match="needs zoo"):
             Updater(bench.store, changed, bench.timeline, zoo)
+
+
+class _StopAfter:
+    """Says that training shall end when it has been asked so often."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("times", [0, 3])
+def test_re_estimating_leaves_ends_between_two_trees(values: np.ndarray, times: int) -> None:
+    matrix, label = quantile_matrix(_table(values), PARAMS), _label(values, 2)
+    block = fit(matrix, label, None, trees=5, params=PARAMS, seed=1)
+    stop = _StopAfter(times)
+    with pytest.raises(TrainingInterruptedError, match="interrupted"):
+        refresh([block], matrix, label, None, params=PARAMS, keep=0.5, stop=stop)
+    assert stop.left == -1
+    assert refresh([block], matrix, label, None, params=PARAMS, keep=0.5, stop=_StopAfter(5)) == refresh(
+        [block], matrix, label, None, params=PARAMS, keep=0.5
+    )

@@ -70,8 +70,8 @@ def test_the_largest_matrices_are_counted_by_hand() -> None:
     one = 5000 * 101 * (800 * 3.2 + 50)
     other = 5000 * (newest.train_last - newest.train_first + 1) * (800 * 3.2 + 50)
     found = plan(BASE)
-    assert found.holdings[1].size == pytest.approx(one + other, abs=2)
-    assert plan(BASE, workers=1).holdings[1].size == pytest.approx(one, abs=1)
+    assert found.of("matrices") == pytest.approx(one + other, abs=2)
+    assert plan(BASE, workers=1).of("matrices") == pytest.approx(one, abs=1)
     assert found.mapped == 120 * 5000 * 800
     assert found.total == sum(holding.size for holding in found.holdings)
 
@@ -79,9 +79,9 @@ def test_the_largest_matrices_are_counted_by_hand() -> None:
 def test_the_level_grower_holds_no_matrix() -> None:
     """Features that are prepared on reading are copied, a byte each; others are grown on where they lie."""
     levels = {**BASE, "zoo": {**BASE["zoo"], "learner": "levels"}}
-    assert plan(levels, workers=1).holdings[1].size == 5000 * 101 * 50
+    assert plan(levels, workers=1).of("matrices") == 5000 * 101 * 50
     prepared = {**levels, "prepare": {"missing_eras": "impute"}}
-    assert plan(prepared, workers=1).holdings[1].size == 5000 * 101 * (800 + 50)
+    assert plan(prepared, workers=1).of("matrices") == 5000 * 101 * (800 + 50)
 
 
 def test_the_level_grower_holds_what_targets_need_that_grow_together() -> None:
@@ -89,26 +89,26 @@ def test_the_level_grower_holds_what_targets_need_that_grow_together() -> None:
     targets = [f"target_{name}_20" for name in "abcdefghij"]
     for number, together in ((2, 2), (8, 8), (10, 8)):
         zoo = {**BASE["zoo"], "learner": "levels", "targets": targets[:number]}
-        assert plan({**BASE, "zoo": zoo}, workers=1).holdings[1].size == 5000 * 101 * (50 + 18 * (together - 1))
-    several = plan({**BASE, "zoo": {**BASE["zoo"], "targets": targets}}, workers=1).holdings[1].size
-    assert several == plan(BASE, workers=1).holdings[1].size
+        assert plan({**BASE, "zoo": zoo}, workers=1).of("matrices") == 5000 * 101 * (50 + 18 * (together - 1))
+    several = plan({**BASE, "zoo": {**BASE["zoo"], "targets": targets}}, workers=1).of("matrices")
+    assert several == plan(BASE, workers=1).of("matrices")
 
 
 def test_matrices_on_a_gpu_take_nothing_of_the_hosts_memory() -> None:
     on_cpu, on_gpu = plan(BASE), plan(BASE, device="cuda")
-    assert on_gpu.total == on_cpu.total - on_cpu.holdings[1].size
-    assert on_gpu.holdings[1].size == 0
+    assert on_gpu.total == on_cpu.total - on_cpu.of("matrices")
+    assert on_gpu.of("matrices") == 0
 
 
 def test_every_nth_era_windows_and_dtypes_count() -> None:
-    full = plan(BASE, workers=1).holdings[1].size
-    every = plan({**BASE, "zoo": {**BASE["zoo"], "every": 4}}, workers=1).holdings[1].size
-    window = plan({**BASE, "zoo": {**BASE["zoo"], "window": 20}}, workers=1).holdings[1].size
+    full = plan(BASE, workers=1).of("matrices")
+    every = plan({**BASE, "zoo": {**BASE["zoo"], "every": 4}}, workers=1).of("matrices")
+    window = plan({**BASE, "zoo": {**BASE["zoo"], "window": 20}}, workers=1).of("matrices")
     assert every == pytest.approx(full / 4, rel=0.01)
     assert window == pytest.approx(full * 20 / 101, rel=0.01)
-    floats = plan(BASE, workers=1, dtype="float32").holdings[1].size
+    floats = plan(BASE, workers=1, dtype="float32").of("matrices")
     assert floats == pytest.approx(5000 * 101 * (800 * (2.2 + 8) + 50), abs=1)
-    missing = plan({**BASE, "prepare": {"impute": "none"}}, workers=1, dtype="float32").holdings[1].size
+    missing = plan({**BASE, "prepare": {"impute": "none"}}, workers=1, dtype="float32").of("matrices")
     assert missing == pytest.approx(5000 * 101 * (800 * (5.2 + 8) + 50), abs=1)
 
 
@@ -123,6 +123,6 @@ def test_a_plan_that_does_not_fit_is_refused_with_what_to_do(monkeypatch: pytest
 
 
 def test_the_lines_add_up() -> None:
-    lines = MemoryPlan((Holding("a", 2 * 10**9), Holding("b", 10**9)), 4 * 10**9, 7 * 10**9).lines()
+    lines = MemoryPlan((Holding("process", "a", 2 * 10**9), Holding("era", "b", 10**9)), 4 * 10**9, 7 * 10**9).lines()
     assert [line[:9].strip() for line in lines] == ["2.0 GB", "1.0 GB", "3.0 GB", "7.0 GB"]
     assert "of 4.0 GB allowed" in lines[2]

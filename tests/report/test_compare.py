@@ -59,7 +59,7 @@ def test_gain_is_paired_by_era(base: Path, tmp_path: Path) -> None:
 
 
 def test_only_shared_counted_eras_enter(base: Path, tmp_path: Path) -> None:
-    late = write_run(tmp_path / "late", (MARKET + NOISE[1])[50:150], ERAS[50:150], report_start=81)
+    late = write_run(tmp_path / "late", (MARKET + NOISE[1])[50:150], ERAS[50:150], periods={"report_start": 81})
     item = compare([base, late]).others[0].differences[0]
     assert item.gain.n_eras == 70
     assert item.gain.mean == pytest.approx(NOISE[1][80:150].mean(), abs=1e-15)

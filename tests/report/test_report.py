@@ -19,7 +19,7 @@ from eravane.core.errors import RunError
 from eravane.report import load_run, write_report
 from eravane.report.alerts import alerts, warnings
 from eravane.report.facts import compute_saved, model_correlation
-from eravane.report.load import CONTRACT
+from eravane.report.load import CONTRACT, RunView
 
 LAG = 8
 
@@ -94,6 +94,13 @@ def test_series_table_equals_pandas(page: str, made, label: str, name: str) -> N
         gain = (made.counted[name] - made.counted["equal_weight"]).dropna().to_numpy()
         assert found["Over equal weight"] == pytest.approx(gain.mean(), abs=1e-12)
         assert found["t"] == pytest.approx(newey_west_t(gain, LAG), abs=1e-9)
+
+
+def test_facts_of_the_manifest_are_found_by_their_path() -> None:
+    view = RunView(Path("run"), manifest={"lags": {"hac": 16}, "other": {"hac": 1, "made": True}, "data": {}})
+    assert view.fact("lags.hac") == 16 == view.hac_lag
+    assert view.fact("hac") is None is view.fact("data.made")
+    assert view.fact("lags.hac.deeper", default=3) == 3
 
 
 def test_headline_says_what_pandas_says(page: str, made) -> None:

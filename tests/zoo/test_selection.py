@@ -14,7 +14,7 @@ from scipy import stats
 from eravane.core.config import SelectionConfig
 from eravane.core.errors import ConfigError
 from eravane.learners.xgboost import fit, load_booster, predict, quantile_matrix, resolve_params
-from eravane.zoo.selection import Verdict, select, sharpe_error
+from eravane.zoo.selection import Outcome, Verdict, select, sharpe_error
 from eravane.zoo.specs import ModelSpec
 from eravane_kernels import cpu
 
@@ -70,6 +70,25 @@ def test_the_least_come_back_from_below_the_minimum_but_no_twins() -> None:
     verdicts = _judge([-0.03, -0.01, -0.02, -0.04], least=2, similar={(1, 2): 0.99})
     assert _kept(verdicts) == [0, 1]
     assert "although mean CORR" in verdicts[0].reason
+    assert [verdict.outcome for verdict in verdicts] == [
+        Outcome.RESCUED,
+        Outcome.RESCUED,
+        Outcome.DROPPED,
+        Outcome.DROPPED,
+    ]
+
+
+@given(
+    st.lists(st.floats(-0.05, 0.05), min_size=1, max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.floats(-0.02, 0.02),
+)
+def test_the_outcome_and_the_reason_agree(means: list[float], most: int, least: int, minimum: float) -> None:
+    for verdict in _judge(means, most=most, least=least, minimum_corr=minimum):
+        assert verdict.selected == verdict.reason.startswith("kept")
+        assert (verdict.outcome is Outcome.RESCUED) == ("although" in verdict.reason)
+        assert (verdict.outcome is Outcome.RESCUED) == (verdict.selected and verdict.summary.corr_mean <= minimum)
 
 
 def test_a_model_without_scores_is_never_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import hashlib
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import tomli_w
+
 from eravane.core.errors import ConfigError
 
 T = TypeVar("T")
@@ -23,7 +26,7 @@ def setting(default: Any, doc: str, *, least: float | None = None, most: float |
     """A documented configuration key: its default, a sentence on what it does (with unit), and its bounds."""
     metadata = {"doc": doc, "least": least, "most": most}
     if isinstance(default, list | tuple | dict):
-        return field(default_factory=lambda: default, metadata=metadata)
+        return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -354,7 +357,7 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     if origin is dict or hint is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} is a table, given {value!r}")
-        return value
+        return {_name(key, where): _plain(entry, f"{where}.{key}") for key, entry in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
@@ -364,23 +367,45 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def to_toml(config: RunConfig) -> str:
-    """Write a configuration as TOML with every key, so that `load_config` gives an equal one."""
-    tables = dataclasses.asdict(config)
-    lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not isinstance(value, dict)]
-    for section, values in tables.items():
-        if not isinstance(values, dict):
-            continue
-        lines += ["", f"[{section}]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
-    return "\n".join(lines) + "\n"
+def _name(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise ConfigError(f"{where}: names in a table are text, given {key!r}")
+    return key
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+def _plain(value: Any, where: str) -> Any:
+    """A value of a free table as TOML can hold it: lists for tuples, Python's numbers for NumPy's."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(str(key))} = {_toml(entry)}" for key, entry in value.items()) + "}"
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+        return {_name(key, where): _plain(entry, f"{where}.{key}") for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, f"{where}, each entry,") for entry in value]
+    if hasattr(value, "item") and not getattr(value, "shape", ()):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} is a finite number, given {value}")
+    if not isinstance(value, str | bool | int | float):
+        raise ConfigError(f"{where} is text, a number, true or false, a list or a table, given {value!r}; leave it out")
+    return value
+
+
+def to_toml(config: RunConfig) -> str:
+    """Write a configuration as TOML with every key that is set, so that reading it back gives an equal one.
+
+    Raises:
+        ConfigError: a value that was set in Python has no place in TOML, or is not what its key allows.
+    """
+    tables = dataclasses.asdict(config)
+    for section in tables.values():
+        if isinstance(section, dict):
+            for key in [key for key, value in section.items() if value is None]:
+                del section[key]
+    try:
+        text = tomli_w.dumps(tables)
+        read = parse_config(tomllib.loads(text), "configuration")
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the configuration cannot be written as TOML: {error}") from error
+    if (read.digest(), read.compute) != (config.digest(), config.compute):
+        raise ConfigError("the configuration does not survive being written as TOML; build it with parse_config")
+    return text

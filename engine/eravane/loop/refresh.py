@@ -16,7 +16,8 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.core.errors import ConfigError
-from eravane.learners.xgboost import INTERCEPT, load_booster
+from eravane.learners.protocol import Stop
+from eravane.learners.xgboost import INTERCEPT, TrainingInterruptedError, load_booster
 
 FloatArray = NDArray[np.float64]
 
@@ -46,6 +47,7 @@ def refresh(
     *,
     params: Mapping[str, Any],
     keep: float,
+    stop: Stop | None = None,
 ) -> tuple[bytes, ...]:
     """Re-estimate every leaf of a model on the rows of a matrix.
 
@@ -56,9 +58,13 @@ def refresh(
         weight_N: float32 [N] or None for equal weights.
         params: the resolved parameters that the trees were grown with (`eta` and `lambda` are read).
         keep: share of the old value that stays, 0..1.
+        stop: asked between trees.
 
     Returns:
         The blocks with new leaf values; the same bytes where no row has a label.
+
+    Raises:
+        TrainingInterruptedError: `stop` was set.
     """
     known = ~np.isnan(label_N)
     if not known.any():
@@ -74,6 +80,8 @@ def refresh(
         model = json.loads(bytes(booster.save_raw("json")))
         trees = model["learner"]["gradient_booster"]["model"]["trees"]
         for leaf_N, tree in zip(leaf_NT.T, trees, strict=True):
+            if stop is not None and stop.is_set():
+                raise TrainingInterruptedError("re-estimating leaf values was interrupted")
             old = np.array(tree["split_conditions"], dtype=np.float64)
             gradient = np.bincount(leaf_N, weight * (margin - target), minlength=old.size)
             mass = np.bincount(leaf_N, weight, minlength=old.size)

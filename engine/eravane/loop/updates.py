@@ -139,14 +139,18 @@ def append(task: AppendTask, watch: Watch | None = None) -> tuple[Model, ...]:
 
 
 def renew_leaves(task: RefreshTask, watch: Watch | None = None) -> tuple[Model, ...]:
-    """Re-estimate the leaf values of every model of a task; their margins are void afterwards."""
+    """Re-estimate the leaf values of every model of a task; their margins are void afterwards.
+
+    Raises:
+        TrainingInterruptedError: the caller gave up.
+    """
     features = Features.open(task.store, task.prepare)
     matrix, params = task.matrix(features), task.learner.params
     weight_N = task.weights(features)
     renewed: list[Model] = []
     for spec, model in zip(task.specs, task.models, strict=True):
         labels_N = task.labels(features, spec)
-        blocks = refresh(model.trees.blocks, matrix, labels_N, weight_N, params=params, keep=task.keep)
+        blocks = refresh(model.trees.blocks, matrix, labels_N, weight_N, params=params, keep=task.keep, stop=watch)
         renewed.append(Model(Trees(blocks, spec.columns)))
     return tuple(renewed)
 

@@ -173,7 +173,7 @@ class _Job:
                 self._freeze(store)
         features = Features.open(store.path, config.prepare)
         timeline = self._timeline(store)
-        self._say_periods(timeline, catalog)
+        self._say_periods(timeline)
         self._say_missing(store)
         self._plan_memory(store, catalog, timeline)
         self._write_manifest(store, timeline, "running")
@@ -262,7 +262,7 @@ class _Job:
             return Timeline.from_manifest(RunFolder.open(self._replay_of).read_json("manifest.json"), store.index)
         return plan_timeline(self._config, store.index, self._newest_label(store))
 
-    def _say_periods(self, timeline: Timeline, catalog: FeatureCatalog) -> None:
+    def _say_periods(self, timeline: Timeline) -> None:
         clock = timeline.clock
         self._say(
             f"eras {timeline.first_era} to {timeline.last_era}, labels to {timeline.newest_label}; "

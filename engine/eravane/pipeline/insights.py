@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraIndex, era_label, era_number
+from eravane.core.config import SelectionConfig
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
 from eravane.data.store.store import EraStore
@@ -24,6 +25,8 @@ from eravane.report.alerts import warnings
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.tournament.references import META_COLUMN, META_MODEL
+from eravane.zoo.selection import corr_bounds
+from eravane.zoo.table import OUTSIDE
 
 FloatArray = NDArray[np.float64]
 
@@ -67,7 +70,8 @@ def write_insights(
     if (data / META_MODEL).is_file():
         base = folder.path / "base_predictions.parquet"
         folder.write_table("references.parquet", payout_scores(rows, base, models, features, data, target, ops))
-    return [*warnings(folder.path), *_warnings(zoo, absent, features.store, rows.index)]
+    selection = folder.config().selection
+    return [*warnings(folder.path), *_warnings(zoo, selection, absent, features.store, rows.index)]
 
 
 class _Predictions:
@@ -168,9 +172,12 @@ def _base_of(path: Path, era: int, models: Sequence[str]) -> NDArray[np.float32]
     return np.stack([table[name].to_numpy() for name in models]).astype(np.float32)
 
 
-def _warnings(zoo: pd.DataFrame, absent: pa.Table, store: EraStore, loop: EraIndex) -> Iterator[str]:
-    kept = zoo[zoo["selected"]]
-    rescued = int(kept["reason"].str.contains("although").sum())
+def _warnings(
+    zoo: pd.DataFrame, selection: SelectionConfig, absent: pa.Table, store: EraStore, loop: EraIndex
+) -> Iterator[str]:
+    kept, outside = zoo[zoo["selected"]], zoo["learner"] == OUTSIDE
+    minimum, _ = corr_bounds(selection, zoo.loc[outside, "corr_mean"].tolist())
+    rescued = int((kept.loc[~outside, "corr_mean"] <= minimum).sum())
     if rescued:
         yield f"{rescued} of {len(kept)} selected base models failed selection.minimum_corr: there were no better ones"
     if len(kept) < FEW_MODELS:

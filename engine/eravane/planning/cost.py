@@ -137,8 +137,8 @@ def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPl
 
 
 def _held(memory: MemoryPlan) -> dict[str, int]:
-    process, matrices, predictions, era = (holding.size for holding in memory.holdings)
-    zoo, rest = process + matrices + predictions, process + predictions + era
+    shared = memory.of("process") + memory.of("predictions")
+    zoo, rest = shared + memory.of("matrices"), shared + memory.of("era")
     held = (INGEST_BYTES, zoo, zoo, zoo, rest, memory.total, rest)
     return dict(zip(STAGES, held, strict=True))
 

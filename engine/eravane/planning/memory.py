@@ -54,8 +54,15 @@ def format_size(size: float) -> str:
 
 @dataclass(frozen=True)
 class Holding:
-    """Something that a run keeps in memory, and its size in bytes."""
+    """Something that a run keeps in memory.
 
+    Attributes:
+        name: by which programs find it: "process", "matrices", "predictions" or "era".
+        what: the same in words.
+        size: bytes.
+    """
+
+    name: str
     what: str
     size: int
 
@@ -78,6 +85,10 @@ class MemoryPlan:
     def total(self) -> int:
         """Bytes held at the peak."""
         return sum(holding.size for holding in self.holdings)
+
+    def of(self, name: str) -> int:
+        """Bytes of one holding."""
+        return next(holding.size for holding in self.holdings if holding.name == name)
 
     def lines(self) -> list[str]:
         """The plan for people, a line each."""
@@ -127,10 +138,12 @@ def plan_memory(
     era_cells = int(index.counts.max()) * len(catalog.columns)
     return MemoryPlan(
         holdings=(
-            Holding("for the program and its libraries", PROCESS_BYTES),
-            Holding(f"for {len(largest)} training matrices at a time, the largest ones", sum(largest)),
-            Holding(f"for predictions of {models} models", 8 * models * predicted + 4 * models * loop_rows),
-            Holding("for an era's features while it is predicted and described", 10 * era_cells),
+            Holding("process", "for the program and its libraries", PROCESS_BYTES),
+            Holding("matrices", f"for {len(largest)} training matrices at a time, the largest ones", sum(largest)),
+            Holding(
+                "predictions", f"for predictions of {models} models", 8 * models * predicted + 4 * models * loop_rows
+            ),
+            Holding("era", "for an era's features while it is predicted and described", 10 * era_cells),
         ),
         budget=parse_size(config.compute.memory),
         mapped=index.rows * len(catalog.columns) * np.dtype(dtype).itemsize,

@@ -65,7 +65,7 @@ def _leaks(view: RunView) -> Iterator[Alert]:
             "None of the scores below could have been earned.",
         )
     scores = view.table("scores")
-    lag = view.fact("minimum_score")
+    lag = view.fact("lags.minimum_score")
     if "known_at" in scores and isinstance(lag, int) and len(scores):
         early = scores.index[(scores["known_at"] - scores.index) < lag]
         if len(early):
@@ -76,7 +76,7 @@ def _leaks(view: RunView) -> Iterator[Alert]:
                 "eras later.",
             )
     ensemble = series_facts(view, "ensemble")
-    if view.fact("made"):
+    if view.fact("data.made"):
         yield Alert("note", "Made data", "Features and labels are invented; no score here says anything about Numerai.")
     elif ensemble.summary.n_eras and ensemble.summary.corr_mean > TOO_GOOD:
         yield Alert(

@@ -63,14 +63,12 @@ class RunView:
         """A table by stem; empty where the run has none."""
         return self.tables.get(name, pd.DataFrame())
 
-    def fact(self, *names: str, default: Any = None) -> Any:
-        """The first of these keys found in the manifest, at the top or one level down."""
-        inner = [value for value in self.manifest.values() if isinstance(value, Mapping)]
-        for name in names:
-            for place in (self.manifest, *inner):
-                if place.get(name) is not None:
-                    return place[name]
-        return default
+    def fact(self, path: str, default: Any = None) -> Any:
+        """The manifest's value at a path such as "lags.hac"; the default where it has none there."""
+        found: Any = self.manifest
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return default if found is None else found
 
     @property
     def name(self) -> str:
@@ -87,13 +85,13 @@ class RunView:
     @property
     def hac_lag(self) -> int:
         """Bartlett lag in eras: the manifest's, else by the target's horizon (8 for 20-day, 16 for 60-day)."""
-        stated = self.fact("hac")
+        stated = self.fact("lags.hac")
         return int(stated) if isinstance(stated, int) else Clock.for_target(self.target).hac_lag
 
     @property
     def report_start(self) -> int:
         """First era that headline numbers count; the first scored era where the manifest does not say."""
-        stated = self.fact("report_start")
+        stated = self.fact("periods.report_start")
         if stated is not None and str(stated).isdecimal():
             return int(stated)
         scores = self.table("scores")

@@ -61,7 +61,7 @@ def chips(view: RunView) -> str:
         ("loop eras", span),
         ("device", view.fact("device", default="")),
         ("seed", view.fact("seed", default="")),
-        ("eravane", view.fact("eravane", default="")),
+        ("eravane", view.fact("versions.eravane", default="")),
         ("last step", _last_step(view)),
     )
     shown = [(name, value) for name, value in facts if str(value) and not isinstance(value, dict | list)]

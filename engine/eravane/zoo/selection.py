@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,22 @@ FloatArray = NDArray[np.float64]
 NAMES = {"corr": "CORR", "mmc": "MMC", "bmc": "BMC", "payout": "payout mix"}
 
 
+class Outcome(Enum):
+    """What selection does with a model."""
+
+    KEPT = "kept"
+    RESCUED = "kept although its CORR is too low, because too few others passed"
+    DROPPED = "dropped"
+
+    @property
+    def selected(self) -> bool:
+        """Whether the model enters the ensemble."""
+        return self is not Outcome.DROPPED
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What selection says of one model, and why.
+    """How selection judges one model, and why.
 
     Attributes:
         spec: the model.
@@ -29,7 +43,7 @@ class Verdict:
         corr: mean CORR with its HAC error.
         sharpe_se: HAC error of the Sharpe ratio.
         criterion: mean of what models are ranked by, with its HAC error, over the eras that have it.
-        selected, reason: the verdict.
+        outcome, reason: the decision, and a sentence for people.
     """
 
     spec: ModelSpec
@@ -37,8 +51,13 @@ class Verdict:
     corr: HacMean
     sharpe_se: float
     criterion: HacMean
-    selected: bool
+    outcome: Outcome
     reason: str
+
+    @property
+    def selected(self) -> bool:
+        """Whether the model enters the ensemble."""
+        return self.outcome.selected
 
 
 def select(
@@ -75,10 +94,10 @@ def select(
     criteria = [hac_mean(values, hac_lag) for values in criterion_ME]
     sharpes = [summarise(values).sharpe for values in criterion_ME]
     order = sorted(range(len(specs)), key=lambda m: _merit(specs[m], criteria[m].mean, sharpes[m]))
-    walk = _Walk(specs, summaries, criteria, similarity_MM, config)
-    reasons = walk.judge(order, walk.minimum)
-    if sum(reason.startswith("kept") for reason in reasons.values()) < config.least:
-        reasons = walk.top_up(order)
+    judge = _Judge(specs, summaries, criteria, similarity_MM, config)
+    decisions = judge.decide(order, judge.minimum)
+    if sum(decision.outcome.selected for decision in decisions.values()) < config.least:
+        decisions = judge.top_up(order)
     return [
         Verdict(
             spec,
@@ -86,8 +105,8 @@ def select(
             hac_mean(scores_ME[m], hac_lag),
             sharpe_error(scores_ME[m], hac_lag),
             criteria[m],
-            reasons[m].startswith("kept"),
-            reasons[m],
+            decisions[m].outcome,
+            decisions[m].reason,
         )
         for m, spec in enumerate(specs)
     ]
@@ -123,8 +142,30 @@ def _merit(spec: ModelSpec, mean: float, sharpe: float) -> tuple[bool, float, fl
     return not spec.given, -np.nan_to_num(mean, nan=-np.inf), -np.nan_to_num(sharpe, nan=-np.inf), spec.model_id
 
 
-class _Walk:
-    """Takes models in order of merit and says of each why it is kept or dropped."""
+def corr_bounds(config: SelectionConfig, outside: Sequence[float]) -> tuple[float, float]:
+    """What a model's mean CORR must exceed: the configured minimum or the floor, whichever is higher; and the floor.
+
+    Args:
+        config: limits.
+        outside: mean CORR of the members from outside; the floor is a share of the best one's.
+    """
+    best = max(outside, default=0.0)
+    floor = config.floor * best if config.floor and best > 0 else -np.inf
+    return max(config.minimum_corr, floor), floor
+
+
+@dataclass(frozen=True)
+class _Decision:
+    outcome: Outcome
+    reason: str
+
+
+def _dropped(reason: str) -> _Decision:
+    return _Decision(Outcome.DROPPED, f"dropped: {reason}")
+
+
+class _Judge:
+    """Takes models in order of merit and decides of each whether it is kept."""
 
     def __init__(
         self,
@@ -136,54 +177,55 @@ class _Walk:
     ) -> None:
         self._specs, self._summaries, self._criteria = specs, summaries, criteria
         self._similarity_MM, self._config = similarity_MM, config
-        best = max((summary.corr_mean for spec, summary in zip(specs, summaries, strict=True) if spec.given), default=0)
-        self._floor = config.floor * best if config.floor and best > 0 else -np.inf
-        self.minimum = max(config.minimum_corr, self._floor)
+        outside = [summary.corr_mean for spec, summary in zip(specs, summaries, strict=True) if spec.given]
+        self.minimum, self._floor = corr_bounds(config, outside)
 
-    def judge(self, order: Sequence[int], minimum: float) -> dict[int, str]:
-        """Reasons by model; those that are kept start with "kept"."""
-        config, reasons = self._config, dict[int, str]()
-        kept: list[int] = []
+    def decide(self, order: Sequence[int], minimum: float) -> dict[int, _Decision]:
+        """Decisions by model, where a mean CORR must exceed `minimum`."""
+        decisions, kept = dict[int, _Decision](), list[int]()
         in_cell: Counter[tuple[str, str]] = Counter()
         for m in order:
-            spec, mean = self._specs[m], self._criteria[m].mean
-            cell, corr = (spec.feature_set, spec.group), self._summaries[m].corr_mean
-            twin = next((other for other in kept if self._similarity_MM[m, other] > config.duplicate), None)
-            if spec.given:
-                reasons[m] = f"kept: a member from outside, mean {NAMES[config.criterion]} {mean:.4f}"
-            elif np.isnan(mean):
-                reasons[m] = "dropped: no out-of-fold score"
-            elif corr <= minimum:
-                reasons[m] = self._too_low(corr)
-            elif twin is not None:
-                name = self._specs[twin].model_id
-                reasons[m] = f"dropped: correlates {self._similarity_MM[m, twin]:.3f} with the better {name}"
-            elif in_cell[cell] == config.per_cell:
-                reasons[m] = f"dropped: {config.per_cell} better models in its cell"
-            elif sum(in_cell.values()) == config.most:
-                reasons[m] = f"dropped: {config.most} better models in all"
-            else:
-                in_cell[cell] += 1
-                reasons[m] = f"kept: number {sum(in_cell.values())} by mean {NAMES[config.criterion]}"
-            if reasons[m].startswith("kept"):
+            decisions[m] = self._decide(m, minimum, kept, in_cell)
+            if decisions[m].outcome.selected:
                 kept.append(m)
-        return reasons
+        return decisions
 
-    def top_up(self, order: Sequence[int]) -> dict[int, str]:
-        """Reasons when the best `least` models stay whatever their CORR."""
-        reasons = self.judge(order, -np.inf)
-        kept = [m for m in order if reasons[m].startswith("kept")]
+    def _decide(self, m: int, minimum: float, kept: Sequence[int], in_cell: Counter[tuple[str, str]]) -> _Decision:
+        config, spec, mean = self._config, self._specs[m], self._criteria[m].mean
+        cell, corr = (spec.feature_set, spec.group), self._summaries[m].corr_mean
+        if spec.given:
+            return _Decision(Outcome.KEPT, f"kept: a member from outside, mean {NAMES[config.criterion]} {mean:.4f}")
+        if np.isnan(mean):
+            return _dropped("no out-of-fold score")
+        if corr <= minimum:
+            return self._too_low(corr)
+        twin = next((other for other in kept if self._similarity_MM[m, other] > config.duplicate), None)
+        if twin is not None:
+            better = self._specs[twin].model_id
+            return _dropped(f"correlates {self._similarity_MM[m, twin]:.3f} with the better {better}")
+        if in_cell[cell] == config.per_cell:
+            return _dropped(f"{config.per_cell} better models in its cell")
+        if sum(in_cell.values()) == config.most:
+            return _dropped(f"{config.most} better models in all")
+        in_cell[cell] += 1
+        return _Decision(Outcome.KEPT, f"kept: number {sum(in_cell.values())} by mean {NAMES[config.criterion]}")
+
+    def top_up(self, order: Sequence[int]) -> dict[int, _Decision]:
+        """Decisions where the best `least` models stay whatever their CORR."""
+        decisions = self.decide(order, -np.inf)
+        kept = [m for m in order if decisions[m].outcome.selected]
         for rank, m in enumerate(kept):
             corr = self._summaries[m].corr_mean
             if self._specs[m].given or corr > self.minimum:
                 continue
             if rank < self._config.least:
-                reasons[m] = f"kept: among the best {self._config.least} although mean CORR is {corr:.4f}"
+                reason = f"kept: among the best {self._config.least} although mean CORR is {corr:.4f}"
+                decisions[m] = _Decision(Outcome.RESCUED, reason)
             else:
-                reasons[m] = self._too_low(corr)
-        return reasons
+                decisions[m] = self._too_low(corr)
+        return decisions
 
-    def _too_low(self, corr: float) -> str:
+    def _too_low(self, corr: float) -> _Decision:
         if corr <= self._config.minimum_corr:
-            return f"dropped: mean CORR {corr:.4f} is not above {self._config.minimum_corr:g}"
-        return f"dropped: mean CORR {corr:.4f} is not above the floor {self._floor:.4f} of the members from outside"
+            return _dropped(f"mean CORR {corr:.4f} is not above {self._config.minimum_corr:g}")
+        return _dropped(f"mean CORR {corr:.4f} is not above the floor {self._floor:.4f} of the members from outside")

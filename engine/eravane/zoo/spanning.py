@@ -113,8 +113,8 @@ class _Grower:
         dtype = self._features.store.dtype
         parts = []
         for first, last in self._ranges:
-            rows = self._features.era_of_rows(first, last, every=1).size
-            x_nC, label_n, weight_n = delayed(_part, nout=3)(self._task, spec, first, last)
+            rows = int(self._features.store.index.select(first, last).counts[:: self._task.every].sum())
+            x_nC, label_n, weight_n = delayed(part_of, nout=3)(self._task, spec, first, last)
             parts.append(
                 (
                     da.from_delayed(x_nC, (rows, width), dtype),
@@ -127,26 +127,30 @@ class _Grower:
 
 
 def era_ranges(task: TrainTask) -> list[tuple[int, int]]:
-    """The task's training eras in as many runs of eras as it has workers, of about the same number of eras."""
+    """Training eras (first, last) of as many parts as the task has workers, of about the same number of eras.
+
+    Every part but the last spans a multiple of `every` eras, so that every n-th era of each part is every n-th of all.
+    """
     features = Features.open(task.store, task.prepare)
     eras = features.eras(task.train_first, task.train_last)
-    runs = [run for run in np.array_split(np.array(eras), task.spread) if run.size]
-    return [(int(run[0]), int(run[-1])) for run in runs]
+    used = range(0, len(eras), task.every)
+    parts = [part for part in np.array_split(np.arange(len(used)), task.spread) if part.size]
+    ends = [used[int(part[-1]) + 1] if int(part[-1]) + 1 < len(used) else len(eras) for part in parts]
+    return [(eras[used[int(part[0])]], eras[end - 1]) for part, end in zip(parts, ends, strict=True)]
 
 
-def _part(
+def part_of(
     task: TrainTask, spec: ModelSpec, first: int, last: int
 ) -> tuple[Any, NDArray[np.float32], NDArray[np.float32]]:
-    """A worker's own rows, read from the store: features [n, C] on the device, labels and weights [n]."""
+    """Rows of one part as a worker reads them: features [n, C] on the device, labels and weights [n]."""
     features = Features.open(task.store, task.prepare)
-    frames = [features.era(era, spec.columns).values for era in features.eras(first, last)]
+    frames = [features.era(era, spec.columns).values for era in features.eras(first, last)[:: task.every]]
     x_nC = np.concatenate(frames, axis=1).T
-    label_n = features.labels(spec.target, first, last, hidden=task.hidden.get(spec.target, ()))
+    hidden = task.hidden.get(spec.target, ())
+    label_n = features.labels(spec.target, first, last, every=task.every, hidden=hidden)
     known = ~np.isnan(label_n)
-    era_n = features.era_of_rows(first, last)
-    weight_n = row_weights(task, era_n)
-    kept = known & np.isin(era_n, features.eras(task.train_first, task.train_last)[:: task.every])
-    weight_n = kept.astype(np.float32) if weight_n is None else np.where(kept, weight_n, np.float32(0))
+    weight_n = row_weights(task, features.era_of_rows(first, last, every=task.every))
+    weight_n = known.astype(np.float32) if weight_n is None else np.where(known, weight_n, np.float32(0))
     label_n = np.where(known, label_n, np.float32(0))
     if task.learner.device == "cpu":
         return x_nC, label_n, weight_n

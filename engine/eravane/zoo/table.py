@@ -20,6 +20,8 @@ from eravane.zoo.selection import Verdict
 
 # Rows of a row group of oof.parquet: what is held in memory at a time.
 GROUP_ROWS = 1 << 18
+# The learner of members from outside, as zoo.parquet names it.
+OUTSIDE = "given"
 
 
 def zoo_table(
@@ -41,7 +43,7 @@ def zoo_table(
         "feature_set": [verdict.spec.feature_set for verdict in verdicts],
         "group": [verdict.spec.group for verdict in verdicts],
         "target": [verdict.spec.target for verdict in verdicts],
-        "learner": ["given" if outside else config.learner for outside in given],
+        "learner": [OUTSIDE if outside else config.learner for outside in given],
         "n_features": [
             0 if outside else len(verdict.spec.columns) for verdict, outside in zip(verdicts, given, strict=True)
         ],
