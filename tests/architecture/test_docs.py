@@ -24,7 +24,10 @@ from tests.architecture import configuration
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [
+    *sorted(DOCS.rglob("*.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")),
+]
 BLOCK = re.compile(r"^```(\w+)[ ]?([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -46,13 +49,57 @@ def test_every_configuration_key_is_documented() -> None:
             assert f"| `{key.name}` |" in text.split(f"## `[{name}]`")[1].split("\n## ")[0]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_and_paths_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
-        assert link.startswith("http") or (page.parent / link).exists(), f"{page.name} links to {link}"
-    for path in re.findall(r"`((?:engine|kernels|tests|configs|docs|benchmarks)/[\w./-]+)`", text):
-        assert (ROOT / path).exists(), f"{page.name} names {path}"
+def slug(heading: str) -> str:
+    """The anchor that GitHub makes of a heading: lower case, words joined by hyphens, punctuation dropped."""
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    """Every anchor of a page; code blocks hold no headings."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def broken_links(page: Path, root: Path = ROOT) -> list[str]:
+    """Relative links and paths of a page that lead nowhere."""
+    text, broken = page.read_text(encoding="utf-8"), []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"\w+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    named = re.findall(r"`((?:engine|kernels|tests|configs|docs|benchmarks|tools)/[\w./-]+)`", text)
+    return broken + [path for path in named if not (root / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_anchors_and_paths_lead_somewhere(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_a_broken_link_anchor_or_path_is_found(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# A heading: `code`, and more\n\n```sh\n# no heading\n```\n", encoding="utf-8")
+    page = tmp_path / "page.md"
+    good = "[a](other.md) [b](other.md#a-heading-code-and-more) [c](https://example.org/x) [d](#here)\n\n## Here\n"
+    bad = "[e](none.md) [f](other.md#no-heading) [g](#gone) `tests/none.py`\n"
+    page.write_text(good + bad, encoding="utf-8")
+    assert broken_links(page, tmp_path) == ["none.md", "other.md#no-heading", "#gone", "tests/none.py"]
+
+
+def test_every_decision_is_dated_and_listed() -> None:
+    index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| (\d{4}-\d\d-\d\d) \| \[[^\]]+\]\((\S+)\) \| (\w+) \|$", index, re.MULTILINE)
+    files = sorted(path.name for path in (DOCS / "decisions").glob("*.md") if path.name != "README.md")
+    assert sorted(name for _, name, _ in listed) == files
+    for date, name, status in listed:
+        head = (DOCS / "decisions" / name).read_text(encoding="utf-8")
+        assert name.startswith(date)
+        assert f"- Date: {date}\n- Status: {status}" in head
+        assert status in ("accepted", "superseded")
+        assert status == "accepted" or re.search(r"- Status: superseded by ", head)
 
 
 def changed(source: str, diff: str) -> str:

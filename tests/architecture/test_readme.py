@@ -17,7 +17,7 @@ from eravane.pipeline.demo import demo_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 NETWORK = {"fetch", "submit", "diagnose", "scores", "upload"}
 FENCE = re.compile(r"^```(?:\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -59,14 +59,15 @@ def test_commands_and_options_exist(page: Path) -> None:
 
 
 @pytest.mark.full
-def test_a_walk_through_the_readme_works(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_work_in_order(tmp_path: Path) -> None:
     """Made data stand for those of `fetch`, and a tiny configuration for the one that the README runs them with."""
     (tmp_path / "configs").mkdir()
     for path in re.findall(r"--config (\S+)", README.read_text(encoding="utf-8")):
         (tmp_path / path).write_text(to_toml(demo_config("tiny")), encoding="utf-8")
     _succeeds("eravane synth data --preset tiny", tmp_path)
     walked = 0
-    for line in commands(README):
+    for printed in commands(README):
+        line = printed.replace("--preset small", "--preset tiny")
         program, name, *_ = shlex.split(line)
         if program == "eravane" and name not in NETWORK and "store" not in shlex.split(line):
             _succeeds(f"{line} --no-submit" if name == "step" else line, tmp_path)  # there is no account to send to

@@ -74,14 +74,17 @@ def test_no_package_folder_holds_code_of_its_own() -> None:
 
 FOLDERS = sorted(path for path in (ROOT / "engine" / "eravane").iterdir() if (path / "__init__.py").is_file())
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PARAGRAPH = re.compile(r"\A\w.+?(?=\n\n)", re.DOTALL)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_every_folder_is_described(folder: Path) -> None:
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
-    assert f"`{folder.name}/`" in ARCHITECTURE.read_text(encoding="utf-8")
+    paragraph = PARAGRAPH.search(ARCHITECTURE.read_text(encoding="utf-8").partition(f"**`{folder.name}/`** ")[2])
+    assert paragraph
+    assert len(paragraph.group()) > 40
 
 
 def test_the_architecture_page_lists_no_folder_that_is_gone() -> None:
-    listed = re.findall(r"^\| `(\w+)/` \|", ARCHITECTURE.read_text(encoding="utf-8"), re.MULTILINE)
+    listed = re.findall(r"^\*\*`(\w+)/`\*\* ", ARCHITECTURE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(listed) == [folder.name for folder in FOLDERS]
