@@ -21,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"feature_sets": ["small", "all"], "target": "target_ender_20"},
     "time": {"loop_start": 42},
     "zoo": {
+        "learner": "xgboost",
         "targets": TARGETS, "seeds": 2, "trees": 6, "fold_eras": 10, "folds": 2, "minimum_eras": 2,
         "params": {"max_depth": 3, "eta": 0.2, "colsample_bytree": 0.5},
     },

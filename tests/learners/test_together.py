@@ -115,7 +115,7 @@ def test_many_targets_are_grown_in_batches_of_like_size(case: Case) -> None:
     # What is left of a task never needs more memory than was said of the whole.
     left = wide.batches({spec.model_id for spec in many if spec.target == "t0"})
     assert max(map(len, left)) == 6
-    xgboost, _ = make_learner(parse_config({}).zoo, "cpu")
+    xgboost, _ = make_learner(parse_config({"zoo": {"learner": "xgboost"}}).zoo, "cpu")
     assert {len(batch) for batch in dataclasses.replace(wide, learner=xgboost).batches()} == {1}
     learner = task.learner
     assert wide.bytes_needed(1) == learner.bytes_needed(task.rows, len(spec.columns), 1, 6)

@@ -147,7 +147,7 @@ ERAS, LOOP_START = 60, 40
 SETTINGS = {
     "data": {"feature_sets": ["all"]},
     "time": {"loop_start": LOOP_START},
-    "zoo": {"trees": 4, "fold_eras": 10, "minimum_eras": 2, "params": {"max_depth": 2}},
+    "zoo": {"learner": "xgboost", "trees": 4, "fold_eras": 10, "minimum_eras": 2, "params": {"max_depth": 2}},
     "loop": {
         "half_life": 0.0,
         "every": 6,

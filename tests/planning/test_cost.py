@@ -30,7 +30,14 @@ HERE = Hardware("cpu", 2, 0, math.inf, math.inf)
 BASE = {
     "data": {"target": TARGET, "feature_sets": ["small", "all"]},
     "time": {"loop_start": 61, "observed_lag": False},
-    "zoo": {"trees": 30, "fold_eras": 20, "minimum_eras": 5, "folds": 2, "params": {"max_depth": 4}},
+    "zoo": {
+        "learner": "xgboost",
+        "trees": 30,
+        "fold_eras": 20,
+        "minimum_eras": 5,
+        "folds": 2,
+        "params": {"max_depth": 4},
+    },
     "gate": {"warmup": 5},
     "loop": {"update": "none"},
 }
@@ -214,9 +221,11 @@ def test_the_published_shape_has_37_cells() -> None:
 
 
 def test_ready_configurations_can_be_planned() -> None:
-    for name in ("v5.3-gpu", "v5.3-cpu"):
+    for name in ("v5.3-gpu", "v5.3-xgboost-gpu", "v5.3-cpu"):
         config = parse_config(tomllib.loads((Path(__file__).parents[2] / "configs" / f"{name}.toml").read_text()))
-        assert plan_cost(config, published(config), Hardware("cuda", 16, 1, math.inf, math.inf)).seconds > 60
+        plan = plan_cost(config, published(config), Hardware("cuda", 16, 1, math.inf, math.inf))
+        assert plan.seconds > 60
+        assert ('"auto" is "levels"' in "\n".join(plan.lines())) == (name != "v5.3-xgboost-gpu")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ class ZooConfig:
 
     targets: tuple[str, ...] = setting((), "Targets to train on (empty: the target of [data]).")
     seeds: int = setting(1, "Models per cell and target that differ in the seed alone.", least=1)
-    learner: Literal["xgboost", "lightgbm", "levels"] = setting("xgboost", "What grows the trees.")
+    learner: Literal["auto", "levels", "xgboost", "lightgbm"] = setting(
+        "auto", "What grows the trees; auto takes the level grower where it can grow them, else XGBoost."
+    )
     trees: int = setting(200, "Trees per model.", least=1)
     params: dict[str, Any] = setting(
         {}, "XGBoost parameters on top of the defaults (max_depth 5, eta 0.05, colsample_bytree 0.1)."

@@ -137,10 +137,15 @@ class GrowsTogether(Protocol):
 def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
     """The learner that the configuration names, and notes on translated parameters.
 
+    Args:
+        config: with a learner that is settled, see `eravane.learners.choice.resolve_learner`.
+        device: "cpu" or "cuda".
+
     Raises:
         ConfigError: a parameter contradicts what the engine sets itself, or the learner cannot use the device or is
             not installed.
     """
+    assert config.learner != "auto", "settled by resolve_learner where the features are known"
     if config.learner == "lightgbm":
         from eravane.learners.lightgbm import LightGbm
 

@@ -178,12 +178,12 @@ class Updater:
         known_at: KnownAt = KnownAt(),  # noqa: B008
     ) -> None:
         self._store, self._config, self._timeline, self._zoo, self._known_at = store, config, timeline, zoo, known_at
-        xgboost = config.zoo.learner in GROW_XGBOOST
+        xgboost = zoo.learner.name in GROW_XGBOOST
         self._leaves = config.loop.update == "leaves" or (config.loop.update == "refit+leaves" and xgboost)
         if config.loop.update in ("append", "leaves") and not xgboost:
             raise ConfigError(
                 f'loop.update "{config.loop.update}" needs zoo.learner "xgboost" or "levels", given '
-                f'{config.zoo.learner!r}; use "refit" or "none"'
+                f'{zoo.learner.name!r}; use "refit" or "none"'
             )
         if self._leaves:
             check_refreshable(zoo.learner.params)

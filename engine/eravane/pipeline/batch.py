@@ -28,6 +28,7 @@ from eravane.data.features import Features
 from eravane.data.freeze import freeze_beside
 from eravane.data.ingest import FEATURES_JSON
 from eravane.data.store.store import EraStore
+from eravane.learners.choice import resolve_learner, with_learner
 from eravane.loop.engine import Engine, OofOf, neutral_columns, write_pool
 from eravane.loop.loop import Loop, StepReport
 from eravane.loop.schedule import Schedule, label_digests
@@ -107,7 +108,7 @@ def run(
     """
     progress, cache = progress or Silent(), cache or default_cache()
     backend = choose(config.compute.device, progress.say, config.compute.pool)
-    folder = _enter(out, config, resume)
+    folder, config = RunFolder.resume(out, config) if resume else (RunFolder.create(out, config), config)
     cluster = local_cluster(config.compute, backend.xgboost_device, progress.say)
     watch = Telemetry(gpu_meter() if backend.name == "cuda" else None)
     with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute, watch:
@@ -118,15 +119,6 @@ def run(
             if not resume and not folder.started:
                 shutil.rmtree(folder.path)  # nothing but the configuration is in it
             raise
-
-
-def _enter(out: Path, config: RunConfig, resume: bool) -> RunFolder:
-    if not resume:
-        return RunFolder.create(out, config)
-    folder = RunFolder.open(out)
-    if folder.config().digest() != config.digest():
-        raise RunError(f"{out} was started with another configuration (see its run.toml); resume with that one")
-    return folder
 
 
 @contextmanager
@@ -163,9 +155,10 @@ class _Job:
         self._warnings: list[str] = []
 
     def run(self, rebuild_store: bool) -> RunResult:
-        config, ops = self._config, self._backend.ops
         catalog = self._catalog()
         store = self._store(catalog, rebuild_store)
+        self._settle_learner(store)
+        config, ops = self._config, self._backend.ops
         with self._events.stage("verify"):
             store.verify()
         if config.prepare.frozen:
@@ -217,6 +210,13 @@ class _Job:
         report = write_report(self._folder.path)
         self._progress.advance()
         return RunResult(self._folder.path, metrics, report, tuple(self._notes))
+
+    def _settle_learner(self, store: EraStore) -> None:
+        """Decide what grows the trees where "auto" leaves it open, and write it into run.toml."""
+        self._config, told = resolve_learner(self._config, store.dtype)
+        if told:
+            self._say(told)
+            self._folder.write_config(with_learner(self._folder.config(), self._config.zoo.learner))
 
     def _say(self, note: str) -> None:
         self._notes.append(note)

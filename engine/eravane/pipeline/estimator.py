@@ -24,6 +24,7 @@ from eravane.data.panel import Panel, column_groups, plain_table
 from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import GateModel
+from eravane.learners.choice import resolve_learner
 from eravane.learners.protocol import make_learner
 from eravane.learners.xgboost import INTERCEPT, Trees, predict
 from eravane.loop.loop import Pending, outcome_of
@@ -44,7 +45,7 @@ OutOfFoldEra = tuple[int, NDArray[np.float32], NDArray[np.float32]]
 
 
 class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """XGBoost models on groups of columns, of which a meta-learner decides per era which run and with what weight.
+    """Boosted trees on groups of columns, of which a meta-learner decides per era which run and with what weight.
 
     `fit(X, y, eras=...)` trains every base model in purged walk-forward folds, selects by out-of-fold CORR, trains the
     gate on the out-of-fold history and then fits the selected models on all rows. `predict(X, eras=...)` gives ranks
@@ -265,8 +266,9 @@ class _Grower:
     """
 
     def __init__(self, frame: EraFrame, label_N: NDArray[np.float32], config: RunConfig, workers: int) -> None:
-        self.frame, self._label_N, self._config, self._workers = frame, label_N, config, workers
-        self._learner, _ = make_learner(config.zoo, "cpu")
+        self.frame, self._label_N, self._workers = frame, label_N, workers
+        self._config, _ = resolve_learner(config, str(frame.values.dtype))
+        self._learner, _ = make_learner(self._config.zoo, "cpu")
         self._era_N = frame.index.per_row()
 
     def known_eras(self) -> NDArray[np.int64]:

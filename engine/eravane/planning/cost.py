@@ -13,6 +13,7 @@ from typing import Any
 
 from eravane.calendar.timeline import plan_timeline
 from eravane.core.config import RunConfig
+from eravane.learners.choice import resolve_learner
 from eravane.planning.memory import MemoryPlan, format_size, plan_memory
 from eravane.planning.shape import DataShape
 from eravane.planning.workload import Hardware, Workload
@@ -39,6 +40,7 @@ class CostPlan:
 
     Attributes:
         stages: in the order of `STAGES`.
+        learner: what grows the trees and why, where the configuration leaves it open; else empty.
         rates: whose rates they rest on.
         counts: what was counted, for people.
         device_memory: bytes of the largest training on a GPU; 0 on the CPU.
@@ -48,6 +50,7 @@ class CostPlan:
     """
 
     stages: tuple[Stage, ...]
+    learner: str
     rates: str
     counts: str
     device_memory: int
@@ -75,7 +78,12 @@ class CostPlan:
         lines = [f"{'stage':14}{'time':>10}{'core time':>12}{'memory':>10}{'disk':>10}"]
         lines += [_line(stage.name, stage.seconds, stage.work, stage.memory, stage.disk) for stage in self.stages]
         lines.append(_line("in all", self.seconds, sum(stage.work for stage in self.stages), self.memory, self.disk))
-        lines += ["", self.counts, f"rates of {self.rates}; time is that of idle hardware"]
+        lines += [
+            "",
+            *filter(None, [self.learner]),
+            self.counts,
+            f"rates of {self.rates}; time is that of idle hardware",
+        ]
         if self.device_memory:
             lines.append(f"{format_size(self.device_memory)} of a GPU's memory for the largest training")
         if self.memory > self.allowed:
@@ -118,12 +126,14 @@ def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPl
     Raises:
         ConfigError: the periods do not fit the data, or `compute.memory` is no size.
     """
+    config, learner = resolve_learner(config, shape.dtype)
     timeline = plan_timeline(config, shape.index, shape.newest_label)
     work = Workload(config, shape, timeline, hardware)
     memory = plan_memory(config, shape.catalog, shape.index, shape.dtype, timeline, work.workers, hardware.device)
     seconds, held, disk = work.seconds(), _held(memory), work.disk()
     plan = CostPlan(
         stages=tuple(Stage(name, *seconds[name], held[name], disk[name]) for name in STAGES),
+        learner=learner,
         rates=work.rates.name,
         counts=work.told(),
         device_memory=work.device_memory(),

@@ -17,6 +17,7 @@ from eravane import __version__
 from eravane.core.config import RunConfig, parse_config, to_toml
 from eravane.core.errors import RunError
 from eravane.core.files import replacing, write_atomically
+from eravane.learners.choice import with_learner
 
 # Every library whose version can change a result; a run lists those that are installed.
 VERSIONED = (
@@ -49,12 +50,13 @@ class RunFolder:
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(f"{path} exists already; give another --out, or --resume to go on with it")
+        folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "run.toml", to_toml(config).encode())
+            folder.write_config(config)
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
-        return cls(path)
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -66,6 +68,21 @@ class RunFolder:
         if not (path / "run.toml").is_file():
             raise RunError(f"{path} is not a run folder: it has no run.toml")
         return cls(path)
+
+    @classmethod
+    def resume(cls, path: Path, config: RunConfig) -> tuple[RunFolder, RunConfig]:
+        """Open the folder of an interrupted run; the configuration gets the run's learner where it leaves that open.
+
+        Raises:
+            RunError: there is none, or it was started with another configuration.
+        """
+        folder = cls.open(path)
+        started = folder.config()
+        if config.zoo.learner == "auto":
+            config = with_learner(config, started.zoo.learner)
+        if started.digest() != config.digest():
+            raise RunError(f"{path} was started with another configuration (see its run.toml); resume with that one")
+        return folder, config
 
     @property
     def started(self) -> bool:
@@ -85,6 +102,10 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise RunError(f"{path} is damaged: {error}") from error
         return parse_config(content, str(path))
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the run's configuration, every key of it."""
+        write_atomically(self.path / "run.toml", to_toml(config).encode())
 
     def manifest(self) -> dict[str, Any]:
         """The manifest, with everything in it that others read.

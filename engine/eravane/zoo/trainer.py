@@ -16,6 +16,7 @@ from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
 from eravane.core.telemetry import Ledger, WorkerUsage
 from eravane.data.store.store import EraStore
+from eravane.learners.choice import resolve_learner
 from eravane.learners.protocol import make_learner
 from eravane.learners.xgboost import GIVEN, Trees
 from eravane.zoo.cluster import worker_count
@@ -59,7 +60,9 @@ class Zoo:
         room: int = 0,
         on_usage: Callable[[WorkerUsage], None] | None = None,
     ) -> None:
-        self._store, self._config, self._timeline, self._cache = EraStore.open(store), config, timeline, cache
+        self._store, self._timeline, self._cache = EraStore.open(store), timeline, cache
+        self._config, _ = resolve_learner(config, self._store.dtype)
+        config = self._config
         self._room = room
         self._worker_room: int | None = None
         self.learner, self.notes = make_learner(config.zoo, xgboost_device)
