@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from eravane_kernels.cpu import draws as cpu_draws
 from eravane_kernels.cpu.boosting import Boosting
 from eravane_kernels.cpu.growth import Grower
 from eravane_kernels.cpu.levelcolumns import LevelColumns
+from eravane_kernels.cuda import draws as cuda_draws
 from eravane_kernels.growth import Rules, Tree
 from eravane_kernels.spec import draws
 from eravane_kernels.spec import growth as spec
@@ -245,3 +248,22 @@ def test_outputs_that_grow_without_bound_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="gradients are infinite"):
         boosting.grow(2)
+
+
+@given(seed=st.integers(0, 2**63 - 1), turn=st.integers(0, 10**6), width=st.integers(1, 300), share=st.floats(0, 1))
+@settings(deadline=None, max_examples=60)
+def test_draws_for_the_device_are_those_of_the_specification(seed: int, turn: int, width: int, share: float) -> None:
+    chosen = max(1, round(share * width))
+    drawn_K = cuda_draws.draw_columns(seed, turn, width, chosen)
+    np.testing.assert_array_equal(drawn_K, draws.draw_columns(seed, turn, width, chosen))
+    assert drawn_K.dtype == np.int64
+    assert cuda_draws.stream_of(seed, turn, 1) == int(cpu_draws.stream_of(seed, turn, 1))
+
+
+def test_the_device_s_half_needs_no_compiler_on_the_host() -> None:
+    """NumPy's newest release is ahead of Numba's; a GPU then still grows trees."""
+    script = (
+        "import sys; sys.modules['numba'] = None; import eravane_kernels.cuda.boosting, eravane_kernels.cuda as c;"
+        "assert 'eravane_kernels.cpu' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -76,10 +76,17 @@ def test_products_are_rounded_before_they_are_added(file):
     assert not re.search(r"fma\.\w+\.f(32|64)", ptx)
 
 
-@pytest.mark.parametrize("file", ["levels", "limits", "records", "grow"])
+@pytest.mark.parametrize("file", ["tables", "limits", "records", "grow"])
 def test_columns_are_read_and_written_16_bytes_at_a_time(file):
     ptx, _ = compiled(source(file), 90, "--ptx")
     assert re.search(r"ld\.global\.nc\.v4\.(u|b|f)32", ptx)
+
+
+def test_stretches_arrive_as_bulk_copies_or_vectors_of_every_lane():
+    assert "cp.async.bulk.shared::cluster.global.mbarrier" in compiled(source("levels"), 90, "--ptx")[0]
+    older, _ = compiled(source("levels"), 80, "--ptx")
+    assert "cp.async.cg.shared.global" in older
+    assert "cp.async.bulk" not in older
 
 
 def test_errors_name_the_file_and_line_they_are_in():

@@ -29,6 +29,10 @@ RACES = {
         "float_stats",
         ("partial[threadIdx.x / WARP] = value;\n    __syncthreads();", "partial[threadIdx.x / WARP] = value;"),
     ),
+    "between a stage's readers and the copy that takes its place": (
+        "level_counts",
+        ("if (reached_) {\n                __syncwarp();", "if (reached_) {"),
+    ),
     "between zeroing and counting": (
         "deviations",
         ("bins[bin] = 0;\n    __syncthreads();", "bins[bin] = 0;"),
@@ -50,13 +54,21 @@ OUT_OF_BOUNDS = {
     "past a table": ("corr_double", ("return first + 1 + end;", "return first + 1 + end + 2 * rows;")),
 }
 WRONG_RESULTS = {
+    "a stage that is read before it has come": (
+        "level_counts",
+        ("await(stages_.arrived", "if (number < 0) await(stages_.arrived"),
+    ),
+    "an era's end that is not masked": (
+        "era_stats",
+        ("masked(stream.vector(whole), 0, last % VECTOR_BYTES)", "stream.vector(whole)"),
+    ),
     "shared memory read before it is written": ("deviations", ("bins[bin] = 0;", ";")),
     "an output that stays unwritten": ("apply_table", ("if (lane < part.tail) to[tail]", "if (lane > 99) to[tail]")),
     "padding that sorts among the keys": (
         "rank_float",
         ("Keys<T>::of(values[slot]) : Keys<T>::NONE", "Keys<T>::of(values[slot]) : 0"),
     ),
-    "a byte counter that overflows": ("level_counts", ("VECTORS_PER_FLUSH = 63", "VECTORS_PER_FLUSH = 64")),
+    "a byte counter that overflows": ("level_counts", ("VECTORS_PER_FLUSH = 63", "VECTORS_PER_FLUSH = 80")),
     "a vector cut at the wrong byte": ("growth", ("if (past & 4) {", "if (past & 2) {")),
     "sums that the last level left": ("growth", ("upcoming[number * each + i] = 0;", ";")),
     "a gradient whose sign is lost": ("growth", ("if (byte == BYTES - 1)\n", "if (byte == BYTES)\n")),

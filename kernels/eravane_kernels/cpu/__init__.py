@@ -12,6 +12,7 @@ from eravane_kernels.cpu.cells import apply_table, clip, fill, missing_indicator
 from eravane_kernels.cpu.context import between_groups, dispersion, gram, group_structure
 from eravane_kernels.cpu.counts import level_counts, level_stats
 from eravane_kernels.cpu.floats import float_stats
+from eravane_kernels.cpu.forest import add_leaves
 from eravane_kernels.cpu.growth import grow_tree
 from eravane_kernels.cpu.neighbours import knn_impute
 from eravane_kernels.cpu.projection import exposure, feature_neutral_corr, neutralize
@@ -20,6 +21,7 @@ from eravane_kernels.cpu.statistics import era_stats
 from eravane_kernels.tables import clip_table, compose_tables, fill_table, missing_eras
 
 __all__ = [
+    "add_leaves",
     "apply_table",
     "between_groups",
     "clip",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from eravane_kernels.arrays import Columns, Integers
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
+from eravane_kernels.spec.forest import check_leaves
 
 Levels = npt.NDArray[np.int8]
 Places = npt.NDArray[np.uint8]
@@ -32,18 +33,13 @@ def add_leaves(
     below_TK: Levels,
     leaf_TL: Floats,
     total_N: Floats,
-) -> None:
-    """Add to `total_N` the leaf of every tree, tree after tree, in float32.
-
-    x_CN: int8 [C, N], columns contiguous.
-    column_TK, below_TK: [T, 2^D - 1], splits of complete trees of depth D, level by level; a row with x < below goes
-        left, and where the column is -1 every row does.
-    leaf_TL: float32 [T, 2^D], from left to right.
-    total_N: float32 [N], changed in place.
-    """
+) -> Floats:
+    """See `spec.add_leaves`."""
+    check_leaves(x_CN, column_TK, below_TK, leaf_TL, total_N)
     values_S, start_C = flat(x_CN)
     depth = int(leaf_TL.shape[1]).bit_length() - 1
     _add_leaves(values_S, start_C, column_TK, below_TK, leaf_TL, depth, BLOCK_ROWS, total_N)
+    return total_N
 
 
 @kernel

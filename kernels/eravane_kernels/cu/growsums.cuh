@@ -4,10 +4,10 @@
 // picks among them with __dp4a, the uppermost byte of a gradient with its sign. Levels follow from planes by
 // subtraction, as in levels.cu.
 #pragma once
+#include "codes.cuh"
 #include "grownodes.cuh"
 
 constexpr int BYTES = 4;                // of a gradient
-constexpr unsigned ONES = 0x01010101u;
 
 // The split that a chunk belongs to.
 __device__ __forceinline__ long long split_of(const long long* task, long long splits, long long chunk) {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from eravane_kernels.cuda.context import between_groups, dispersion, gram, group_structure
 from eravane_kernels.cuda.cross_section import gaussianize, numerai_corr, rank
+from eravane_kernels.cuda.forest import add_leaves
 from eravane_kernels.cuda.growth import grow_tree
 from eravane_kernels.cuda.missing import fill, fill_table, fill_values, missing_eras, missing_indicators
 from eravane_kernels.cuda.neighbours import knn_impute
@@ -20,6 +21,7 @@ from eravane_kernels.cuda.projection import contribution, exposure, feature_neut
 from eravane_kernels.cuda.statistics import era_stats, float_stats, level_counts, level_stats
 
 __all__ = [
+    "add_leaves",
     "apply_table",
     "between_groups",
     "clip",

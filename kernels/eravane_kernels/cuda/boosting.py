@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eravane_kernels.arrays import Single
-from eravane_kernels.cpu.draws import draw_columns, stream_of
+from eravane_kernels.cuda.draws import draw_columns, stream_of
 from eravane_kernels.cuda.growth import WHOLE, Columns, Gradients, Grower, are_counts, bytes_needed
 from eravane_kernels.cuda.runtime import active, upload
 from eravane_kernels.growth import Rules, Tree, check_boosting
@@ -64,12 +64,11 @@ class Boosting:
             ValueError: outputs have grown beyond what a float32 holds.
         """
         rounds = max(1, min(rounds, self._grower.kept))
-        column_RK = np.empty((rounds, self._chosen), dtype=np.int64)
-        for number, column_K in enumerate(column_RK):
-            draw_columns(self._seed, self._turn + number, self._width, column_K)
+        turns = range(self._turn, self._turn + rounds)
+        column_RK = np.stack([draw_columns(self._seed, turn, self._width, self._chosen) for turn in turns])
         device_RK = upload(column_RK)
         for number, column_K in enumerate(column_RK):
-            stream = int(stream_of(self._seed, self._turn + number, 1))
+            stream = stream_of(self._seed, self._turn + number, 1)
             gradients = Gradients(
                 self._gradient_BN, self._hessian_1N, self._counting, self._goal_BN, stream, self._share
             )

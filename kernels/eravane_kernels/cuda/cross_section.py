@@ -5,11 +5,15 @@ Formulas as in `eravane_kernels.spec.cross_section`.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import xxhash
 from scipy.special import ndtri
 
 from eravane_kernels import checks
@@ -26,6 +30,8 @@ KEYS: dict[str, type[np.unsignedinteger[Any]]] = {"float32": np.uint32, "float64
 """What predictions of each dtype are sorted as."""
 SUFFIX = {"float32": "float", "float64": "double"}
 """Of the kernels for each dtype of predictions."""
+LABELS_HELD = 4
+"""Label arrays whose powers stay on the device: 8 bytes a row each."""
 
 
 def rank(p_MN: Array, offsets_E1: Integers) -> Array:
@@ -61,24 +67,65 @@ def numerai_corr(p_MN: Array, y_N: Array, offsets_E1: Integers) -> Array:
     constant prediction, a constant label or fewer than two labels. Raises: ValueError.
     """
     p_MN, eras = predictions(p_MN, offsets_E1)
-    y_N = labels(y_N, "y_N", p_MN)
-    label_N, squares_E = _powered(y_N, eras)
-    p_MN, known_N, eras = known_rows(p_MN, ~np.isnan(y_N), eras)
+    powers = _powers_of(y_N, p_MN, eras)
+    p_MN, _, eras = known_rows(p_MN, powers.known_N, eras)
     corr_ME = active().xp.empty(eras.shape[::-1], dtype=np.float64)
     bad_EM = eras.empty(np.uint8)
     space = room(eras.number, eras.longest, KEYS[p_MN.dtype.name])
-    tables, label = _tables(eras, _power), (upload(label_N[known_N]), upload(squares_E))
-    arguments = (*eras.of(p_MN), space.scratch, space.places, *tables, *label, corr_ME, bad_EM)
+    tables = (*_tables(eras, _power), powers.label_N, powers.squares_E)
+    arguments = (*eras.of(p_MN), space.scratch, space.places, *tables, corr_ME, bad_EM)
     launch("corr", f"numerai_corr_{SUFFIX[p_MN.dtype.name]}", space.blocks, *arguments, shared=space.shared)
     eras.reject(bad_EM, p_MN, "p_MN", FINITE)
     return corr_ME
 
 
-def _powered(y_N: Floats, eras: Runs) -> tuple[Double, Double]:
-    """Powers of the labels less their mean, and the sums of their squares per era, NaN for constant labels or none.
+@dataclass(frozen=True, eq=False)
+class Powers:
+    """What CORR needs of labels: known_N on the host, which rows are known; on the device powers of those rows less
+    their mean, and per era the sums of their squares, NaN for constant labels or none."""
 
-    On the host, by the specification's own function: the rounding of numerai-tools is part of the score.
+    known_N: Bools
+    label_N: Array
+    squares_E: Array
+
+
+_held: OrderedDict[tuple[int, bytes], Powers] = OrderedDict()
+_lock = threading.Lock()
+
+
+def forget_labels() -> None:
+    """Gives back the device memory of labels that `numerai_corr` has kept."""
+    with _lock:
+        _held.clear()
+
+
+def _powers_of(y_N: Any, p_MN: Array, eras: Runs) -> Powers:
+    """Powers of labels, made once for the same labels and eras and kept for the next call: LABELS_HELD of them.
+
+    They are made on the host, by the specification's own function: the rounding of numerai-tools is part of the score.
+    Labels are the same where their bytes are.
     """
+    host_N = labels(y_N, "y_N", p_MN)
+    digest = xxhash.xxh3_128(np.ascontiguousarray(host_N).view(np.uint8).data)
+    digest.update(f"{host_N.dtype.str}{len(host_N)}".encode())
+    digest.update(np.concatenate([eras.begin_E, eras.end_E]).data)
+    key = id(active()), digest.digest()
+    with _lock:
+        if key in _held:
+            _held.move_to_end(key)
+            return _held[key]
+    label_N, squares_E = _powered(host_N, eras)
+    known_N = ~np.isnan(host_N)
+    made = Powers(known_N, upload(label_N[known_N]), upload(squares_E))
+    with _lock:
+        _held[key] = made
+        while len(_held) > LABELS_HELD:
+            _held.popitem(last=False)
+    return made
+
+
+def _powered(y_N: Floats, eras: Runs) -> tuple[Double, Double]:
+    """Powers of the labels less their mean, and the sums of their squares per era, NaN for constant labels or none."""
     label_N, squares_E = np.zeros(len(y_N)), np.full(eras.shape[0], np.nan)
     for era, rows in eras.slices():
         known_N = ~np.isnan(y_N[rows])

@@ -29,6 +29,12 @@ def shaped(x: Any, name: str, expected: tuple[int, ...], *dtypes: str) -> Array:
     return active().xp.ascontiguousarray(upload(x))
 
 
+def two_axes(x: Any, name: str, *dtypes: str) -> tuple[int, int]:
+    """The shape of an array of two axes, checked as `checks.axes` does."""
+    checks.axes(_shadow(x, name), name, 2, *dtypes)
+    return int(x.shape[0]), int(x.shape[1])
+
+
 def shaped_alike(x: Any, name: str, expected: tuple[int, ...], *dtypes: str) -> None:
     """Checks an array as `checks.shape` does, where it lies.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eravane_kernels.arrays import LEVELS, MISSING, Integers
+from eravane_kernels.arrays import LEVELS, MISSING, SLOTS, Integers
 from eravane_kernels.cuda.inputs import Array, stride
 from eravane_kernels.cuda.runtime import active, upload
 
@@ -21,6 +21,8 @@ SHARED_DEFAULT = 48 << 10
 SHARED_STATIC = 1 << 10
 """Set aside for the static shared memory of kernels that ask for dynamic shared memory."""
 BLOCKS_PER_PROCESSOR = 3
+STRETCH_BYTES, MOST_ERAS = 1 << 16, 256
+"""Of a column that a warp of cu/levels.cu reads at once, and eras of it."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,37 @@ class Runs:
         raise ValueError(f"{name}: expected {wanted}, given {values[row]} at column {column}, row {first + row}")
 
 
+@dataclass(frozen=True)
+class Stretches:
+    """Eras that a warp takes one after the other in each column: as many as fit into STRETCH_BYTES, at least one.
+
+    group_G1: first era of each stretch, int64 on the host.
+    """
+
+    offsets_E1: Integers
+    group_G1: Integers
+    columns: int
+
+    @property
+    def warps(self) -> int:
+        """Stretches in all columns."""
+        return (len(self.group_G1) - 1) * self.columns
+
+    def of(self, x_CN: Array) -> tuple[Any, ...]:
+        """What cu/levels.cu takes first: values, their stride, offsets, groups, their number and that of columns."""
+        groups = np.int64(len(self.group_G1) - 1)
+        return x_CN, stride(x_CN), upload(self.offsets_E1), upload(self.group_G1), groups, np.int64(self.columns)
+
+
+def stretches(offsets_E1: Integers, columns: int) -> Stretches:
+    """Stretches of the eras, for levels of a byte each."""
+    first, last = [0], len(offsets_E1) - 1
+    while last and first[-1] < last:
+        fitting = int(np.searchsorted(offsets_E1, offsets_E1[first[-1]] + STRETCH_BYTES, side="right")) - 1
+        first.append(min(max(fitting, first[-1] + 1), first[-1] + MOST_ERAS, last))
+    return Stretches(offsets_E1, np.array(first, dtype=np.int64), columns)
+
+
 LEVEL = "levels 0..4 or -1 for missing"
 PRESENT = "levels 0..4, missing values filled before"
 NOT_INFINITE = "finite values or NaN for missing"
@@ -122,6 +155,13 @@ def launch(file: str, kernel: str, blocks: int, *arguments: Any, shared: int = 0
 def blocks_of_warps(number: int) -> int:
     """Blocks for a kernel that gives every run a warp."""
     return -(-number // WARPS)
+
+
+def made_table(kernel: str, shape: tuple[int, int], *given: Array, after: tuple[Array, ...] = ()) -> Array:
+    """Tables int8 [E, C, 6] that a kernel of cu/tables.cu makes of arrays, a thread a table."""
+    table_ECL, cells = active().xp.empty((*shape, SLOTS), dtype=np.int8), shape[0] * shape[1]
+    launch("tables", kernel, -(-cells // THREADS), *given, np.int64(cells), table_ECL, *after)
+    return table_ECL
 
 
 @dataclass(frozen=True)

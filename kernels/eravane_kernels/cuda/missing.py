@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from eravane_kernels import checks, tables
+from eravane_kernels import checks
 from eravane_kernels.arrays import MISSING, SLOTS, Integers
 from eravane_kernels.cuda import inputs
-from eravane_kernels.cuda.inputs import Array, empty_beside, on_host, stride
-from eravane_kernels.cuda.launch import blocks_of_warps, launch, runs
-from eravane_kernels.cuda.runtime import active, upload
+from eravane_kernels.cuda.inputs import Array, empty_beside, stride
+from eravane_kernels.cuda.launch import blocks_of_warps, launch, made_table, runs
+from eravane_kernels.cuda.runtime import active
 from eravane_kernels.cuda.statistics import (
     float_mode,
     float_moments,
@@ -105,5 +105,6 @@ def missing_eras(counts_ECL: Array) -> Array:
 
 
 def fill_table(value_EC: Array) -> Array:
-    """`tables.fill_table` of an array on the device: the table is small, so it is made on the host."""
-    return upload(tables.fill_table(on_host(value_EC, "value_EC")))
+    """Table that fills missing cells and leaves levels alone, by cu/tables.cu; as `tables.fill_table`."""
+    shape = inputs.two_axes(value_EC, "value_EC", "float64")
+    return made_table("fill_table", shape, inputs.shaped(value_EC, "value_EC", shape, "float64"))

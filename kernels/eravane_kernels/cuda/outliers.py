@@ -9,9 +9,9 @@ import numpy as np
 from eravane_kernels import checks, tables
 from eravane_kernels.arrays import LEVELS, MISSING, SLOTS, Integers
 from eravane_kernels.cuda import inputs
-from eravane_kernels.cuda.inputs import Array, empty_beside, on_host, stride
-from eravane_kernels.cuda.launch import LEVEL, NOT_INFINITE, blocks_of_warps, launch, runs
-from eravane_kernels.cuda.runtime import active, upload
+from eravane_kernels.cuda.inputs import Array, empty_beside, stride
+from eravane_kernels.cuda.launch import LEVEL, NOT_INFINITE, blocks_of_warps, launch, made_table, runs
+from eravane_kernels.cuda.runtime import active
 from eravane_kernels.cuda.statistics import (
     float_deviation,
     float_moments,
@@ -116,7 +116,7 @@ def _bounds(low_EC: Any, high_EC: Any, shape: tuple[int, int]) -> tuple[Array, A
 
 
 def apply_table(x_CN: Array, offsets_E1: Integers, table_ECL: Array) -> Array:
-    """Replaces every level by the entry of its era's and column's table, by cu/levels.cu.
+    """Replaces every level by the entry of its era's and column's table, by cu/tables.cu.
 
     x_CN: int8; table_ECL: int8 [E, C, 6], what 0, 1, 2, 3, 4 and missing become. Returns int8 [C, N], columns up to 15
     bytes apart. Raises: ValueError for other dtypes, strides, offsets or shapes, and for a value that is no level.
@@ -126,7 +126,7 @@ def apply_table(x_CN: Array, offsets_E1: Integers, table_ECL: Array) -> Array:
     table_ECL = inputs.shaped(table_ECL, "table_ECL", (*eras.shape, SLOTS), "int8")
     result_CN, bad_EC = empty_beside(x_CN), eras.empty(np.uint8)
     arguments = (*eras.of(x_CN), table_ECL, result_CN, stride(result_CN), bad_EC)
-    launch("levels", "apply_table", blocks_of_warps(eras.number), *arguments)
+    launch("tables", "apply_table", blocks_of_warps(eras.number), *arguments)
     eras.reject(bad_EC, x_CN, "x_CN", LEVEL)
     return result_CN
 
@@ -151,10 +151,19 @@ def outlier_rows(x_CN: Array, offsets_E1: Integers, low_EC: Array, high_EC: Arra
 
 
 def clip_table(low_EC: Array, high_EC: Array) -> Array:
-    """`tables.clip_table` of arrays on the device: the table is small, so it is made on the host."""
-    return upload(tables.clip_table(on_host(low_EC, "low_EC"), on_host(high_EC, "high_EC")))
+    """Table that limits levels to bounds, by cu/tables.cu; as `tables.clip_table`, on the device."""
+    shape = inputs.two_axes(low_EC, "low_EC", "float64")
+    low_EC, high_EC = _bounds(low_EC, high_EC, shape)
+    return made_table("clip_table", shape, low_EC, high_EC)
 
 
 def compose_tables(first_ECL: Array, then_ECL: Array) -> Array:
-    """`tables.compose_tables` of arrays on the device."""
-    return upload(tables.compose_tables(on_host(first_ECL, "first_ECL"), on_host(then_ECL, "then_ECL")))
+    """Table that does what `first_ECL` and afterwards `then_ECL` do, by cu/tables.cu; as `tables.compose_tables`."""
+    shape = (*first_ECL.shape[:2], SLOTS)
+    first_ECL = inputs.shaped(first_ECL, "first_ECL", shape, "int8")
+    then_ECL = inputs.shaped(then_ECL, "then_ECL", shape, "int8")
+    bad_EC = active().xp.empty(shape[:2], dtype=np.uint8)
+    table_ECL = made_table("compose_tables", shape[:2], first_ECL, then_ECL, after=(bad_EC,))
+    if bool(bad_EC.any()):
+        tables.compose_tables(active().host(first_ECL), active().host(then_ECL))
+    return table_ECL

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 
 from eravane_kernels import checks
-from eravane_kernels.arrays import LEVELS, SLOTS, Integers
+from eravane_kernels.arrays import SLOTS, Integers
 from eravane_kernels.cuda import inputs
 from eravane_kernels.cuda.inputs import Array
-from eravane_kernels.cuda.launch import LEVEL, NOT_INFINITE, Runs, blocks_of_warps, launch, room, runs
+from eravane_kernels.cuda.launch import (
+    LEVEL,
+    NOT_INFINITE,
+    THREADS,
+    Runs,
+    blocks_of_warps,
+    launch,
+    room,
+    runs,
+    stretches,
+)
 from eravane_kernels.cuda.runtime import active, upload
 from eravane_kernels.stats import QUANTILES, Stats
 
@@ -22,10 +33,11 @@ def level_counts(x_CN: Array, offsets_E1: Integers) -> Array:
     Raises: ValueError for other dtypes, strides or offsets, and for any other value, naming column, row and value.
     """
     x_CN = inputs.columns(x_CN, "x_CN", "int8")
-    eras = runs(inputs.offsets(offsets_E1, x_CN.shape[1]), len(x_CN))
+    offsets_E1 = inputs.offsets(offsets_E1, x_CN.shape[1])
+    eras, over = runs(offsets_E1, len(x_CN)), stretches(offsets_E1, len(x_CN))
     counts_ECL = active().xp.empty((*eras.shape, SLOTS), dtype=np.uint32)
     bad_EC = eras.empty(np.uint8)
-    launch("levels", "level_counts", blocks_of_warps(eras.number), *eras.of(x_CN), counts_ECL, bad_EC)
+    launch("levels", "level_counts", blocks_of_warps(over.warps), *over.of(x_CN), counts_ECL, bad_EC)
     eras.reject(bad_EC, x_CN, "x_CN", LEVEL)
     return counts_ECL
 
@@ -40,8 +52,22 @@ def level_stats(counts_ECL: Array, quantiles: Sequence[float] = QUANTILES) -> St
     return stats_of_counts(counts_ECL.astype(np.int64), quantiles)
 
 
+def stats_of_levels(x_CN: Array, offsets_E1: Integers, quantiles: Sequence[float]) -> Stats:
+    """Statistics of levels, counted and described in one launch; see `era_stats`."""
+    offsets_E1 = inputs.offsets(offsets_E1, x_CN.shape[1])
+    checks.quantiles(quantiles)
+    eras, over = runs(offsets_E1, len(x_CN)), stretches(offsets_E1, len(x_CN))
+    found, bad_EC = _unwritten(eras.shape, len(quantiles)), eras.empty(np.uint8)
+    arguments = (*over.of(x_CN), np.int64(eras.number), *_wanted(quantiles), *_arrays(found), bad_EC)
+    launch("levels", "level_statistics", blocks_of_warps(over.warps), *arguments)
+    eras.reject(bad_EC, x_CN, "x_CN", LEVEL)
+    return found
+
+
 def pooled_counts(counts_ECL: Array, window: int) -> Array:
     """Level counts of every era summed with those of the `window` eras before it, int64 [E, C, 6]."""
+    if window == 0:
+        return counts_ECL.astype(np.int64)
     total = active().xp.cumsum(counts_ECL, axis=0, dtype=np.int64)
     pooled = total.copy()
     pooled[window + 1 :] -= total[: max(0, len(total) - window - 1)]
@@ -49,25 +75,30 @@ def pooled_counts(counts_ECL: Array, window: int) -> Array:
 
 
 def stats_of_counts(counts_ECL: Array, quantiles: Sequence[float]) -> Stats:
-    """Statistics of levels from int64 counts, which may pool several eras."""
-    xp = active().xp
-    present = counts_ECL[..., :LEVELS]
-    count = present.sum(axis=2)
-    level_L = xp.arange(LEVELS)
-    first, second = (present * level_L).sum(axis=2), (present * level_L**2).sum(axis=2)
-    n = xp.where(count > 0, count, np.nan)
-    absent = count == 0
-    held = present > 0
-    return Stats(
-        count_EC=count,
-        missing_EC=counts_ECL[..., LEVELS].copy(),
-        mean_EC=first / n,
-        std_EC=xp.sqrt((count * second - first**2) / n**2),
-        min_EC=xp.where(absent, np.nan, held.argmax(axis=2)),
-        max_EC=xp.where(absent, np.nan, LEVELS - 1 - held[..., ::-1].argmax(axis=2)),
-        mode_EC=xp.where(absent, np.nan, present.argmax(axis=2)),
-        quantiles_QEC=quantiles_of_counts(present, quantiles),
-    )
+    """Statistics of levels from int64 counts, which may pool several eras, by cu/levels.cu."""
+    shape = (int(counts_ECL.shape[0]), int(counts_ECL.shape[1]))
+    found, cells = _unwritten(shape, len(quantiles)), shape[0] * shape[1]
+    arguments = (counts_ECL, np.int64(cells), *_wanted(quantiles), *_arrays(found))
+    launch("levels", "statistics_of_counts", -(-cells // THREADS), *arguments)
+    return found
+
+
+def _unwritten(shape: tuple[int, int], quantiles: int) -> Stats:
+    """Room for statistics of runs."""
+    empty = active().xp.empty
+    count, missing = (empty(shape, dtype=np.int64) for _ in range(2))
+    mean, deviation, least, most, mode = (empty(shape, dtype=np.float64) for _ in range(5))
+    return Stats(count, missing, mean, deviation, least, most, mode, empty((quantiles, *shape), dtype=np.float64))
+
+
+def _arrays(stats: Stats) -> tuple[Array, ...]:
+    """The statistics in the order of the kernels' parameters."""
+    return tuple(getattr(stats, field.name) for field in fields(Stats))
+
+
+def _wanted(quantiles: Sequence[float]) -> tuple[Array, np.int64]:
+    """Quantiles as the kernels take them: shares, and how many."""
+    return upload(np.array(quantiles or (0.0,), dtype=np.float64)), np.int64(len(quantiles))
 
 
 def quantiles_of_counts(counts_ECB: Array, quantiles: Sequence[float]) -> Array:
@@ -147,5 +178,5 @@ def era_stats(x_CN: Array, offsets_E1: Integers, quantiles: Sequence[float] = QU
     """
     x_CN = inputs.columns(x_CN, "x_CN", "int8", "float32")
     if x_CN.dtype == np.int8:
-        return level_stats(level_counts(x_CN, offsets_E1), quantiles)
+        return stats_of_levels(x_CN, offsets_E1, quantiles)
     return float_stats(x_CN, offsets_E1, quantiles)

@@ -12,6 +12,7 @@ from eravane_kernels.spec.cross_section import (
     numerai_corr,
     rank,
 )
+from eravane_kernels.spec.forest import add_leaves
 from eravane_kernels.spec.growth import grow_tree
 from eravane_kernels.spec.missing import fill, fill_values, knn_impute, missing_indicators
 from eravane_kernels.spec.outliers import apply_table, clip, clip_bounds, outlier_rows
@@ -19,6 +20,7 @@ from eravane_kernels.spec.statistics import era_stats, float_stats, level_counts
 from eravane_kernels.tables import clip_table, compose_tables, fill_table, missing_eras
 
 __all__ = [
+    "add_leaves",
     "apply_table",
     "between_groups",
     "clip",

@@ -11,7 +11,7 @@ import sys
 
 from eravane_kernels.cuda.runtime import use
 
-from .cases import CASES, FEW, Layout, assert_matches
+from .cases import CASES, Layout, assert_matches
 from .runtime import emulated_runtime
 
 _, sanitizer, edit, *names = sys.argv
@@ -20,4 +20,4 @@ for name in names:
     for shared_bytes in (227 << 10, 2 << 10):
         runtime = emulated_runtime(2, sanitizer, shared_bytes, tuple(json.loads(edit)))
         with use(runtime):
-            assert_matches(CASES[name], FEW, Layout(3, 0))
+            assert_matches(CASES[name], CASES[name].few, Layout(3, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ class Case:
     kernels: tuple[str, ...]
     arguments: Callable[[np.random.Generator, Array], Arguments]
     tolerance: float = 0.0
+    few: tuple[int, ...] = FEW
 
 
 def offsets(rows: tuple[int, ...]) -> Array:
@@ -109,6 +111,10 @@ def _deviations(random: np.random.Generator, offsets_E1: Array) -> Arguments:
     return (_floats(random, offsets_E1[-1]), offsets_E1), {"method": "mad", "window": 2}
 
 
+def _level_bounds(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    return (_levels(random, offsets_E1[-1]), offsets_E1), {"low": 0.2, "high": 0.9, "window": 1}
+
+
 def _single(random: np.random.Generator, offsets_E1: Array) -> Arguments:
     return (_predictions(random, offsets_E1[-1], np.float32), offsets_E1), {}
 
@@ -141,12 +147,28 @@ def _growth(random: np.random.Generator, offsets_E1: Array) -> Arguments:
     return (x_CN, gradient_N, hessian_N, np.array([0, 1, 3]), Rules(max_depth=4, learn_missing=True)), {}
 
 
+def _era_stats(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    return (_levels(random, offsets_E1[-1]), offsets_E1, (0.0, 0.05, 1 / 3, 0.5, 0.97, 1.0)), {}
+
+
+def _forest(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    """Trees of depth 4, some splits missing, leaves normal and subnormal; columns 0..3."""
+    x_CN = _levels(random, offsets_E1[-1])
+    column_TK = random.integers(-1, len(x_CN), (7, 15)).astype(np.int32)
+    leaf_TL = (random.normal(size=(7, 16)) * random.choice([1.0, 1e-42], (7, 16))).astype(np.float32)
+    total_N = random.normal(size=x_CN.shape[1]).astype(np.float32) * random.choice([1.0, 1e-41], x_CN.shape[1])
+    return (x_CN, column_TK, random.integers(-2, 6, (7, 15)).astype(np.int8), leaf_TL, total_N.astype(np.float32)), {}
+
+
 SUMS = 1e-12
 """Sums in double, in another order than NumPy's."""
 
 CASES: dict[str, Case] = {
-    "level_counts": Case("level_counts", ("level_counts",), _level_counts),
+    "level_counts": Case("level_counts", ("level_counts",), _level_counts, few=(0, 1, 33, 7_000)),
     "apply_table": Case("apply_table", ("apply_table",), _apply_table),
+    "era_stats": Case("era_stats", ("level_statistics",), _era_stats, SUMS),
+    "bounds_of_levels": Case("clip_bounds", ("level_counts", "statistics_of_counts"), _level_bounds),
+    "forest": Case("add_leaves", ("add_leaves",), _forest),
     "float_stats": Case("float_stats", ("float_moments", "select_quantiles", "float_mode"), _float_stats, SUMS),
     "deviations": Case("clip_bounds", ("select_quantiles", "select_deviation"), _deviations),
     "clip": Case("clip", ("clip_values",), _clip),
@@ -186,7 +208,7 @@ class Layout:
 def outcome(case: Case, rows: tuple[int, ...], layout: Layout, seed: int = 0) -> list[tuple[str, Any, Any]]:
     """What `cuda` gives on the runtime in use and what `spec` gives, as (name, given, expected) NumPy arrays."""
     (x_CN, *others), named = case.arguments(np.random.default_rng(seed), offsets(rows))
-    expected = getattr(spec, case.function)(x_CN, *others, **named)
+    expected = getattr(spec, case.function)(x_CN, *deepcopy(others), **named)
     given = getattr(cuda, case.function)(layout.view(x_CN), *others, **named)
     host = active().host
     return [(name, host(left), right) for (name, left), (_, right) in zip(_parts(given), _parts(expected), strict=True)]

@@ -4,8 +4,11 @@
 // system thread, and blocks follow one another. A thread runs until it reaches a barrier or a warp operation; there it
 // waits until all the others that must come have come. runtime.cpp holds that machinery and its checks.
 //
-// Not emulated: the speed, occupancy and memory ordering of a GPU, inline PTX, asynchronous copies, tensor cores, CUB.
+// Bulk copies arrive when somebody waits for them, and leave poison where they go until then.
+//
+// Not emulated: the speed, occupancy and memory ordering of a GPU, inline PTX, tensor cores, CUB.
 #pragma once
+#define EMULATED 1
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -78,6 +81,21 @@ const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body 
                 char* shared_begin, char* shared_end);
 void barrier(const char* place);
 const uint64_t* exchange(unsigned mask, uint64_t value);
+
+// A copy into shared memory that is under way, known by the barrier it arrives at.
+struct Copy {
+    unsigned char* to;
+    const unsigned char* from;
+    size_t bytes;
+    bool pending;
+    unsigned arrived;             // copies that have arrived there
+};
+Copy& copy_at(const void* barrier);                    // made by bulk_prepare; a launch fails for another barrier
+void new_copies_at(const void* barrier);
+bool wait_turn(const void* barrier, bool waiting);     // lets others run; false when nobody can bring it about
+void saw(const void* barrier);
+void showed(const void* barrier);
+void refuse(const char* what);
 
 template <class T> uint64_t to_bits(T value) {
     static_assert(sizeof(T) <= sizeof(uint64_t), "warp operations move up to 8 bytes");
@@ -210,3 +228,31 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
 }
 using std::max;
 using std::min;
+
+// ---- bulk copies --------------------------------------------------------------------------------------------------
+namespace emulator {
+inline void bulk_prepare(void* barrier) { new_copies_at(barrier); }
+inline void bulk_copy(void* barrier, void* to, const void* from, size_t bytes) {
+    Copy& copy = copy_at(barrier);
+    if (copy.pending) refuse("a bulk copy is asked for at a barrier where another is under way");
+    if (bytes == 0 || (reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | bytes) % 16)
+        refuse("a bulk copy takes whole vectors of 16 bytes, aligned to them");
+    copy = {static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes, true, copy.arrived};
+    for (size_t i = 0; i < bytes; i++) copy.to[i] = 0xCD;
+    showed(barrier);
+}
+inline void bulk_wait(void* barrier, unsigned parity) {
+    for (unsigned turns = 0;; turns++) {
+        Copy& copy = copy_at(barrier);
+        saw(barrier);
+        if (copy.pending && (copy.arrived & 1) == parity) {
+            for (size_t i = 0; i < copy.bytes; i++) copy.to[i] = copy.from[i];
+            copy.pending = false;
+            copy.arrived++;
+            showed(barrier);
+        }
+        if ((copy.arrived & 1) != parity) return;
+        if (!wait_turn(barrier, turns < 100000)) return;
+    }
+}
+}  // namespace emulator

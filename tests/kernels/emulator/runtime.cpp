@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <numeric>
 #include <sys/mman.h>
 #include <vector>
@@ -155,6 +156,26 @@ const uint64_t* exchange(unsigned mask, uint64_t value) {
     return fiber->received;
 }
 
+static std::map<const void*, Copy> copies;
+
+void new_copies_at(const void* barrier) { copies[barrier] = Copy{}; showed(barrier); }
+
+Copy& copy_at(const void* barrier) {
+    const auto found = copies.find(barrier);
+    if (found == copies.end()) fail_here("a barrier of bulk copies that was never prepared");
+    return found->second;
+}
+
+bool wait_turn(const void*, bool waiting) {
+    if (!waiting) fail_here("a bulk copy that nobody has asked for");
+    yield();
+    return true;
+}
+
+void saw(const void* barrier) { sanitizer_acquire(const_cast<void*>(barrier)); }
+void showed(const void* barrier) { sanitizer_release(const_cast<void*>(barrier)); }
+void refuse(const char* what) { fail_here(what); }
+
 // Turns of one block or of the blocks: 0 ascending, 1 descending, else shuffled from that seed.
 class Turns {
 public:
@@ -235,6 +256,7 @@ static bool open_barrier(std::vector<Fiber>& fibers, bool& opened) {
 
 static void run_block(std::vector<Fiber>& fibers, std::vector<Warp>& warps, int order) {
     std::fill(warps.begin(), warps.end(), Warp{});
+    copies.clear();
     for (size_t i = 0; i < fibers.size(); i++) start(fibers[i], i, warps.data());
     scheduler.alive = static_cast<unsigned>(fibers.size());
     sanitizer_release(&scheduler.begin_edge);
