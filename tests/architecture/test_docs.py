@@ -159,6 +159,7 @@ def test_extensions_run_in_a_changed_engine(name: str, code: str, extended: Path
 
 
 CONDA = {  # what conda calls a distribution
+    "xxhash": "python-xxhash",
     "torch": "pytorch",
     "dask": "dask-cuda",
     "distributed": "dask-cuda",
