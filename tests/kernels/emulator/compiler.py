@@ -1,13 +1,15 @@
-"""Builds a .cu source and the emulator's runtime into a shared library with g++."""
+"""Builds a .cu source and the emulator's runtime into a shared library with g++ or clang++."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,32 +17,63 @@ Sanitizer = Literal["none", "address", "thread"]
 
 HERE = Path(__file__).resolve().parent
 HEADER, RUNTIME = HERE / "cuda_on_cpu.h", HERE / "runtime.cpp"
-COMPILER = "g++"
+COMPILERS = ("g++", "clang++", "c++")
 # No contraction into fused multiply-adds: as NVRTC with --fmad=false.
 FLAGS = ("-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden")
 KERNEL_FLAGS: dict[Sanitizer, tuple[str, ...]] = {
     "none": (),
-    "address": ("-fsanitize=address", "-fsanitize-sections=emulated_shared"),
+    "address": ("-fsanitize=address",),
     "thread": ("-fsanitize=thread",),
 }
 RUNTIME_FLAGS: dict[Sanitizer, tuple[str, ...]] = {"none": (), "address": (), "thread": ("-DEMULATED_TSAN",)}
+# clang++ links its runtimes into programs, which a library that Python loads is not.
+CLANG_LINK = ("-shared-libsan",)
+PRELOADS: dict[Sanitizer, tuple[str, ...]] = {
+    "address": ("libasan.so", "libclang_rt.asan-x86_64.so", "libclang_rt.asan.so"),
+    "thread": ("libtsan.so", "libclang_rt.tsan-x86_64.so", "libclang_rt.tsan.so"),
+}
+TRIAL = "#include <vector>\nint trial(const std::vector<int>& some) { return some.at(0); }\n"
 
 KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\(([^)]*)\)\s*)?(\w+)\s*\(")
 DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+([\w\s]+?)\s*(\w+)\s*\[\s*\]\s*;")
+SHARED = re.compile(r"(?<!\w)__shared__\s+([^;=]+);")
+BRACKETS = re.compile(r"\[[^\]]*\]|<[^<>]*>")
 
 
-def compiler_missing() -> str:
-    """Why nothing can be built here; empty when it can."""
+@cache
+def compiler() -> tuple[str, ...]:
+    """The C++ compiler and its own options: $CXX, else the first of g++, clang++ and c++; empty where none is."""
+    chosen = tuple(shlex.split(os.environ.get("CXX", "")))
+    return chosen or next(((name,) for name in COMPILERS if shutil.which(name)), ())
+
+
+@cache
+def compiler_missing(sanitizer: Sanitizer = "none") -> str:
+    """Why nothing can be built here, or not with that sanitizer; empty when it can."""
     if os.uname().machine != "x86_64":
         return f"the emulator switches fibers with x86-64 instructions, this machine is {os.uname().machine}"
-    return "" if shutil.which(COMPILER) else f"{COMPILER} is not installed"
+    if not compiler():
+        return f"no C++ compiler is installed ({', '.join(COMPILERS)})"
+    name = " ".join(compiler())
+    if not shutil.which(compiler()[0]):
+        return f"CXX is {name}, which is not installed"
+    try:
+        _link(sanitizer, _made(".o", TRIAL, "-c", *FLAGS, *KERNEL_FLAGS[sanitizer]))
+    except RuntimeError as error:
+        return f"{name} cannot build a library{_with(sanitizer)}: {str(error).splitlines()[-1]}"
+    return "" if sanitizer == "none" or preload(sanitizer) else f"{name} comes without the {sanitizer} sanitizer"
+
+
+def _with(sanitizer: Sanitizer) -> str:
+    return "" if sanitizer == "none" else f" with the {sanitizer} sanitizer"
 
 
 def preload(sanitizer: Sanitizer) -> str:
-    """Path of the sanitizer's runtime, which must be loaded before Python."""
-    library = {"address": "libasan.so", "thread": "libtsan.so"}[sanitizer]
-    found = subprocess.run([COMPILER, f"-print-file-name={library}"], capture_output=True, text=True, check=True)
-    return found.stdout.strip()
+    """Path of the sanitizer's runtime, which must be loaded before Python; empty where the compiler has none."""
+    names = [name for name in PRELOADS[sanitizer] if ("clang" in name) == _is_clang()]
+    asked = (_run(f"-print-file-name={name}").strip() for name in names)
+    # A compiler that does not know a file answers with its bare name.
+    return next((path for path in asked if Path(path).is_absolute() and Path(path).exists()), "")
 
 
 def kernels(source: str) -> dict[str, str]:
@@ -53,8 +86,12 @@ def build(source: str, sanitizer: Sanitizer) -> Path:
     text = _translation_unit(source)
     runtime = _made(".o", RUNTIME.read_text(), "-c", *FLAGS, *RUNTIME_FLAGS[sanitizer])
     kernels_o = _made(".o", text, "-c", *FLAGS, *KERNEL_FLAGS[sanitizer])
-    link = () if sanitizer == "none" else (f"-fsanitize={sanitizer}",)
-    return _made(".so", "", "-shared", *link, str(kernels_o), str(runtime))
+    return _link(sanitizer, kernels_o, runtime)
+
+
+def _link(sanitizer: Sanitizer, *objects: Path) -> Path:
+    flags = () if sanitizer == "none" else (f"-fsanitize={sanitizer}", *(CLANG_LINK if _is_clang() else ()))
+    return _made(".so", "", "-shared", *flags, *map(str, objects))
 
 
 def _translation_unit(source: str) -> str:
@@ -62,17 +99,24 @@ def _translation_unit(source: str) -> str:
         f"EMULATED_EXPORT void signature__{name}(char* out) {{ emulator::signature(&{name}, out); }}\n"
         f"EMULATED_EXPORT unsigned bound__{name}() {{ return {bound}; }}\n"
         f"EMULATED_EXPORT const char* launch__{name}(const unsigned* grid, const unsigned* threads, size_t shared, "
-        f"int order, void** arguments) {{ return emulator::launch(&{name}, grid, threads, shared, order, arguments, "
-        f"__start_emulated_shared, __stop_emulated_shared); }}\n"
+        f"int order, void** arguments) {{ return emulator::launch(&{name}, grid, threads, shared, order, arguments); }}\n"
         for name, bound in kernels(source).items()
     )
     source = DYNAMIC_SHARED.sub(r"EMULATED_DYNAMIC_SHARED(\1, \2);", source)
+    source = SHARED.sub(lambda found: found[0] + "".join(f" emulator::share({name});" for name in _names(found[1])), source)
     return f'#include "{HEADER.name}"\n{source}\n{entries}'
+
+
+def _names(declaration: str) -> list[str]:
+    """Variables of a declaration: those of "long long lefts[A / B], taken[2]" are lefts and taken."""
+    while (bare := BRACKETS.sub("", declaration)) != declaration:
+        declaration = bare
+    return [part.split()[-1] for part in declaration.split(",")]
 
 
 def _made(suffix: str, text: str, *arguments: str) -> Path:
     """What the compiler makes of a C++ text, or of the objects among the arguments; made once and kept."""
-    made = _cache() / f"{_digest(text, HEADER.read_text(), *arguments)}{suffix}"
+    made = _cache() / f"{_digest(text, HEADER.read_text(), *compiler(), _version(), *arguments)}{suffix}"
     if not made.exists():
         with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
             unit, fresh = Path(scratch) / "unit.cpp", Path(scratch) / made.name
@@ -83,10 +127,20 @@ def _made(suffix: str, text: str, *arguments: str) -> Path:
     return made
 
 
-def _run(*arguments: str) -> None:
-    done = subprocess.run([COMPILER, *arguments], capture_output=True, text=True, check=False)
+@cache
+def _version() -> str:
+    return _run("--version")
+
+
+def _is_clang() -> bool:
+    return "clang" in _version()
+
+
+def _run(*arguments: str) -> str:
+    done = subprocess.run([*compiler(), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{COMPILER} failed:\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(compiler())} failed:\n{done.stderr}")
+    return done.stdout
 
 
 def _cache() -> Path:

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 // ---- language -----------------------------------------------------------------------------------------------------
@@ -22,14 +23,13 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
-// One block is resident at a time, so shared memory is static storage; its own section lets the runtime poison it.
-#define __shared__ static __attribute__((section("emulated_shared")))
+// One block is resident at a time, so shared memory is static storage. The loader adds `emulator::share(name);` to every
+// declaration, by which the runtime learns what to poison. (A section of its own would say it to the linker, but g++ 13
+// and newer refuse one section for variables of functions and of templates.)
+#define __shared__ static
 // The loader rewrites `extern __shared__ T name[];` to this.
 #define EMULATED_DYNAMIC_SHARED(T, name) T* name = reinterpret_cast<T*>(emulator::state.dynamic_shared)
 #define EMULATED_EXPORT extern "C" __attribute__((visibility("default")))
-
-// The linker puts these around that section, if there is one.
-extern "C" __attribute__((weak, visibility("hidden"))) char __start_emulated_shared[], __stop_emulated_shared[];
 
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
@@ -77,8 +77,10 @@ extern State state;
 
 using Body = void (*)(void*);
 // Runs a grid; nullptr on success, else what went wrong.
-const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument,
-                char* shared_begin, char* shared_end);
+const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument);
+// Notes static shared memory, and poisons it where it is new.
+void share(void* variable, size_t bytes);
+template <class T> void share(T& variable) { share(&variable, sizeof variable); }
 void barrier(const char* place);
 const uint64_t* exchange(unsigned mask, uint64_t value);
 
@@ -147,10 +149,10 @@ template <class... A> struct Call {
 };
 template <class... A>
 const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* threads, size_t dynamic_shared,
-                   int order, void** arguments, char* shared_begin, char* shared_end) {
+                   int order, void** arguments) {
     Call<A...> call{kernel, arguments};
     return run({grid[0], grid[1], grid[2]}, {threads[0], threads[1], threads[2]}, dynamic_shared, order,
-               &Call<A...>::body, &call, shared_begin, shared_end);
+               &Call<A...>::body, &call);
 }
 
 }  // namespace emulator

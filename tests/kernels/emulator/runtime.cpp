@@ -4,6 +4,7 @@
 // one), and the ThreadSanitizer sees the kernels' memory accesses but not the scheduler's.
 #include "cuda_on_cpu.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -274,9 +275,23 @@ static void run_block(std::vector<Fiber>& fibers, std::vector<Warp>& warps, int 
     sanitizer_acquire(&scheduler.end_edge);
 }
 
-// Byte by byte: the section holds the AddressSanitizer's red zones too, and its memset would report them.
-static void poison_section(char* begin, char* end) {
-    for (volatile char* byte = begin; byte < end; byte++) *byte = static_cast<char>(POISON);
+struct Shared {
+    void* variable;
+    size_t bytes;
+};
+static std::vector<Shared> shared_variables;
+
+// Byte by byte, since the ThreadSanitizer would take a memset for a write by the thread that comes here first.
+static void poison(const Shared& shared) {
+    volatile unsigned char* bytes = static_cast<unsigned char*>(shared.variable);
+    for (size_t i = 0; i < shared.bytes; i++) bytes[i] = POISON;
+}
+
+void share(void* variable, size_t bytes) {
+    for (const Shared& known : shared_variables)
+        if (known.variable == variable) return;
+    shared_variables.push_back({variable, bytes});
+    poison(shared_variables.back());
 }
 
 static uint3 unravel(size_t i, const dim3& size) {
@@ -284,8 +299,7 @@ static uint3 unravel(size_t i, const dim3& size) {
             static_cast<unsigned>(i / (size_t{size.x} * size.y))};
 }
 
-const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument,
-                char* shared_begin, char* shared_end) {
+const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument) {
     if (!stacks()) return "no memory for the stacks of the threads";
     const size_t count = size_t{threads.x} * threads.y * threads.z;
     std::vector<Fiber> fibers(count);
@@ -305,7 +319,7 @@ const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body 
     for (size_t i : blocks.next()) {
         state.block = unravel(i, grid);
         if (dynamic) std::memset(dynamic, POISON, dynamic_shared);
-        poison_section(shared_begin, shared_end);
+        for (const Shared& shared : shared_variables) poison(shared);
         run_block(fibers, warps, order);
         if (scheduler.failure) break;
     }
