@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -51,6 +56,35 @@ extern "C" __global__ void leftovers(unsigned char* out) {
     out[2 * blockIdx.x + 1] = moving[blockDim.x - 1];
     __syncthreads();
     still[3] = moving[blockDim.x - 1] = 7;
+}
+struct Pair { int first[2]; double second; };
+template <class T, int N> __device__ void in_template(unsigned char* out) {
+    __shared__ T table[N / 2][2 * (N > 1)], one;
+    __shared__ Pair pair;
+    const auto within = [&] {
+        alignas(16) __shared__ unsigned char deep[3];
+        const unsigned char found = deep[threadIdx.x];
+        __syncthreads();
+        return deep[threadIdx.x] = 7, found;
+    };
+    const auto byte = [&](const void* what, int i) { return static_cast<const unsigned char*>(what)[i]; };
+    out[0] = within();
+    out[1] = byte(table, sizeof table - 1);
+    out[2] = byte(&one, 0);
+    out[3] = byte(&pair, sizeof pair - 1);
+    __syncthreads();
+    table[N / 2 - 1][1] = one = 1;
+    pair = {{1, 1}, 1.0};
+}
+extern "C" __global__ void everywhere(unsigned char* out) {
+    __shared__ unsigned char plain, other[2];
+    out += 10 * blockIdx.x;
+    in_template<int, 2>(out);
+    in_template<double, 4>(out + 4);
+    out[8] = plain;
+    out[9] = other[1];
+    __syncthreads();
+    plain = other[1] = 7;
 }
 extern "C" __global__ void reversed(const int* in, int* out) {
     extern __shared__ int held[];
@@ -119,6 +153,12 @@ def test_shared_memory_is_poisoned_before_every_block(kernel):
     out = np.zeros(6, np.uint8)
     kernel("leftovers")((3,), (1,), (out,), shared_mem=5)
     assert out.tolist() == [0xCD] * 6
+
+
+def test_shared_memory_of_functions_templates_and_lambdas_is_poisoned(kernel):
+    out = np.zeros(30, np.uint8)
+    kernel("everywhere")((3,), (1,), (out,))
+    assert out.tolist() == [0xCD] * 30
 
 
 def test_dynamic_shared_memory_and_a_barrier(kernel):
@@ -190,6 +230,18 @@ def test_more_shared_memory_after_opting_in(kernel):
     bounded = kernel("bounded")
     bounded.max_dynamic_shared_size_bytes = 100_000
     bounded((1,), (64,), (np.float32(1), np.int64(2), np.zeros(1, np.int8)), shared_mem=100_000)
+
+
+def test_a_missing_compiler_is_a_reason():
+    done = subprocess.run(
+        [sys.executable, "-c", "from emulator import compiler_missing; print(compiler_missing())"],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "CXX": "no-such-compiler -O3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "CXX is no-such-compiler -O3, which is not installed"
 
 
 def test_source_that_does_not_compile_is_named():

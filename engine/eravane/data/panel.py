@@ -69,7 +69,9 @@ def column_groups(
         if groups < 2 or len(columns) < 2:
             return {}
         blocks = np.array_split(np.arange(len(columns)), min(groups, len(columns)))
-        return {f"block{number}": tuple(columns[place] for place in block) for number, block in enumerate(blocks)}
+        return {
+            f"block{number}": tuple(columns[place] for place in block.tolist()) for number, block in enumerate(blocks)
+        }
     known = dict.fromkeys(columns)
     found: dict[str, tuple[str, ...]] = {}
     for name, members in groups.items():

@@ -216,7 +216,7 @@ def lagged_inputs(records: Records, known: int) -> FloatArray:
     centred_MH = np.where(seen_M[:, None], means_MH - pool_H, 0.0)
     columns = [centred_MH]
     for weights_M in records.chosen(known):
-        relative_M = np.where(seen_M, weights_M * max(seen_M.sum(), 1), 1.0)
+        relative_M = np.where(seen_M, weights_M * max(int(seen_M.sum()), 1), 1.0)
         columns += [(relative_M - 1.0)[:, None], np.log(relative_M + WEIGHT_FLOOR)[:, None]]
     return np.hstack(columns)
 

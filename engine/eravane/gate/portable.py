@@ -309,7 +309,9 @@ def normalise(weights_M: FloatArray, allowed_M: BoolArray) -> FloatArray:
     """Non-negative weights with sum 1 over the allowed models; equal ones where nothing finite and positive is left."""
     clean_M = np.where(allowed_M & np.isfinite(weights_M), np.maximum(weights_M, 0.0), 0.0)
     total = clean_M.sum()
-    found_M: FloatArray = clean_M / total if total > 0 and np.isfinite(total) else allowed_M / max(allowed_M.sum(), 1)
+    found_M: FloatArray = (
+        clean_M / total if total > 0 and np.isfinite(total) else allowed_M / max(int(allowed_M.sum()), 1)
+    )
     return found_M
 
 

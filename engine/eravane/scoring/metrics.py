@@ -77,6 +77,6 @@ def hac_mean(series_E: ArrayLike, lag: int) -> HacMean:
     variance = centred @ centred / n
     for k in range(1, min(lag, n - 1) + 1):
         variance += 2 * (1 - k / (lag + 1)) * (centred[k:] @ centred[:-k]) / n
-    se = float(np.sqrt(max(variance, 0.0) / n))
+    se = float(np.sqrt(max(float(variance), 0.0) / n))
     mean = float(x.mean())
     return HacMean(mean, se, mean / se if se > 0 else np.nan, n)

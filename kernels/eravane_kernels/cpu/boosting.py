@@ -138,7 +138,7 @@ def _boost(
             level.node_BJ[:, 0] = 0
             for model in range(rows.margin_BN.shape[0]):
                 for part in range(1 if terms.counting else 2):
-                    power = _power(largest_TB2[:, model, part].max())
+                    power = _power(float(largest_TB2[:, model, part].max()))
                     terms.scale_B2[model, part] = math.ldexp(1.0, power)
                     terms.unit_B2[model, part] = math.ldexp(1.0, -power)
         meet(arrived, threads)

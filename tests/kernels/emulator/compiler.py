@@ -99,11 +99,14 @@ def _translation_unit(source: str) -> str:
         f"EMULATED_EXPORT void signature__{name}(char* out) {{ emulator::signature(&{name}, out); }}\n"
         f"EMULATED_EXPORT unsigned bound__{name}() {{ return {bound}; }}\n"
         f"EMULATED_EXPORT const char* launch__{name}(const unsigned* grid, const unsigned* threads, size_t shared, "
-        f"int order, void** arguments) {{ return emulator::launch(&{name}, grid, threads, shared, order, arguments); }}\n"
+        f"int order, void** arguments) {{\n"
+        f"    return emulator::launch(&{name}, grid, threads, shared, order, arguments);\n}}\n"
         for name, bound in kernels(source).items()
     )
     source = DYNAMIC_SHARED.sub(r"EMULATED_DYNAMIC_SHARED(\1, \2);", source)
-    source = SHARED.sub(lambda found: found[0] + "".join(f" emulator::share({name});" for name in _names(found[1])), source)
+    source = SHARED.sub(
+        lambda found: found[0] + "".join(f" emulator::share({name});" for name in _names(found[1])), source
+    )
     return f'#include "{HEADER.name}"\n{source}\n{entries}'
 
 
@@ -111,7 +114,7 @@ def _names(declaration: str) -> list[str]:
     """Variables of a declaration: those of "long long lefts[A / B], taken[2]" are lefts and taken."""
     while (bare := BRACKETS.sub("", declaration)) != declaration:
         declaration = bare
-    return [part.split()[-1] for part in declaration.split(",")]
+    return [re.findall(r"\w+", part)[-1] for part in declaration.split(",")]
 
 
 def _made(suffix: str, text: str, *arguments: str) -> Path:

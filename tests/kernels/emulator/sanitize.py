@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .compiler import Sanitizer, preload
+import pytest
+
+from .compiler import Sanitizer, compiler_missing, preload
 
 OPTIONS: dict[Sanitizer, dict[str, str]] = {
     "none": {},
@@ -18,7 +20,12 @@ OPTIONS: dict[Sanitizer, dict[str, str]] = {
 
 
 def run(sanitizer: Sanitizer, *cases: str, edit: tuple[str, str] = ("", "")) -> subprocess.CompletedProcess[str]:
-    """Runs cases of `cases.py`, with an edit to the kernels' sources, and returns what the process said."""
+    """Runs cases of `cases.py`, with an edit to the kernels' sources, and returns the finished process.
+
+    Skips the test, with the reason, where the compiler lacks that sanitizer.
+    """
+    if reason := compiler_missing(sanitizer):
+        pytest.skip(reason)
     library = {} if sanitizer == "none" else {"LD_PRELOAD": preload(sanitizer)}
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.run(
