@@ -22,7 +22,8 @@ from benchmarks.harness import Result, off, say
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.events import read_events
 from eravane.learners.levels import Levels
-from eravane.learners.xgboost import XGBoost, load_booster, predict, resolve_params
+from eravane.learners.registry import load_booster, predict
+from eravane.learners.xgboost import XGBoost, resolve_params
 from eravane.pipeline.demo import demo_config
 from eravane.planning.cost import CostPlan, plan_cost
 from eravane.planning.rates import CPU_CORE, HOST, LEVELS_CORE

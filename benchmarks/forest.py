@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from benchmarks.harness import Job, Result, say, seconds
 from eravane.learners.forest import Forest
-from eravane.learners.xgboost import fit, load_booster, quantile_matrix, resolve_params
+from eravane.learners.registry import load_booster
+from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 
 ERA_ROWS = 4_000
 

@@ -36,7 +36,7 @@ def level_grower(lab: Lab, work: Work, rows: int, trees: int, bound: float, boun
 
 def _learner(name: str, device: str) -> Any:
     from eravane.core.config import parse_config
-    from eravane.learners.protocol import make_learner
+    from eravane.learners.registry import make_learner
 
     params = {"max_depth": 5, "eta": 0.1, "colsample_bytree": 0.1}
     return make_learner(parse_config({"zoo": {"learner": name, "params": params}}).zoo, device)[0]
@@ -44,7 +44,7 @@ def _learner(name: str, device: str) -> Any:
 
 def _score(lab: Lab, work: Work, rows: int, block: bytes) -> float:
     """Correlation with the labels of the rows held out."""
-    from eravane.learners.xgboost import load_booster, predict
+    from eravane.learners.registry import load_booster, predict
 
     predicted_N = predict([load_booster(block)], lab.host(work.values_CN[:, rows:]))
     return float(np.corrcoef(predicted_N, work.label_N[rows:])[0, 1])

@@ -138,7 +138,8 @@ def boosters(lab: Lab) -> Iterator[Check]:
 
     from benchmarks.gpu_trees import Work
     from eravane.backend import choose
-    from eravane.learners.xgboost import fit, load_booster, quantile_matrix, resolve_params
+    from eravane.learners.registry import load_booster
+    from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 
     rows, width, trees = lab.pick(200_000, 100_000, 500), lab.pick(300, 100, 6), lab.pick(100, 50, 4)
     work = Work(lab, width, rows)

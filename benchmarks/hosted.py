@@ -25,7 +25,8 @@ import xgboost as xgb
 from benchmarks.harness import Result, say
 from eravane.gate.context import QUANTILES, thinned
 from eravane.gate.scorer import LAST_TEMPERATURE
-from eravane.learners.xgboost import DEFAULT_PARAMS, Trees
+from eravane.learners.registry import Trees
+from eravane.learners.xgboost import DEFAULT_PARAMS
 from eravane.pipeline.export import Bootstrap, portable_blocks
 
 RUN = """

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from benchmarks.child import measure
 from benchmarks.harness import Job, Result, off, say, seconds
 from eravane.core.config import parse_config
-from eravane.learners.protocol import Learner, make_learner
-from eravane.learners.xgboost import load_booster, predict
+from eravane.learners.protocol import Learner
+from eravane.learners.registry import load_booster, make_learner, predict
 from eravane.planning.rates import CPU_CORE, LEVELS_CORE
 from eravane_kernels import cpu
 from eravane_kernels.cpu.boosting import Boosting

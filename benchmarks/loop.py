@@ -28,7 +28,8 @@ from eravane.backend import choose
 from eravane.calendar.timeline import plan_timeline
 from eravane.core.config import GateConfig, LoopConfig, RunConfig, parse_config
 from eravane.data.features import Features
-from eravane.learners.xgboost import fit, load_booster, predict, quantile_matrix, resolve_params
+from eravane.learners.registry import load_booster, predict
+from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 from eravane.loop.engine import Engine
 from eravane.loop.margins import Margins, full_margin
 from eravane.loop.trial import make_trial

@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.harness import Result
-from eravane.learners.xgboost import fit, load_booster, predict, quantile_matrix, resolve_params
+from eravane.learners.registry import load_booster, predict
+from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 from eravane.loop.refresh import refresh
 from eravane_kernels.cpu.forest import ROWS_TO_UNFOLD
 

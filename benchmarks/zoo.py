@@ -34,7 +34,7 @@ from benchmarks.zoo_jobs import (
 )
 from eravane.calendar.folds import walk_forward
 from eravane.data.features import Features
-from eravane.learners.xgboost import load_booster, predict
+from eravane.learners.registry import load_booster, predict
 from eravane.planning.shape import read_shape
 from eravane.planning.workload import Hardware, Workload
 from eravane.scoring.ensemble import one_era

@@ -26,7 +26,7 @@ from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
 from eravane.data.ingest import ingest
 from eravane.data.store.store import EraStore
-from eravane.learners.protocol import make_learner
+from eravane.learners.registry import make_learner
 from eravane.synth import SynthConfig, synthesise
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.fleet import cores

@@ -21,7 +21,7 @@ import xgboost as xgb
 
 from eravane.core.config import RunConfig, parse_config, to_toml
 from eravane.core.errors import RunError
-from eravane.learners.xgboost import Trees
+from eravane.learners.registry import Trees
 from eravane.pipeline.batch import run
 from eravane.pipeline.export import _CHECK, compare, export, portable_blocks
 from tests.integration.conftest import MICRO

@@ -21,7 +21,8 @@ from eravane.pipeline.batch import run
 from eravane.report.facts import worker_usage
 from eravane.report.load import load_run
 from eravane.zoo import cluster as zoo_cluster
-from eravane.zoo.fleet import Watch, run_tasks
+from eravane.zoo.executor import run_tasks
+from eravane.zoo.fleet import Watch
 from tests.core.test_telemetry import NVML, Driver
 from tests.integration.zoo_case import Case, configured, make_case
 

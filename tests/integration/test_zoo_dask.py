@@ -19,7 +19,8 @@ from distributed import Client, LocalCluster
 
 from eravane.core.errors import RunError
 from eravane.zoo import cluster as zoo_cluster
-from eravane.zoo.fleet import Watch, run_tasks
+from eravane.zoo.executor import run_tasks
+from eravane.zoo.fleet import Watch
 from eravane.zoo.spanning import era_ranges, part_of
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished

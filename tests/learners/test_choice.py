@@ -9,7 +9,7 @@ import pytest
 from eravane.core.config import parse_config
 from eravane.core.errors import ConfigError
 from eravane.learners.choice import resolve_learner
-from eravane.learners.protocol import make_learner
+from eravane.learners.registry import make_learner
 
 
 @pytest.mark.parametrize(

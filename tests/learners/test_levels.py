@@ -13,9 +13,9 @@ import xgboost as xgb
 from eravane.core.config import parse_config
 from eravane.core.errors import ConfigError, RunError
 from eravane.learners.levels_model import to_ubj
-from eravane.learners.protocol import Learner, make_learner
+from eravane.learners.protocol import Learner, TrainingInterruptedError
+from eravane.learners.registry import load_booster, make_learner, predict
 from eravane.learners.ubj import load
-from eravane.learners.xgboost import TrainingInterruptedError, load_booster, predict
 from eravane_kernels.cpu.growth import Grower
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import Rules

@@ -18,8 +18,8 @@ import pytest
 from eravane.backend.protocol import DeviceTable
 from eravane.core.config import parse_config
 from eravane.core.errors import ConfigError, DeviceError, RunError
-from eravane.learners.protocol import GrowsTogether, Learner, make_learner
-from eravane.learners.xgboost import OutOfDeviceMemoryError
+from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
+from eravane.learners.registry import make_learner
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import train
 from eravane_kernels.cuda.runtime import active, upload

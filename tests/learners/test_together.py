@@ -17,8 +17,8 @@ import pytest
 from eravane.core.config import parse_config
 from eravane.core.errors import RunError
 from eravane.learners.levels import BYTES_PER_ROW, Growing, Levels, grown
-from eravane.learners.protocol import Learner, make_learner
-from eravane.learners.xgboost import TrainingInterruptedError, load_booster
+from eravane.learners.protocol import Learner, TrainingInterruptedError
+from eravane.learners.registry import load_booster, make_learner
 from eravane.zoo.fleet import Watch
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished, TrainTask, train

@@ -12,15 +12,9 @@ import xgboost as xgb
 
 from eravane.backend.protocol import DeviceTable
 from eravane.core.errors import ConfigError, RunError
-from eravane.learners.xgboost import (
-    TrainingInterruptedError,
-    Trees,
-    fit,
-    load_booster,
-    predict,
-    quantile_matrix,
-    resolve_params,
-)
+from eravane.learners.protocol import TrainingInterruptedError
+from eravane.learners.registry import Trees, load_booster, predict
+from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 
 ROWS, COLUMNS = 3000, 12
 

@@ -14,7 +14,8 @@ from numerai_tools.scoring import numerai_corr
 
 from eravane.core.config import LoopConfig
 from eravane.core.errors import ConfigError
-from eravane.learners.xgboost import Trees, fit, load_booster, quantile_matrix, resolve_params
+from eravane.learners.registry import Trees, load_booster
+from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 from eravane.loop.trial import RULES, Trial, make_trial
 from eravane.loop.updates import Model, Updater
 from eravane.zoo.specs import ModelSpec

@@ -20,7 +20,9 @@ from eravane.core.errors import ConfigError
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
 from eravane.data.ingest import ingest
-from eravane.learners.xgboost import TrainingInterruptedError, fit, load_booster, quantile_matrix, resolve_params
+from eravane.learners.protocol import TrainingInterruptedError
+from eravane.learners.registry import load_booster
+from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 from eravane.loop.margins import Margins, add_margin, full_margin
 from eravane.loop.refresh import refresh
 from eravane.loop.updates import Model, Updater

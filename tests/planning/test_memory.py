@@ -9,6 +9,7 @@ from eravane.calendar.timeline import plan_timeline
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.errors import ConfigError
 from eravane.data.catalog import FeatureCatalog
+from eravane.learners.registry import make_learner
 from eravane.planning import memory
 from eravane.planning.memory import Holding, MemoryPlan, format_size, parse_size, plan_memory
 
@@ -56,7 +57,7 @@ def plan(
 
 BASE: dict[str, dict[str, object]] = {
     "time": {"loop_start": 101},
-    "zoo": {"fold_eras": 30, "folds": 2, "minimum_eras": 10},
+    "zoo": {"learner": "xgboost", "fold_eras": 30, "folds": 2, "minimum_eras": 10},
     "loop": {"update": "none"},
     "gate": {"warmup": 5},
     "compute": {"memory": "6GB"},
@@ -67,8 +68,8 @@ def test_the_largest_matrices_are_counted_by_hand() -> None:
     """Two workers: the whole set in the loop's first training (eras 1-101) and in the newest fold."""
     timeline = plan_timeline(parse_config(BASE), EraIndex.from_counts(range(1, 121), [5000] * 120), 115)
     newest = timeline.folds[-1]
-    one = 5000 * 101 * (800 * 3.2 + 50)
-    other = 5000 * (newest.train_last - newest.train_first + 1) * (800 * 3.2 + 50)
+    one = 5000 * 101 * (800 * 3.2 + 60)
+    other = 5000 * (newest.train_last - newest.train_first + 1) * (800 * 3.2 + 60)
     found = plan(BASE)
     assert found.of("matrices") == pytest.approx(one + other, abs=2)
     assert plan(BASE, workers=1).of("matrices") == pytest.approx(one, abs=1)
@@ -76,22 +77,49 @@ def test_the_largest_matrices_are_counted_by_hand() -> None:
     assert found.total == sum(holding.size for holding in found.holdings)
 
 
-def test_the_level_grower_holds_no_matrix() -> None:
-    """Features that are prepared on reading are copied, a byte each; others are grown on where they lie."""
-    levels = {**BASE, "zoo": {**BASE["zoo"], "learner": "levels"}}
-    assert plan(levels, workers=1).of("matrices") == 5000 * 101 * 50
-    prepared = {**levels, "prepare": {"missing_eras": "impute"}}
-    assert plan(prepared, workers=1).of("matrices") == 5000 * 101 * (800 + 50)
+def _planned(zoo: dict[str, object], *, dtype: str = "int8", **prepare: object) -> int:
+    settings = {**BASE, "zoo": {**BASE["zoo"], **zoo}, "prepare": prepare}
+    return plan(settings, workers=1, dtype=dtype).of("matrices")
 
 
-def test_the_level_grower_holds_what_targets_need_that_grow_together() -> None:
-    """Of several targets up to eight grow at once, each with 18 bytes a row; XGBoost's grow one after the other."""
+@pytest.mark.parametrize("learner", ["xgboost", "levels", "lightgbm"])
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+@pytest.mark.parametrize(
+    ("prepare", "copied", "wider"),
+    [
+        ({}, {"float32"}, 1),
+        ({"outliers": "std"}, {"int8", "float32"}, 1),
+        ({"missing_eras": "impute"}, {"int8", "float32"}, 1),
+        ({"indicators": True}, {"int8", "float32"}, 2),
+        ({"impute": "none", "outliers": "none"}, set(), 1),
+    ],
+)
+def test_a_training_holds_what_its_learner_says_and_the_copy_of_a_prepared_table(
+    learner: str, dtype: str, prepare: dict[str, object], copied: set[str], wider: int
+) -> None:
+    """The learner alone knows its memory; a table that preparation changes is a copy beside it."""
+    rows, width = 5000 * 101, 1 if dtype == "int8" else 4
+    told, _ = make_learner(parse_config({"zoo": {"learner": learner}}).zoo, "cpu")
+    missing = dtype == "float32" and prepare.get("impute") == "none"
+    expected = told.bytes_needed(rows, 800 * wider, width, missing=missing)
+    assert _planned({"learner": learner}, dtype=dtype, **prepare) == (
+        expected + rows * 800 * wider * width * (dtype in copied)
+    )
+
+
+def test_every_nth_era_is_a_copy() -> None:
+    rows = 5000 * 26  # of 101 eras every fourth
+    told, _ = make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cpu")
+    assert _planned({"learner": "levels", "every": 4}) == told.bytes_needed(rows, 800, 1) + rows * 800
+
+
+def test_models_of_several_targets_that_grow_together_are_held_together() -> None:
     targets = [f"target_{name}_20" for name in "abcdefghij"]
-    for number, together in ((2, 2), (8, 8), (10, 8)):
-        zoo = {**BASE["zoo"], "learner": "levels", "targets": targets[:number]}
-        assert plan({**BASE, "zoo": zoo}, workers=1).of("matrices") == 5000 * 101 * (50 + 18 * (together - 1))
-    several = plan({**BASE, "zoo": {**BASE["zoo"], "targets": targets}}, workers=1).of("matrices")
-    assert several == plan(BASE, workers=1).of("matrices")
+    told, _ = make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cpu")
+    for number in (2, 8, 10):
+        zoo: dict[str, object] = {"learner": "levels", "targets": targets[:number]}
+        assert _planned(zoo) == told.bytes_needed(5000 * 101, 800, 1, number)
+    assert _planned({"targets": targets}) == _planned({})
 
 
 def test_matrices_on_a_gpu_take_nothing_of_the_hosts_memory() -> None:
@@ -100,16 +128,13 @@ def test_matrices_on_a_gpu_take_nothing_of_the_hosts_memory() -> None:
     assert on_gpu.of("matrices") == 0
 
 
-def test_every_nth_era_windows_and_dtypes_count() -> None:
-    full = plan(BASE, workers=1).of("matrices")
-    every = plan({**BASE, "zoo": {**BASE["zoo"], "every": 4}}, workers=1).of("matrices")
-    window = plan({**BASE, "zoo": {**BASE["zoo"], "window": 20}}, workers=1).of("matrices")
-    assert every == pytest.approx(full / 4, rel=0.01)
-    assert window == pytest.approx(full * 20 / 101, rel=0.01)
-    floats = plan(BASE, workers=1, dtype="float32").of("matrices")
-    assert floats == pytest.approx(5000 * 101 * (800 * (2.2 + 8) + 50), abs=1)
-    missing = plan({**BASE, "prepare": {"impute": "none"}}, workers=1, dtype="float32").of("matrices")
-    assert missing == pytest.approx(5000 * 101 * (800 * (5.2 + 8) + 50), abs=1)
+@pytest.mark.parametrize(("dtype", "learner"), [("int8", "levels"), ("float32", "xgboost")])
+def test_a_learner_that_is_left_open_is_planned_as_it_will_be_chosen(dtype: str, learner: str) -> None:
+    assert _planned({"learner": "auto"}, dtype=dtype) == _planned({"learner": learner}, dtype=dtype)
+
+
+def test_windows_count() -> None:
+    assert _planned({"window": 20}) == pytest.approx(_planned({}) * 20 / 101, rel=0.01)
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

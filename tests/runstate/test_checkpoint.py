@@ -9,7 +9,7 @@ import pytest
 
 from eravane.core.errors import RunError
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
-from eravane.learners.xgboost import Trees
+from eravane.learners.registry import Trees
 from eravane.loop.boosters import ModelFolder
 from eravane.loop.margins import Margins
 from eravane.loop.updates import Model

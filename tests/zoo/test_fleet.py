@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eravane.learners.xgboost import OutOfDeviceMemoryError
-from eravane.zoo.fleet import Room, Watch, run_tasks
+from eravane.learners.protocol import OutOfDeviceMemoryError
+from eravane.zoo.executor import run_tasks
+from eravane.zoo.fleet import Room, Watch
 
 
 def test_every_task_comes_back_once_and_news_arrive_in_this_thread() -> None:

@@ -13,7 +13,8 @@ from scipy import stats
 
 from eravane.core.config import SelectionConfig
 from eravane.core.errors import ConfigError
-from eravane.learners.xgboost import fit, load_booster, predict, quantile_matrix, resolve_params
+from eravane.learners.registry import load_booster, predict
+from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 from eravane.zoo.selection import Outcome, Verdict, select, sharpe_error
 from eravane.zoo.specs import ModelSpec
 from eravane_kernels import cpu

@@ -18,8 +18,8 @@ from numerai_tools.scoring import correlation_contribution, numerai_corr
 from eravane.core.errors import ConfigError, DeviceError, RunError
 from eravane.core.seeds import derive_seed
 from eravane.learners import xgboost as trees
-from eravane.learners.protocol import make_learner
-from eravane.learners.xgboost import GIVEN, load_booster, predict
+from eravane.learners.outside import BLOCK as GIVEN
+from eravane.learners.registry import load_booster, make_learner, predict
 from eravane.zoo.oof import OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, balanced, start_models

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from eravane.core.errors import ConfigError, RunError
 from eravane.learners.levels_device import DeviceBoosting, device_bytes, device_columns
 from eravane.learners.levels_model import to_ubj
-from eravane.learners.protocol import Stop
+from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
 from eravane.learners.tiles import addresses
-from eravane.learners.xgboost import DEFAULT_PARAMS, INTERCEPT, TrainingInterruptedError, resolve_params
+from eravane.learners.xgboost import DEFAULT_PARAMS, resolve_params
 from eravane_kernels.growth import Rules, Tree
 
 FloatArray = NDArray[np.float32]
@@ -72,6 +72,7 @@ class Levels:
     params: Mapping[str, Any]
     name: str = "levels"
     device: str = "cpu"
+    together: int = LEVELS_TOGETHER
 
     @classmethod
     def make(cls, params: Mapping[str, Any], device: str) -> tuple[Levels, list[str]]:
@@ -131,9 +132,9 @@ class Levels:
             raise RunError(f'zoo.learner "levels": {error}; use zoo.learner = "xgboost"') from error
         return LevelMatrix(columns, tuple(table.column_names))
 
-    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1, *, missing: bool = False) -> int:
         """Bytes beside the store's pages; on a GPU all of them."""
-        models = min(models, LEVELS_TOGETHER)
+        models = min(models, self.together)
         if self.device == "cuda":
             return device_bytes(rows, columns, self._chosen(columns), self._rules(), models)
         nodes = 1 << (int(self.params["max_depth"]) - 1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.errors import DeviceError, RunError
-from eravane.learners.xgboost import OutOfDeviceMemoryError
+from eravane.learners.protocol import OutOfDeviceMemoryError
 from eravane_kernels.growth import Rules, Tree
 
 if TYPE_CHECKING:

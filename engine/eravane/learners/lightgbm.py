@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.errors import ConfigError, RunError
-from eravane.learners.protocol import Stop
-from eravane.learners.xgboost import BYTES_PER_ROW, INTERCEPT, LIGHTGBM_MARK, TrainingInterruptedError
+from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
 
 FloatArray = NDArray[np.float32]
 
@@ -37,6 +36,8 @@ FIXED: Mapping[str, Any] = {
 SEEDS = ("feature_fraction_seed", "bagging_seed", "extra_seed", "objective_seed")
 # A dataset holds one byte per cell; the float32 rows it is made of are there beside it for a moment.
 BYTES_PER_CELL = 1 + 4
+BYTES_PER_ROW = 60  # gradients, predictions, labels, weights and row positions
+MARK = b"lightgbm "  # first bytes of a block; UBJ starts with "{"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class LightGbm:
         dataset = lightgbm.Dataset(rows_NC, params=dict(self.params), free_raw_data=True)
         return dataset.construct()
 
-    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1, *, missing: bool = False) -> int:
         """Bytes at the peak of building and training."""
         return rows * (columns * BYTES_PER_CELL + BYTES_PER_ROW)
 
@@ -127,7 +128,7 @@ class LightGbm:
             if booster.update():
                 break  # no split gains anything any more
         text: str = booster.model_to_string()
-        return LIGHTGBM_MARK + f"{base}\n{text}".encode()
+        return MARK + f"{base}\n{text}".encode()
 
 
 class Boosted:
@@ -147,13 +148,13 @@ class Boosted:
         import lightgbm
 
         header, _, text = block.partition(b"\n")
-        return cls(lightgbm.Booster(model_str=text.decode()), float(header.removeprefix(LIGHTGBM_MARK)))
+        return cls(lightgbm.Booster(model_str=text.decode()), float(header.removeprefix(MARK)))
 
     def num_boosted_rounds(self) -> int:
         """Trees."""
         return int(self._booster.num_trees())
 
-    def predict(self, values_CN: NDArray[Any]) -> FloatArray:
+    def output(self, values_CN: NDArray[Any]) -> FloatArray:
         """Predict rows from columns [C, N]; float32 [N]."""
         raw_N = self._booster.predict(values_CN.T.astype(np.float32), num_threads=1)
         return np.asarray(raw_N + self._base, dtype=np.float32)

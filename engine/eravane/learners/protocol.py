@@ -1,4 +1,4 @@
-"""What the zoo asks of a learner: a matrix that serves many models, trees grown on it, a fitted model that predicts."""
+"""What a learner is: a matrix that serves many models, trees grown on it, a fitted model that predicts; its errors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.core.config import ZooConfig
+from eravane.core.errors import DeviceError, RunError
 
 FloatArray = NDArray[np.float32]
 
 # Learners whose blocks are XGBoost's models.
 GROW_XGBOOST = ("xgboost", "levels")
+# What trees start from: targets are centred on it, and a fitted intercept would be added again by every appended block.
+INTERCEPT = 0.5
+
+
+class TrainingInterruptedError(RunError):
+    """Training was interrupted between two trees."""
+
+
+class OutOfDeviceMemoryError(DeviceError):
+    """Trees did not fit into the memory that the device had left."""
 
 
 class Stop(Protocol):
@@ -27,7 +37,11 @@ class Stop(Protocol):
 class Model(Protocol):
     """A fitted block of trees."""
 
-    def predict(self, values_CN: NDArray[Any]) -> FloatArray:
+    def num_boosted_rounds(self) -> int:
+        """Trees in the block."""
+        ...
+
+    def output(self, values_CN: NDArray[Any]) -> FloatArray:
         """Predict rows from int8 or float32 columns [C, N]; float32 [N]."""
         ...
 
@@ -59,10 +73,13 @@ class Learner(Protocol):
         """Bin a table of columns (Arrow on the host, cuDF on a GPU) for any number of models."""
         ...
 
-    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
-        """Bytes that training on such a matrix holds at its peak, on the learner's device.
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1, *, missing: bool = False) -> int:
+        """Bytes that training holds at its peak on the learner's device, beside the table that it is given.
 
-        models: of the same cell and seed; learners that do not grow them together hold one of them at a time.
+        Args:
+            rows, columns, itemsize: of the table.
+            models: of the same cell and seed; learners that do not grow them together hold one of them at a time.
+            missing: whether cells may be missing (NaN).
         """
         ...
 
@@ -89,7 +106,7 @@ class Learner(Protocol):
             stop: asked between trees.
 
         Returns:
-            The block as bytes that `eravane.learners.xgboost.load_booster` reads.
+            The block as bytes that `eravane.learners.registry.load_booster` reads.
 
         Raises:
             RunError: no row has a label.
@@ -106,6 +123,11 @@ class GrowsTogether(Protocol):
     They share the seed of their draws, and so the columns of every tree: one pass over these serves all of them. What a
     model is does not depend on which others are grown with it.
     """
+
+    @property
+    def together(self) -> int:
+        """The most models that are grown at once."""
+        ...
 
     def fit_together(
         self,
@@ -132,29 +154,3 @@ class GrowsTogether(Protocol):
             TrainingInterruptedError: `stop` was set.
         """
         ...
-
-
-def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
-    """The learner that the configuration names, and notes on translated parameters.
-
-    Args:
-        config: with a learner that is settled, see `eravane.learners.choice.resolve_learner`.
-        device: "cpu" or "cuda".
-
-    Raises:
-        ConfigError: a parameter contradicts what the engine sets itself, or the learner cannot use the device or is
-            not installed.
-    """
-    assert config.learner != "auto", "settled by resolve_learner where the features are known"
-    if config.learner == "lightgbm":
-        from eravane.learners.lightgbm import LightGbm
-
-        return LightGbm.make(config.params, device)
-    if config.learner == "levels":
-        from eravane.learners.levels import Levels
-
-        return Levels.make(config.params, device)
-    from eravane.learners.xgboost import XGBoost, resolve_params
-
-    params, notes = resolve_params(config.params, device)
-    return XGBoost(params), notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from eravane.backend.protocol import DeviceTable
 from eravane.core.errors import ConfigError, DeviceError, RunError
-from eravane.learners.forest import Predictor
-from eravane.learners.protocol import Model, Stop
+from eravane.learners.protocol import INTERCEPT, OutOfDeviceMemoryError, Stop, TrainingInterruptedError
 from eravane.learners.tiles import Tiles, worth_it
 
 FloatArray = NDArray[np.float32]
@@ -29,26 +28,15 @@ DEFAULT_PARAMS: Mapping[str, Any] = {
     "max_bin": 256,
     "verbosity": 1,
 }
-# The intercept is fixed: targets are centred on it, and a fitted one would be added again by every appended block.
-INTERCEPT = 0.5
 # Bytes that XGBoost holds per cell of a dense matrix: on the CPU two one-byte copies (measured 2.15), beside a copy of
 # the columns, or a tile no larger, while it bins them; on a GPU three bits for levels and nine for floats, there twice
 # for a moment beside the columns that they are made of.
 CPU_BYTES_PER_CELL = 2.2
+CPU_BYTES_PER_CELL_MISSING = 5.2  # a single missing value widens the row-wise index to four bytes (measured 5.17)
 CUDA_BITS_PER_CELL = {1: 3, 4: 9}
 BYTES_PER_ROW = 60  # gradients, predictions, labels, weights and row positions
 # Every value an int8 feature can hold; a matrix that bins by this reference needs no sketch and gives the same trees.
 LEVELS = np.arange(-1, 5, dtype=np.int8)
-# First bytes of what other learners write; UBJ starts with "{".
-LIGHTGBM_MARK, GIVEN = b"lightgbm ", b"given"
-
-
-class TrainingInterruptedError(RunError):
-    """Training was interrupted between two trees."""
-
-
-class OutOfDeviceMemoryError(DeviceError):
-    """Trees did not fit into the memory that the device had left."""
 
 
 def resolve_params(params: Mapping[str, Any], device: str) -> tuple[dict[str, Any], list[str]]:
@@ -72,68 +60,6 @@ def resolve_params(params: Mapping[str, Any], device: str) -> tuple[dict[str, An
     if int(merged["max_bin"]) < LEVELS.size:
         raise ConfigError(f"zoo.params.max_bin must be at least {LEVELS.size} to keep the levels apart")
     return {**merged, "device": device, "nthread": 1, "base_score": INTERCEPT}, notes
-
-
-@dataclass(frozen=True)
-class Trees:
-    """A fitted model: one booster, or a first booster and blocks of trees appended to it.
-
-    Attributes:
-        blocks: bytes of each booster (XGBoost's UBJ, or another learner's own); the first holds the intercept, each
-            later one starts from the margin of those before.
-        columns: names of the features, in the order of training.
-    """
-
-    blocks: tuple[bytes, ...]
-    columns: tuple[str, ...]
-
-    def boosters(self) -> list[Any]:
-        """The blocks as boosters that predict with one thread; XGBoost's own class where XGBoost grew them."""
-        return [load_booster(block) for block in self.blocks]
-
-    @property
-    def rounds(self) -> int:
-        """Trees over all blocks."""
-        return sum(booster.num_boosted_rounds() for booster in self.boosters())
-
-
-def load_booster(block: bytes) -> Any:
-    """A booster from its bytes: `xgboost.Booster` from UBJ, else what the learner that wrote them predicts with."""
-    if block.startswith(LIGHTGBM_MARK):
-        from eravane.learners.lightgbm import Boosted
-
-        return Boosted.load(block)
-    if block == GIVEN:
-        return Given()
-    return Predictor(block)
-
-
-class Given:
-    """A member from outside: its predictions are its only column."""
-
-    def num_boosted_rounds(self) -> int:
-        """It has no trees."""
-        return 0
-
-    def predict(self, values_CN: NDArray[Any]) -> FloatArray:
-        """The column itself, float32 [N]."""
-        return np.asarray(values_CN[0], dtype=np.float32)
-
-
-def predict(boosters: Sequence[Predictor | Model], values_CN: NDArray[Any]) -> FloatArray:
-    """Predict rows with the sum of a model's blocks.
-
-    Args:
-        boosters: from `Trees.boosters`.
-        values_CN: int8 or float32 [C, N], the model's columns alone.
-
-    Returns:
-        float32 [N].
-    """
-    total = np.zeros(values_CN.shape[1], dtype=np.float32)
-    for booster in boosters:
-        total += booster.output(values_CN) if isinstance(booster, Predictor) else booster.predict(values_CN)
-    return total
 
 
 @dataclass(frozen=True)
@@ -168,10 +94,11 @@ class XGBoost:
         except xgb.core.XGBoostError as error:
             raise _readable(error, self.device) from error
 
-    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1) -> int:
-        """Bytes at the peak of building and training."""
+    def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1, *, missing: bool = False) -> int:
+        """Bytes at the peak of building and training; on the CPU XGBoost joins the segments of a column into one."""
         on_gpu = itemsize + 2 * CUDA_BITS_PER_CELL[itemsize] / 8
-        per_cell = itemsize + CPU_BYTES_PER_CELL if self.device == "cpu" else on_gpu
+        on_cpu = itemsize + (CPU_BYTES_PER_CELL_MISSING if missing else CPU_BYTES_PER_CELL)
+        per_cell = on_cpu if self.device == "cpu" else on_gpu
         return int(rows * (columns * per_cell + BYTES_PER_ROW))
 
     def fit(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eravane.core.errors import RunError
 from eravane.core.files import write_atomically
-from eravane.learners.xgboost import Trees
+from eravane.learners.registry import Trees
 from eravane.loop.margins import Margins
 from eravane.loop.updates import Model
 

@@ -18,7 +18,7 @@ from eravane.data.features import Features
 from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import LearnReport, MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
-from eravane.learners.xgboost import predict
+from eravane.learners.registry import predict
 from eravane.loop.sources import EraSource, source_of
 from eravane.loop.trial import Trial
 from eravane.loop.updates import Model, Updater

@@ -16,8 +16,8 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.core.errors import ConfigError
-from eravane.learners.protocol import Stop
-from eravane.learners.xgboost import INTERCEPT, TrainingInterruptedError, load_booster
+from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
+from eravane.learners.registry import load_booster
 
 FloatArray = NDArray[np.float64]
 

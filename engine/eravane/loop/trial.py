@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eravane.core.config import LoopConfig
 from eravane.core.errors import ConfigError
-from eravane.learners.xgboost import predict
+from eravane.learners.registry import predict
 from eravane.loop.updates import Model, Updater
 from eravane.scoring.ensemble import one_era
 from eravane.zoo.specs import ModelSpec

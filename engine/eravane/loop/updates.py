@@ -19,10 +19,12 @@ from eravane.core.errors import ConfigError
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
 from eravane.learners.protocol import GROW_XGBOOST, Learner
-from eravane.learners.xgboost import Trees, load_booster, quantile_matrix
+from eravane.learners.registry import Trees, load_booster
+from eravane.learners.xgboost import quantile_matrix
 from eravane.loop.margins import Margins
 from eravane.loop.refresh import check_refreshable, refresh
-from eravane.zoo.fleet import Watch, run_tasks
+from eravane.zoo.executor import run_tasks
+from eravane.zoo.fleet import Watch
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import era_weights

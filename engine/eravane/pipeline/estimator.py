@@ -25,13 +25,14 @@ from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import GateModel
 from eravane.learners.choice import resolve_learner
-from eravane.learners.protocol import make_learner
-from eravane.learners.xgboost import INTERCEPT, Trees, predict
+from eravane.learners.protocol import INTERCEPT
+from eravane.learners.registry import Trees, make_learner, predict
 from eravane.loop.loop import Pending, outcome_of
 from eravane.scoring.by_era import corr_by_era
 from eravane.scoring.ensemble import combine, gaussianize, one_era, to_prediction
 from eravane.scoring.metrics import summarise
-from eravane.zoo.fleet import Watch, cores, run_tasks
+from eravane.zoo.executor import run_tasks
+from eravane.zoo.fleet import Watch, cores
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import era_weights

@@ -38,7 +38,7 @@ from eravane.gate.outcomes import GateModel, History
 from eravane.gate.records import Records, with_newcomers
 from eravane.gate.scorer import LAST_TEMPERATURE, gate_count
 from eravane.learners.protocol import GROW_XGBOOST
-from eravane.learners.xgboost import Trees
+from eravane.learners.registry import Trees
 from eravane.loop.boosters import INDEX, ModelFolder
 from eravane.loop.engine import read_pool
 from eravane.loop.session import saved_state

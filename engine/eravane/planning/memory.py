@@ -14,16 +14,14 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError
 from eravane.data.catalog import FeatureCatalog
-from eravane.learners.levels import LEVELS_ROW_BYTES, LEVELS_TOGETHER
+from eravane.data.prepare import Preparer
+from eravane.learners.choice import resolve_learner
+from eravane.learners.protocol import GrowsTogether
+from eravane.learners.registry import make_learner
+from eravane_kernels import cpu
 
 # Python with NumPy, Arrow, pandas, Numba, XGBoost and torch loaded and the kernels compiled: measured, 0.45 GB.
 PROCESS_BYTES = 500_000_000
-# XGBoost's quantile matrix without missing values: a row-wise and a column-wise byte per cell and their offsets
-# (measured: 2.15 bytes per cell; a single missing value widens the row-wise index to four bytes: 5.17).
-MATRIX_BYTES = 2.2
-MATRIX_BYTES_MISSING = 5.2
-# Gradients, predictions, labels, weights and positions per training row.
-TRAINING_ROW_BYTES = 50
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
@@ -154,25 +152,22 @@ def _training(
     config: RunConfig, catalog: FeatureCatalog, index: EraIndex, dtype: str, timeline: Timeline
 ) -> Iterator[int]:
     """Peak bytes of every matrix that is trained on: each cell, each fold and the last update of the loop."""
-    prepare, width = config.prepare, np.dtype(dtype).itemsize
+    config, _ = resolve_learner(config, dtype)
+    zoo, width = config.zoo, np.dtype(dtype).itemsize
+    learner, _ = make_learner(zoo, "cpu")
+    together = len(config.targets) if isinstance(learner, GrowsTogether) else 1
+    preparer = Preparer(config.prepare, cpu)
+    copied = zoo.every != 1 or not preparer.keeps(dtype)
+    missing = dtype == "float32" and config.prepare.impute == "none"
     spans = [(fold.train_first, fold.train_last) for fold in timeline.folds]
     spans.append((timeline.first_era, timeline.last_era if config.loop.update != "none" else timeline.loop_start))
-    copied = not (prepare.frozen or (dtype == "int8" and prepare.missing_eras == "report"))
-    row_bytes = TRAINING_ROW_BYTES
-    if config.zoo.learner == "levels":
-        cell_bytes = float(width * copied)  # trees are grown from the columns where they lie
-        row_bytes += LEVELS_ROW_BYTES * (min(LEVELS_TOGETHER, len(config.targets)) - 1)
-    else:
-        missing = dtype == "float32" and prepare.impute == "none"
-        # XGBoost joins the segments of a column into one; features prepared on reading are copies before that.
-        cell_bytes = (MATRIX_BYTES_MISSING if missing else MATRIX_BYTES) + width * (2 if copied else 1)
-    features_per_column = 2 if prepare.indicators else 1
     for first, last in spans:
-        start = max(first, last - config.zoo.window + 1) if config.zoo.window else first
-        rows = _rows(index, start, last) // config.zoo.every
+        start = max(first, last - zoo.window + 1) if zoo.window else first
+        rows = int(index.select(start, last).counts[:: zoo.every].sum())
         for cell in catalog.cells(leave_one_out=config.data.leave_one_group_out):
-            columns = len(cell.columns) * features_per_column
-            yield int(rows * (columns * cell_bytes + row_bytes))
+            columns = len(preparer.columns(cell.columns))
+            held = learner.bytes_needed(rows, columns, width, together, missing=missing)
+            yield held + copied * rows * columns * width
 
 
 def _rows(index: EraIndex, first: int, last: int) -> int:

@@ -16,6 +16,7 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.data.catalog import Cell
 from eravane.gate.context import WIDEST_CELL
+from eravane.learners.registry import make_learner
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
 from eravane.planning.shape import DataShape
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
@@ -139,13 +140,7 @@ class Workload:
         """Bytes of the largest training on a GPU."""
         if self._hardware.device == "cpu":
             return 0
-        from eravane.learners.levels import Levels
-        from eravane.learners.protocol import Learner
-        from eravane.learners.xgboost import XGBoost
-
-        learner: Learner = XGBoost({"device": "cuda"})
-        if self._config.zoo.learner == "levels":
-            learner, _ = Levels.make(self._config.zoo.params, "cuda")
+        learner, _ = make_learner(self._config.zoo, "cuda")
         itemsize, models = np.dtype(self._shape.dtype).itemsize, len(self._config.targets)
         rows = max(self._training_rows(fold.train_first, fold.train_last) for fold in self._timeline.folds)
         return max(learner.bytes_needed(rows, len(cell.columns), itemsize, models) for cell in self._cells)

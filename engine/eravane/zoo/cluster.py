@@ -186,7 +186,7 @@ def run_on_dask(
     on_news: News | None,
     ledger: Ledger | None = None,
 ) -> Iterator[tuple[Task, Result]]:
-    """Run tasks on the workers of a scheduler; see `fleet.run_tasks`.
+    """Run tasks on the workers of a scheduler; see `executor.run_tasks`.
 
     The tasks of a worker that dies run again elsewhere, and workers that join late take what has not started. The
     tasks' labels are the names on Dask's dashboard.

@@ -1,4 +1,4 @@
-"""Runs independent tasks on the cores of this machine, or on the workers of a Dask scheduler."""
+"""Independent tasks in threads of this machine, and the memory that they share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from eravane.core.telemetry import Ledger
-from eravane.learners.xgboost import OutOfDeviceMemoryError
+from eravane.learners.protocol import OutOfDeviceMemoryError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -77,46 +76,7 @@ class Room:
             yield
 
 
-def run_tasks(
-    function: Callable[[Task, Watch], Result],
-    tasks: Sequence[Task],
-    *,
-    workers: int = 0,
-    scheduler: str = "",
-    on_news: News | None = None,
-    size_of: Callable[[Task], int] | None = None,
-    capacity: int = 0,
-    ledger: Ledger | None = None,
-) -> Iterator[tuple[Task, Result]]:
-    """Run `function(task, watch)` for every task; results come as they are done.
-
-    Threads share the store's memory maps; XGBoost releases the interpreter lock, and one thread per model beats
-    several threads on one model. A result never depends on how many run at once.
-
-    Args:
-        function: what to do; it ends soon after `watch.is_set()`.
-        tasks: in the order to start them; put the longest first.
-        workers: threads on this machine (0: one per core).
-        scheduler: address of a running Dask scheduler; then tasks and results travel, and workers need the store's
-            path.
-        on_news: called in this thread with whatever tasks tell.
-        size_of: bytes a task holds while it runs; threads wait until they are free (on Dask a worker runs one task).
-        capacity: bytes that tasks on this machine may hold together (0: no limit).
-        ledger: told what every task used on a Dask worker.
-
-    Raises:
-        RunError: the scheduler does not answer, vanishes, or gives up on a task.
-    """
-    if scheduler:
-        from eravane.zoo.cluster import run_on_dask
-
-        yield from run_on_dask(function, tasks, scheduler, on_news, ledger)
-    else:
-        run = _fitted(function, size_of, Room(capacity)) if size_of and capacity else function
-        yield from _run_in_threads(run, tasks, workers or cores(), on_news)
-
-
-def _fitted(
+def within(
     function: Callable[[Task, Watch], Result], size_of: Callable[[Task], int], room: Room
 ) -> Callable[[Task, Watch], Result]:
     """The function, started when its memory is free, and once more with all of it when that was too little."""
@@ -132,9 +92,10 @@ def _fitted(
     return run
 
 
-def _run_in_threads(
+def run_in_threads(
     function: Callable[[Task, Watch], Result], tasks: Sequence[Task], workers: int, on_news: News | None
 ) -> Iterator[tuple[Task, Result]]:
+    """Run tasks in threads of this process; results come as they are done."""
     stop = threading.Event()
     inbox: queue.SimpleQueue[tuple[Future[Result] | None, Any]] = queue.SimpleQueue()
     watch = Watch(stop, lambda news: inbox.put((None, news)))

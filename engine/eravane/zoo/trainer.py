@@ -17,10 +17,11 @@ from eravane.core.errors import RunError
 from eravane.core.telemetry import Ledger, WorkerUsage
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner
-from eravane.learners.protocol import make_learner
-from eravane.learners.xgboost import GIVEN, Trees
+from eravane.learners.outside import BLOCK as GIVEN
+from eravane.learners.registry import Trees, make_learner
 from eravane.zoo.cluster import worker_count
-from eravane.zoo.fleet import cores, run_tasks
+from eravane.zoo.executor import run_tasks
+from eravane.zoo.fleet import cores
 from eravane.zoo.spanning import train_on_cluster, worker_room
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Finished, Trained, TrainTask, train

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from eravane.core.config import PrepareConfig
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
-from eravane.learners.levels import LEVELS_TOGETHER
-from eravane.learners.protocol import GrowsTogether, Learner
-from eravane.learners.xgboost import OutOfDeviceMemoryError, load_booster, predict
+from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
+from eravane.learners.registry import load_booster, predict
 from eravane.zoo.cache import BoosterCache
 from eravane.zoo.fleet import Watch
 from eravane.zoo.specs import ModelSpec
@@ -88,10 +87,10 @@ class TrainTask:
     def batches(self, done: Container[str] = ()) -> list[list[ModelSpec]]:
         """Models that are grown together: of one seed, in batches of like size, without those of the names `done`."""
         found: list[list[ModelSpec]] = []
-        if self._together:
+        if isinstance(self.learner, GrowsTogether):
             for seed in sorted({spec.seed for spec in self.specs}):
                 alike = [spec for spec in self.specs if spec.seed == seed]
-                parts = -(-len(alike) // LEVELS_TOGETHER)
+                parts = -(-len(alike) // self.learner.together)
                 found += [alike[len(alike) * part // parts : len(alike) * (part + 1) // parts] for part in range(parts)]
         else:
             found = [[spec] for spec in self.specs]

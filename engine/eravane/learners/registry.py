@@ -1,0 +1,87 @@
+"""Every learner by its name in the configuration, and every fitted block by what wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.core.config import ZooConfig
+from eravane.learners import lightgbm, outside
+from eravane.learners.forest import Predictor
+from eravane.learners.levels import Levels
+from eravane.learners.protocol import Learner, Model
+from eravane.learners.xgboost import XGBoost, resolve_params
+
+FloatArray = NDArray[np.float32]
+
+
+def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
+    """The learner that the configuration names, and notes on translated parameters.
+
+    Args:
+        config: with a learner that is settled, see `eravane.learners.choice.resolve_learner`.
+        device: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: a parameter contradicts what the engine sets itself, or the learner cannot use the device or is
+            not installed.
+    """
+    assert config.learner != "auto", "settled by resolve_learner where the features are known"
+    if config.learner == "lightgbm":
+        return lightgbm.LightGbm.make(config.params, device)
+    if config.learner == "levels":
+        return Levels.make(config.params, device)
+    params, notes = resolve_params(config.params, device)
+    return XGBoost(params), notes
+
+
+def load_booster(block: bytes) -> Any:
+    """A booster from its bytes: `xgboost.Booster` from UBJ, else what the learner that wrote them predicts with."""
+    if block.startswith(lightgbm.MARK):
+        return lightgbm.Boosted.load(block)
+    if block == outside.BLOCK:
+        return outside.Column()
+    return Predictor(block)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A fitted model: one booster, or a first booster and blocks of trees appended to it.
+
+    Attributes:
+        blocks: bytes of each booster (XGBoost's UBJ, or another learner's own); the first holds the intercept, each
+            later one starts from the margin of those before.
+        columns: names of the features, in the order of training.
+    """
+
+    blocks: tuple[bytes, ...]
+    columns: tuple[str, ...]
+
+    def boosters(self) -> list[Any]:
+        """The blocks as boosters that predict with one thread; XGBoost's own class where XGBoost grew them."""
+        return [load_booster(block) for block in self.blocks]
+
+    @property
+    def rounds(self) -> int:
+        """Trees over all blocks."""
+        return sum(booster.num_boosted_rounds() for booster in self.boosters())
+
+
+def predict(boosters: Sequence[Model], values_CN: NDArray[Any]) -> FloatArray:
+    """Predict rows with the sum of a model's blocks.
+
+    Args:
+        boosters: from `Trees.boosters`.
+        values_CN: int8 or float32 [C, N], the model's columns alone.
+
+    Returns:
+        float32 [N].
+    """
+    total = np.zeros(values_CN.shape[1], dtype=np.float32)
+    for booster in boosters:
+        total += booster.output(values_CN)
+    return total

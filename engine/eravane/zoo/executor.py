@@ -1,0 +1,51 @@
+"""Runs independent tasks on the cores of this machine, or on the workers of a Dask scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from eravane.core.telemetry import Ledger
+from eravane.zoo.fleet import News, Room, Watch, cores, run_in_threads, within
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def run_tasks(
+    function: Callable[[Task, Watch], Result],
+    tasks: Sequence[Task],
+    *,
+    workers: int = 0,
+    scheduler: str = "",
+    on_news: News | None = None,
+    size_of: Callable[[Task], int] | None = None,
+    capacity: int = 0,
+    ledger: Ledger | None = None,
+) -> Iterator[tuple[Task, Result]]:
+    """Run `function(task, watch)` for every task; results come as they are done.
+
+    Threads share the store's memory maps; XGBoost releases the interpreter lock, and one thread per model beats
+    several threads on one model. A result never depends on how many run at once.
+
+    Args:
+        function: what to do; it ends soon after `watch.is_set()`.
+        tasks: in the order to start them; put the longest first.
+        workers: threads on this machine (0: one per core).
+        scheduler: address of a running Dask scheduler; then tasks and results travel, and workers need the store's
+            path.
+        on_news: called in this thread with whatever tasks tell.
+        size_of: bytes a task holds while it runs; threads wait until they are free (on Dask a worker runs one task).
+        capacity: bytes that tasks on this machine may hold together (0: no limit).
+        ledger: told what every task used on a Dask worker.
+
+    Raises:
+        RunError: the scheduler does not answer, vanishes, or gives up on a task.
+    """
+    if scheduler:
+        from eravane.zoo.cluster import run_on_dask
+
+        yield from run_on_dask(function, tasks, scheduler, on_news, ledger)
+    else:
+        run = within(function, size_of, Room(capacity)) if size_of and capacity else function
+        yield from run_in_threads(run, tasks, workers or cores(), on_news)
