@@ -20,7 +20,7 @@ from eravane.core.events import EventLog, read_events
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.report.facts import stage_usage
 from eravane.report.load import load_run
-from eravane.report.sections import costs
+from eravane.report.page import render
 
 NVML = "eravane.backend.cuda_nvml"
 
@@ -220,7 +220,7 @@ def test_the_report_shows_what_stages_used(tmp_path: Path) -> None:
     assert used.loc["loop", "joules"] == 7200.0
     assert np.isnan(used.loc["ingest", "gpu_utilisation"])
     assert np.isnan(used.loc["ingest", "joules"])
-    page = costs(view)
+    page = render(view).split("<script>")[0]
     assert "power cap" in page
     assert "GPU busy" in page
     assert ">2.00<" in page  # 7200 J are 2 Wh
@@ -229,6 +229,6 @@ def test_the_report_shows_what_stages_used(tmp_path: Path) -> None:
 def test_the_report_of_a_cpu_run_shows_no_gpu(tmp_path: Path) -> None:
     event = {"event": "stage", "stage": "zoo", "seconds": 3.0, "cpu": 2.5, "peak_bytes": 10**9, "device": "cpu"}
     (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
-    page = costs(load_run(tmp_path))
+    page = render(load_run(tmp_path)).split("<script>")[0]
     assert "CPU time" in page
     assert "GPU" not in page

@@ -306,6 +306,24 @@ def poison(run: Path) -> None:
     (run / "events.jsonl").write_text(json.dumps(event))
 
 
+def test_user_text_is_escaped_and_still_readable(changed: Path) -> None:
+    """Every text of a run is shown as it stands, once unescaped, and none of it is markup."""
+    poison(changed)
+    page = write_report(changed).read_text().split("<script>")[0]
+    assert HOSTILE not in page
+    assert "&amp;lt;" not in page, "escaped twice"
+    plain = html.unescape(page)
+    for where in (
+        f"<li>{HOSTILE}</li>",
+        f"<dt>{HOSTILE}</dt><dd>{HOSTILE}</dd>",
+        f"<b>Note of the run.</b> {HOSTILE}",
+        f"<span>device</span> {HOSTILE}",
+        f'<pre>note = "{HOSTILE}"</pre>',
+    ):
+        assert where in plain
+    assert HOSTILE in [row[0][1] for row in rows_of(page, "zoo-table")]
+
+
 def test_names_are_never_markup(changed: Path, browser) -> None:
     poison(changed)
     path = write_report(changed)
@@ -345,7 +363,9 @@ def test_what_the_manifest_warns_of_is_told_once(changed: Path) -> None:
     (changed / "manifest.json").write_text(json.dumps(manifest | {"leaking": True, "warnings": said}))
     assert warnings(changed) == found
     shown = alerts(load_run(changed))
-    assert [alert.detail for alert in shown if alert.title == "The run says"] == ["3 of 5 selected base models failed"]
+    assert [alert.detail for alert in shown if alert.title == "Note of the run"] == [
+        "3 of 5 selected base models failed"
+    ]
     page = write_report(changed).read_text()
     assert page.index("This run leaks") < page.index("3 of 5 selected base models failed") < page.index("<h2")
 

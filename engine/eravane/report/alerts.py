@@ -1,4 +1,4 @@
-"""What a reader must know before believing a run: leaks, too few eras, degenerate statistics, missing files."""
+"""Warnings of a run: leaks, too few eras, degenerate statistics, missing files."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ class Alert:
 
 
 def alerts(view: RunView) -> list[Alert]:
-    """Every warning that the run folder gives cause for, the gravest first, each once."""
+    """Every warning that applies to the run folder, the most serious first, each once."""
     seen = [*_leaks(view), *_scores(view), *_weights(view)]
     texts = {alert.text for alert in seen}
-    said = [Alert("warn", "The run says", text) for text in _said_by_run(view) if text not in texts]
-    return sorted([*seen, *said, *_files(view)], key=lambda alert: ("stop", "warn", "note").index(alert.level))
+    stated = [str(text) for text in view.fact("warnings", default=()) or ()]
+    notes = [Alert("warn", "Note of the run", text) for text in stated if text not in texts]
+    return sorted([*seen, *notes, *_files(view)], key=lambda alert: ("stop", "warn", "note").index(alert.level))
 
 
 def warnings(path: Path) -> list[str]:
-    """What a run's own manifest is to warn of: everything that voids or weakens its results, a line each.
+    """Warnings for the run's own manifest: everything that voids or weakens its results, a line each.
 
     Raises:
         RunError: the folder is no run.
@@ -148,10 +149,6 @@ def _weights(view: RunView) -> Iterator[Alert]:
     if statistics.size and np.isnan(statistics).all(axis=0).any():
         names = [n for n, empty in zip(table.columns, np.isnan(statistics).all(axis=0), strict=True) if empty]
         yield Alert("warn", f"{len(names)} base models have no score", ", ".join(names[:5]))
-
-
-def _said_by_run(view: RunView) -> list[str]:
-    return [str(text) for text in view.fact("warnings", default=()) or ()]
 
 
 def _files(view: RunView) -> Iterator[Alert]:

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from eravane.core.errors import RunError
 from eravane.report.facts import detectable, difference, judgeable_eras, payout
-from eravane.report.html import number
+from eravane.report.formats import number
 from eravane.report.load import RunView, load_run
 from eravane.scoring.metrics import HacMean, hac_mean
 

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from string import Template
 
+import jinja2
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from eravane.core.files import write_atomically
 from eravane.report import figures, maps, sections
-from eravane.report.alerts import Alert, alerts
+from eravane.report.alerts import alerts
+from eravane.report.blocks import Card
 from eravane.report.figures import Figure
-from eravane.report.html import text
 from eravane.report.load import RunView, load_run
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the page: its anchor and title, plots, words after the first plot, what to say without any."""
+    """A section of the page.
+
+    Attributes:
+        name, title, label: its anchor, its heading, and its name in the navigation ("": the heading).
+        draws: its figures; a function returns None where the run has nothing to draw.
+        cards: its tables and lists, shown after the first figure.
+        empty: shown where there is neither figure nor card.
+    """
 
     name: str
     title: str
-    draws: tuple[Callable[[RunView], Figure | None], ...]
-    words: Callable[[RunView], str] | None
+    draws: tuple[Callable[[RunView], Figure | None], ...] = ()
+    cards: Callable[[RunView], Sequence[Card]] | None = None
     empty: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section with its content, as the template takes it."""
+
+    name: str
+    title: str
+    label: str
+    figures: list[Figure]
+    cards: Sequence[Card]
+    empty: str
 
 
 PARTS = (
@@ -42,8 +63,7 @@ PARTS = (
         "gate",
         "Gate",
         (maps.weights_figure, figures.gate_figure, maps.regimes_figure, maps.live_figure),
-        None,
-        "The loop has not begun: there are no weights yet.",
+        empty="The loop has not begun: there are no weights yet.",
     ),
     Part(
         "zoo",
@@ -56,13 +76,13 @@ PARTS = (
         "risk",
         "Exposure and data",
         (maps.exposure_figure, figures.missing_figure),
-        None,
-        "This run has recorded neither feature exposure nor missing features.",
+        empty="This run has recorded neither feature exposure nor missing features.",
+        label="Exposure",
     ),
     Part(
         "cost", "Cost", (figures.time_figure, figures.telemetry_figure), sections.costs, "No step has been timed yet."
     ),
-    Part("run", "This run", (), sections.about),
+    Part("run", "This run", cards=sections.about),
 )
 
 
@@ -83,56 +103,38 @@ def write_report(run_dir: Path | str) -> Path:
 def render(view: RunView) -> str:
     """The report of a run as HTML text."""
     found = alerts(view)
-    drawn: list[Figure] = []
-    body = "".join(_section(view, part, drawn) for part in PARTS)
+    shown = [_section(view, part) for part in PARTS]
+    drawn = [figure.as_dict() for section in shown for figure in section.figures]
     # "<" is escaped so that no name in the data can close the script element.
-    data = json.dumps([figure.as_dict() for figure in drawn], allow_nan=False, separators=(",", ":"))
-    return Template(_asset("page.html")).substitute(
-        title=text(f"{view.name} - eravane"),
-        name=text(view.name),
+    data = json.dumps(drawn, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return _template().render(
+        name=view.name,
         chips=sections.chips(view),
         verdict=sections.verdict(view, found),
-        alerts="".join(map(_alert, found)),
-        headline=sections.headline(view),
-        body=body,
+        alerts=found,
+        tiles=sections.tiles(view),
+        gains=sections.gains(view),
+        hac_lag=view.hac_lag,
+        sections=shown,
         css=_asset("page.css"),
         js=_asset("page.js"),
-        plotly=get_plotlyjs(),
-        data=data.replace("<", "\\u003c"),
+        plotly=Markup(get_plotlyjs()),
+        data=Markup(data),
     )
 
 
-def _asset(name: str) -> str:
-    return (resources.files("eravane.report") / name).read_text(encoding="utf-8")
-
-
-def _alert(alert: Alert) -> str:
-    return (
-        f'<li class="{alert.level}" role="{"alert" if alert.level == "stop" else "note"}">'
-        f"<b>{text(alert.title)}.</b> {text(alert.detail)}</li>"
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("eravane.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    return environment.get_template("page.html.j2")
 
 
-def _section(view: RunView, part: Part, drawn: list[Figure]) -> str:
+def _asset(name: str) -> Markup:
+    return Markup((resources.files("eravane.report") / "templates" / name).read_text(encoding="utf-8"))
+
+
+def _section(view: RunView, part: Part) -> Section:
     found = [figure for draw in part.draws if (figure := draw(view)) is not None]
-    drawn += found
-    cards = [_figure(figure) for figure in found]
-    words = part.words(view) if part.words is not None else ""
-    content = "".join([*cards[:1], words, *cards[1:]]) or f'<p class="empty">{text(part.empty)}</p>'
-    return f'<section id="{part.name}"><h2>{text(part.title)}</h2>{content}</section>'
-
-
-def _figure(figure: Figure) -> str:
-    switches = ""
-    if len(figure.views) > 1:
-        buttons = "".join(
-            f'<button type="button" data-view="{position}" aria-pressed="{"true" if position == 0 else "false"}">'
-            f"{text(view.label)}</button>"
-            for position, view in enumerate(figure.views)
-        )
-        switches = f'<div class="switch" role="group" aria-label="{text(figure.title)}">{buttons}</div>'
-    return (
-        f'<figure class="card" data-figure="{figure.name}"><div class="bar"><h3>{text(figure.title)}</h3>{switches}'
-        f'</div><div class="legend"></div><div class="plot" style="height:{figure.height}px"></div>'
-        f"<figcaption>{text(figure.note)}</figcaption></figure>"
-    )
+    cards = part.cards(view) if part.cards is not None else ()
+    return Section(part.name, part.title, part.label or part.title, found, cards, part.empty)

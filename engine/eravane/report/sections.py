@@ -1,16 +1,19 @@
-"""The report's words and tables: verdict, headline, series, zoo, cost, and what the run was."""
+"""The report's sentences and tables: verdict, headline, series, zoo, cost, and the facts of the run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from eravane.calendar.eras import era_label
 from eravane.report.alerts import FEW_ERAS, Alert
+from eravane.report.blocks import Card, Cell, Interval, Table, Tile, interval
 from eravane.report.facts import (
     compute_saved,
     detectable,
@@ -26,19 +29,7 @@ from eravane.report.facts import (
     worker_usage,
 )
 from eravane.report.figures import title_of
-from eravane.report.html import (
-    CONFIDENCE_ERRORS,
-    DASH,
-    Cell,
-    bounds,
-    interval,
-    number,
-    pairs,
-    seconds,
-    size,
-    table,
-    text,
-)
+from eravane.report.formats import CONFIDENCE_ERRORS, DASH, bounds, number, seconds, size
 from eravane.report.load import CONTRACT, RunView
 from eravane.scoring.metrics import HacMean, hac_mean
 
@@ -52,7 +43,26 @@ VERDICTS = (
 JOULES_PER_WATT_HOUR = 3600
 
 
-def chips(view: RunView) -> str:
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the run is good: a tone (good, even, bad), the verdict, and how sure it is."""
+
+    tone: str
+    words: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The ensemble's paired gain over one baseline."""
+
+    name: str
+    interval: Interval | None
+    mean: str
+    t: str
+
+
+def chips(view: RunView) -> list[tuple[str, str]]:
     """The facts that name a run: target, eras, device, seed, version, time."""
     scores = view.table("scores")
     span = f"{era_label(int(scores.index[0]))} {DASH} {era_label(int(scores.index[-1]))}" if len(scores) else ""
@@ -64,8 +74,7 @@ def chips(view: RunView) -> str:
         ("eravane", view.fact("versions.eravane", default="")),
         ("last step", _last_step(view)),
     )
-    shown = [(name, value) for name, value in facts if str(value) and not isinstance(value, dict | list)]
-    return "".join(f"<li><span>{text(name)}</span> {text(value)}</li>" for name, value in shown)
+    return [(name, str(value)) for name, value in facts if str(value) and not isinstance(value, dict | list)]
 
 
 def _last_step(view: RunView) -> str:
@@ -73,99 +82,81 @@ def _last_step(view: RunView) -> str:
     return datetime.fromtimestamp(max(times), tz=UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
 
 
-def verdict(view: RunView, found: Sequence[Alert]) -> str:
-    """One sentence that says whether the run is good, and one that says how sure that is."""
-    tone, words, detail = _judge(view, found)
-    return f'<div class="verdict {tone}"><p class="words">{text(words)}</p><p>{detail}</p></div>'
-
-
-def _judge(view: RunView, found: Sequence[Alert]) -> tuple[str, str, str]:
+def verdict(view: RunView, found: Sequence[Alert]) -> Judgement:
+    """One sentence on whether the run is good, and one on how sure that is."""
     stop = next((alert for alert in found if alert.level == "stop"), None)
     if stop is not None:
-        return (
-            "bad",
-            f"Not valid: {stop.title[:1].lower()}{stop.title[1:]}",
-            "Mend this before reading any number below.",
-        )
+        words = f"Not valid: {stop.title[:1].lower()}{stop.title[1:]}"
+        return Judgement("bad", words, "Fix this before reading any number below.")
     ensemble = series_facts(view, "ensemble")
     if not ensemble.summary.n_eras:
-        return "even", "No scores yet", "No counted era has a score so far; what is there is shown below."
+        return Judgement("even", "No scores yet", "No counted era has a score so far; what exists is shown below.")
     gain = ensemble.gain
     if gain is None or gain.n_eras < judgeable_eras(view.hac_lag) or not gain.se > 0:
         count = gain.n_eras if gain else 0
         least = f"a verdict takes {judgeable_eras(view.hac_lag)} and a gate that differs"
-        return "even", "Too early to judge", f"{count} eras compare the ensemble with equal weight; {least}."
-    said = (
+        detail = f"{count} eras compare the ensemble with equal weight; {least}."
+        return Judgement("even", "Too early to judge", detail)
+    detail = (
         f"{number(gain.mean, '+.4f')} CORR per era, HAC t {number(gain.t, '.1f')}. "
         f"The smallest gain that {gain.n_eras} eras could reliably have shown is {number(detectable(gain))}."
     )
     if not ensemble.mean.t >= LIKELY:
-        said += f" The ensemble's own CORR is not proven to be above zero (t {number(ensemble.mean.t, '.1f')})."
+        detail += f" The ensemble's own CORR is not proven to be above zero (t {number(ensemble.mean.t, '.1f')})."
     for bound, tone, words in VERDICTS:
         if gain.t >= bound and (bound != SURE or gain.n_eras >= FEW_ERAS):
-            return tone, words, text(said)
-    return "bad", "Worse than equal weight", text(said)
+            return Judgement(tone, words, detail)
+    return Judgement("bad", "Worse than equal weight", detail)
 
 
-def headline(view: RunView) -> str:
-    """Tiles with the main numbers, and the ensemble's gain over each baseline as intervals."""
+def tiles(view: RunView) -> list[Tile]:
+    """The main numbers; none before the first counted score."""
     ensemble = series_facts(view, "ensemble")
     if not ensemble.summary.n_eras:
-        return ""
+        return []
     summary, counted = ensemble.summary, view.counted("ensemble")
     span = f"eras {era_label(int(counted.index[0]))} {DASH} {era_label(int(counted.index[-1]))}"
-    tiles = [
-        (
+    found = [
+        Tile(
             "CORR",
             number(summary.corr_mean),
             f"± {number(CONFIDENCE_ERRORS * ensemble.mean.se)} · t {number(ensemble.mean.t, '.1f')}",
         ),
-        ("Sharpe", number(summary.sharpe, ".2f"), f"std {number(summary.corr_std)}"),
-        ("Max drawdown", number(summary.max_drawdown), "of cumulative CORR"),
-        ("Eras", str(summary.n_eras), span),
+        Tile("Sharpe", number(summary.sharpe, ".2f"), f"std {number(summary.corr_std)}"),
+        Tile("Max drawdown", number(summary.max_drawdown), "of cumulative CORR"),
+        Tile("Eras", str(summary.n_eras), span),
     ]
     opened, saved = weights(view), compute_saved(view)
     opened = opened[opened.index >= view.report_start]
     if len(opened):
         mean_open = (opened > 0).sum(axis=1).mean()
-        tiles.append(
-            (
-                "Open models",
-                f"{mean_open:.1f} of {opened.shape[1]}",
-                f"{saved.loc[opened.index].mean():.0%} of trees not evaluated",
-            )
-        )
+        idle = f"{saved.loc[opened.index].mean():.0%} of trees not evaluated"
+        found.append(Tile("Open models", f"{mean_open:.1f} of {opened.shape[1]}", idle))
     if len(mix := payout(view, "ensemble")):
         paid, parts = hac_mean(mix.to_numpy(), view.hac_lag), payout_multipliers(view)
         formula = f"{parts['corr']:g} CORR + {parts['mmc']:g} MMC, {paid.n_eras} eras, t {number(paid.t, '.1f')}"
-        tiles.append(("Payout mix", number(paid.mean), formula))
-    return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles)}</div>{_gains(view)}'
+        found.append(Tile("Payout mix", number(paid.mean), formula))
+    return found
 
 
-def _tile(label: str, value: str, below: str) -> str:
-    return (
-        f'<div class="tile"><span>{text(label)}</span><strong>{text(value)}</strong><small>{text(below)}</small></div>'
-    )
-
-
-def _gains(view: RunView) -> str:
+def gains(view: RunView) -> list[Gain]:
+    """The ensemble's gain over each baseline with its 95 % interval; none before the first counted score."""
     ensemble = view.counted("ensemble")
+    if not len(ensemble):
+        return []
     rows = [
         (title_of(name), hac_mean(difference(ensemble, view.counted(name)), view.hac_lag))
         for name in view.series
         if name != "ensemble" and len(view.counted(name))
     ]
     edges = [0.0, *(edge for _, gain in rows for edge in bounds(gain))]
-    lines = "".join(
-        f"<li><span>{text(name)}</span>{interval(gain, min(edges), max(edges))}<b>{number(gain.mean, '+.4f')}</b>"
-        f"<small>t {number(gain.t, '.1f')}</small></li>"
+    return [
+        Gain(name, interval(gain, min(edges), max(edges)), number(gain.mean, "+.4f"), number(gain.t, ".1f"))
         for name, gain in rows
-    )
-    note = f"Paired per-era gain of the ensemble; the line is the 95 % interval (Bartlett, lag {view.hac_lag})."
-    return f'<div class="card gains"><h3>Ensemble against</h3><ul>{lines}</ul><p>{note}</p></div>' if rows else ""
+    ]
 
 
-def series(view: RunView) -> str:
+def series(view: RunView) -> list[Card]:
     """Every score series side by side."""
     heads = ["Series", "CORR", "± 95 %", "HAC t", "Std", "Sharpe", "Max drawdown", "Over equal weight", "t", "Eras"]
     rows = []
@@ -186,9 +177,7 @@ def series(view: RunView) -> str:
             (facts.summary.n_eras, ".0f"),
         )
         rows.append([Cell.of(title_of(name)), *(Cell.of(value, form) for value, form in values)])
-    if not rows:
-        return ""
-    return f'<div class="card"><h3>Side by side</h3>{table("series-table", heads, rows)}</div>'
+    return [Card("Side by side", table=Table("series-table", heads, rows))] if rows else []
 
 
 ZOO_COLUMNS = (
@@ -210,11 +199,11 @@ ZOO_COLUMNS = (
 )
 
 
-def zoo(view: RunView) -> str:
+def zoo(view: RunView) -> list[Card]:
     """Every base model, sortable: out-of-fold scores, use in the loop, and why it was kept or dropped."""
     models = model_facts(view)
     if not len(models):
-        return ""
+        return []
     columns = [
         column
         for column in ZOO_COLUMNS
@@ -231,20 +220,19 @@ def zoo(view: RunView) -> str:
         rows.append(cells)
     heads = ["Model", *(["Status"] if "selected" in models else []), *(title for _, title, _ in columns)]
     count = int(models["selected"].astype(bool).sum()) if "selected" in models else len(models)
-    note = f"<p>{count} of {len(models)} models selected. CORR to drawdown are out of fold.</p>"
-    return f'<div class="card"><h3>Zoo</h3>{note}{table("zoo-table", heads, rows)}</div>'
+    note = f"{count} of {len(models)} models selected. CORR to drawdown are out of fold."
+    return [Card("Zoo", note, Table("zoo-table", heads, rows))]
 
 
 def _status(model: pd.Series[object]) -> Cell:
-    word, tone = ("kept", "on") if model["selected"] else ("dropped", "off")
-    return Cell(f'<span class="tag {tone}">{word}</span>', word)
+    return Cell("kept", "kept", "tag on") if model["selected"] else Cell("dropped", "dropped", "tag off")
 
 
-def costs(view: RunView) -> str:
+def costs(view: RunView) -> list[Card]:
     """Time, memory and energy per stage."""
     found = stage_costs(view)
     if not len(found):
-        return ""
+        return []
     measured = {key: bool(found[key].notna().any()) for key in ("bytes", "joules")}
     heads = ["Stage", "Steps", "Total", "Share", "Median step", "Longest step", "Memory", "Energy, Wh", "Device"]
     shown = [True] * 6 + [measured["bytes"], measured["joules"], True]
@@ -270,8 +258,7 @@ def costs(view: RunView) -> str:
     if found["inside"].any():
         note += " Rows marked as inside are parts of a stage, summed over threads."
     heads = [head for head, show in zip(heads, shown, strict=True) if show]
-    card = f'<div class="card"><h3>By stage</h3><p>{text(note)}</p>{table("cost-table", heads, rows)}</div>'
-    return card + _usage(view)
+    return [Card("By stage", note, Table("cost-table", heads, rows)), *_usage(view)]
 
 
 USAGE_COLUMNS = (
@@ -288,18 +275,16 @@ USAGE_COLUMNS = (
 )
 
 
-def _usage(view: RunView) -> str:
+def _usage(view: RunView) -> list[Card]:
     note = "CPU time is that of all threads; memory is the sampled peak that no file could give back."
     stages, workers = stage_usage(view), worker_usage(view)
     stages.index = stages.index.map(lambda stage: title_of(str(stage)))
     apart = "Sampled by the workers of the Dask cluster while tasks ran; the stages above are this process alone."
-    cards = [_usage_card("Used", note, "Stage", stages), _usage_card("Used by workers", apart, "Worker", workers)]
-    return "".join(cards)
+    used = (("Used", note, "Stage", stages), ("Used by workers", apart, "Worker", workers))
+    return [_usage_card(*card) for card in used if len(card[3])]
 
 
-def _usage_card(title: str, note: str, key: str, used: pd.DataFrame) -> str:
-    if not len(used):
-        return ""
+def _usage_card(title: str, note: str, key: str, used: pd.DataFrame) -> Card:
     columns = [column for column in USAGE_COLUMNS if column[0] in used]
     rows = []
     for label, facts in used.iterrows():
@@ -317,50 +302,45 @@ def _usage_card(title: str, note: str, key: str, used: pd.DataFrame) -> str:
                 cells.append(Cell.of(float(value) / scale, form))
         rows.append(cells)
     heads = [key, *(name for _, name, _ in columns)]
-    shown = table(f"usage-{key.lower()}-table", heads, rows)
-    return f'<div class="card"><h3>{text(title)}</h3><p>{text(note)}</p>{shown}</div>'
+    return Card(title, note, Table(f"usage-{key.lower()}-table", heads, rows))
 
 
 def _share(share: float) -> Cell:
-    if math.isnan(share):
-        return Cell(DASH, share)
-    return Cell(
-        f'<span class="share"><i style="width:{share:.1%}"></i></span><span class="percent">{share:.0%}</span>', share
-    )
+    return Cell(DASH, share) if math.isnan(share) else Cell(f"{share:.0%}", share, "share")
 
 
-def about(view: RunView) -> str:
-    """Manifest, files of the contract and the resolved configuration."""
-    told = {key: value for key, value in view.manifest.items() if key not in ("warnings", "notes")}
-    peak = told.pop("peak_memory_bytes", None)
-    facts = [(title_of(key), _value(value)) for key, value in told.items()]
+def about(view: RunView) -> list[Card]:
+    """Notes, manifest, files of the contract and the resolved configuration."""
+    listed = {key: value for key, value in view.manifest.items() if key not in ("warnings", "notes")}
+    peak = listed.pop("peak_memory_bytes", None)
+    facts = {title_of(key): _fact(value) for key, value in listed.items()}
     if isinstance(peak, int | float):
-        facts.append(("Peak memory", size(float(peak))))
-    files = []
+        facts["Peak memory"] = size(float(peak))
+    config = view.path / "run.toml"
+    content = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    notes = [str(note) for note in view.fact("notes", default=()) or ()]
+    return [
+        *([Card("Notes", items=notes)] if notes else []),
+        *([Card("Manifest", facts=facts)] if facts else []),
+        Card("Files", table=Table("file-table", ("File", "What", "Size", "State"), _files(view))),
+        *([Card("Configuration", folded=content)] if content else []),
+    ]
+
+
+def _files(view: RunView) -> list[list[Cell]]:
+    rows = []
     for name, what in CONTRACT.items():
         state = "missing" if name in view.missing else "damaged" if name in view.damaged else "there"
         path = view.path / name
         weight = float(path.stat().st_size) if path.is_file() else np.nan
-        tag = f'<span class="tag {"on" if state == "there" else "off"}">{state}</span>'
-        files.append([Cell.of(name), Cell.of(what), Cell(size(weight), weight), Cell(tag, state)])
-    config = view.path / "run.toml"
-    content = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
-    notes = "".join(f"<li>{text(note)}</li>" for note in view.fact("notes", default=()) or ())
-    return (
-        (f'<div class="card"><h3>What the run said</h3><ul class="notes">{notes}</ul></div>' if notes else "")
-        + (f'<div class="card"><h3>Manifest</h3>{pairs(facts)}</div>' if facts else "")
-        + f'<div class="card"><h3>Files</h3>{table("file-table", ["File", "What", "Size", "State"], files)}</div>'
-        + (
-            f'<details class="card"><summary>Configuration</summary><pre>{text(content)}</pre></details>'
-            if content
-            else ""
-        )
-    )
+        tag = Cell(state, state, "tag on" if state == "there" else "tag off")
+        rows.append([Cell.of(name), Cell.of(what), Cell(size(weight), weight), tag])
+    return rows
 
 
-def _value(value: object) -> str:
+def _fact(value: object) -> Any:
     if isinstance(value, dict):
-        return pairs([(str(key).replace("_", " "), _value(inner)) for key, inner in value.items()])
+        return {str(key).replace("_", " "): _fact(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return text(", ".join(map(str, value))) or DASH
-    return text(value)
+        return ", ".join(map(str, value)) or DASH
+    return str(value)
