@@ -85,10 +85,10 @@ def test_version() -> None:
     assert _eravane("--version").stdout.strip() == __version__
 
 
-def test_doctor_speaks_json_and_fails_where_something_must_be_mended() -> None:
+def test_doctor_speaks_json_and_fails_where_something_must_be_fixed() -> None:
     found = _eravane("doctor", "--json")
     checks = json.loads(found.stdout)
-    assert {"name", "status", "found", "mend"} <= set(checks[0])
+    assert {"name", "status", "found", "advice"} <= set(checks[0])
     assert found.returncode == int(any(check["status"] == "fail" for check in checks))
     unreachable = _eravane("doctor", "--scheduler", "nonsense")
     assert unreachable.returncode == 1
@@ -103,7 +103,7 @@ def test_a_weekly_step_prints_one_line_and_shows_progress_on_a_terminal_alone(
 
     def week(run: Path, _data: Path, *, cache: Path, progress: Progress) -> WeekReport:
         progress.start("loop", 1)
-        progress.say("a fact")
+        progress.note("a fact")
         progress.advance("era 82")
         return WeekReport(str(run), True, (82,), 83, {}, {}, None, 1.0, ())
 
@@ -161,7 +161,7 @@ def test_progress_in_a_pipe_is_one_plain_line_per_step() -> None:
         shown.advance("all.[bold]wisdom[/bold].target.0 " + "to era 32 " * 12)
         shown.start("ingest", 1)
         shown.advance()
-        shown.say("a fact " * 20)
+        shown.note("a fact " * 20)
     zoo, ingest, fact, end = piped.getvalue().split("\n")
     assert zoo.startswith("zoo 1/1 ")
     assert "all.[bold]wisdom[/bold].target.0 to era 32" in zoo

@@ -139,16 +139,16 @@ def test_levels_on_a_gpu_are_planned_by_rates_and_memory_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("device", "budget"), [("cpu", "1100MB"), ("cuda", "600MB")])
-def test_every_mend_makes_it_fit(device: str, budget: str) -> None:
+def test_every_alternative_fits(device: str, budget: str) -> None:
     large = shape(rows=60_000)
     hardware = Hardware(device, 8, 1, 4e9, math.inf)
     config = changed(compute={"memory": budget}, loop={"update": "refit"})
     plan = plan_cost(config, large, hardware)
     assert not plan.fits
     assert any(line.startswith("DOES NOT FIT") for line in plan.lines())
-    assert plan.mends
-    for mend in plan.mends:
-        key, _, value = mend.partition(" (")[0].partition(" = ")
+    assert plan.alternatives
+    for change in plan.alternatives:
+        key, _, value = change.partition(" (")[0].partition(" = ")
         section, _, name = key.partition(".")
         better = changed(compute={"memory": budget}, loop={"update": "refit"})
         table = dataclasses.replace(getattr(better, section), **{name: tomllib.loads(f"x = {value}")["x"]})
@@ -157,7 +157,7 @@ def test_every_mend_makes_it_fit(device: str, budget: str) -> None:
         if name == "feature_sets":
             kept = {key: SETS[key] for key in better.data.feature_sets}
             fitting = dataclasses.replace(large, catalog=dataclasses.replace(large.catalog, sets=kept))
-        assert plan_cost(better, fitting, hardware).fits, mend
+        assert plan_cost(better, fitting, hardware).fits, change
 
 
 def test_a_full_disk_is_said() -> None:
@@ -172,7 +172,7 @@ def test_the_plan_as_json_adds_up() -> None:
     assert [stage["name"] for stage in told["stages"]] == list(STAGES)
     assert told["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]))
     assert told["memory"] == max(stage["memory"] for stage in told["stages"])
-    assert told["room"] is None
+    assert told["free_disk"] is None
     assert told["fits"] is True
 
 

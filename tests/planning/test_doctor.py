@@ -48,7 +48,7 @@ def with_libraries(machine: Machine, **changes: str | None) -> Machine:
 
 def troubles(machine: Machine) -> dict[str, str]:
     checks = examine(machine)
-    assert all(check.mend for check in checks if check.status != "ok"), "a problem without what to do"
+    assert all(check.advice for check in checks if check.status != "ok"), "a problem without what to do"
     return {check.name: check.status for check in checks if check.status != "ok"}
 
 
@@ -97,14 +97,14 @@ def test_each_defect_is_found_alone(machine: Machine, expected: dict[str, str]) 
 
 def test_driver_advice_names_a_set_that_works() -> None:
     idle = dataclasses.replace(SOUND, gpus=(dataclasses.replace(H200, driver="550.54"),))
-    mend = next(check.mend for check in examine(idle) if check.name == "gpu libraries")
-    assert "'.[cu12]'" in mend
+    advice = next(check.advice for check in examine(idle) if check.name == "gpu libraries")
+    assert "'.[cu12]'" in advice
 
 
 def test_text_tells_what_to_do() -> None:
     text = as_text(examine(with_libraries(SOUND, xgboost="3.2.0")))
     assert "pip uninstall -y xgboost xgboost-cpu" in text
-    assert text.endswith("1 to mend, 0 to know about, 8 checks")
+    assert text.endswith("1 to fix, 0 to note, 8 checks")
 
 
 def test_survey_reads_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

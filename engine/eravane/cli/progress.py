@@ -57,7 +57,7 @@ class ConsoleProgress:
         last = self._done == self._total
         if not self._console.is_terminal and (last or self._done % max(1, self._total // PLAIN_STEPS) == 0):
             seconds = time.perf_counter() - self._started
-            self.say(f"{self._stage} {self._done}/{self._total} {seconds:.1f} s {detail}".rstrip())
+            self.note(f"{self._stage} {self._done}/{self._total} {seconds:.1f} s {detail}".rstrip())
 
     def reach(self, done: int, detail: str = "") -> None:
         """So many steps are done in all; for work that comes in uneven pieces."""
@@ -66,7 +66,7 @@ class ConsoleProgress:
             self._bars.update(self._task, completed=self._done)
             self.advance(detail)
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Print a fact, one line of it in a pipe, above the bars on a terminal."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
 

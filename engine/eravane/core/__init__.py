@@ -1,1 +1,1 @@
-"""What everything rests on: errors, configuration, files, events, seeds, telemetry, the facts of this machine."""
+"""The base of everything: errors, configuration, files, events, seeds, telemetry, the facts of this machine."""

@@ -59,16 +59,16 @@ class PrepareConfig:
     )
     constant: float = setting(2.0, 'Value for impute = "constant", and where an era has no value at all.')
     neighbours: int = setting(5, 'Neighbours for impute = "knn".', least=1)
-    indicators: bool = setting(False, "Append a column per feature that says where it was missing.")
+    indicators: bool = setting(False, "Append a column per feature that marks where it was missing.")
     outliers: Literal["auto", "none", "winsorize", "std", "mad"] = setting(
         "auto",
-        "Clip at quantiles, at mean +- k std, or at median +- k MAD; auto winsorizes floats and leaves levels alone.",
+        "Clip at quantiles, at mean +- k std, or at median +- k MAD; auto winsorizes floats and keeps levels.",
     )
     low: float = setting(0.001, "Lower quantile for winsorize.", least=0, most=0.5)
     high: float = setting(0.999, "Upper quantile for winsorize.", least=0.5, most=1)
     k: float = setting(5.0, "Width of the bounds for std and mad.", least=0)
     bounds: Literal["era", "window"] = setting("era", "Bounds and fills from the era itself, or from a window.")
-    window: int = setting(12, "Eras before the era that a window covers besides it.", least=1)
+    window: int = setting(12, "Earlier eras that a window covers beside the era itself.", least=1)
     frozen: bool = setting(
         False,
         "Prepare every era once, into a store beside the raw one, instead of on every read; knn then looks for "
@@ -120,7 +120,7 @@ class SelectionConfig:
     floor: float = setting(
         0.0, "Models below this share of the best outside member's mean CORR are dropped (0: no floor).", least=0
     )
-    least: int = setting(2, "Keep at least this many of the best, whatever their score.", least=1)
+    least: int = setting(2, "Keep at least this many of the best models, regardless of their score.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class GateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How base models are updated while the loop goes on."""
+    """Updates of base models during the loop."""
 
     update: Literal["none", "refit", "append", "leaves", "refit+leaves", "auto"] = setting(
         "refit+leaves",
@@ -194,7 +194,7 @@ class LoopConfig:
         "auto tries all of these on one model and follows the one that scored best on resolved eras.",
     )
     every: int = setting(26, "Eras between refits, or between appended blocks.", least=1)
-    window: int = setting(0, "Newest eras that a refit trains on (0: as zoo.window says).", least=0)
+    window: int = setting(0, "Newest eras that a refit trains on (0: zoo.window).", least=0)
     half_life: float = setting(
         80.0, "Half-life of era weights in refits and appended trees, in eras (0: equal weights).", least=0
     )
@@ -208,7 +208,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PostprocessConfig:
-    """What happens to the ensemble after it is mixed."""
+    """Postprocessing of the ensemble."""
 
     neutralize: str = setting("", "Feature set that the ensemble is neutralised to (empty: none).")
     proportion: float = setting(0.5, "Share of what those features explain that is taken out.", least=0, most=1)
@@ -238,7 +238,7 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides a run's result, and where it is computed."""
+    """All settings of a run: what decides its result, and where it is computed."""
 
     seed: int = setting(0, "Seed from which every random number of the run is derived.", least=0)
     data: DataConfig = field(default_factory=DataConfig)

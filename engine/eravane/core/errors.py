@@ -1,10 +1,10 @@
-"""The exceptions that eravane raises on purpose: each says what was given, what is allowed and what to do."""
+"""Exceptions for a user's mistakes and the machine's faults: what was given, what is allowed, what to do."""
 
 from __future__ import annotations
 
 
 class EravaneError(Exception):
-    """Base of every error a user can mend; the command line prints it as one message and exits with 1."""
+    """Base of every error that a user can correct; the command line prints it as one message and exits with 1."""
 
 
 class ConfigError(EravaneError, ValueError):
@@ -12,19 +12,19 @@ class ConfigError(EravaneError, ValueError):
 
 
 class DataError(EravaneError, ValueError):
-    """Input files break the dataset's contract; the message names file, column, era and id where it can."""
+    """Input files break the dataset's contract; the message names file, column, era and id where they are known."""
 
 
 class ChangedDataError(DataError):
-    """An era that a store holds is another one in the files now.
+    """An era of the store differs in the files.
 
     Args:
         fact: what differs, and where.
-        mend: what to do about it.
+        advice: what to do about it.
     """
 
-    def __init__(self, fact: str, mend: str = "ingest the dataset into a new store") -> None:
-        super().__init__(f"{fact}; {mend}")
+    def __init__(self, fact: str, advice: str = "ingest the dataset into a new store") -> None:
+        super().__init__(f"{fact}; {advice}")
         self.fact = fact
 
 
@@ -33,11 +33,11 @@ class StoreError(EravaneError, RuntimeError):
 
 
 class RunError(EravaneError, RuntimeError):
-    """A run cannot start, resume or go on."""
+    """A run cannot start, resume or continue."""
 
 
 class DeviceError(EravaneError, RuntimeError):
-    """The device that was asked for is not there or does not work."""
+    """The requested device is missing or does not work."""
 
 
 class SubmitError(EravaneError, RuntimeError):

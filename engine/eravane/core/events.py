@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: one JSON line per step, and one line per step for people."""
+"""Events and progress of a run: one JSON line per step for programs, one line per step for people."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ logger = logging.getLogger("eravane")
 
 
 class Progress(Protocol):
-    """Where a long piece of work shows how far it is."""
+    """Shows the progress of a long piece of work."""
 
     def start(self, stage: str, total: int) -> None:
-        """Begin a stage of `total` steps; the stage before it is over."""
+        """Begin a stage of `total` steps and end the one before it."""
 
     def advance(self, detail: str = "") -> None:
         """One step is done."""
 
-    def say(self, text: str) -> None:
-        """Tell the user a fact worth a line."""
+    def note(self, text: str) -> None:
+        """Show a fact on a line of its own."""
 
 
 class Silent:
-    """Progress for library use: facts go to the log, steps nowhere."""
+    """Progress for library use: facts are logged, steps are not shown."""
 
     def start(self, stage: str, total: int) -> None:
         """Begin a stage."""
@@ -37,28 +37,28 @@ class Silent:
     def advance(self, detail: str = "") -> None:
         """One step is done."""
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Log a fact."""
         logger.info(text)
 
 
 class Meter(Protocol):
-    """Tells what a stage used."""
+    """Measures the resources of a stage."""
 
     def mark(self) -> Any:
         """Begin a stage."""
 
     def since(self, mark: Any) -> dict[str, Any]:
-        """End it: JSON-able facts."""
+        """End it and return JSON-able facts."""
 
 
 class EventLog:
     """Appends one JSON object per line to `events.jsonl`.
 
     Args:
-        path: the file; None keeps no record (for library use).
+        path: the file; None writes nothing (for library use).
         device: name of the device, written into every line.
-        meter: tells what stages use; None leaves it out.
+        meter: measures stages; None leaves that out.
     """
 
     def __init__(self, path: Path | None, device: str = "cpu", meter: Meter | None = None) -> None:
@@ -70,14 +70,14 @@ class EventLog:
         """Append one event; `facts` are JSON-able values such as era and seconds; memory in use is added as `bytes`."""
         if self._path is None:
             return
-        told = {"event": event, "time": round(time.time(), 3), **facts, "bytes": resident(), "device": self._device}
-        line = json.dumps(told)
+        record = {"event": event, "time": round(time.time(), 3), **facts, "bytes": resident(), "device": self._device}
+        line = json.dumps(record)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     @contextmanager
     def stage(self, stage: str, **facts: Any) -> Iterator[dict[str, Any]]:
-        """Time a stage; what the block puts into the yielded dictionary is written with it."""
+        """Time a stage; entries that the block adds to the yielded dictionary are written with it."""
         started = time.perf_counter()
         found: dict[str, Any] = {}
         with self.usage() as used:
@@ -86,7 +86,7 @@ class EventLog:
 
     @contextmanager
     def usage(self) -> Iterator[dict[str, Any]]:
-        """A dictionary that holds, after the block, what the block used."""
+        """A dictionary that holds the resources used by the block once it has ended."""
         used: dict[str, Any] = {}
         mark = None if self._meter is None else self._meter.mark()
         yield used
@@ -95,7 +95,7 @@ class EventLog:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now, mapped files that it has read included."""
+    """Resident bytes of this process, including the mapped files that it has read."""
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 

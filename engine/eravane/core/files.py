@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the lock that keeps two writers apart."""
+"""Atomic file replacement, and a lock that admits one writer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from eravane.core.errors import StoreError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of `path` when the block ends well.
+    """Open a file for writing that replaces `path` when the block succeeds.
 
-    It has a temporary name until then; a kill or an error leaves what was there before.
+    It has a temporary name until then; a kill or an error leaves the old file.
 
     Raises:
         OSError: the disk is full or cannot be written; the old file, if any, is untouched.
@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to disk, so that a rename in it survives a power cut."""
+    """Flush a folder's entries to disk, so that a rename in it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,7 +55,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder for one writer; the lock goes with the process, however it ends.
+    """Lock a folder for one writer; the lock ends with the process, however that ends.
 
     Raises:
         StoreError: another process holds it.

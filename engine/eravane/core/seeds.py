@@ -1,4 +1,4 @@
-"""One seed per thing that draws random numbers, derived from the run's seed."""
+"""Seeds of everything that draws random numbers, derived from the run's seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def derive_seed(seed: int, *parts: object) -> int:
-    """A seed in 0..2^31-1 that depends on the run's seed and on what it is for, and on nothing else.
+    """A seed in 0..2^31-1 that depends only on the run's seed and on its purpose.
 
     Continuing a booster with the seed stored in it is not repeatable (XGBoost does not reseed then), so every
     training call gets its own, from model and era.

@@ -1,4 +1,4 @@
-"""What a run uses while it goes on: CPU time, memory, and the GPU's load, power and energy, by stage."""
+"""Resources that a run uses, by stage: CPU time, memory, and the GPU's load, power and energy."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from eravane.core.errors import DeviceError
 
 NVML = "eravane.backend.cuda_nvml"
 INTERVAL_SECONDS = 0.2
-# Rows of the series that is kept; when it is full, every second sample goes and the pauses between them double.
+# Rows of the stored series; when it is full, every second sample is dropped and the pauses double.
 MOST_SAMPLES = 4096
 
 
 class GpuMeter(Protocol):
-    """Reads the counters of GPUs; what cannot be read is absent."""
+    """Reads the counters of GPUs; counters that cannot be read are absent."""
 
     def sample(self) -> Mapping[str, float]:
         """Present values by name."""
         ...
 
     def joules(self) -> float | None:
-        """Energy used since some fixed time."""
+        """Energy used since a fixed time."""
         ...
 
 
 class _Seen:
-    """What the samples of a stage come to."""
+    """Summary of the samples of a stage."""
 
     def __init__(self) -> None:
         self._count, self._throttled = 0, Counter[int]()
@@ -45,7 +45,7 @@ class _Seen:
         self._peaks: dict[str, float] = {}
 
     def add(self, sample: Mapping[str, float]) -> None:
-        """Take in a sample."""
+        """Add a sample."""
         self._count += 1
         for name, value in sample.items():
             self._sums[name] += value
@@ -53,7 +53,7 @@ class _Seen:
         if "throttle" in sample:
             self._throttled[int(sample["throttle"])] += 1
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Peak of memory, and what the GPUs did, if there are any."""
         gpu: dict[str, Any] = {
             name: round(self._sums[name] / self._count, 2)
@@ -76,7 +76,7 @@ class _Seen:
 
 @dataclass(frozen=True, eq=False)
 class Mark:
-    """Where a stage began: CPU seconds and joules until then, and what has been sampled since."""
+    """The start of a stage: CPU seconds and joules until then, and the samples since."""
 
     cpu: float
     joules: float | None
@@ -87,7 +87,7 @@ class Telemetry:
     """Samples this process and its GPUs in a thread; use as a context manager.
 
     Args:
-        gpus: counters of the GPUs; None leaves everything of them out.
+        gpus: counters of the GPUs; None leaves GPUs out.
         interval: seconds between samples.
     """
 
@@ -115,7 +115,7 @@ class Telemetry:
         return mark
 
     def since(self, mark: Mark) -> dict[str, Any]:
-        """End a stage and tell what it used, JSON-able.
+        """End a stage and return the resources it used, JSON-able.
 
         Returns:
             `cpu` (seconds of all threads), `peak_bytes` (sampled peak of anonymous memory), and where there are GPUs
@@ -126,13 +126,13 @@ class Telemetry:
         joules = self._joules()
         with self._lock:
             self._marks.remove(mark)
-        told: dict[str, Any] = {"cpu": round(time.process_time() - mark.cpu, 4), **mark.seen.told()}
+        used: dict[str, Any] = {"cpu": round(time.process_time() - mark.cpu, 4), **mark.seen.as_dict()}
         if joules is not None and mark.joules is not None:
-            told["joules"] = round(joules - mark.joules, 3)
-        return told
+            used["joules"] = round(joules - mark.joules, 3)
+        return used
 
     def table(self) -> pa.Table:
-        """The samples as `telemetry.parquet` holds them: `seconds`, `rss_bytes`, and columns of the GPUs if any."""
+        """The samples as stored in `telemetry.parquet`: `seconds`, `rss_bytes`, and columns of the GPUs if any."""
         with self._lock:
             samples = list(self._samples)
         names = list(dict.fromkeys(name for sample in samples for name in sample))
@@ -160,15 +160,14 @@ class Telemetry:
 
 @dataclass(frozen=True)
 class WorkerUsage:
-    """What a task used on the machine of the worker that it ran on.
+    """Resources that a task used on its worker's machine.
 
     Attributes:
         worker: its name in the cluster.
         host: its machine.
         task: what it did.
         seconds: how long that took.
-        used: as `Telemetry.since` tells of its process; tasks that run side by side in one process share what they
-            are told.
+        used: `Telemetry.since` of its process; tasks that run at the same time in one process share these numbers.
     """
 
     worker: str
@@ -177,8 +176,8 @@ class WorkerUsage:
     seconds: float
     used: Mapping[str, Any]
 
-    def told(self) -> dict[str, Any]:
-        """All of it in one dictionary, JSON-able."""
+    def as_dict(self) -> dict[str, Any]:
+        """All fields in one dictionary, JSON-able."""
         facts = {"worker": self.worker, "host": self.host, "task": self.task, "seconds": round(self.seconds, 4)}
         return facts | dict(self.used)
 
@@ -198,7 +197,7 @@ class Ledger:
 
 @contextmanager
 def on_worker(worker: str, task: str, *, gpus: bool) -> Iterator[Callable[[], WorkerUsage]]:
-    """Sample the process of a worker and, if asked to, its GPU; the function that is yielded tells what was used."""
+    """Sample a worker's process and, if requested, its GPU; the yielded function returns the resources used."""
     began = time.perf_counter()
     with Telemetry(_meter_of_worker() if gpus else None) as watch:
         mark = watch.mark()
@@ -225,7 +224,7 @@ def gpu_meter(most: int | None = None) -> GpuMeter | None:
 
 
 def anonymous_bytes() -> int:
-    """Bytes of memory that this process holds and that no file could give back."""
+    """Bytes of anonymous memory of this process: memory that no file backs."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024

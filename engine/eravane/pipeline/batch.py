@@ -107,9 +107,9 @@ def run(
         DeviceError: the device asked for does not work.
     """
     progress, cache = progress or Silent(), cache or default_cache()
-    backend = choose(config.compute.device, progress.say, config.compute.pool)
+    backend = choose(config.compute.device, progress.note, config.compute.pool)
     folder, config = RunFolder.resume(out, config) if resume else (RunFolder.create(out, config), config)
-    cluster = local_cluster(config.compute, backend.xgboost_device, progress.say)
+    cluster = local_cluster(config.compute, backend.xgboost_device, progress.note)
     watch = Telemetry(gpu_meter() if backend.name == "cuda" else None)
     with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute, watch:
         try:
@@ -177,7 +177,7 @@ class _Job:
             xgboost_device=self._backend.xgboost_device,
             cache=self._cache / "boosters",
             room=self._backend.room(),
-            on_usage=lambda usage: self._events.write("worker", **usage.told()),
+            on_usage=lambda usage: self._events.write("worker", **usage.as_dict()),
         )
         for note in zoo.notes:
             self._say(note)
@@ -220,7 +220,7 @@ class _Job:
 
     def _say(self, note: str) -> None:
         self._notes.append(note)
-        self._progress.say(note)
+        self._progress.note(note)
 
     def _catalog(self) -> FeatureCatalog:
         data = self._config.data
@@ -289,7 +289,7 @@ class _Job:
         device = self._backend.name
         plan = plan_memory(self._config, catalog, store.index, store.dtype, timeline, workers, device)
         for line in plan.lines():
-            self._progress.say(line)
+            self._progress.note(line)
         plan.require()
 
     def _write_manifest(self, store: EraStore, timeline: Timeline, status: str) -> None:

@@ -95,8 +95,8 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
         raise ConfigError(
             f"{run} ends at era {config.data.last_era} (data.last_era); a run that goes on leaves it at 0"
         )
-    backend = choose(config.compute.device, progress.say, config.compute.pool)
-    with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.say) as compute:
+    backend = choose(config.compute.device, progress.note, config.compute.pool)
+    with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.note) as compute:
         store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
         freeze_beside(store, config.prepare)
         week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data)
@@ -144,7 +144,7 @@ class _Week:
             xgboost_device=backend.xgboost_device,
             cache=cache / "boosters",
             room=backend.room(),
-            on_usage=lambda usage: self._events.write("worker", **usage.told()),
+            on_usage=lambda usage: self._events.write("worker", **usage.as_dict()),
         )
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))
 
@@ -254,7 +254,7 @@ class _Week:
 
     def _say(self, note: str) -> None:
         self._notes.append(note)
-        self._progress.say(note)
+        self._progress.note(note)
 
     def _report(
         self,

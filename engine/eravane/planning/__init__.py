@@ -1,1 +1,1 @@
-"""What a run needs, and what this machine has."""
+"""Needs of a run in memory, time and disk, and the facts of this machine."""

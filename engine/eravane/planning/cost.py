@@ -1,6 +1,6 @@
-"""What a run will cost, said before it starts: time, peak memory and disk by stage, and what would make it fit.
+"""The cost of a run, predicted before it starts: time, peak memory and disk by stage, and changes that would fit.
 
-docs/cost.md derives the formulas; `python -m benchmarks cost` says how far off they are.
+docs/cost.md derives the formulas; `python -m benchmarks cost` measures their error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class CostPlan:
-    """What a run will cost.
+    """Predicted cost of a run.
 
     Attributes:
         stages: in the order of `STAGES`.
@@ -45,8 +45,8 @@ class CostPlan:
         counts: what was counted, for people.
         device_memory: bytes of the largest training on a GPU; 0 on the CPU.
         allowed: bytes of memory that the configuration allows or the hardware has, whichever is less.
-        room: free bytes on disk.
-        mends: changes of the configuration, each of which alone would make the memory fit; empty where it fits.
+        free_disk: free bytes on disk.
+        alternatives: changes of the configuration, each of which alone makes the memory fit; empty where it fits.
     """
 
     stages: tuple[Stage, ...]
@@ -55,8 +55,8 @@ class CostPlan:
     counts: str
     device_memory: int
     allowed: float
-    room: float
-    mends: tuple[str, ...]
+    free_disk: float
+    alternatives: tuple[str, ...]
 
     @property
     def seconds(self) -> float:
@@ -74,7 +74,7 @@ class CostPlan:
         return sum(stage.disk for stage in self.stages)
 
     def lines(self) -> list[str]:
-        """The plan for people."""
+        """The plan as text."""
         lines = [f"{'stage':14}{'time':>10}{'core time':>12}{'memory':>10}{'disk':>10}"]
         lines += [_line(stage.name, stage.seconds, stage.work, stage.memory, stage.disk) for stage in self.stages]
         lines.append(_line("in all", self.seconds, sum(stage.work for stage in self.stages), self.memory, self.disk))
@@ -90,22 +90,28 @@ class CostPlan:
             lines.append(
                 f"DOES NOT FIT: {format_size(self.memory)} needed, {format_size(self.allowed)} allowed or free"
             )
-            lines += [f"  would fit: {mend}" for mend in self.mends]
-            lines += [] if self.mends else ["  no single change would do: combine fewer workers, eras and features"]
-        if self.disk > self.room:
-            lines.append(f"DOES NOT FIT: {format_size(self.disk)} of disk needed, {format_size(self.room)} free")
+            lines += [f"  would fit: {change}" for change in self.alternatives]
+            lines += (
+                [] if self.alternatives else ["  no single change is enough: combine fewer workers, eras and features"]
+            )
+        if self.disk > self.free_disk:
+            lines.append(f"DOES NOT FIT: {format_size(self.disk)} of disk needed, {format_size(self.free_disk)} free")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan for machines: seconds and bytes."""
+        """The plan as JSON-able values, in seconds and bytes."""
         totals = {"seconds": self.seconds, "memory": self.memory, "disk": self.disk, "fits": self.fits}
-        finite = {key: value for key, value in (("allowed", self.allowed), ("room", self.room)) if math.isfinite(value)}
-        return {**dataclasses.asdict(self), "allowed": None, "room": None, **finite, **totals}
+        finite = {
+            key: value
+            for key, value in (("allowed", self.allowed), ("free_disk", self.free_disk))
+            if math.isfinite(value)
+        }
+        return {**dataclasses.asdict(self), "allowed": None, "free_disk": None, **finite, **totals}
 
     @property
     def fits(self) -> bool:
         """Whether memory and disk suffice."""
-        return not (self.memory > self.allowed or self.disk > self.room)
+        return not (self.memory > self.allowed or self.disk > self.free_disk)
 
 
 def _line(name: str, seconds: float, work: float, memory: int, disk: int) -> str:
@@ -135,15 +141,15 @@ def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPl
         stages=tuple(Stage(name, *seconds[name], held[name], disk[name]) for name in STAGES),
         learner=learner,
         rates=work.rates.name,
-        counts=work.told(),
+        counts=work.as_text(),
         device_memory=work.device_memory(),
         allowed=min(memory.budget, hardware.memory),
-        room=hardware.disk,
-        mends=(),
+        free_disk=hardware.disk,
+        alternatives=(),
     )
     if plan.memory <= plan.allowed:
         return plan
-    return dataclasses.replace(plan, mends=tuple(_mends(config, shape, hardware)))
+    return dataclasses.replace(plan, alternatives=tuple(_alternatives(config, shape, hardware)))
 
 
 def _held(memory: MemoryPlan) -> dict[str, int]:
@@ -153,18 +159,18 @@ def _held(memory: MemoryPlan) -> dict[str, int]:
     return dict(zip(STAGES, held, strict=True))
 
 
-def _mends(config: RunConfig, shape: DataShape, hardware: Hardware) -> Iterator[str]:
+def _alternatives(config: RunConfig, shape: DataShape, hardware: Hardware) -> Iterator[str]:
     """Changes with which the memory would suffice, the mildest of each kind."""
     for changes in (_workers(config, hardware), _every(config), _window(config, shape)):
-        for told, changed in changes:
+        for change, changed in changes:
             needed, allowed = _needed(changed, shape, hardware)
             if needed <= min(allowed, hardware.memory):
-                yield f"{told} ({format_size(needed)})"
+                yield f"{change} ({format_size(needed)})"
                 break
-    for told, smaller in _sets(shape):
+    for change, smaller in _sets(shape):
         needed, allowed = _needed(config, smaller, hardware)
         if needed <= min(allowed, hardware.memory):
-            yield f"{told} ({format_size(needed)})"
+            yield f"{change} ({format_size(needed)})"
             break
     needed, allowed = _needed(config, shape, hardware)
     if allowed < needed <= hardware.memory:

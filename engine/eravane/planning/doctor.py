@@ -1,4 +1,4 @@
-"""What this machine can do, and what to do about each problem."""
+"""Checks of this machine, each with advice on how to fix what it found."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ LOW_MEMORY, LOW_DISK, NO_DISK = 8 * GIGABYTE, 40 * GIGABYTE, 2 * GIGABYTE
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: its name, ok, warn or fail, what was found, and what to do ("" where nothing is)."""
+    """One finding: its name, ok, warn or fail, what was found, and advice ("" where none is needed)."""
 
     name: str
     status: Status
     found: str
-    mend: str = ""
+    advice: str = ""
 
 
 def doctor(scheduler: str = "") -> list[Check]:
@@ -63,15 +63,15 @@ def examine(machine: Machine) -> list[Check]:
 
 
 def as_text(checks: Sequence[Check]) -> str:
-    """The checks as plain lines, each problem followed by what to do."""
+    """The checks as plain lines, each problem followed by its advice."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
         lines.append(f"{check.status:<5} {check.name:<{width}}  {check.found}")
-        if check.mend:
-            lines.append(f"{'':<5} {'':<{width}}  -> {check.mend}")
+        if check.advice:
+            lines.append(f"{'':<5} {'':<{width}}  -> {check.advice}")
     worst = [sum(check.status == status for check in checks) for status in ("fail", "warn")]
-    return "\n".join([*lines, "", f"{worst[0]} to mend, {worst[1]} to know about, {len(checks)} checks"])
+    return "\n".join([*lines, "", f"{worst[0]} to fix, {worst[1]} to note, {len(checks)} checks"])
 
 
 def _python(machine: Machine) -> Check:
@@ -113,18 +113,18 @@ def _xgboost(machine: Machine) -> Check:
         )
     if len(found) > 1:
         names = " ".join(name for name in XGBOOSTS if name in machine.libraries)
-        mend = f"they overwrite each other: pip uninstall -y {names}, then install one extra of eravane again"
-        return Check("xgboost", "fail", ", ".join(found), mend)
+        advice = f"they overwrite each other: pip uninstall -y {names}, then install one extra of eravane again"
+        return Check("xgboost", "fail", ", ".join(found), advice)
     return Check("xgboost", "ok", found[0])
 
 
 def _clashes(machine: Machine) -> Iterator[Check]:
     libraries = machine.libraries
     if "pynvml" in libraries:
-        mend = (
+        advice = (
             "pip uninstall -y pynvml, then pip install --force-reinstall nvidia-ml-py, which has the same import name"
         )
-        yield Check("pynvml", "warn", f"the deprecated distribution pynvml {libraries['pynvml']}", mend)
+        yield Check("pynvml", "warn", f"the deprecated distribution pynvml {libraries['pynvml']}", advice)
     majors = _cuda_majors(machine)
     if len(set(majors.values())) > 1:
         listed = ", ".join(f"{name} for CUDA {major}" for name, major in sorted(majors.items()))
@@ -132,10 +132,10 @@ def _clashes(machine: Machine) -> Iterator[Check]:
             "cuda versions", "fail", listed, "keep one CUDA version: a fresh environment with '.[cu12]' or '.[cu13]'"
         )
     if {"nvidia-nccl-cu12", "nvidia-nccl-cu13"} <= set(libraries):
-        mend = (
+        advice = (
             "they overwrite each other's library: remove the one that torch does not ask for, then reinstall the other"
         )
-        yield Check("nccl", "fail", "nvidia-nccl-cu12 and nvidia-nccl-cu13", mend)
+        yield Check("nccl", "fail", "nvidia-nccl-cu12 and nvidia-nccl-cu13", advice)
     cudf = next((version for name, version in libraries.items() if name.startswith("cudf-cu")), None)
     torch, (torch_floor, cudf_floor) = libraries.get("torch"), TORCH_FOR_CUDF
     if cudf and torch and Version(cudf) >= cudf_floor and Version(torch) < torch_floor:
@@ -220,7 +220,7 @@ def _credentials(machine: Machine) -> Check:
     if machine.credentials == "present":
         return Check("credentials", "ok", "present (not shown)")
     if machine.credentials == "absent":
-        return Check("credentials", "warn", "none; everything but sending works", HOW_TO)
+        return Check("credentials", "warn", "none; everything except sending works", HOW_TO)
     return Check("credentials", "fail", machine.credentials, HOW_TO)
 
 
@@ -228,6 +228,6 @@ def _dask(machine: Machine) -> Check:
     if not machine.scheduler:
         return Check("dask", "ok", "no scheduler given; work stays on this machine")
     if machine.unreachable:
-        mend = "start it with `dask scheduler`, or check the address and the firewall"
-        return Check("dask", "fail", f"{machine.scheduler}: {machine.unreachable}", mend)
+        advice = "start it with `dask scheduler`, or check the address and the firewall"
+        return Check("dask", "fail", f"{machine.scheduler}: {machine.unreachable}", advice)
     return Check("dask", "ok", f"{machine.scheduler} answers")

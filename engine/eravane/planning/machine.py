@@ -1,4 +1,4 @@
-"""The facts of this machine that decide what eravane can do on it."""
+"""Facts of this machine that decide what eravane can do on it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Machine:
         python: version of the interpreter.
         system: operating system, such as "Linux x86_64".
         libraries: installed distribution -> version, names in lower case with dashes.
-        required: what eravane itself asks for, without extras.
+        required: eravane's own requirements, without extras.
         torch_cuda: major CUDA version torch was built for, 0 for a CPU build.
         broken: library -> why importing it failed.
         gpus: what the NVIDIA driver reports.
@@ -48,7 +48,7 @@ class Machine:
         memory: free and total bytes that this process may use.
         disk: folder -> free bytes.
         credentials: "present", "absent", or why they cannot be used; never the credentials themselves.
-        scheduler: Dask address, "" for none; `unreachable` says why it cannot be reached, "" if it can.
+        scheduler: Dask address, "" for none; `unreachable` is the reason why it cannot be reached, "" if it can.
     """
 
     python: tuple[int, int, int]
@@ -129,8 +129,8 @@ def _failing_imports(libraries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield module, f"no end after {IMPORT_SECONDS:.0f} s"
             continue
         if done.returncode:
-            said = done.stderr.strip().splitlines()
-            yield module, said[-1] if said else f"the process ended with {done.returncode}"
+            lines = done.stderr.strip().splitlines()
+            yield module, lines[-1] if lines else f"the process ended with {done.returncode}"
 
 
 def _gpus() -> list[Gpu]:

@@ -1,4 +1,4 @@
-"""How much memory a run will hold: said before work starts, and refused where it cannot fit."""
+"""The memory plan of a run: estimated before work starts, an error where it does not fit."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def format_size(size: float) -> str:
 
 @dataclass(frozen=True)
 class Holding:
-    """Something that a run keeps in memory.
+    """A block of memory that a run holds.
 
     Attributes:
-        name: by which programs find it: "process", "matrices", "predictions" or "era".
-        what: the same in words.
+        name: its key for programs: "process", "matrices", "predictions" or "era".
+        what: a description.
         size: bytes.
     """
 
@@ -67,12 +67,12 @@ class Holding:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a run will hold at its peak.
+    """Memory of a run at its peak.
 
     Attributes:
-        holdings: what is held at the same time.
+        holdings: blocks that are held at the same time.
         budget: bytes that the configuration allows.
-        mapped: bytes of the store that are read through the page cache; the system takes them back when it must.
+        mapped: bytes of the store read through the page cache, which the system can reclaim.
     """
 
     holdings: tuple[Holding, ...]
@@ -89,7 +89,7 @@ class MemoryPlan:
         return next(holding.size for holding in self.holdings if holding.name == name)
 
     def lines(self) -> list[str]:
-        """The plan for people, a line each."""
+        """The plan as lines of text."""
         lines = [f"{format_size(holding.size):>9}  {holding.what}" for holding in self.holdings]
         lines.append(f"{format_size(self.total):>9}  in all, of {format_size(self.budget)} allowed (compute.memory)")
         lines.append(f"{format_size(self.mapped):>9}  of the store read through the page cache, not held")
@@ -102,13 +102,13 @@ class MemoryPlan:
             ConfigError: it needs more than the configuration allows, or the machine has.
         """
         largest = max(self.holdings, key=lambda holding: holding.size)
-        mend = "set compute.workers lower, zoo.every higher, zoo.window shorter, or take smaller data.feature_sets"
+        advice = "set compute.workers lower, zoo.every higher, zoo.window shorter, or take smaller data.feature_sets"
         needed = f"the run would hold {format_size(self.total)}, {format_size(largest.size)} of it {largest.what}"
         if self.total > self.budget:
-            raise ConfigError(f"{needed}; compute.memory allows {format_size(self.budget)}: raise it, or {mend}")
+            raise ConfigError(f"{needed}; compute.memory allows {format_size(self.budget)}: raise it, or {advice}")
         free = available_memory()
         if self.total > free:
-            raise ConfigError(f"{needed}; this machine has {format_size(free)} free: close other programs, or {mend}")
+            raise ConfigError(f"{needed}; this machine has {format_size(free)} free: close other programs, or {advice}")
 
 
 def plan_memory(

@@ -1,4 +1,4 @@
-"""How long a unit of work takes: rates of a CPU core, measured, and of a GPU, predicted until measured."""
+"""Time per unit of work: measured rates of a CPU core, predicted rates of a GPU."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Rates:
         )
 
 
-# docs/cost.md says where these come from.
+# docs/cost.md derives these.
 CPU_CORE = Rates(
     name="a CPU core (Intel Xeon), measured",
     cell=4.0e-8,
@@ -93,7 +93,7 @@ LEVELS_H100 = Rates(
 
 @dataclass(frozen=True)
 class HostRates:
-    """Seconds of one CPU core for what never runs on several; measured.
+    """Seconds of one CPU core for single-threaded work; measured.
 
     Attributes:
         ingest, ingest_cell, ingest_row: decoding, checking and writing, once, per cell and per row.
@@ -104,7 +104,7 @@ class HostRates:
         begin: the loop's libraries, loaded once.
         step: of the gate, per network and gradient step, of full fits and of warm starts.
         decide: per model and era; save: a checkpoint.
-        leaf: leaf values anew, per [row x tree, node, model].
+        leaf: re-estimating leaf values, per [row x tree, node, model].
         insights: per [cell of 52 eras, run].
     """
 

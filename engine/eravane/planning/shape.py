@@ -1,4 +1,4 @@
-"""The shape of a dataset, read from its era and target columns alone: what the cost of a run depends on."""
+"""The shape of a dataset, on which the cost of a run depends; read from its era and target columns alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ GROUPS: Mapping[str, tuple[int, int, int]] = {
 
 @dataclass(frozen=True)
 class DataShape:
-    """How large a dataset is.
+    """Size of a dataset.
 
     Attributes:
         index: historical eras and their rows.
@@ -54,7 +54,7 @@ class DataShape:
         dtype: "int8" or "float32".
         targets: target columns.
         live_rows: rows of the live era.
-        stored: whether it is a store already, which needs no ingest.
+        stored: whether it is a store, which needs no ingest.
     """
 
     index: EraIndex
@@ -67,7 +67,7 @@ class DataShape:
 
 
 def read_shape(data: Path, config: RunConfig) -> DataShape:
-    """Read the shape of a folder of the dataset's files or of a store; "v5.3", where no such folder exists, is known.
+    """Read the shape of a folder of dataset files or of a store; "v5.3", where no such folder exists, is built in.
 
     Raises:
         DataError: files are missing or break the dataset's contract.

@@ -29,7 +29,7 @@ ID_BYTES, REPORT_BYTES = 24, 5_000_000
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run would happen; `device` is "cpu" or "cuda", sizes are free bytes, infinite where unknown."""
+    """The machine of a run; `device` is "cpu" or "cuda", sizes are free bytes, infinite where unknown."""
 
     device: str
     cores: int
@@ -39,7 +39,7 @@ class Hardware:
 
 
 def this_machine(device: str, cores: int = 0, gpus: int = 1) -> Hardware:
-    """This machine, or one with so many `cores` whose memory and disk are not known; "auto" looks for a GPU."""
+    """This machine, or one with `cores` cores and unknown memory and disk; "auto" looks for a GPU."""
     reason = why_no_gpu() if device != "cpu" else ""
     chosen = "cpu" if device == "cpu" or (device == "auto" and reason is not None) else "cuda"
     if cores or (chosen == "cuda" and reason is not None):
@@ -54,11 +54,11 @@ def available_cores() -> int:
 
 
 class Workload:
-    """Counts what a run does, and multiplies by rates.
+    """Counts the work of a run and multiplies it by rates.
 
     Args:
         config, shape, timeline: the run's.
-        hardware: where it would happen.
+        hardware: the machine it would run on.
 
     Attributes:
         rates: of what grows the trees.
@@ -90,8 +90,8 @@ class Workload:
         self._columns = len(shape.catalog.columns)
         self._widest = int(shape.index.counts.max())
 
-    def told(self) -> str:
-        """What was counted."""
+    def as_text(self) -> str:
+        """The counts as text."""
         shape, timeline = self._shape, self._timeline
         return (
             f"{len(shape.index):,} eras, {shape.index.rows:,} rows x {self._columns:,} features; {self._models} models "
@@ -202,7 +202,7 @@ class Workload:
         return [*eras, timeline.live_era] if self._shape.live_rows else eras
 
     def _loop(self) -> float:
-        """Seconds of the loop and of the history before it, without what trains trees."""
+        """Seconds of the loop and of the history before it, without the training of trees."""
         timeline, eras = self._timeline, self._loop_eras()
         index = self._shape.index
         history = index.select(timeline.folds[0].predict_first, timeline.folds[-1].predict_last)
@@ -230,7 +230,7 @@ class Workload:
         return gate.seeds * (refits * gate.steps * full + max(0, fits - refits) * gate.warm_steps * warm)
 
     def _updates(self) -> float:
-        """Seconds of what trains trees in the loop: the first models, and updates on schedule."""
+        """Seconds of training trees in the loop: the first models, and updates on schedule."""
         loop, timeline = self._config.loop, self._timeline
         trained = self._train(timeline.loop_start, self._config.zoo.window)
         for number, _ in enumerate(self._loop_eras()):
@@ -248,7 +248,7 @@ class Workload:
         return (len(self._loop_eras()) - 1) // loop.every if loop.update.startswith("refit") else 0
 
     def _train(self, era: int, window: int) -> float:
-        """Seconds to train the chosen models anew at an era."""
+        """Seconds to refit the chosen models at an era."""
         first, last = self._timeline.first_era, era - max(self._lags)
         rows = self._training_rows(max(first, last - window + 1) if window else first, last)
         return sum(self._fit(rows, cell, self._config.zoo.trees) for cell in self._kept)
