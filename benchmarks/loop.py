@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from eravane.learners.registry import load_booster, predict
 from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 from eravane.loop.engine import Engine
 from eravane.loop.margins import Margins, full_margin
-from eravane.loop.trial import make_trial
 from eravane.loop.updates import Model, Updater
 from eravane.runstate.runfolder import RunFolder
 from eravane.zoo.specs import ModelSpec
@@ -49,7 +47,6 @@ RULES: dict[str, dict[str, Any]] = {
     "append": {"update": "append", "every": 5},
     "leaves": {"update": "leaves"},
     "refit+leaves": {"update": "refit+leaves"},
-    "auto": {"update": "auto"},
 }
 # The loop whose cost is measured starts with the known eras of two folds (the default is four). After the warm-up the
 # cap on appended blocks is reached; wherever a span of the gate's `refit_every` lies, it holds one refit of it.
@@ -219,24 +216,12 @@ def _prequential(features: Features, folder: Path, settings: dict[str, Any]) -> 
     spec = ModelSpec("all", "all", TARGET, 0, features.store.columns)
     models = {name: Model(trees) for name, trees in start_models(zoo, [spec], LOOP_START).items()}
 
-    def updater_of(loop: LoopConfig) -> Updater:
-        return Updater(features.store.path, replace(config, loop=loop), timeline, zoo)
-
-    trial = make_trial([spec], config.loop, updater_of) if config.loop.update == "auto" else None
-    if trial is not None:
-        trial.begin(models[spec.model_id])
+    updater = Updater(features.store.path, config, timeline, zoo)
     scores: list[float] = []
     for era in features.eras(LOOP_START, features.store.index.last):
-        if trial is not None:
-            due = era - timeline.clock.score_lag
-            trial.resolve(due, features.labels(TARGET, due, due), cpu)
-            trial.update(era)
-        updater = updater_of(config.loop) if trial is None else trial.updater
         if updater.due(era):
             models = updater.update([spec], models, era)
         values_CN, y_N = features.era(era, spec.columns).values, features.labels(TARGET, era, era)
-        if trial is not None:
-            trial.predict(era, values_CN)
         p_N = predict(models[spec.model_id].trees.boosters(), values_CN)
         scores.append(float(cpu.numerai_corr(p_N[None, :], y_N, np.array([0, y_N.size]))[0, 0]))
     return np.array(scores)

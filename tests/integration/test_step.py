@@ -95,7 +95,7 @@ def _replay(folder: Path, config: RunConfig) -> Path:
     return out
 
 
-@pytest.mark.parametrize("update", ["append", "refit+leaves", "auto"])
+@pytest.mark.parametrize("update", ["append", "refit+leaves"])
 def test_steps_end_where_a_replay_ends(update: str, weeks: Weeks, tmp_path: Path) -> None:
     config = parse_config({**CONFIG, "loop": {**CONFIG["loop"], "update": update, "leaves_every": 2}})  # type: ignore[dict-item]
     count = WEEKS if update == "append" else 10

@@ -59,8 +59,7 @@ def _journal(data: Path, config: RunConfig, out: Path) -> dict[int, dict[str, by
     kept: dict[int, dict[str, bytes]] = {}
 
     def keep(self: Checkpoints, step: int, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
-        models = [facts["models"], facts["tried"]]
-        kept[step] = {**files, "models": json.dumps(models, sort_keys=True).encode()}
+        kept[step] = {**files, "models": json.dumps(facts["models"], sort_keys=True).encode()}
         save(self, step, files, facts)
 
     save = Checkpoints.save
@@ -138,8 +137,7 @@ def _any_config(base: RunConfig, seed: int) -> RunConfig:
         return choices[rng.integers(len(choices))]
 
     loop = {
-        "update": one("refit", "append", "leaves", "refit+leaves", "auto"),
-        "auto_half_life": 2.0,
+        "update": one("refit", "append", "leaves", "refit+leaves"),
         "every": int(rng.integers(2, 6)),
         "window": one(0, 12),
         "append_window": int(rng.integers(4, 12)),

@@ -69,11 +69,6 @@ class PrepareConfig:
     k: float = setting(5.0, "Width of the bounds for std and mad.", least=0)
     bounds: Literal["era", "window"] = setting("era", "Bounds and fills from the era itself, or from a window.")
     window: int = setting(12, "Earlier eras that a window covers beside the era itself.", least=1)
-    frozen: bool = setting(
-        False,
-        "Prepare every era once, into a store beside the raw one, instead of on every read; knn then looks for "
-        "neighbours in all features instead of a model's own.",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,11 +182,10 @@ class GateConfig:
 class LoopConfig:
     """Updates of base models during the loop."""
 
-    update: Literal["none", "refit", "append", "leaves", "refit+leaves", "auto"] = setting(
+    update: Literal["none", "refit", "append", "leaves", "refit+leaves"] = setting(
         "refit+leaves",
         "Base models: never updated, refitted, grown by trees on cached margins, their leaf values re-estimated on new "
-        "eras, or refitted with their leaves re-estimated in between (XGBoost's; other learners are refitted alone). "
-        "auto tries all of these on one model and follows the one that scored best on resolved eras.",
+        "eras, or refitted with their leaves re-estimated in between (XGBoost's; other learners are refitted alone).",
     )
     every: int = setting(26, "Eras between refits, or between appended blocks.", least=1)
     window: int = setting(0, "Newest eras that a refit trains on (0: zoo.window).", least=0)
@@ -203,7 +197,6 @@ class LoopConfig:
     blocks: int = setting(20, "Appended blocks kept before the oldest is dropped.", least=1)
     leaves_every: int = setting(5, "Eras between re-estimations of leaf values.", least=1)
     leaves_half_life: float = setting(24.0, "Eras after which half of a leaf's value comes from newer eras.", least=1)
-    auto_half_life: float = setting(52.0, "Half-life of the scores by which auto chooses, in resolved eras.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

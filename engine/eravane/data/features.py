@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from eravane.backend import choose
 from eravane.calendar.eras import EraFrame
 from eravane.core.config import PrepareConfig
-from eravane.core.errors import ConfigError, DataError, StoreError
-from eravane.data.freeze import origin
-from eravane.data.prepare import Preparer, frozen_path, joined, prepare_digest
+from eravane.core.errors import DataError
+from eravane.data.prepare import Preparer, joined
 from eravane.data.store.store import EraStore
 
 logger = logging.getLogger("eravane")
@@ -43,20 +42,10 @@ class Features:
     Args:
         store: the opened store.
         preparer: fills and clips an era from what is known at that era.
-        stored: columns of the store that hold the prepared ones of some features; a store that was prepared when it
-            was written holds indicators as columns.
-        prepared: the store that holds the prepared values, where they lie beside the raw ones.
     """
 
-    def __init__(
-        self,
-        store: EraStore,
-        preparer: Preparer,
-        stored: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda names: names,
-        prepared: EraStore | None = None,
-    ) -> None:
-        self.store, self._preparer, self._stored = store, preparer, stored
-        self._values = prepared or store
+    def __init__(self, store: EraStore, preparer: Preparer) -> None:
+        self.store, self._preparer = store, preparer
         self._given: Mapping[str, Given] = {}
 
     @classmethod
@@ -64,25 +53,11 @@ class Features:
         """Open a store with the CPU's kernels, as every worker does.
 
         Raises:
-            StoreError: the store is unfinished or damaged; its prepared features are frozen and not up to date.
-            ConfigError: its features were prepared by another configuration.
+            StoreError: the store is unfinished or damaged.
         """
         from eravane_kernels import cpu
 
-        store, preparer = EraStore.open(path), Preparer(config, cpu)
-        as_they_are = Preparer(PrepareConfig(impute="none", outliers="none"), cpu)
-        if store.prepared is not None:
-            if store.prepared != prepare_digest(config):
-                raise ConfigError(
-                    f"{path} holds features prepared by another [prepare] section; use that or the raw store"
-                )
-            return cls(store, as_they_are, preparer.columns)
-        if not config.frozen or preparer.keeps(store.dtype):
-            return cls(store, preparer)
-        prepared = EraStore.open(frozen_path(path, config))
-        if prepared.manifest.prepared != origin(store, config):
-            raise StoreError(f"{prepared.path} is behind {path}; `eravane run` and `eravane step` bring it up to date")
-        return cls(store, as_they_are, preparer.columns, prepared)
+        return cls(EraStore.open(path), Preparer(config, cpu))
 
     def with_given(self, given: Mapping[str, Given]) -> Features:
         """The same features with columns from outside, which are asked for one at a time and are not prepared."""
@@ -111,7 +86,7 @@ class Features:
         if columns[0] in self._given:
             values_N = self.given(columns[0], era, era)
             return EraFrame(values_N[None, :], tuple(columns), self.store.index.select(era, era), self.ids(era, era))
-        window = self._values.window(self.needed(era), era, self._stored(tuple(columns)))
+        window = self.store.window(self.needed(era), era, tuple(columns))
         frame = window.frame() if self._preparer.history else window.era(era)
         return self._preparer.apply(frame, era)
 
@@ -121,11 +96,7 @@ class Features:
         Raises:
             DataError: the dataset has no live rows.
         """
-        return self._live_of(self.store)
-
-    @staticmethod
-    def _live_of(store: EraStore) -> EraFrame:
-        frame = store.live()
+        frame = self.store.live()
         if frame is None:
             raise DataError("the dataset has no live.parquet; `eravane fetch` gets it")
         return frame
@@ -136,16 +107,16 @@ class Features:
         Raises:
             DataError: the dataset has no live rows.
         """
-        rows = self._live_of(self._values)
+        rows = self.live_rows()
         if columns[0] in self._given:
             live_N = self._given[columns[0]].live_N
             assert live_N is not None, "a store with live rows gives its members live values"
             return EraFrame(live_N[None, :], tuple(columns), rows.index, rows.ids)
-        names = self._stored(tuple(columns))
+        names = tuple(columns)
         era = rows.index.first
         frame = EraFrame(rows.values[rows.positions(names)], names, rows.index, rows.ids)
         if self._preparer.history:
-            frame = joined(self._values.window(self.needed(era), era - 1, names).frame(), frame)
+            frame = joined(self.store.window(self.needed(era), era - 1, names).frame(), frame)
         return self._preparer.apply(frame, era)
 
     def needed(self, era: int) -> int:
@@ -155,14 +126,14 @@ class Features:
     def table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> pa.Table:
         """Prepared columns of every n-th era of first..last as an Arrow table."""
         if every == 1 and self._preparer.keeps(self.store.dtype):
-            return self._values.window(first, last, self._stored(tuple(columns))).arrow()
+            return self.store.window(first, last, tuple(columns)).arrow()
         return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
 
     def device_table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> Any:
         """Prepared columns of every n-th era of first..last as a cuDF frame on the GPU."""
         backend = choose("cuda", logger.debug)
-        names = self._stored(tuple(columns))
-        parts = self._values.window(first, last, names).parts
+        names = tuple(columns)
+        parts = self.store.window(first, last, names).parts
         if every != 1 or not self._preparer.keeps(self.store.dtype):
             frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
             names, parts = frames[0].columns, tuple(frame.values for frame in frames)

@@ -81,8 +81,6 @@ class _Update:
     def __init__(self, data: Path, site: Site, wish: _Wish, progress: Progress) -> None:
         self._data, self._site, self._progress = data, site, progress
         self._old = old = site.old
-        if old is not None and old.prepared is not None:
-            raise StoreError(f"{site.path} holds prepared features; ingest into the raw store they were made from")
         self._history = [Source(data / name) for name in _history(data, old)]
         self._live_rows = Source(data / LIVE) if (data / LIVE).exists() else None
         self._sources = [*self._history, *([self._live_rows] if self._live_rows else [])]

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraFrame, EraIndex
-from eravane.core.config import PrepareConfig, digest_of
+from eravane.core.config import PrepareConfig
 
 INDICATOR = "missing_"
 MISSING = -1  # code of a missing integer level
 TOP_LEVEL = 4
 _Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-
-def prepare_digest(config: PrepareConfig) -> str:
-    """Twelve hex digits that name what preparation does to values; when it is done does not enter."""
-    return digest_of({key: value for key, value in asdict(config).items() if key != "frozen"})
-
-
-def frozen_path(raw: Path, config: PrepareConfig) -> Path:
-    """Where the features of a raw store lie prepared when `prepare.frozen` is on: a folder beside it."""
-    return raw.with_name(f"{raw.name}.{prepare_digest(config)}")
 
 
 class Preparer:

@@ -17,7 +17,7 @@ from eravane.backend import Backend
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.eras import EraFrame, era_label
 from eravane.calendar.timeline import Timeline
-from eravane.core.config import LoopConfig, RunConfig
+from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.core.files import write_atomically
 from eravane.core.seeds import derive_seed
@@ -30,7 +30,6 @@ from eravane.loop.loop import Loop
 from eravane.loop.results import ResultFiles
 from eravane.loop.session import Session
 from eravane.loop.tally import Tally
-from eravane.loop.trial import Trial, make_trial
 from eravane.loop.updates import Model, Updater
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.neutralization import Neutraliser
@@ -81,8 +80,6 @@ class Engine:
         """Fit the models that start the loop."""
         trees = start_models(self.zoo, self.specs, self.timeline.loop_start, on_model)
         loop.models = {model_id: Model(found) for model_id, found in trees.items()}
-        if loop.trial is not None:
-            loop.trial.begin(loop.models[loop.trial.spec.model_id])
 
     def remaining(self, done: int | None) -> list[int]:
         """Eras of the loop after `done` (None: from its start), the live one last."""
@@ -123,22 +120,13 @@ class Engine:
             self.specs,
             gate=MetaLearner(config.gate, pool, lag=clock.score_lag, horizon=clock.horizon, seed=seed, device=device),
             context=ContextBuilder(pool, cells, ops, config.gate),
-            updater=self._updater(),
+            updater=Updater(store.path, config, self.timeline, self.zoo, self.known_at),
             timeline=self.timeline,
             target=config.data.target,
             ops=ops,
             known_at=self.known_at,
             neutraliser=Neutraliser(columns, config.postprocess.proportion, ops) if columns else None,
             device=device,
-        )
-
-    def _updater(self) -> Updater | Trial:
-        def of(loop: LoopConfig) -> Updater:
-            config = dataclasses.replace(self.config, loop=loop)
-            return Updater(self.features.store.path, config, self.timeline, self.zoo, self.known_at)
-
-        return (
-            make_trial(self.specs, self.config.loop, of) if self.config.loop.update == "auto" else of(self.config.loop)
         )
 
 

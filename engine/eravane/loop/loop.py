@@ -20,7 +20,6 @@ from eravane.gate.gate import LearnReport, MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
 from eravane.learners.registry import predict
 from eravane.loop.sources import EraSource, source_of
-from eravane.loop.trial import Trial
 from eravane.loop.updates import Model, Updater
 from eravane.runstate.journal import EraRecord
 from eravane.scoring.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
@@ -47,7 +46,6 @@ class StepReport:
     Attributes:
         resolved: what the gate learnt of eras whose labels became usable.
         update: how trees were changed ("refit", "append", "leaves"; "" for not at all); updated: ids of those models.
-        rule: the update rule that a trial follows; "" where the configuration names one.
         learnt: what the gate learnt.
         n_open: base models that ran.
         seconds: stage -> time; `shadow` is what evaluating the closed models took.
@@ -57,7 +55,6 @@ class StepReport:
     resolved: tuple[EraOutcome, ...]
     update: str
     updated: tuple[str, ...]
-    rule: str
     learnt: LearnReport
     n_open: int
     seconds: Mapping[str, float]
@@ -69,7 +66,6 @@ class StepReport:
             "resolved": [outcome.era for outcome in self.resolved],
             "update": self.update,
             "updated": len(self.updated),
-            **({"rule": self.rule} if self.rule else {}),
             "gate": self.learnt.as_event(),
             "n_open": self.n_open,
             "seconds": round(sum(self.seconds.values()), 4),
@@ -85,7 +81,7 @@ class Loop:
         specs: the selected base models; `models` must be set before the first step.
         gate: the meta-learner.
         context: measures an era for the gate.
-        updater: updates the trees on schedule; or a trial of several, of which the best is followed.
+        updater: updates the trees on schedule.
         timeline: periods and lags.
         target: the main target.
         ops: the kernels' namespace.
@@ -95,7 +91,6 @@ class Loop:
 
     Attributes:
         models: the base models as they stand, by id.
-        trial: of the update rules; None where the configuration names one.
     """
 
     def __init__(
@@ -105,7 +100,7 @@ class Loop:
         *,
         gate: MetaLearner,
         context: ContextBuilder,
-        updater: Updater | Trial,
+        updater: Updater,
         timeline: Timeline,
         target: str,
         ops: Any,
@@ -115,7 +110,6 @@ class Loop:
     ) -> None:
         self.models: dict[str, Model] = {}
         self._features, self._specs, self._gate, self._context = features, tuple(specs), gate, context
-        self.trial = updater if isinstance(updater, Trial) else None
         self._updater, self._timeline, self._target, self._ops = updater, timeline, target, ops
         self._known_at, self._neutraliser, self._device = known_at, neutraliser, device
         self._pending: list[Pending] = []
@@ -137,8 +131,7 @@ class Loop:
         clock.lap("gate")
         record, facts = self._predict(era, source, clock)
         self._pending.append(Pending(era, record.base_MN, facts))
-        rule, n_open = "" if self.trial is None else self.trial.rule, int(record.open_M.sum())
-        return record, StepReport(era, resolved, kind, updated, rule, learnt, n_open, clock.seconds)
+        return record, StepReport(era, resolved, kind, updated, learnt, int(record.open_M.sum()), clock.seconds)
 
     def _predict(self, era: int, source: EraSource, clock: _StopClock) -> tuple[EraRecord, EraFacts]:
         """Decide gates, run the open models, weigh them; then evaluate the closed ones for when the era falls due."""
@@ -161,9 +154,6 @@ class Loop:
             z_MN[~open_M] = gaussianize(base_MN[~open_M], self._ops)
         comparators = self._gate.comparators(era, *_agreement(z_MN, base_MN, self._ops))
         clock.lap("shadow")
-        if self.trial is not None:
-            self.trial.predict(era, source.cell(self.trial.spec.columns))
-            clock.lap("trial")
         return EraRecord(era, base_MN, prediction_N, weights_M, open_M, comparators), facts
 
     def state(self) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -173,21 +163,7 @@ class Loop:
             "gate.safetensors": save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
             "gate.json": json.dumps(gate_facts).encode(),
         }
-        facts: dict[str, Any] = {"pending": [pending.era for pending in self._pending]}
-        if self.trial is not None:
-            said, facts["trial"] = self.trial.state()
-            files["trial.safetensors"] = save(said)
-        return files, facts
-
-    @property
-    def tried(self) -> Mapping[str, Model]:
-        """Models of the trial of update rules, by rule; empty where there is none."""
-        return {} if self.trial is None else self.trial.models
-
-    @property
-    def tried_columns(self) -> dict[str, tuple[str, ...]]:
-        """Features of those models, by rule."""
-        return {} if self.trial is None else dict.fromkeys(self.trial.rules, self.trial.spec.columns)
+        return files, {"pending": [pending.era for pending in self._pending]}
 
     def restore(
         self,
@@ -196,7 +172,6 @@ class Loop:
         facts: Mapping[str, Any],
         history: History,
         base_of: Callable[[int], NDArray[np.float32]],
-        tried: Mapping[str, Model],
     ) -> None:
         """Take over a state.
 
@@ -205,13 +180,10 @@ class Loop:
             files, facts: from `state`.
             history: the resolved eras.
             base_of: base predictions [M, N] of an era that waits for its labels.
-            tried: models of the trial of update rules at that time.
         """
         arrays = load(files["gate.safetensors"]) | history.arrays()
         self._gate = MetaLearner.restore(arrays, json.loads(files["gate.json"]), device=self._device)
         self.models = dict(models)
-        if self.trial is not None:
-            self.trial.restore(tried, load(files["trial.safetensors"]), facts["trial"])
         self._boosters.clear()
         self._pending.clear()
         for era in facts["pending"]:
@@ -229,8 +201,6 @@ class Loop:
                 label_N = self._features.labels(self._target, pending.era, pending.era)
                 if not np.isnan(label_N).all():
                     resolved.append(outcome_of(pending, label_N, self._ops, self._meta_model(pending.era)))
-                    if self.trial is not None:
-                        self.trial.resolve(pending.era, label_N, self._ops)
         for outcome in resolved:
             self._gate.observe(outcome)
         if resolved:
@@ -241,16 +211,11 @@ class Loop:
         return self._features.given(META_GIVEN, era, era) if self._features.offers(META_GIVEN) else None
 
     def _update(self, era: int) -> tuple[str, tuple[str, ...]]:
-        if isinstance(self._updater, Trial):
-            self._updater.update(era)
-            updater = self._updater.updater
-        else:
-            updater = self._updater
-        kind = updater.due(era)
+        kind = self._updater.due(era)
         if not kind:
             return "", ()
         awake = [spec for spec, rests in zip(self._specs, self._gate.resting_M, strict=True) if not rests]
-        self.models = updater.update(awake, self.models, era)
+        self.models = self._updater.update(awake, self.models, era)
         names = tuple(spec.model_id for spec in awake)
         for name in names:
             self._boosters.pop(name, None)

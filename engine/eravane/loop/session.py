@@ -18,7 +18,6 @@ from eravane.loop.boosters import ModelFolder, StoredModel
 from eravane.loop.loop import Loop, StepReport
 from eravane.loop.sources import StoredEra, digest_of_rows, has_era, source_of
 from eravane.loop.tally import Tally
-from eravane.loop.updates import Model
 from eravane.runstate.checkpoint import Checkpoints
 from eravane.runstate.journal import Journal
 from eravane.runstate.resolved import ResolvedEras
@@ -26,8 +25,6 @@ from eravane.runstate.resolved import ResolvedEras
 # Eras behind the present one that the loop itself may still read; older pages of the store are given back.
 READ_BEHIND = 64
 ERAS, RESOLVED = "checkpoints/eras", "checkpoints/resolved"
-# In the facts of a checkpoint: where the base models lie, by id, and those of the trial of update rules, by rule.
-MODELS, TRIED = "models", "tried"
 
 
 @dataclass(frozen=True)
@@ -112,8 +109,7 @@ class Session:
         self._resolved.forget_after(facts["resolved"])
         history = self._resolved.history(facts["resolved"], len(self._columns), gate_facts(files)["names"])
         models = self._models.get(stored_models(facts), self._columns)
-        tried = self._models.get(stored_models(facts, TRIED), self._loop.tried_columns)
-        self._loop.restore(models, files, facts["loop"], history, base_of, tried)
+        self._loop.restore(models, files, facts["loop"], history, base_of)
         self.tally.restore(facts["tally"])
         self._newest_resolved, self.newest = facts["resolved"], era
         return Resumed(era, tuple(notes))
@@ -144,15 +140,14 @@ class Session:
             files,
             {
                 "loop": facts,
-                MODELS: self._stored(self._loop.models),
-                TRIED: self._stored(self._loop.tried),
+                "models": {name: asdict(where) for name, where in self._models.put(self._loop.models).items()},
                 "resolved": self._newest_resolved,
                 "tally": self.tally.state(),
                 "live": "" if stored else digest_of_rows(source),
             },
         )
         saved = self._checkpoints.facts()
-        self._models.keep_only([stored_models(facts, which) for facts in saved for which in (MODELS, TRIED)])
+        self._models.keep_only([stored_models(facts) for facts in saved])
         self.newest = era
         if stored:
             self._rolling.advance(era)
@@ -161,9 +156,6 @@ class Session:
     def finish(self) -> None:
         """Name the trees in `models/index.json`."""
         self._models.write_index(self._models.put(self._loop.models), self._columns)
-
-    def _stored(self, models: Mapping[str, Model]) -> dict[str, dict[str, Any]]:
-        return {name: asdict(where) for name, where in self._models.put(models).items()}
 
     def _still_true(self, era: int, digest: str) -> bool:
         """Whether the data say of an era that was live what they said then."""
@@ -180,9 +172,9 @@ def gate_facts(files: Mapping[str, bytes]) -> dict[str, Any]:
     return found
 
 
-def stored_models(facts: Mapping[str, Any], which: str = MODELS) -> dict[str, StoredModel]:
+def stored_models(facts: Mapping[str, Any]) -> dict[str, StoredModel]:
     """Where the models of a checkpoint lie, by name, from its facts."""
-    return {name: StoredModel(tuple(where["blocks"]), where["margins"]) for name, where in facts[which].items()}
+    return {name: StoredModel(tuple(where["blocks"]), where["margins"]) for name, where in facts["models"].items()}
 
 
 def saved_state(

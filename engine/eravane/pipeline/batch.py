@@ -25,7 +25,6 @@ from eravane.core.files import exclusive
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
-from eravane.data.freeze import freeze_beside
 from eravane.data.ingest import FEATURES_JSON
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner, with_learner
@@ -161,9 +160,6 @@ class _Job:
         config, ops = self._config, self._backend.ops
         with self._events.stage("verify"):
             store.verify()
-        if config.prepare.frozen:
-            with self._events.stage("prepare"):
-                self._freeze(store)
         features = Features.open(store.path, config.prepare)
         timeline = self._timeline(store)
         self._say_periods(timeline)
@@ -239,14 +235,6 @@ class _Job:
             found |= {"rows": store.index.rows, "columns": len(store.columns)}
         self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
         return store
-
-    def _freeze(self, store: EraStore) -> None:
-        self._progress.start("prepare", len(store.index))
-        prepared = freeze_beside(store, self._config.prepare, lambda _file, _done, _total: self._progress.advance())
-        if prepared is None:
-            self._say("prepare.frozen changes nothing: these features stay as they are")
-        else:
-            prepared.verify()
 
     def _newest_label(self, store: EraStore) -> int:
         target = self._config.data.target

@@ -23,7 +23,6 @@ from eravane.core.events import EventLog, Progress, Silent
 from eravane.core.files import exclusive
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
-from eravane.data.freeze import freeze_beside
 from eravane.data.ingest import FEATURES_JSON, ingest
 from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
 from eravane.data.store.store import EraStore
@@ -98,7 +97,6 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
     backend = choose(config.compute.device, progress.note, config.compute.pool)
     with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.note) as compute:
         store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
-        freeze_beside(store, config.prepare)
         week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data)
         report = week.do()
     return replace(report, seconds=round(time.perf_counter() - started, 3))

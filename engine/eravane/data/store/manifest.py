@@ -70,25 +70,6 @@ class SourceRecord:
 
 
 @dataclass(frozen=True)
-class PreparedRecord:
-    """Where prepared features came from.
-
-    Attributes:
-        config: digest of the [prepare] section.
-        segments: digests of the raw store's segments, in era order.
-        live: digest of its live rows, "" where it had none.
-    """
-
-    config: str
-    segments: tuple[str, ...]
-    live: str
-
-    def continues(self, old: PreparedRecord) -> bool:
-        """Whether a store made from `old` becomes one made from this by adding segments and exchanging live rows."""
-        return self.config == old.config and self.segments[: len(old.segments)] == old.segments
-
-
-@dataclass(frozen=True)
 class Manifest:
     """Everything a store holds.
 
@@ -102,7 +83,6 @@ class Manifest:
         segments: in era order.
         live: the live rows, if there are any.
         sources: parquet file name -> how it was.
-        prepared: set where the features are imputed and clipped ones of another store.
     """
 
     columns: tuple[str, ...]
@@ -114,7 +94,6 @@ class Manifest:
     segments: tuple[SegmentRecord, ...] = ()
     live: LiveRecord | None = None
     sources: dict[str, SourceRecord] = field(default_factory=dict)
-    prepared: PreparedRecord | None = None
 
     def files(self) -> dict[str, int]:
         """Every file that belongs to the store and has a known size: relative path -> bytes."""
@@ -169,6 +148,11 @@ class Manifest:
             raise StoreError(
                 f"{path} has format {content.get('format')}, this version reads {FORMAT}; ingest the data again"
             )
+        if body.get("prepared") is not None:
+            raise StoreError(
+                f"{store} holds features that eravane 0.1 prepared once (prepare.frozen); give the store that they "
+                "were made from, or ingest the data into a new one"
+            )
         return _build(body)
 
 
@@ -177,7 +161,7 @@ def _checksum(body: str) -> str:
 
 
 def _build(body: dict[str, Any]) -> Manifest:
-    live, prepared = body["live"], body["prepared"]
+    live = body["live"]
     return Manifest(
         columns=tuple(body["columns"]),
         dtype=body["dtype"],
@@ -190,9 +174,6 @@ def _build(body: dict[str, Any]) -> Manifest:
         if live is None
         else LiveRecord(live["rows"], MatrixLayout(**live["features"]), FileRecord(**live["ids"])),
         sources={name: SourceRecord(**entry) for name, entry in body["sources"].items()},
-        prepared=None
-        if prepared is None
-        else PreparedRecord(prepared["config"], tuple(prepared["segments"]), prepared["live"]),
     )
 
 

@@ -62,7 +62,6 @@ class EraStore:
         targets: target names.
         index: every historical era, labelled or not; live rows are apart.
         data_types: "train", "validation" or "test" per era of the index.
-        prepared: digest of the [prepare] section by which the features were imputed and clipped; None for raw ones.
         report: what the ingest that opened the store changed; None where it was only opened.
     """
 
@@ -73,7 +72,6 @@ class EraStore:
         self.columns = manifest.columns
         self.dtype = manifest.dtype
         self.targets = manifest.targets
-        self.prepared = None if manifest.prepared is None else manifest.prepared.config
         self.segments = tuple(
             Segment(path, record, len(self.columns), self.dtype, len(self.targets)) for record in manifest.segments
         )
