@@ -75,7 +75,7 @@ def test_noise_is_no_difference(base: Path, tmp_path: Path) -> None:
     centred = NOISE[3] - NOISE[3].mean()
     verdict = compare([base, write_run(tmp_path / "other", MARKET + centred)]).others[0].verdict
     least = 2.8016 * bartlett(centred, LAG)[1]
-    assert verdict == f"no proven difference; a true one below {least:.5f} would likely go unseen here"
+    assert verdict == f"no proven difference; a true one below {least:.5f} would probably not be detected here"
 
 
 def test_many_runs_need_a_larger_t(base: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reports of runs: one page per run, and a paired comparison between runs."""
+"""Reports of runs: one page per run, and paired comparisons of runs."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _leaks(view: RunView) -> Iterator[Alert]:
             )
     ensemble = series_facts(view, "ensemble")
     if view.fact("data.made"):
-        yield Alert("note", "Made data", "Features and labels are invented; no score here says anything about Numerai.")
+        yield Alert("note", "Made data", "Features and labels are invented; no score here applies to Numerai.")
     elif ensemble.summary.n_eras and ensemble.summary.corr_mean > TOO_GOOD:
         yield Alert(
             "warn",

@@ -60,7 +60,7 @@ class Card:
         table: a table.
         items: lines of a list.
         facts: name -> value pairs; a value is text or again a mapping of names to values.
-        folded: text shown as it is once the reader opens the card.
+        folded: text shown once the reader opens the card.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Is my change real? Runs against a first run, era by era."""
+"""Paired comparison of runs with a first run, era by era: is a change real?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eravane.report.formats import number
 from eravane.report.load import RunView, load_run
 from eravane.scoring.metrics import HacMean, hac_mean
 
-# The ensemble decides; equal weight tells whether a difference comes from the pool rather than from the gate.
+# The ensemble decides; equal weight shows whether a difference comes from the pool rather than from the gate.
 SERIES = ("ensemble", "equal_weight")
 ERROR_RATE = 0.05
 
@@ -42,7 +42,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Versus:
-    """A run against the first run: differences by series, what they amount to, and what to beware of."""
+    """A run against the first run: differences by series, the verdict, and reasons for caution."""
 
     run: str
     differences: tuple[Difference, ...]
@@ -78,7 +78,7 @@ class Comparison:
         return {"first": self.first, "needed_t": self.needed_t, "runs": runs}
 
     def __str__(self) -> str:
-        """What `print` shows."""
+        """The comparison as text."""
         return self.as_text()
 
     def as_text(self) -> str:
@@ -100,7 +100,7 @@ class Comparison:
                 )
                 for item in other.differences
             ]
-            lines += [f"  beware: {caution}" for caution in other.cautions]
+            lines += [f"  caution: {caution}" for caution in other.cautions]
         return "\n".join(lines)
 
 
@@ -177,7 +177,7 @@ def _verdict(ensemble: Difference | None, needed: float, least: int) -> str:
         return "better, and more than chance"
     if gain.t <= -needed:
         return "worse, and more than chance"
-    return f"no proven difference; a true one below {ensemble.detectable:.5f} would likely go unseen here"
+    return f"no proven difference; a true one below {ensemble.detectable:.5f} would probably not be detected here"
 
 
 def _cautions(view: RunView, first: RunView, ensemble: Difference | None) -> list[str]:

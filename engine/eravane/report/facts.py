@@ -1,4 +1,4 @@
-"""The numbers a report rests on, computed from the run's tables rather than taken from its summary."""
+"""Numbers of a report, computed from the run's tables rather than taken from its summary."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DETECTABLE_ERRORS = 2.8016
 # Payout since 2026-01: 0.75 CORR + 2.25 MMC; a run's manifest may state the round's own multipliers.
 PAYOUT = {"corr": 0.75, "mmc": 2.25}
 CORRELATION_ERAS = 40
-# What telemetry tells of a stage, and how the parts of an interrupted one come together.
+# Telemetry of a stage, and the rule that combines the parts of an interrupted one.
 USAGE = {
     "cpu": "sum",
     "peak_bytes": "max",
@@ -67,7 +67,7 @@ def detectable(mean: HacMean) -> float:
 
 
 def judgeable_eras(lag: int) -> int:
-    """Fewest eras on which a verdict rests: three times the lag, below which a HAC error is too rough to speak of."""
+    """Fewest eras for a verdict: three times the lag; with fewer the HAC error is too rough."""
     return 3 * lag
 
 
@@ -102,7 +102,7 @@ def model_facts(view: RunView) -> pd.DataFrame:
 
 
 def label_of(view: RunView, model: str) -> tuple[str, str]:
-    """Feature set and group of a model, "" where the zoo does not say."""
+    """Feature set and group of a model, "" where the zoo table lacks it."""
     zoo = view.table("zoo")
     if "model_id" not in zoo:
         return "", ""
@@ -198,7 +198,7 @@ class Cost:
 
 
 def costs(view: RunView) -> list[Cost]:
-    """Every timed step that `events.jsonl` tells of.
+    """Every timed step of `events.jsonl`.
 
     Events called `stage` and events of an era add up to the run; other timed events are details within a stage.
     """
@@ -225,9 +225,9 @@ def costs(view: RunView) -> list[Cost]:
 
 
 def stage_costs(view: RunView) -> pd.DataFrame:
-    """What each stage cost: steps, seconds, share of the run, median and longest step, peak bytes, joules, device.
+    """Cost of each stage: steps, seconds, share of the run, median and longest step, peak bytes, joules, device.
 
-    Details within a stage have no share; the dearest stage comes first.
+    Details within a stage have no share; the most expensive stage comes first.
     """
     timed = pd.DataFrame([asdict(cost) for cost in costs(view)])
     if not len(timed):
@@ -250,13 +250,13 @@ def stage_costs(view: RunView) -> pd.DataFrame:
 
 
 def stage_usage(view: RunView) -> pd.DataFrame:
-    """What each stage used: CPU seconds, peak memory, and what the GPUs did; columns that nothing tells are absent."""
+    """Resources used by each stage: CPU seconds, peak memory, GPU load; columns without data are absent."""
     rows = [{"stage": str(event["stage"]), **_used(event)} for event in view.events if "stage" in event]
     return _together([row for row in rows if len(row) > 1], "stage", USAGE)
 
 
 def worker_usage(view: RunView) -> pd.DataFrame:
-    """What the tasks on each Dask worker used, as `stage_usage`, with `tasks` and the `seconds` they took before it.
+    """Resources used by the tasks of each Dask worker, as `stage_usage`, with `tasks` and their `seconds` first.
 
     Means are over the time that tasks took.
     """
@@ -280,18 +280,18 @@ def worker_usage(view: RunView) -> pd.DataFrame:
 
 
 def _used(event: Mapping[str, Any]) -> dict[str, Any]:
-    """What an event tells of `USAGE`."""
+    """The columns of `USAGE` in an event."""
     gpu = event.get("gpu")
-    told = {**event, **{f"gpu_{name}": value for name, value in gpu.items()}} if isinstance(gpu, Mapping) else event
-    used: dict[str, Any] = {name: _number(told[name]) for name in USAGE if name in told}
-    throttled = told.get("gpu_throttled")
+    facts = {**event, **{f"gpu_{name}": value for name, value in gpu.items()}} if isinstance(gpu, Mapping) else event
+    used: dict[str, Any] = {name: _number(facts[name]) for name in USAGE if name in facts}
+    throttled = facts.get("gpu_throttled")
     if used and isinstance(throttled, Mapping) and throttled:
         used["throttled"] = ", ".join(map(str, throttled))
     return used
 
 
 def _together(rows: list[dict[str, Any]], key: str, rules: Mapping[str, str]) -> pd.DataFrame:
-    """Rows of the same key put together by the rule of each column."""
+    """Rows of the same key combined by the rule of each column."""
     if not rows:
         return pd.DataFrame()
     grouped = pd.DataFrame(rows).groupby(key, sort=False)

@@ -22,7 +22,7 @@ DIGITS = 5
 
 @dataclass(frozen=True)
 class View:
-    """One of the pictures a figure can switch between: plotly traces and the layout beyond the page's defaults."""
+    """One view of a figure: plotly traces, and the layout beyond the page's defaults."""
 
     label: str
     data: list[Trace]
@@ -31,7 +31,7 @@ class View:
 
 @dataclass(frozen=True)
 class Figure:
-    """A titled plot; `note` says how to read it."""
+    """A titled plot; `note` explains how to read it."""
 
     name: str
     title: str
@@ -40,7 +40,7 @@ class Figure:
     height: int = 340
 
     def as_dict(self) -> dict[str, Any]:
-        """What the page's script needs, as JSON-able values."""
+        """The figure as JSON-able values for the page's script."""
         views = [{"label": view.label, "data": view.data, "layout": view.layout} for view in self.views]
         return {"name": self.name, "height": self.height, "views": views}
 
@@ -153,7 +153,7 @@ def drawdown_figure(view: RunView) -> Figure | None:
     if not lines:
         return None
     lines[0] |= {"fill": "tozeroy", "fillcolor": "var(--s1-soft)"}
-    note = "How far cumulative CORR stands below its own highest point so far."
+    note = "Distance of cumulative CORR below its running maximum."
     return Figure("drawdown", "Drawdown", note, [View("", lines, _axes("CORR below peak"))], 260)
 
 
@@ -190,7 +190,7 @@ def gate_figure(view: RunView) -> Figure | None:
         },
         "shapes": start_marks(view),
     }
-    note = "How many base models ran in each era, and the share of the pool's trees that did not have to."
+    note = "Base models that ran in each era, and the share of the pool's trees that was not evaluated."
     return Figure("gate", "Gate openness and compute saved", note, [View("", [open_gates, spared], layout)], 280)
 
 
@@ -274,4 +274,4 @@ def telemetry_figure(view: RunView) -> Figure | None:
         views.append(View(label, [trace], axes))
     if not views:
         return None
-    return Figure("telemetry", "Telemetry", "Sampled while the run went on.", views, 280)
+    return Figure("telemetry", "Telemetry", "Sampled during the run.", views, 280)

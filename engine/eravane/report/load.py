@@ -30,14 +30,14 @@ CONTRACT = {
     "metrics.json": "the run's own summary",
     "live_predictions.csv": "predictions for the live round",
 }
-# Tables that a run may add; nothing is said where they are absent.
+# Optional tables; their absence is no warning.
 OPTIONAL = ("prototypes", "exposure", "missing", "telemetry", "references")
 BASE_SERIES = ("ensemble", "equal_weight", "best_single")
 
 
 @dataclass(frozen=True, eq=False)
 class RunView:
-    """All that a run folder tells, in memory but for the per-row files.
+    """The content of a run folder, in memory except for the per-row files.
 
     Attributes:
         path: the run folder.
@@ -77,7 +77,7 @@ class RunView:
 
     @property
     def target(self) -> str:
-        """The target the run is scored on, "" where the manifest does not say."""
+        """The target the run is scored on, "" where the manifest has none."""
         data = self.config.get("data")
         configured = data.get("target", "") if isinstance(data, Mapping) else ""
         return str(self.fact("target", default=configured))
@@ -90,7 +90,7 @@ class RunView:
 
     @property
     def report_start(self) -> int:
-        """First era that headline numbers count; the first scored era where the manifest does not say."""
+        """First era that headline numbers count; the first scored era where the manifest has none."""
         stated = self.fact("periods.report_start")
         if stated is not None and str(stated).isdecimal():
             return int(stated)
@@ -104,7 +104,7 @@ class RunView:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end: its manifest says so, or, without a word there, no file is missing."""
+        """Whether the run is complete by its manifest; without a status there, whether no file is missing."""
         status = self.manifest.get("status")
         return status == "complete" if status is not None else not self.missing
 
@@ -198,7 +198,7 @@ def _read_events(path: Path, damaged: dict[str, str]) -> tuple[Mapping[str, Any]
         elif line.strip():
             bad += 1
     if bad:
-        damaged[path.name] = f"{bad} of {bad + len(events)} lines are not JSON objects and were passed over"
+        damaged[path.name] = f"{bad} of {bad + len(events)} lines are not JSON objects and were skipped"
     return tuple(events)
 
 
@@ -216,7 +216,7 @@ def _read_table(path: Path, damaged: dict[str, str]) -> pd.DataFrame | None:
         return table
     numbers = pd.to_numeric(table["era"], errors="coerce")
     if numbers.isna().any():
-        damaged[path.name] = f"{int(numbers.isna().sum())} rows have no era number and were passed over"
+        damaged[path.name] = f"{int(numbers.isna().sum())} rows have no era number and were skipped"
     table = table[numbers.notna()].drop(columns="era").set_axis(numbers.dropna().astype(int), axis=0)
     table.index.name = "era"
     return table[~table.index.duplicated(keep="last")].sort_index(kind="stable")

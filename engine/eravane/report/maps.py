@@ -1,4 +1,4 @@
-"""Plots that are no time series: heat maps of weights, cells and correlations, the regime map, exposures."""
+"""Plots other than time series: heat maps of weights, cells and correlations, the regime map, exposures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eravane.report.load import RunView
 
 SEQUENTIAL = [[0, "var(--heat-0)"], [0.25, "var(--heat-1)"], [0.6, "var(--heat-2)"], [1, "var(--heat-3)"]]
 DIVERGING = [[0, "var(--low)"], [0.5, "var(--mid)"], [1, "var(--high)"]]
-# What keeps the page small: cells of a weights heat map, models in a correlation map, bars of exposure.
+# Limits that keep the page small: cells of a weights heat map, models in a correlation map, bars of exposure.
 MOST_CELLS = 120_000
 MOST_MODELS = 80
 MOST_BARS = 40
@@ -51,7 +51,7 @@ def heat(z: pd.DataFrame, hover: str, *, least: float = 0.0, **more: Any) -> Tra
 
 
 def short_names(full: Iterable[object]) -> list[str]:
-    """Names without the parts that all of them end on: `small-wisdom-t20`, `all-luck-t20` lose the `-t20`."""
+    """Names without their common endings: `small-wisdom-t20`, `all-luck-t20` lose the `-t20`."""
     names = [re.split(r"(?=[^0-9A-Za-z])", str(name)) for name in full]
     while len(names) > 1 and len({parts[-1] for parts in names}) == 1 and all(len(parts) > 1 for parts in names):
         names = [parts[:-1] for parts in names]
@@ -72,7 +72,7 @@ def weights_figure(view: RunView) -> Figure | None:
             views.append(_weights_view(view, label, _thin(summed), {}))
     note = "Share of the ensemble that each base model had in each era; blank where its gate was closed."
     rows = max(len(item.data[0]["y"]) for item in views)
-    return Figure("weights", "Who was used when", note, views, min(150 + 18 * rows, 900))
+    return Figure("weights", "Weights over time", note, views, min(150 + 18 * rows, 900))
 
 
 def _thin(table: pd.DataFrame) -> pd.DataFrame:
@@ -190,7 +190,7 @@ def regimes_figure(view: RunView) -> Figure | None:
         View("Calendar", calendar, by_era),
         *_models_of_regimes(view, table["prototype"].map(names)),
     ]
-    note = "Eras that lie close paid the same base models. Drawn with hindsight: the scores of all eras enter."
+    note = "Eras that are close rewarded the same base models. Drawn with hindsight: the scores of all eras are used."
     return Figure("regimes", "Regimes", note, views, 400)
 
 
@@ -231,5 +231,5 @@ def exposure_figure(view: RunView) -> Figure | None:
         "xaxis": {"title": {"text": "correlation with features"}},
         "yaxis": {"type": "category"},
     }
-    note = "How much the ensemble leans on single features: mean and largest correlation within an era."
+    note = "Exposure of the ensemble to single features: mean and largest correlation within an era."
     return Figure("exposure", "Feature exposure", note, [View("", bars, layout)], min(120 + 22 * len(names), 760))
