@@ -152,7 +152,7 @@ def test_what_nobody_expected_is_one_line_too(
     monkeypatch.setattr("eravane.planning.doctor.doctor", broken)
     found, said = call(capsys, monkeypatch, "doctor")
     assert found == 1
-    assert said.startswith("error: something that eravane did not expect, KeyError")
+    assert said.startswith("error: unexpected, KeyError")
     assert "--debug" in said
     assert len(said.strip().splitlines()) == 1
     with pytest.raises(KeyError):

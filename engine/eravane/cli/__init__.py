@@ -16,7 +16,7 @@ FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class _InterruptedByUser(BaseException):
-    """Ctrl-C or SIGTERM; no KeyboardInterrupt, which the command parser would turn into a message of its own."""
+    """Ctrl-C or SIGTERM; not a KeyboardInterrupt, which the command parser would handle itself."""
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     try:
         app()
     except _InterruptedByUser:
-        errors.print("interrupted; what is finished is kept: a run goes on with --resume", highlight=False)
+        errors.print("interrupted; finished work is kept: `eravane run --resume` continues a run", highlight=False)
         sys.exit(INTERRUPTED)
     except EravaneError as error:
         if "--debug" in sys.argv:
@@ -54,10 +54,10 @@ def main() -> None:
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, MemoryError):
-        said = str(error).splitlines()[0] if str(error) else "the system gives no more"
-        return f"error: out of memory ({said}); `eravane plan` says what a run takes and what would make it fit"
+        detail = str(error).splitlines()[0] if str(error) else "the system gives no more"
+        return f"error: out of memory ({detail}); `eravane plan` shows what a run needs, and changes that would fit"
     what = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"error: something that eravane did not expect, {what}; `eravane --debug ...` shows where, for a report"
+    return f"error: unexpected, {what}; `eravane --debug ...` shows where, for a report"
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

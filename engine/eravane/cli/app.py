@@ -1,4 +1,4 @@
-"""The Typer application, its shared options and how it talks."""
+"""The Typer application, its shared options and its output."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def progress(*, aside: bool = False, quiet: bool = False) -> Iterator[ConsolePro
     """Progress on the console while a block runs.
 
     Args:
-        aside: on the error channel, where the output is for programs.
-        quiet: on a terminal alone, not in a pipe, where the command runs unattended.
+        aside: on stderr, where stdout is for programs.
+        quiet: only on a terminal, not in a pipe.
     """
     with ConsoleProgress(Console(stderr=True, quiet=quiet and not sys.stderr.isatty()) if aside else console) as shown:
         yield shown
 
 
 def tell(text: str) -> None:
-    """Print a line as it is."""
+    """Print a line without markup."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

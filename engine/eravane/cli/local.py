@@ -1,4 +1,4 @@
-"""Commands that need no tournament: data, runs, reports, this machine."""
+"""Commands without the tournament: data, runs, reports, this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML configuration; without it every key has its default.")
 ]
 Device = Annotated[
-    str, typer.Option(help="auto (a working GPU, else the CPU), cpu or cuda; empty: as the configuration says.")
+    str, typer.Option(help="auto (a working GPU, else the CPU), cpu or cuda; empty: the configuration's.")
 ]
 Cache = Annotated[
     Path | None,
@@ -51,8 +51,8 @@ def demo(
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     preset: Annotated[str, typer.Option(help="tiny, small or v5.3.")] = "small",
-    eras: Annotated[int, typer.Option(help="Historical eras (0: as the preset says).", min=0)] = 0,
-    rows: Annotated[int, typer.Option(help="Mean rows per era (0: as the preset says).", min=0)] = 0,
+    eras: Annotated[int, typer.Option(help="Historical eras (0: the preset's).", min=0)] = 0,
+    rows: Annotated[int, typer.Option(help="Mean rows per era (0: the preset's).", min=0)] = 0,
     regimes: Annotated[str, typer.Option(help="Where regimes show: structure, marginal or hidden.")] = "structure",
     null: Annotated[bool, typer.Option("--null", help="No regimes: every group keeps its weight.")] = False,
     features_json: Annotated[
@@ -82,7 +82,7 @@ def ingest(
     eras: Annotated[str, typer.Option(help="FROM:TO, both inclusive; either may be left out.")] = "",
     every: Annotated[int, typer.Option(help="Take every n-th era.", min=1)] = 1,
 ) -> None:
-    """Stream parquet files into a store of columns x rows; with a store that exists, add what is new."""
+    """Stream parquet files into a store of columns x rows; an existing store gets what is new."""
     from eravane.data.catalog import FeatureCatalog
     from eravane.data.ingest import FEATURES_JSON
     from eravane.data.ingest import ingest as fill
@@ -104,17 +104,17 @@ def run(
     data: Annotated[Path, typer.Argument(help="Folder with Numerai's files, or a store made by `eravane ingest`.")],
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
     config: Config = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     device: Device = "",
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
     workers: Annotated[int, typer.Option(help="Models trained at once (0: as configured).", min=0)] = 0,
     cache: Cache = None,
     rebuild_store: Annotated[
-        bool, typer.Option("--rebuild-store", help="Ingest anew: old eras of the data are others than last time.")
+        bool, typer.Option("--rebuild-store", help="Ingest from scratch, for data whose old eras changed.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do the whole job: ingest, zoo, selection, gate, loop, live predictions, report."""
+    """Run the whole batch: ingest, zoo, selection, gate, loop, live predictions, report."""
     settings = load_config(config) if config else RunConfig()
     settings = _with_compute(settings, device, scheduler, workers)
     _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store, as_json=as_json)
@@ -132,7 +132,7 @@ def plan(
     gpus: Annotated[int, typer.Option(help="GPUs of the machine, with --device cuda.", min=1)] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run will cost before it starts: time, memory and disk by stage, and what would make it fit."""
+    """Predict the cost of a run: time, memory and disk by stage, and changes that would make it fit."""
     from eravane.planning.cost import plan_cost
     from eravane.planning.shape import read_shape
     from eravane.planning.workload import this_machine
@@ -149,10 +149,10 @@ def step(
     model: Annotated[
         list[str] | None, typer.Option(help="Submit to this model slot afterwards; may be given several times.")
     ] = None,
-    no_submit: Annotated[bool, typer.Option("--no-submit", help="Send nothing, whatever --model says.")] = False,
+    no_submit: Annotated[bool, typer.Option("--no-submit", help="Send nothing, even with --model.")] = False,
     cache: Cache = None,
 ) -> None:
-    """Do one production week: new eras, labels that became known, updates, live predictions; prints one JSON line."""
+    """Run one production week: new eras and labels, updates, live predictions; prints one JSON line."""
     from eravane.pipeline.batch import default_cache
     from eravane.pipeline.week import step as do_week
 
@@ -168,7 +168,7 @@ def step(
 
 @app.command()
 def report(run: RunPath) -> None:
-    """Write RUN/report.html anew, also of a run that is not finished."""
+    """Write RUN/report.html again, also for an unfinished run."""
     from eravane import api
     from eravane.pipeline.unfinished import assemble
 
@@ -181,7 +181,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders; the first is the base.")],
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether a change is real: paired per-era differences with errors that know eras overlap."""
+    """Compare runs: paired per-era differences with standard errors that account for overlapping eras."""
     from eravane import api
 
     found = api.load(runs[0]).compare(*runs[1:])
@@ -193,7 +193,7 @@ def doctor(
     scheduler: Annotated[str, typer.Option(help="Address of a Dask scheduler to try.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Tell what this machine can do, and what to do about each problem; exit code 1 where something must be mended."""
+    """Check this machine and advise on each problem; exit code 1 where something must be fixed."""
     from eravane.planning.doctor import as_text
     from eravane.planning.doctor import doctor as examine
 
@@ -229,7 +229,7 @@ def _run(
     for warning in result.manifest["warnings"]:
         tell(f"warning: {warning}")
     if result.metrics["leaking"]:
-        console.print("LEAKING: a lag is shorter than the labels need; these scores mean nothing", style="bold red")
+        console.print("LEAKING: a lag is shorter than the labels need; these scores are void", style="bold red")
     tell(f"report {result.report}")
 
 
@@ -248,7 +248,7 @@ def _by_file(shown: ConsoleProgress) -> Callable[[str, int, int], None]:
 
 
 def _changes(report: IngestReport) -> Iterator[str]:
-    """What an ingest changed, a line each."""
+    """Changes by an ingest, one line each."""
     if report.eras_added:
         yield f"added eras {report.eras_added[0]} to {report.eras_added[-1]}: {report.rows_added:,} rows"
     for done in ("filled", "corrected", "withdrawn"):

@@ -1,4 +1,4 @@
-"""What the command line shows: live progress on a terminal, plain lines when piped, and readable tables."""
+"""Output of the command line: live progress on a terminal, plain lines when piped, and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-# A stage's plain lines when piped: its start, about this many in between, and its end.
+# Plain lines of a stage when piped: its start, about this many in between, and its end.
 PLAIN_STEPS = 4
 
 
@@ -29,7 +29,7 @@ class ConsoleProgress:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            # What is left of the width, so that a long detail never cuts the time left.
+            # The remaining width, so that a long detail never hides the remaining time.
             TextColumn("[dim]{task.fields[detail]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             expand=True,
             console=console,
@@ -60,14 +60,14 @@ class ConsoleProgress:
             self.note(f"{self._stage} {self._done}/{self._total} {seconds:.1f} s {detail}".rstrip())
 
     def reach(self, done: int, detail: str = "") -> None:
-        """So many steps are done in all; for work that comes in uneven pieces."""
+        """Set the number of finished steps; for work in uneven pieces."""
         if done > self._done:
             self._done = done - 1
             self._bars.update(self._task, completed=self._done)
             self.advance(detail)
 
     def note(self, text: str) -> None:
-        """Print a fact, one line of it in a pipe, above the bars on a terminal."""
+        """Print a fact: one line in a pipe, above the bars on a terminal."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
 
 
@@ -105,12 +105,12 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
 
 
 def gain_sentence(metrics: Mapping[str, Any], least_eras: int) -> str:
-    """The gain over equal weight in words; with fewer than `least_eras` there is no telling how sure it is."""
+    """The gain over equal weight in words; with fewer than `least_eras` it cannot be judged."""
     gain = metrics["gain_over_equal_weight"]
-    said = f"gain over equal weight: {number(gain['mean'])} per era, "
+    gained = f"gain over equal weight: {number(gain['mean'])} per era, "
     if gain["n_eras"] < least_eras:
-        return said + f"{gain['n_eras']} eras; too early to judge, which takes {least_eras}"
-    return said + f"HAC t {number(gain['hac_t'], 2)}, {gain['n_eras']} eras"
+        return gained + f"{gain['n_eras']} eras; too early to judge, which takes {least_eras}"
+    return gained + f"HAC t {number(gain['hac_t'], 2)}, {gain['n_eras']} eras"
 
 
 def number(value: float | None, digits: int = 4) -> str:

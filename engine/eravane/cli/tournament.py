@@ -1,4 +1,4 @@
-"""Commands that talk to the tournament."""
+"""Commands of the tournament."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fetch(
         list[str] | None, typer.Option(help="Only this file; may be given several times (default: the four needed).")
     ] = None,
 ) -> None:
-    """Download the dataset, resuming safely and verifying every file."""
+    """Download the dataset: resumes after interruptions, verifies every file."""
     from eravane.tournament.fetch import fetch as bring
 
     with progress() as shown:
@@ -41,7 +41,7 @@ def submit(
     model: Models,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Send late or unusual predictions, and those that are there already.")
+        bool, typer.Option("--force", help="Send late or unusual predictions, and ones that were sent before.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +65,7 @@ def diagnose(
     data: Annotated[Path | None, typer.Option(help="Dataset folder (default: the one of the run).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload validation predictions and put the tournament's diagnostics beside our own numbers."""
+    """Upload validation predictions and show the tournament's diagnostics beside the run's own numbers."""
     from eravane.tournament.diagnose import diagnose as examine
 
     found = examine(run, model, data=data)
@@ -79,10 +79,10 @@ def diagnose(
 @app.command()
 def scores(
     model: Model,
-    run: Annotated[Path | None, typer.Option(help="Run folder whose backtest is put beside the live scores.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder whose backtest is shown beside the live scores.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's live performance against what its backtest promised, and the current payout multipliers."""
+    """Show a model's live scores beside its backtest, and the current payout multipliers."""
     from eravane.tournament.scores import scores as read
 
     sheet = read(model, run)
@@ -132,7 +132,7 @@ def upload(
     data_version: Annotated[str, typer.Option(help="Dataset whose live file the model is given.")] = "v5.3",
     python: Annotated[str, typer.Option(help="Python minor that the file was made with.")] = "3.12",
 ) -> None:
-    """Send a model file to a model slot, which from then on takes no predictions by submit."""
+    """Upload a model file to a model slot, which then takes no predictions from submit."""
     from eravane.tournament.upload import upload as send
 
     done = send(file, model, data_version=data_version, python=python)
