@@ -1,4 +1,4 @@
-"""Numerai's scores of predictions in memory, era by era; `eravane.scoring.metrics` sums them up."""
+"""Numerai's scores of predictions in memory, era by era; `eravane.scoring.metrics` summarises them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def corr_by_era(y: Any, prediction: Any, eras: Any) -> pd.Series[float]:
         eras: era of every row [N], in any order.
 
     Returns:
-        float64 by era number; NaN where the prediction is constant or nothing is known.
+        float64 by era number; NaN where the prediction is constant or no label is known.
 
     Raises:
         DataError: the three differ in length.

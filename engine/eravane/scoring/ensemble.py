@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-# Rows that tie in exact arithmetic must tie: the order in which a library sums is not allowed to rank them.
+# Rows that tie in exact arithmetic must tie, whatever order a library sums in.
 MIX_DECIMALS = 12
 
 
 def one_era(rows: int) -> NDArray[np.int64]:
-    """Offsets of a single era of that many rows, as the kernels take them."""
+    """Offsets of a single era of `rows` rows, as the kernels take them."""
     return np.array([0, rows], dtype=np.int64)
 
 
@@ -25,7 +25,7 @@ def gaussianize(base_MN: NDArray[np.float32], ops: Any) -> FloatArray:
 
 
 def combine(z_MN: FloatArray, weights_M: FloatArray) -> FloatArray:
-    """Weighted sum of the models with weight, float64 [N]; closed models may hold anything, NaN included."""
+    """Weighted sum of the models with weight, float64 [N]; values of closed models are ignored, NaN included."""
     used = weights_M > 0
     mixed: FloatArray = np.round(weights_M[used] @ z_MN[used], MIX_DECIMALS)
     return mixed
@@ -38,7 +38,7 @@ def to_prediction(mixed_N: FloatArray, ops: Any) -> FloatArray:
 
 
 def standardised_target(label_N: NDArray[np.float32]) -> FloatArray:
-    """A target as numerai_corr sees it: centred, sign * |.|^1.5, then unit variance; NaN labels stay NaN."""
+    """A target as numerai_corr transforms it: centred, sign * |.|^1.5, then unit variance; NaN labels stay NaN."""
     centred = label_N.astype(np.float64) - np.nanmean(label_N, dtype=np.float64)
     powered = np.sign(centred) * np.abs(centred) ** 1.5
     spread = np.nanstd(powered)

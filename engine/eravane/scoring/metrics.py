@@ -1,4 +1,4 @@
-"""Scores over eras: mean, Sharpe, drawdown, and means with errors that know eras overlap."""
+"""Scores over eras: mean, Sharpe, drawdown, and means with errors that account for overlapping eras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to the ensemble after it is mixed: neutralisation to a feature set, off by default."""
+"""Neutralisation of the ensemble to a feature set, off by default."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ FloatArray = NDArray[np.float64]
 
 
 class Neutraliser:
-    """Takes out of an ensemble what a set of features explains linearly.
+    """Removes from an ensemble the part that a set of features explains linearly.
 
     Args:
         columns: the features.
-        proportion: share of the explained part that is taken out, 0..1.
+        proportion: share of the explained part that is removed, 0..1.
         ops: the kernels' namespace.
     """
 
@@ -27,7 +27,7 @@ class Neutraliser:
     def apply(self, mixed_N: FloatArray, values_CN: NDArray[Any]) -> FloatArray:
         """Neutralise one era's mix.
 
-        The mix is gauss-ranked first, so that the explained part does not hang on the spread of its tails; an unknown
+        The mix is gauss-ranked first, so that the explained part does not depend on the width of its tails; an unknown
         feature value counts as the feature's mean.
 
         Args:
