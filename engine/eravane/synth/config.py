@@ -1,4 +1,4 @@
-"""What a made dataset is like: its size, its signal and how its regimes show."""
+"""Settings of a made dataset: its size, its signal and how its regimes show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pays: the groups' signals, their weights in each regime, and the regimes' chain."""
+"""The planted signal: the groups' signals, their weights in each regime, and the regimes' chain."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The hidden world behind a made dataset: stocks whose features drift, and weekly returns that are summed.
 
-The same stocks stand behind every era. Their latent features follow a slow AR(1); their weekly residual
+The same stocks underlie every era. Their latent features follow a slow AR(1); their weekly residual
 returns are independent. A target of era t is the sum of the weekly returns t, t+1, ... over its horizon (4 or
 12 eras), so two targets less than a horizon apart share weeks: realised group weights are autocorrelated .75, .5,
 .25, 0 at lags 1 to 4 (20 days). The score of any fixed model inherits that from group and stock returns alike, less
@@ -42,8 +42,8 @@ class MadeEra:
     Attributes:
         era: 1, 2, ...; the live era is one more than the last historical one.
         features_FN: int8 levels 0..4, or float32 with NaN for a missing feature ("marginal").
-        targets_TN: float32 in {0, .25, .5, .75, 1}, one row per target name, complete: hiding what is
-            not yet known is the reader's task.
+        targets_TN: float32 in {0, .25, .5, .75, 1}, one row per target name, complete: hiding labels that
+            are not yet known is the reader's task.
         signals_GN: float32, the standardised signal of each group.
         regime: the state of the Markov chain, from 0.
         expected_G: float64, the main target's expected group weights (squares sum to 1).
@@ -61,10 +61,10 @@ class MadeEra:
 
 
 class World:
-    """Everything that is drawn once, and the state that moves from era to era.
+    """The parts that are drawn once, and the state that changes from era to era.
 
     Attributes:
-        config, layout: what was asked for, and the names that came of it.
+        config, layout: the settings, and the names derived from them.
         signals: how each group's signal follows from its features.
         weights_RG: float64, expected group weights of the main target in each regime.
         regimes_E, rows_E: int64, regime and rows of eras 1, 2, ..., the live era last.

@@ -1,4 +1,4 @@
-"""The files of a made dataset, as Numerai names and types them."""
+"""Writes the files of a made dataset with Numerai's names and types."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def synthesise(out_dir: Path | str, config: SynthConfig, progress: Callable[[int
 
 
 def _write_all(folder: Path, world: World, progress: Callable[[int, int], None] | None) -> None:
-    """Walk through the eras once and send each to its file."""
+    """Write every era to its file in one pass."""
     config = world.config
     document = json.dumps(world.layout.document(), indent=2)
     (folder / "features.json").write_text(document + "\n", encoding="utf-8")
@@ -76,7 +76,7 @@ def _write_all(folder: Path, world: World, progress: Callable[[int, int], None] 
 
 
 class _Truth:
-    """What was planted, one row per era: regime and the main target's group weights."""
+    """The planted truth, one row per era: regime and the main target's group weights."""
 
     def __init__(self, groups: tuple[str, ...]) -> None:
         self._groups = groups
@@ -84,7 +84,7 @@ class _Truth:
         self._weights_EKG: list[NDArray[np.float64]] = []
 
     def add(self, made: MadeEra) -> None:
-        """Note an era's regime and its expected and realised weights."""
+        """Add an era's regime and its expected and realised weights."""
         self._regime.append(made.regime)
         self._weights_EKG.append(np.stack([made.expected_G, made.realised_20_G, made.realised_60_G]))
 
