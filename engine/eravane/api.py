@@ -39,7 +39,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is complete."""
         return self._view.finished
 
     @cached_property
@@ -118,15 +118,15 @@ class Run:
 
     @property
     def report(self) -> Path:
-        """Where report.html is."""
+        """Path of report.html."""
         return self.path / "report.html"
 
     def write_report(self) -> Path:
-        """Write report.html anew and return where it is."""
+        """Write report.html again and return its path."""
         return write_report(self.path)
 
     def compare(self, *others: Run | Place) -> Comparison:
-        """Paired per-era differences of other runs against this one, with errors that know eras overlap.
+        """Paired per-era differences of other runs against this one, with errors that account for overlapping eras.
 
         Raises:
             RunError: a folder is no run, or no eras are shared.
@@ -151,16 +151,16 @@ def run(
     progress: Progress | None = None,
     rebuild_store: bool = False,
 ) -> Run:
-    """Do the whole job, from a dataset to live predictions and a report.
+    """Run the whole batch, from a dataset to live predictions and a report.
 
     Args:
         config: a configuration, its tables as a mapping, the path of a TOML file, or None for all defaults.
         data: folder with Numerai's parquet files and features.json, or a store made by `eravane ingest`.
         out: run folder to make; with `resume` one that was interrupted.
-        resume: go on where an interrupted run stopped; the outcome is the same as without the interruption.
+        resume: continue an interrupted run; the outcome is the same as without the interruption.
         cache: folder of stores and finished boosters, shared by runs (None: $ERAVANE_CACHE, else ~/.cache/eravane).
-        progress: where to show how far it is; None is silent.
-        rebuild_store: delete the cached store of this data first, and ingest anew; for data whose old eras changed.
+        progress: shows the progress; None shows nothing.
+        rebuild_store: delete the cached store of this data and ingest again; for data whose old eras changed.
 
     Raises:
         ConfigError: the configuration is wrong or does not fit the data.
@@ -195,7 +195,7 @@ def load(run: Place) -> Run:
 
 
 def as_config(config: RunConfig | Mapping[str, Any] | Place | None) -> RunConfig:
-    """A configuration from whatever `run` takes.
+    """A configuration from any form that `run` accepts.
 
     Raises:
         ConfigError: a key or value is wrong, or the file cannot be read.
