@@ -1,9 +1,9 @@
 """Growing depth-wise regression trees on integer levels: the rules, the tree, and gradients as integers.
 
-The trees are those of XGBoost's `hist` on the same columns (version 3.2: `src/tree/hist/evaluate_splits.h`,
-`split_evaluator.h`, `driver.h`): gains and weights are float32 where it holds float32, and the first of the best
-candidates wins, in the order of columns and levels. Sums are of integers, and so depend on neither order nor threads
-nor device.
+The trees are those of XGBoost's `hist` on the same columns (versions 3.2 to 3.4: `src/tree/hist/evaluate_splits.h`,
+`split_evaluator.h`, `param.h`, `driver.h`): gains and weights are float32 where it holds float32, and the first of the
+best candidates wins, in the order of columns and levels. Sums are of integers, and so depend on neither order nor
+threads nor device.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Rules:
         min_child_weight: least sum of Hessians in a child.
         learn_missing: whether a split learns where missing values go, as XGBoost does for `missing=-1`; otherwise -1
             is the lowest level.
+        gain_from_weight: how a node's gain is rounded. False: G^2 / (H + lambda) of float32 values, as XGBoost 3.2 and
+            3.3 do; True: -(2 G w + (H + lambda) w^2 + 2 alpha |w|) for the float32 weight w, as 3.4 does.
 
     Raises:
         ValueError: a value is outside its range.
@@ -54,6 +56,7 @@ class Rules:
     gamma: float = 0.0
     min_child_weight: float = 1.0
     learn_missing: bool = False
+    gain_from_weight: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_depth <= DEEPEST:

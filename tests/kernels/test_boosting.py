@@ -76,6 +76,7 @@ def batches(draw: st.DrawFn, weighed: bool = True) -> Batch:
         gamma=draw(st.sampled_from([0.0, 0.5])),
         min_child_weight=draw(st.sampled_from([1.0, 0.0, 9.0])),
         learn_missing=draw(st.booleans()),
+        gain_from_weight=draw(st.booleans()),
     )
     none = not weighed or draw(st.booleans())
     threads = draw(st.integers(1, 3))

@@ -108,6 +108,7 @@ def test_any_parameters_give_the_trees_of_the_cpu(device: object, data: st.DataO
         gamma=data.draw(st.sampled_from([0.0, 1.0])),
         min_child_weight=data.draw(st.sampled_from([0.0, 1.0, 20.0])),
         learn_missing=data.draw(st.booleans()),
+        gain_from_weight=data.draw(st.booleans()),
     )
     with on(device):
         outputs_BN = upload(np.zeros_like(gradient_BN))

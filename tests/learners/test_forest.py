@@ -96,14 +96,17 @@ def test_a_model_of_several_targets_is_left_to_xgboost(strategy: str) -> None:
     assert Forest.of(booster) is None
 
 
-def test_dropout_is_found_whatever_the_version_calls_it() -> None:
-    """XGBoost 3.2 writes trees with dropout as a booster of their own, 3.3 as gbtree with weights beside the trees."""
+@pytest.mark.parametrize("place", ["beside the trees", "among them"])
+def test_dropout_is_found_whatever_the_version_calls_it(place: str) -> None:
+    """XGBoost 3.2 writes trees with dropout as a booster of their own, 3.3 and 3.4 as gbtree with weights."""
     values_CN = _values(5, 3, 64)
 
     class Dropped(xgb.Booster):
         def save_raw(self, raw_format: str = "ubj") -> bytearray:
             document = load(bytes(super().save_raw(raw_format)))
-            document["learner"]["gradient_booster"]["weight_drop"] = np.array([0.5, 1.0], dtype=np.float32)
+            trees = document["learner"]["gradient_booster"]
+            where = trees if place == "beside the trees" else trees["model"]
+            where["weight_drop"] = np.array([0.5, 1.0], dtype=np.float32)
             return bytearray(dump(document))
 
     plain = _grown(values_CN, 5, 2, max_depth=2)

@@ -80,8 +80,10 @@ class Forest:
         """The trees of a booster; None where it is no plain sum of shallow trees with numeric splits."""
         learner = load(bytes(booster.save_raw("ubj")))["learner"]
         grown = learner["gradient_booster"]
-        # From XGBoost 3.3 on, trees with dropout are a gbtree, too, with weights of its own.
-        plain = grown["name"] == "gbtree" and len(grown.get("weight_drop", ())) == 0
+        # Trees with dropout are a gbtree with weights, too: beside the trees in XGBoost 3.3, among them from 3.4 on.
+        plain = grown["name"] == "gbtree" and not any(
+            len(part.get("weight_drop", ())) for part in (grown, grown["model"])
+        )
         plain &= learner["learner_model_param"]["num_target"] == "1"
         if learner["objective"]["name"] != "reg:squarederror" or not plain:
             return None

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
+from packaging.version import Version
 
 from eravane.core.errors import ConfigError, RunError
 from eravane.learners.levels_device import DeviceBoosting, device_bytes, device_columns
@@ -234,7 +235,13 @@ class Levels:
             reg_alpha=float(params.get("alpha", 0.0)),
             gamma=float(params.get("gamma", 0.0)),
             min_child_weight=float(params.get("min_child_weight", 1.0)),
+            gain_from_weight=gain_from_weight(xgb.__version__),
         )
+
+
+def gain_from_weight(version: str) -> bool:
+    """Whether that XGBoost computes gains from rounded weights (`growth.Rules`), as 3.4 began to do."""
+    return Version(version) >= Version("3.4")
 
 
 def grown(growing: Growing, trees: int, stop: Stop | None) -> list[list[Tree]]:

@@ -114,14 +114,14 @@ def _evaluate(model: int, node: int, depth: int, level: Level, terms: Terms) -> 
             total_2[0] += sum_KD2[0, digit, 0]
             total_2[1] += sum_KD2[0, digit, 1]
     best_6, unit_2 = level.best_BJ6[model, node], terms.unit_B2[model]
-    splits.best_split(sum_KD2, total_2[0], total_2[1], unit_2, terms.rule_6, best_6)
+    splits.best_split(sum_KD2, total_2[0], total_2[1], unit_2, terms.rule_7, best_6)
 
 
 @kernel
 def _decide(turn: int, model: int, depth: int, source: Source, level: Level, terms: Terms, nodes: Nodes) -> None:
     """Writes the nodes of a level into a tree, and prepares the next one."""
     many, found = _at(depth, level, model), 0
-    state_4, rule_6, unit_2 = level.state_B4[model], terms.rule_6, terms.unit_B2[model]
+    state_4, rule_7, unit_2 = level.state_B4[model], terms.rule_7, terms.unit_B2[model]
     link_4K, fact_3K = nodes.link_4RBK[:, turn, model], nodes.fact_3RBK[:, turn, model]
     below_K, missing_left_K = nodes.below_RBK[turn, model], nodes.missing_left_RBK[turn, model]
     node_J, output_J2 = level.node_BJ[model], level.output_BJ2[model]
@@ -129,14 +129,14 @@ def _decide(turn: int, model: int, depth: int, source: Source, level: Level, ter
     deepest = depth + 1 == terms.depth
     if depth == 0:
         state_4[NODES_SO_FAR] = 1
-        _note(link_4K, fact_3K, 0, LEAF, total_J2[0, 0], total_J2[0, 1], unit_2, rule_6)
+        _note(link_4K, fact_3K, 0, LEAF, total_J2[0, 0], total_J2[0, 1], unit_2, rule_7)
     first = state_4[NODES_SO_FAR]
     for node in range(many):
         best_6, own = level.best_BJ6[model, node], node_J[node]
         gradient, hessian = total_J2[node]
         left_g, left_h = int(best_6[splits.LEFT_GRADIENT]), int(best_6[splits.LEFT_HESSIAN])
         gain = np.float32(best_6[splits.GAIN])
-        if gain <= LEAST_GAIN or gain < rule_6[splits.GAMMA] or left_h == 0 or left_h == hessian:
+        if gain <= LEAST_GAIN or gain < rule_7[splits.GAMMA] or left_h == 0 or left_h == hessian:
             level.slot_BJ[model, node] = LEAF
             output_J2[node, 0] = fact_3K[WEIGHT, own]
             continue
@@ -144,11 +144,11 @@ def _decide(turn: int, model: int, depth: int, source: Source, level: Level, ter
         link_4K[LEFT, own], link_4K[RIGHT, own] = child, child + 1
         link_4K[COLUMN, own] = source.column_K[int(best_6[splits.COLUMN])]
         below_K[own] = int(best_6[splits.LEVEL]) + 1
-        missing_left_K[own] = best_6[splits.MISSING_LEFT] * rule_6[splits.LEARNED] != 0
+        missing_left_K[own] = best_6[splits.MISSING_LEFT] * rule_7[splits.LEARNED] != 0
         fact_3K[GAIN, own] = gain
-        fact_3K[WEIGHT, own] = splits.weight(gradient * unit_2[0], hessian * unit_2[1], rule_6)
-        _note(link_4K, fact_3K, child, own, left_g, left_h, unit_2, rule_6)
-        _note(link_4K, fact_3K, child + 1, own, gradient - left_g, hessian - left_h, unit_2, rule_6)
+        fact_3K[WEIGHT, own] = splits.weight(gradient * unit_2[0], hessian * unit_2[1], rule_7)
+        _note(link_4K, fact_3K, child, own, left_g, left_h, unit_2, rule_7)
+        _note(link_4K, fact_3K, child + 1, own, gradient - left_g, hessian - left_h, unit_2, rule_7)
         output_J2[node, 0], output_J2[node, 1] = fact_3K[WEIGHT, child], fact_3K[WEIGHT, child + 1]
         if not deepest:
             below_J2[2 * found, 0], below_J2[2 * found, 1] = left_g, left_h
@@ -172,10 +172,10 @@ def _note(
     gradient: int,
     hessian: int,
     unit_2: Double,
-    rule_6: Double,
+    rule_7: Double,
 ) -> None:
     """Writes a node that is a leaf until it is split."""
     total = hessian * unit_2[1]
-    value = splits.weight(gradient * unit_2[0], total, rule_6)
+    value = splits.weight(gradient * unit_2[0], total, rule_7)
     link_4K[LEFT, node], link_4K[RIGHT, node], link_4K[PARENT, node] = LEAF, LEAF, parent
-    fact_3K[HESSIAN, node], fact_3K[WEIGHT, node] = total, value * np.float32(rule_6[splits.ETA])
+    fact_3K[HESSIAN, node], fact_3K[WEIGHT, node] = total, value * np.float32(rule_7[splits.ETA])

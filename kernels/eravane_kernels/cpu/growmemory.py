@@ -41,7 +41,7 @@ class Memory:
 
     def __init__(self, columns: LevelColumns, rules: Rules, widest: int, threads: int, models: int) -> None:
         self.columns, self.threads, self.models, self.depth = columns, threads, models, rules.max_depth
-        self.rule_6, self._base = rule_6(rules), 6 if columns.missing else 5
+        self.rule_7, self._base = rule_7(rules), 6 if columns.missing else 5
         self.shard_P4 = _shards(columns.row_S, threads)
         most, together = int(self.shard_P4[:, 3].max(initial=0)), 1 if models == 1 else GROUPS_SHARED
         self._hessian_BN = np.empty((models, 0), dtype=np.int32)
@@ -83,7 +83,7 @@ class Memory:
     def terms(self, counting: bool) -> Terms:
         """The rules, with scales and units still to be set."""
         scale_B2, unit_B2 = np.ones((self.models, 2), dtype=np.float32), np.ones((self.models, 2))
-        return Terms(self.rule_6, scale_B2, unit_B2, self.depth, counting, SHIFT if counting else WIDE)
+        return Terms(self.rule_7, scale_B2, unit_B2, self.depth, counting, SHIFT if counting else WIDE)
 
     @property
     def most_nodes(self) -> int:
@@ -139,9 +139,10 @@ def as_tree(nodes: Nodes, turn: int, model: int) -> Tree:
     return Tree(left_K, right_K, parent_K, column_K, below_K, missing_left_K, *nodes.fact_3RBK[:, *here].copy())
 
 
-def rule_6(rules: Rules) -> Double:
+def rule_7(rules: Rules) -> Double:
     """The rules as float32, in the order that `splits` names."""
-    values = rules.reg_alpha, rules.reg_lambda, rules.gamma, rules.min_child_weight, rules.eta, rules.learn_missing
+    penalties = rules.reg_alpha, rules.reg_lambda, rules.gamma, rules.min_child_weight
+    values = *penalties, rules.eta, rules.learn_missing, rules.gain_from_weight
     return np.array(values, dtype=np.float32).astype(np.float64)
 
 

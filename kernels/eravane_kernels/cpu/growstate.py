@@ -85,7 +85,7 @@ class Terms(NamedTuple):
     width: bits of a summand that hold the Hessian.
     """
 
-    rule_6: Double
+    rule_7: Double
     scale_B2: Single
     unit_B2: Double
     depth: int

@@ -7,17 +7,18 @@ import numpy as np
 from eravane_kernels.arrays import Double, Integers
 from eravane_kernels.cpu.jit import kernel
 
-# What `rule_6` holds: the rules as float32, and 1 where splits learn where missing values go.
-ALPHA, LAMBDA, GAMMA, LEAST_CHILD, ETA, LEARNED = range(6)
+# What `rule_7` holds: the rules as float32, 1 where splits learn where missing values go, and 1 where gains are taken
+# from weights.
+ALPHA, LAMBDA, GAMMA, LEAST_CHILD, ETA, LEARNED, FROM_WEIGHT = range(7)
 # What `best_6` holds: gain, place of the column, highest level on the left, whether missing values go left, and the
 # sums of gradients and of Hessians of the left child.
 GAIN, COLUMN, LEVEL, MISSING_LEFT, LEFT_GRADIENT, LEFT_HESSIAN = range(6)
 
 
 @kernel
-def shrunk(gradient: float, rule_6: Double) -> float:
+def shrunk(gradient: float, rule_7: Double) -> float:
     """Soft threshold of a sum of gradients."""
-    alpha = float(rule_6[ALPHA])
+    alpha = float(rule_7[ALPHA])
     if gradient > alpha:
         return gradient - alpha
     if gradient < -alpha:
@@ -26,33 +27,38 @@ def shrunk(gradient: float, rule_6: Double) -> float:
 
 
 @kernel
-def weight(gradient: float, hessian: float, rule_6: Double) -> np.float32:
+def weight(gradient: float, hessian: float, rule_7: Double) -> np.float32:
     """Weight of a node."""
-    if hessian < rule_6[LEAST_CHILD] or hessian <= 0.0:
+    if hessian <= 0.0 or (hessian < rule_7[LEAST_CHILD] and rule_7[FROM_WEIGHT] == 0.0):
         return np.float32(0.0)
-    return np.float32(-shrunk(gradient, rule_6) / (hessian + rule_6[LAMBDA]))
+    return np.float32(-shrunk(gradient, rule_7) / (hessian + rule_7[LAMBDA]))
 
 
 @kernel
-def worth(gradient: float, hessian: float, rule_6: Double) -> np.float32:
+def worth(gradient: float, hessian: float, rule_7: Double) -> np.float32:
     """What a node gains over no output at all."""
     if hessian <= 0.0:
         return np.float32(0.0)
-    pull = shrunk(gradient, rule_6)
-    return np.float32(pull * pull) / np.float32(hessian + rule_6[LAMBDA])
+    if rule_7[FROM_WEIGHT] != 0.0:
+        own = weight(gradient, hessian, rule_7)
+        square = np.float32(own * own)
+        loss = 2.0 * gradient * float(own) + (hessian + rule_7[LAMBDA]) * float(square)
+        return np.float32(-(loss + 2.0 * rule_7[ALPHA] * abs(float(own))))
+    pull = shrunk(gradient, rule_7)
+    return np.float32(pull * pull) / np.float32(hessian + rule_7[LAMBDA])
 
 
 @kernel
-def best_split(sum_CB2: Integers, gradient: int, hessian: int, unit_2: Double, rule_6: Double, best_6: Double) -> None:
+def best_split(sum_CB2: Integers, gradient: int, hessian: int, unit_2: Double, rule_7: Double, best_6: Double) -> None:
     """Finds the first best split of a node; gain 0 where there is none.
 
     sum_CB2: sums of its rows per column and level. gradient, hessian: of all its rows. unit_2: what 1 is worth in each.
     """
     base = sum_CB2.shape[1]
     missing = base - 5
-    learned = missing == 1 and rule_6[LEARNED] != 0.0
-    lowest = 1 if rule_6[LEARNED] == 0.0 else 0
-    own = worth(gradient * unit_2[0], hessian * unit_2[1], rule_6)
+    learned = missing == 1 and rule_7[LEARNED] != 0.0
+    lowest = 1 if rule_7[LEARNED] == 0.0 else 0
+    own = worth(gradient * unit_2[0], hessian * unit_2[1], rule_7)
     best_6[:] = 0.0
     for column in range(sum_CB2.shape[0]):
         sum_B2 = sum_CB2[column]
@@ -60,14 +66,14 @@ def best_split(sum_CB2: Integers, gradient: int, hessian: int, unit_2: Double, r
         for digit in range(missing if learned else 0, base if learned else base - 1):
             left_g += sum_B2[digit, 0]
             left_h += sum_B2[digit, 1]
-            _try(left_g, left_h, gradient, hessian, unit_2, rule_6, own, column, digit - missing, lowest, best_6)
+            _try(left_g, left_h, gradient, hessian, unit_2, rule_7, own, column, digit - missing, lowest, best_6)
         if learned and (left_g != gradient or left_h != hessian):
             right_g, right_h = np.int64(0), np.int64(0)
             for digit in range(base - 1, 1, -1):
                 right_g += sum_B2[digit, 0]
                 right_h += sum_B2[digit, 1]
                 left_g, left_h = gradient - right_g, hessian - right_h
-                _try(left_g, left_h, gradient, hessian, unit_2, rule_6, own, column, digit - 2, 1, best_6)
+                _try(left_g, left_h, gradient, hessian, unit_2, rule_7, own, column, digit - 2, 1, best_6)
 
 
 @kernel
@@ -77,7 +83,7 @@ def _try(
     gradient: int,
     hessian: int,
     unit_2: Double,
-    rule_6: Double,
+    rule_7: Double,
     own: np.float32,
     column: int,
     level: int,
@@ -86,9 +92,11 @@ def _try(
 ) -> None:
     """Takes a candidate that gains more than the best before it."""
     left, right = left_h * unit_2[1], (hessian - left_h) * unit_2[1]
-    if left < rule_6[LEAST_CHILD] or right < rule_6[LEAST_CHILD]:
+    if left < rule_7[LEAST_CHILD] or right < rule_7[LEAST_CHILD]:
         return
-    both = worth(left_g * unit_2[0], left, rule_6) + worth((gradient - left_g) * unit_2[0], right, rule_6)
+    if rule_7[FROM_WEIGHT] != 0.0 and (left <= 0.0 or right <= 0.0):
+        return
+    both = worth(left_g * unit_2[0], left, rule_7) + worth((gradient - left_g) * unit_2[0], right, rule_7)
     gain = np.float32(both - own)
     if gain > best_6[GAIN] and gain < np.inf:
         best_6[GAIN], best_6[COLUMN], best_6[LEVEL], best_6[MISSING_LEFT] = gain, column, level, missing_left

@@ -16,13 +16,18 @@ __device__ __forceinline__ double shrunk(double gradient, const double* rule) {
 }
 
 __device__ __forceinline__ double weight(double gradient, double hessian, const double* rule) {
-    if (hessian < rule[LEAST_CHILD] || hessian <= 0.0) return 0.0;
+    if (hessian <= 0.0 || (hessian < rule[LEAST_CHILD] && rule[FROM_WEIGHT] == 0.0)) return 0.0;
     return rounded(-shrunk(gradient, rule) / (hessian + rule[LAMBDA]));
 }
 
 // In float32, as a double. A quotient of float32 values, rounded to double and then to float32, is rounded once.
 __device__ __forceinline__ double worth(double gradient, double hessian, const double* rule) {
     if (hessian <= 0.0) return 0.0;
+    if (rule[FROM_WEIGHT] != 0.0) {
+        const double own = weight(gradient, hessian, rule);
+        const double loss = 2.0 * gradient * own + (hessian + rule[LAMBDA]) * rounded(own * own);
+        return rounded(-(loss + 2.0 * rule[ALPHA] * fabs(own)));
+    }
     const double pull = shrunk(gradient, rule);
     return rounded(rounded(pull * pull) / rounded(hessian + rule[LAMBDA]));
 }
@@ -38,6 +43,7 @@ __device__ __forceinline__ void attempt(
 {
     const double left = left_h * rule[UNIT_H], right = (node[HESSIAN] - left_h) * rule[UNIT_H];
     if (left < rule[LEAST_CHILD] || right < rule[LEAST_CHILD]) return;
+    if (rule[FROM_WEIGHT] != 0.0 && (left <= 0.0 || right <= 0.0)) return;
     const double both = rounded(
         worth(left_g * rule[UNIT_G], left, rule) + worth((node[GRADIENT] - left_g) * rule[UNIT_G], right, rule));
     const double gain = rounded(both - own);

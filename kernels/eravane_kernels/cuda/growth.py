@@ -16,7 +16,7 @@ from eravane_kernels.growth import LEAF, Rules, Tree, check_columns
 
 CHUNK, STAGE, TILE = 4096, 512, 32
 """Rows of a node and of its records that a block takes at once, and bytes of a record, as in cu/*.cuh."""
-PLANES, FIELDS, NODE, RULES = 5, 8, 7, 9
+PLANES, FIELDS, NODE, RULES = 5, 8, 7, 10
 MOST_PARTS = 512
 """Most blocks that look for the largest gradient."""
 WHOLE = 1 << 24
@@ -90,8 +90,9 @@ class Grower:
     def __init__(self, columns: Columns, rules: Rules, widest: int, together: int = 1, kept: int = 1) -> None:
         self._x_CN, self._missing, self._rows = columns.x_CN, columns.missing, columns.rows
         self._rules, self._together = rules, together
-        values = rules.reg_alpha, rules.reg_lambda, rules.gamma, rules.min_child_weight, rules.eta, rules.learn_missing
-        rule_R = np.array([*np.array(values, dtype=np.float32), 1.0, 1.0, self._missing], dtype=np.float64)
+        penalties = rules.reg_alpha, rules.reg_lambda, rules.gamma, rules.min_child_weight
+        values = np.array([*penalties, rules.eta, rules.learn_missing], dtype=np.float32)
+        rule_R = np.array([*values, 1.0, 1.0, self._missing, rules.gain_from_weight], dtype=np.float64)
         xp = active().xp
         self._nodes, trees = 1 << rules.max_depth - 1, together
         self._parts = max(1, min(MOST_PARTS, -(-self._rows // (4 * THREADS))))

@@ -187,18 +187,25 @@ class _Growth:
         (left_g, left_h), (right_g, right_h) = left_2 * self._unit_2, (total_2 - left_2) * self._unit_2
         if min(left_h, right_h) < np.float32(self._rules.min_child_weight):
             return np.float32(0)
+        if self._rules.gain_from_weight and min(left_h, right_h) <= 0:
+            return np.float32(0)
         both = self._worth(left_g, left_h) + self._worth(right_g, right_h)
         return np.float32(both - self._worth(*(total_2 * self._unit_2)))
 
     def _worth(self, gradient: float, hessian: float) -> np.float32:
         if hessian <= 0:
             return np.float32(0)
+        if self._rules.gain_from_weight:
+            weight, alpha = self._weight(gradient, hessian), np.float64(np.float32(self._rules.reg_alpha))
+            loss = 2.0 * gradient * np.float64(weight) + self._ridged(hessian) * np.float64(weight * weight)
+            return np.float32(-(loss + 2.0 * alpha * abs(np.float64(weight))))
         pull = self._shrunk(gradient)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.float32(np.float32(pull * pull) / np.float32(self._ridged(hessian)))
 
     def _weight(self, gradient: float, hessian: float) -> np.float32:
-        if hessian < np.float32(self._rules.min_child_weight) or hessian <= 0:
+        least = 0.0 if self._rules.gain_from_weight else np.float32(self._rules.min_child_weight)
+        if hessian < least or hessian <= 0:
             return np.float32(0)
         return np.float32(-self._shrunk(gradient) / self._ridged(hessian))
 
