@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from eravane.core.config import RunConfig, load_config, parse_config
+from eravane.core.config import RunConfig, load_config, parse_config, read_toml, translate_config
 from eravane.core.errors import DataError, RunError
 from eravane.core.events import Progress
 from eravane.report import Comparison, RunView, compare, load_run, write_report
@@ -154,7 +154,8 @@ def run(
     """Run the whole batch, from a dataset to live predictions and a report.
 
     Args:
-        config: a configuration, its tables as a mapping, the path of a TOML file, or None for all defaults.
+        config: a configuration, its tables as a mapping, the path of a TOML file, or None for all defaults (with
+            `resume`: for the run's own).
         data: folder with Numerai's parquet files and features.json, or a store made by `eravane ingest`.
         out: run folder to make; with `resume` one that was interrupted.
         resume: continue an interrupted run; the outcome is the same as without the interruption.
@@ -175,7 +176,7 @@ def run(
     found = None if cache is None else Path(cache)
     done = batch.run(
         Path(data),
-        as_config(config),
+        as_config(config, Path(out) if resume else None),
         Path(out),
         resume=resume,
         cache=found,
@@ -194,16 +195,25 @@ def load(run: Place) -> Run:
     return Run(run)
 
 
-def as_config(config: RunConfig | Mapping[str, Any] | Place | None) -> RunConfig:
-    """A configuration from any form that `run` accepts.
+def as_config(config: RunConfig | Mapping[str, Any] | Place | None, resumed: Path | None = None) -> RunConfig:
+    """A configuration from whatever `run` takes.
+
+    Args:
+        config: a configuration, its tables, a TOML file, or None for all defaults.
+        resumed: a run folder that is gone on with: its edition says what keys that are left out mean, and None is its
+            own configuration.
 
     Raises:
         ConfigError: a key or value is wrong, or the file cannot be read.
+        RunError: the run folder is none, or damaged.
     """
-    if config is None:
-        return RunConfig()
     if isinstance(config, RunConfig):
         return config
-    if isinstance(config, Mapping):
-        return parse_config(dict(config))
-    return load_config(Path(config))
+    if resumed is None:
+        tables: Mapping[str, Any] = {} if config is None else config if isinstance(config, Mapping) else {}
+        return load_config(Path(config)) if isinstance(config, str | PathLike) else parse_config(dict(tables))
+    begun = RunFolder.open(resumed).config()
+    if config is None:
+        return begun
+    tables = config if isinstance(config, Mapping) else read_toml(Path(config))
+    return translate_config(dict(tables), "configuration", begun.edition).config

@@ -101,7 +101,7 @@ def test_a_weekly_step_prints_one_line_and_shows_progress_on_a_terminal_alone(
 ) -> None:
     from eravane.cli import local
 
-    def week(run: Path, _data: Path, *, cache: Path, progress: Progress) -> WeekReport:
+    def week(run: Path, _data: Path, *, cache: Path, progress: Progress, adopt: bool) -> WeekReport:
         progress.start("loop", 1)
         progress.note("a fact")
         progress.advance("era 82")

@@ -18,7 +18,7 @@ from eravane.runstate.eradisk import EraFiles
 from eravane.runstate.journal import EraRecord, Journal
 from eravane.runstate.resolved import ResolvedEras
 
-IDENTITY = {"config": "abc", "data": "def", "version": "1"}
+IDENTITY = {"config": ("abc",), "data": ("def",)}
 
 
 def test_the_last_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) ->
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
     Checkpoints(tmp_path, IDENTITY).save(1, {}, {})
     with pytest.raises(RunError, match="data was def, is xyz"):
-        Checkpoints(tmp_path, {**IDENTITY, "data": "xyz"}).load()
+        Checkpoints(tmp_path, {**IDENTITY, "data": ("xyz",)}).load()
 
 
 def test_half_written_folders_are_not_seen(tmp_path: Path) -> None:

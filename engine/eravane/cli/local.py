@@ -115,7 +115,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole batch: ingest, zoo, selection, gate, loop, live predictions, report."""
-    settings = load_config(config) if config else RunConfig()
+    from eravane.api import as_config
+
+    settings = as_config(config, out if resume else None)
     settings = _with_compute(settings, device, scheduler, workers)
     _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store, as_json=as_json)
 
@@ -151,13 +153,16 @@ def step(
     ] = None,
     no_submit: Annotated[bool, typer.Option("--no-submit", help="Send nothing, even with --model.")] = False,
     cache: Cache = None,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Go on under the present rules where the run's own are no more.")
+    ] = False,
 ) -> None:
     """Run one production week: new eras and labels, updates, live predictions; prints one JSON line."""
     from eravane.pipeline.batch import default_cache
     from eravane.pipeline.week import step as do_week
 
     with progress(aside=True, quiet=True) as shown:
-        done = do_week(run, data, cache=cache or default_cache(), progress=shown)
+        done = do_week(run, data, cache=cache or default_cache(), progress=shown, adopt=adopt)
     sent: list[Any] = []
     if model and not no_submit and done.live_era is not None:
         from eravane.tournament.submit import submit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any, Literal
 
 import tomli_w
 
+from eravane.core.editions import EDITION, FIRST_EDITION
 from eravane.core.errors import ConfigError
-from eravane.core.settings import build, setting
+from eravane.core.settings import Builder, Reading, left_out, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,9 @@ class ZooConfig:
     targets: tuple[str, ...] = setting((), "Targets to train on (empty: the target of [data]).")
     seeds: int = setting(1, "Models per cell and target that differ in the seed alone.", least=1)
     learner: Literal["auto", "levels", "xgboost", "lightgbm"] = setting(
-        "auto", "What grows the trees; auto takes the level grower where it can grow them, else XGBoost."
+        "auto",
+        "What grows the trees; auto takes the level grower where it can grow them, else XGBoost.",
+        earlier={1: "xgboost"},
     )
     trees: int = setting(200, "Trees per model.", least=1)
     params: dict[str, Any] = setting(
@@ -233,6 +237,12 @@ class ComputeConfig:
 class RunConfig:
     """All settings of a run: what decides its result, and where it is computed."""
 
+    edition: int = setting(
+        EDITION,
+        "Edition of eravane's rules and defaults that the run follows; 1 is that of release 0.1.0.",
+        least=FIRST_EDITION,
+        most=EDITION,
+    )
     seed: int = setting(0, "Seed from which every random number of the run is derived.", least=0)
     data: DataConfig = field(default_factory=DataConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
@@ -250,10 +260,25 @@ class RunConfig:
         return self.zoo.targets or (self.data.target,)
 
     def digest(self) -> str:
-        """Twelve hex digits that name this configuration; where it runs ([compute]) does not enter."""
-        content = dataclasses.asdict(self)
-        del content["compute"]
-        return digest_of(content)
+        """Twelve hex digits over what decides results: keys that differ from what leaving them out meant at first.
+
+        A key that later releases add does not enter while it has the meaning that runs had without it; where a run is
+        computed ([compute]) never does.
+        """
+        content = unlike_first(self)
+        return digest_of({key: value for key, value in content.items() if not key.startswith("compute.")})
+
+
+def unlike_first(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Keys that differ from what leaving them out meant in the first edition, by dotted name."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            found |= unlike_first(value, f"{prefix}{item.name}.")
+        elif value != (FIRST_EDITION if item.name == "edition" else left_out(item, FIRST_EDITION)):
+            found[prefix + item.name] = value
+    return found
 
 
 def digest_of(content: Any) -> str:
@@ -269,20 +294,58 @@ def load_config(path: Path) -> RunConfig:
         ConfigError: the file is missing, is no TOML, has an unknown key (the nearest name is suggested), or a value
             of the wrong type or outside its bounds.
     """
+    return parse_config(read_toml(path), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: the file is missing, or is no TOML.
+    """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration {path}; ready ones are in configs/") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read as a configuration: {error.strerror}; give a TOML file") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    return parse_config(content, str(path))
 
 
-def parse_config(content: dict[str, Any], source: str = "configuration") -> RunConfig:
-    """Build a configuration from nested tables, as TOML gives them; errors name `source` and the key."""
-    return build(RunConfig, content, source)
+def parse_config(content: dict[str, Any], source: str = "configuration", edition: int | None = None) -> RunConfig:
+    """Build a configuration from nested tables, as TOML gives them.
+
+    Args:
+        content: the tables.
+        source: what errors call them.
+        edition: the edition of tables that name none (None: the present one).
+
+    Raises:
+        ConfigError: a key is unknown or no more (the message says what takes its place), or a value is wrong.
+    """
+    reading = translate_config(content, source, edition)
+    if reading.lost:
+        raise ConfigError(f"{source}: {reading.lost[0]}")
+    for note in reading.notes:
+        logging.getLogger("eravane").warning("%s: %s", source, note)
+    return reading.config
+
+
+def translate_config(content: dict[str, Any], source: str, edition: int | None = None) -> Reading[RunConfig]:
+    """Build a configuration from tables that may have keys of older releases.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is wrong.
+    """
+    edition = content.get("edition", EDITION if edition is None else edition)
+    if isinstance(edition, int) and edition > EDITION:
+        raise ConfigError(
+            f"{source} is of edition {edition}, written by a newer eravane; this one knows editions up to {EDITION}: "
+            "upgrade it"
+        )
+    builder = Builder(source, edition if isinstance(edition, int) else EDITION)
+    return builder.read(RunConfig, {**content, "edition": edition})
 
 
 def to_toml(config: RunConfig) -> str:

@@ -1,44 +1,125 @@
-"""Typed settings: keys with a default, a sentence and bounds, read from TOML's tables with errors that name the key."""
+"""Builds a configuration's dataclasses out of nested tables: types, bounds, keys of older releases."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
-from dataclasses import field
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 
+from eravane.core.editions import RETIRED, meaning_left_out
 from eravane.core.errors import ConfigError
 
 T = TypeVar("T")
 
 
-def setting(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """A documented configuration key: its default, a sentence on what it does (with unit), and its bounds."""
-    metadata = {"doc": doc, "least": least, "most": most}
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    earlier: dict[int, Any] | None = None,
+) -> Any:
+    """A documented configuration key: its default, a sentence on what it does (with unit), and its bounds.
+
+    `earlier` says what leaving the key out meant: last edition of that meaning -> value (see `editions`).
+    """
+    metadata = {"doc": doc, "least": least, "most": most, "earlier": earlier or {}}
     if isinstance(default, list | tuple | dict):
         return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def build(kind: type[T], content: dict[str, Any], source: str, prefix: str = "") -> T:
-    """A dataclass of settings from nested tables; errors name `source` and the key.
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """A configuration as it was read, and what became of keys that are no more.
 
-    Raises:
-        ConfigError: a key is unknown (the nearest name is suggested), or a value of the wrong type or out of bounds.
+    Attributes:
+        config: the configuration.
+        notes: keys that were translated, a sentence each.
+        lost: keys whose meaning this release no longer has, a sentence each; `config` holds what takes their place.
     """
-    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        name = prefix + key
-        if key not in fields:
-            raise ConfigError(f"{source}: unknown key {name!r}{_suggestion(key, fields, prefix)}")
-        values[key] = _convert(hints[key], value, fields[key], f"{source}: {name}")
-    return kind(**values)
+
+    config: T
+    notes: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+class Builder:
+    """Builds nested settings out of nested tables.
+
+    Args:
+        source: what errors call the tables.
+        edition: what keys that are left out mean.
+    """
+
+    def __init__(self, source: str, edition: int) -> None:
+        self._notes: list[str] = []
+        self._lost: list[str] = []
+        self._source, self._edition = source, edition
+
+    def read(self, kind: type[T], content: dict[str, Any]) -> Reading[T]:
+        """The settings that the tables hold.
+
+        Raises:
+            ConfigError: a key is unknown, or a value of the wrong type or outside its bounds.
+        """
+        return Reading(self._build(kind, content, ""), tuple(self._notes), tuple(self._lost))
+
+    def _build(self, kind: type[T], content: dict[str, Any], prefix: str) -> T:
+        fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        hints = typing.get_type_hints(kind)
+        values: dict[str, Any] = {}
+        for key, value in self._present(content, fields, prefix).items():
+            if dataclasses.is_dataclass(hints[key]):
+                values[key] = self._section(typing.cast(type, hints[key]), value, prefix + key)
+            else:
+                values[key] = _convert(hints[key], value, fields[key], f"{self._source}: {prefix + key}")
+        for key, item in fields.items():
+            if key not in values and dataclasses.is_dataclass(hints[key]):
+                values[key] = self._build(typing.cast(type, hints[key]), {}, f"{prefix}{key}.")
+            elif key not in values:
+                values[key] = left_out(item, self._edition)
+        return kind(**values)
+
+    def _section(self, kind: type[T], value: Any, name: str) -> T:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{self._source}: {name} is a table, given {value!r}")
+        return self._build(kind, value, name + ".")
+
+    def _present(self, content: dict[str, Any], fields: dict[str, Any], prefix: str) -> dict[str, Any]:
+        """The content in terms of today's keys."""
+        found: dict[str, Any] = {}
+        for key, value in content.items():
+            name = prefix + key
+            gone = RETIRED.get(name)
+            if gone is not None and gone.concerns(value):
+                found |= self._translated(key, content, prefix)
+            elif key in fields:
+                found[key] = value
+            else:
+                raise ConfigError(f"{self._source}: unknown key {name!r}{_suggestion(key, fields, prefix)}")
+        return found
+
+    def _translated(self, key: str, content: dict[str, Any], prefix: str) -> dict[str, Any]:
+        name, value = prefix + key, content[key]
+        gone = RETIRED[name]
+        if gone.renamed:
+            self._notes.append(f"{name} is called {prefix}{gone.renamed} since eravane {gone.since}")
+            return {gone.renamed: value}
+        left = {} if gone.becomes is None else {key: gone.becomes}
+        what = f"{name} = {json.dumps(value, default=str)}"
+        if gone.same(value, content):
+            self._notes.append(f"{what} is no more since eravane {gone.since} and changed nothing here")
+        else:
+            self._lost.append(f"{what} is no more since eravane {gone.since}: {gone.instead}")
+        return left
 
 
 def _suggestion(key: str, fields: dict[str, Any], prefix: str) -> str:
@@ -49,11 +130,6 @@ def _suggestion(key: str, fields: dict[str, Any], prefix: str) -> str:
 
 
 def _convert(hint: Any, value: Any, item: dataclasses.Field[Any], where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} is a table, given {value!r}")
-        source, _, prefix = where.partition(": ")
-        return build(typing.cast(type, hint), value, source, prefix + ".")
     converted = _scalar(hint, value, where)
     least, most = item.metadata.get("least"), item.metadata.get("most")
     if isinstance(converted, int | float) and not isinstance(converted, bool):
@@ -111,3 +187,9 @@ def _plain(value: Any, where: str) -> Any:
     if not isinstance(value, str | bool | int | float):
         raise ConfigError(f"{where} is text, a number, true or false, a list or a table, given {value!r}; leave it out")
     return value
+
+
+def left_out(item: dataclasses.Field[Any], edition: int) -> Any:
+    """What leaving a key out means under an edition."""
+    default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+    return meaning_left_out(default, item.metadata["earlier"], edition)

@@ -68,7 +68,7 @@ class Engine:
     neutral_columns: tuple[str, ...] = ()
     known_at: KnownAt = dataclasses.field(default_factory=KnownAt)
 
-    def session(self, identity: Mapping[str, str]) -> tuple[Session, Loop]:
+    def session(self, identity: Mapping[str, Sequence[str]]) -> tuple[Session, Loop]:
         """A fresh loop, and the session that keeps it on disk."""
         config, ops = self.config, self.backend.ops
         loop = self._loop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Session:
         loop: Loop,
         features: Features,
         columns: Mapping[str, tuple[str, ...]],
-        identity: Mapping[str, str],
+        identity: Mapping[str, Sequence[str]],
         tally: Tally,
     ) -> None:
         self.journal, self.tally = Journal(folder / ERAS), tally
@@ -178,7 +178,7 @@ def stored_models(facts: Mapping[str, Any]) -> dict[str, StoredModel]:
 
 
 def saved_state(
-    folder: Path, identity: Mapping[str, str]
+    folder: Path, identity: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, StoredModel]]:
     """The newest whole checkpoint of a run, for those who read it: the gate's arrays and facts, and the models.
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane import __version__
 from eravane.backend import Backend, choose
 from eravane.calendar.eras import EraIndex
 from eravane.calendar.timeline import Timeline, plan_timeline
@@ -38,6 +37,7 @@ from eravane.pipeline.insights import write_insights
 from eravane.pipeline.live import write_live
 from eravane.planning.memory import plan_memory
 from eravane.report import write_report
+from eravane.runstate.checkpoint import FORMAT
 from eravane.runstate.runfolder import RunFolder, versions
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.fleet import cores
@@ -285,6 +285,7 @@ class _Job:
         self._folder.write_json(
             "manifest.json",
             {
+                "format": FORMAT,
                 "status": status,
                 "versions": versions(),
                 "device": self._backend.name,
@@ -337,7 +338,7 @@ class _Job:
         history = store.index.select(oof.first_era, oof.last_era)
         model_ids = [spec.model_id for spec in engine.specs]
         write_pool(self._folder.path, engine.specs, engine.neutral_columns)
-        identity = {"config": self._config.digest(), "data": store.fingerprint, "version": __version__}
+        identity = {"config": self._folder.known_digests(), "data": (store.fingerprint,)}
         session, loop = engine.session(identity)
 
         def oof_of(era: int) -> NDArray[np.float32]:

@@ -166,7 +166,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
         raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
     store = EraStore.open(manifest["data"]["store"])
     given, prepare = _given(folder, config), _prepare(config.prepare, store.dtype)
-    arrays, state, stored = saved_state(folder.path, {"config": config.digest(), "version": __version__})
+    arrays, state, stored = saved_state(folder.path, {"config": folder.known_digests()})
     names = [model["model_id"] for model in state["models"]]
     columns = _columns(folder.path)
     if set(names) != set(columns) or set(names) != set(stored):

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eravane import __version__
 from eravane.backend import Backend, choose
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
@@ -70,7 +69,7 @@ class WeekReport:
         return dataclasses.asdict(self)
 
 
-def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None) -> WeekReport:
+def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None, adopt: bool = False) -> WeekReport:
     """Bring a run up to date with the newest files and predict the live rows.
 
     Args:
@@ -78,16 +77,18 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
         data: folder with the newest parquet files, or a store.
         cache: folder of finished boosters, shared by runs.
         progress: where to show how far it is.
+        adopt: let the present rules take the place of those of the run's beginning that this release no longer has.
 
     Raises:
-        RunError: the run is unfinished, or its state belongs to another configuration or version.
+        RunError: the run is unfinished, its state belongs to another configuration, or its results would change.
         ConfigError: the run ends at a fixed era.
         DataError: the files break the dataset's contract.
         StoreError: another process steps this run, or the store cannot be written.
     """
     progress, started = progress or Silent(), time.perf_counter()
     folder = RunFolder.open(run)
-    config, manifest = folder.config(), folder.manifest()
+    config = folder.config(adopt=adopt)
+    manifest = folder.manifest()
     if manifest.get("status") != "complete":
         raise RunError(f"{run} is not finished; `eravane run ... --out {run} --resume` finishes it")
     if config.data.last_era:
@@ -97,7 +98,9 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
     backend = choose(config.compute.device, progress.note, config.compute.pool)
     with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.note) as compute:
         store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
-        week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data)
+        adopted = folder.adopt() if adopt else ()
+        manifest = folder.manifest()
+        week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data, adopted)
         report = week.do()
     return replace(report, seconds=round(time.perf_counter() - started, 3))
 
@@ -128,10 +131,12 @@ class _Week:
         cache: Path,
         progress: Progress,
         data: Path,
+        adopted: Sequence[str] = (),
     ) -> None:
         self._data = data
         self._folder, self._config, self._manifest, self._store = folder, config, manifest, store
-        self._backend, self._progress, self._notes = backend, progress, list[str]()
+        self._backend, self._progress = backend, progress
+        self._notes = [f"adopted: {what}" for what in adopted]
         self._events = EventLog(folder.path / "events.jsonl", backend.name)
         self._before = Schedule.read(folder)
         self._timeline = Timeline.from_manifest(manifest, store.index)
@@ -186,7 +191,7 @@ class _Week:
             schedule.known_at,
         )
         # The data may grow and labels be corrected, which `do` sees to; the store itself refuses other features.
-        session, loop = engine.session({"config": self._config.digest(), "version": __version__})
+        session, loop = engine.session({"config": self._folder.known_digests()})
         return session, loop, engine
 
     def _first_use(self, corrected: Mapping[str, tuple[int, ...]]) -> int | None:

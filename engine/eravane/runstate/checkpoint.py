@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from eravane.core.errors import RunError
 from eravane.core.files import sync_folder
 
 MANIFEST = "manifest.json"
+# What a checkpoint's files are called and hold; 1 (release 0.1.0) named the release in the identity. A reader of a
+# newer format reads every older one.
+FORMAT, FIRST_FORMAT = 2, 1
 
 
 class Checkpoints:
@@ -22,14 +25,14 @@ class Checkpoints:
 
     Args:
         folder: where they lie.
-        identity: what a checkpoint must have been made with (configuration, data, version); a checkpoint with
-            another identity is refused.
+        identity: what a checkpoint must have been made with (configuration, data): name -> what it may be, the
+            first of which new checkpoints bear; a checkpoint with another identity is refused.
     """
 
     KEPT = 2
 
-    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
-        self._folder, self._identity = folder, dict(identity)
+    def __init__(self, folder: Path, identity: Mapping[str, Sequence[str]]) -> None:
+        self._folder, self._identity = folder, {name: tuple(known) for name, known in identity.items()}
 
     def save(self, step: int, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
         """Write checkpoint `step` and drop all but the last two."""
@@ -42,7 +45,8 @@ class Checkpoints:
             for name, content in files.items():
                 _write(temporary / name, content)
             manifest = {
-                "identity": self._identity,
+                "format": FORMAT,
+                "identity": {name: known[0] for name, known in self._identity.items()},
                 "facts": dict(facts),
                 "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             }
@@ -95,21 +99,28 @@ class Checkpoints:
             except (OSError, ValueError, KeyError) as error:
                 notes.append(f"checkpoint {self._path(step)} is damaged ({error}); using the one before")
                 continue
+            self._check_format(manifest.get("format", FIRST_FORMAT))
             self._check_identity(manifest["identity"])
             return step, files, manifest["facts"], notes
         return None
 
+    def _check_format(self, found: int) -> None:
+        if found > FORMAT:
+            raise RunError(
+                f"the checkpoint in {self._folder} is of format {found}, written by a newer eravane; this one reads "
+                f"formats up to {FORMAT}: upgrade it"
+            )
+
     def _check_identity(self, found: Mapping[str, str]) -> None:
         differing = [
-            f"{name} was {found.get(name)}, is {value}"
-            for name, value in self._identity.items()
-            if found.get(name) != value
+            f"{name} was {found.get(name)}, is {known[0]}"
+            for name, known in self._identity.items()
+            if found.get(name) not in known
         ]
         if differing:
             raise RunError(
                 f"the checkpoint in {self._folder} belongs to another run: {'; '.join(differing)}; go on with the "
-                "data, configuration and build of eravane that made it (a build that knows other keys sees another "
-                "configuration in the same run.toml), or start a new run"
+                "data and the run.toml that made it, or start a new run"
             )
 
     def _path(self, step: int) -> Path:

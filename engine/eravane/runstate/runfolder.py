@@ -7,6 +7,7 @@ import json
 import platform
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eravane import __version__
-from eravane.core.config import RunConfig, parse_config, to_toml
+from eravane.core.config import RunConfig, digest_of, to_toml, translate_config
+from eravane.core.editions import CHANGES, EDITION, FIRST_EDITION, Change
 from eravane.core.errors import RunError
 from eravane.core.files import replacing, write_atomically
+from eravane.core.settings import Reading
 from eravane.learners.choice import with_learner
 
 # Every library whose version can change a result; a run lists those that are installed.
@@ -26,7 +29,11 @@ VERSIONED = (
     *("cupy-cuda12x", "cupy-cuda13x", "cudf-cu12", "cudf-cu13"),
 )
 
-MANIFEST = "manifest.json"
+MANIFEST, CONFIG = "manifest.json", "run.toml"
+# In the manifest: times at which the run's owner let newer rules in.
+ADOPTED = "adopted"
+# Keys that run.toml of edition 1 leaves out where they are unset.
+UNSET = ("score_lag", "tree_lag")
 MANIFEST_KEYS = ("status", "target", "periods", "lags")
 DATA_KEYS = ("path", "store", "fingerprint")
 
@@ -65,7 +72,7 @@ class RunFolder:
         Raises:
             RunError: there is none.
         """
-        if not (path / "run.toml").is_file():
+        if not (path / CONFIG).is_file():
             raise RunError(f"{path} is not a run folder: it has no run.toml")
         return cls(path)
 
@@ -89,23 +96,66 @@ class RunFolder:
         """Whether the run got past reading its input."""
         return (self.path / MANIFEST).exists()
 
-    def config(self) -> RunConfig:
-        """The configuration the run was started with.
+    def config(self, *, adopt: bool = False) -> RunConfig:
+        """The configuration the run was started with, under the edition of its beginning.
+
+        Args:
+            adopt: let present rules take the place of those that this release no longer has.
+
+        Raises:
+            RunError: its file is damaged, or the run needs a rule that this release no longer has.
+            ConfigError: it has a key or value that no release knows.
+        """
+        reading = self.reading()
+        unlike = [*reading.lost, *(change.what for change in unlike_present(reading.config))]
+        if unlike and not adopt:
+            raise RunError(
+                f"{self.path} was begun by an older eravane, and its results would change: {'; '.join(unlike)}; "
+                f"`eravane step {self.path} --adopt ...` goes on with the present rules from the next era on, and the "
+                "release that made it (versions in manifest.json) goes on as before"
+            )
+        return replace(reading.config, edition=EDITION) if unlike else reading.config
+
+    def reading(self) -> Reading[RunConfig]:
+        """The configuration with what became of its keys that are no more.
 
         Raises:
             RunError: its file is damaged.
-            ConfigError: it has a key or value that this version does not know.
+            ConfigError: it has a key or value that no release knows.
         """
-        path = self.path / "run.toml"
+        return translate_config(self._tables(), str(self.path / CONFIG), FIRST_EDITION)
+
+    def adopt(self) -> tuple[str, ...]:
+        """Let present rules take the place of those that this release no longer has, from now on.
+
+        Returns:
+            What is computed otherwise; empty where nothing is.
+        """
+        reading, known = self.reading(), self.known_digests()
+        unlike = [*reading.lost, *(change.what for change in unlike_present(reading.config))]
+        if unlike:
+            manifest = self.read_json(MANIFEST)
+            earlier = [*manifest.get(ADOPTED, []), {"digests": list(known), "changes": unlike}]
+            self.write_json(MANIFEST, {**manifest, ADOPTED: earlier})
+            self.write_config(self.config(adopt=True))
+        return tuple(unlike)
+
+    def known_digests(self) -> tuple[str, ...]:
+        """Digests of the configuration that a checkpoint of this run may bear, the present one first."""
+        adopted = self.read_json(MANIFEST).get(ADOPTED, []) if self.started else []
+        older = [digest for change in adopted for digest in change["digests"]]
+        return (self.reading().config.digest(), digest_of_all_keys(self._tables()), *older)
+
+    def _tables(self) -> dict[str, Any]:
+        path = self.path / CONFIG
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            return tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{path} is damaged: {error}") from error
-        return parse_config(content, str(path))
 
     def write_config(self, config: RunConfig) -> None:
         """Write the run's configuration, every key of it."""
-        write_atomically(self.path / "run.toml", to_toml(config).encode())
+        write_atomically(self.path / CONFIG, to_toml(config).encode())
 
     def manifest(self) -> dict[str, Any]:
         """The manifest, with everything in it that others read.
@@ -143,6 +193,18 @@ class RunFolder:
         if not isinstance(content, dict):
             raise RunError(f"{self.path / name} is damaged: it holds no table of keys")
         return content
+
+
+def unlike_present(config: RunConfig) -> list[Change]:
+    """Changes since a configuration's edition that alter its results."""
+    return [change for change in CHANGES if change.edition > config.edition and change.affects(config)]
+
+
+def digest_of_all_keys(tables: Mapping[str, Any]) -> str:
+    """The digest that release 0.1.0 gave a run.toml: over every key but those of [compute]."""
+    content = {name: value for name, value in tables.items() if name != "compute"}
+    content["time"] = {**dict.fromkeys(UNSET), **tables.get("time", {})}
+    return digest_of(content)
 
 
 def versions() -> dict[str, str]:

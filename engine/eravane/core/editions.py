@@ -1,0 +1,98 @@
+"""Editions of the configuration: what a key that is left out means to a run, and keys and values that are no more.
+
+Every run keeps in `run.toml` the edition under which it began, and goes on under it. A change that would alter the
+results of a running run is made here, in one of three ways:
+
+- A new key, or another default: `setting(..., earlier={EDITION - 1: what leaving it out meant until then})`.
+- A key or value that is removed or renamed: an entry of `RETIRED`.
+- Anything else: an entry of `CHANGES`; the code may ask `config.edition` and keep the old behaviour for old runs, or
+  the entry lets `eravane step` ask once, with `--adopt`.
+
+The edition rises with the first such change after a release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+EDITION = 2
+"""Edition 1: eravane 0.1.0. Edition 2: the releases after it."""
+
+FIRST_EDITION = 1
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A key that configurations no longer have, or values that it no longer takes.
+
+    Attributes:
+        since: release without it.
+        instead: what a user writes instead, as the end of a sentence.
+        values: the values that are gone; None for the whole key.
+        same: whether a run was computed as it is without the key, given its value and its section: such runs go on
+            unasked.
+        renamed: the key's new name in its section, which takes the value over.
+        becomes: the key's value in a run that adopts the change; None leaves the key out.
+    """
+
+    since: str
+    instead: str
+    values: tuple[Any, ...] | None = None
+    same: Callable[[Any, Mapping[str, Any]], bool] = lambda _value, _section: False
+    renamed: str = ""
+    becomes: Any = None
+
+    def concerns(self, value: Any) -> bool:
+        """Whether a key of this value is affected."""
+        return self.values is None or value in self.values
+
+
+RETIRED: dict[str, Retired] = {
+    "prepare.frozen": Retired(
+        since="0.2.0",
+        instead='leave it out; impute = "knn" looks for neighbours in a model\'s own features',
+        same=lambda value, section: not value or section.get("impute") != "knn",
+    ),
+    "loop.update": Retired(
+        since="0.2.0",
+        instead='it was best in none of the measured drifts; write "refit+leaves"',
+        values=("auto",),
+        becomes="refit+leaves",
+    ),
+    "loop.auto_half_life": Retired(
+        since="0.2.0", instead='leave it out; update = "auto" is no more', same=lambda _value, _section: True
+    ),
+}
+"""By dotted key."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of results that is no key's, and that older runs cannot be kept from.
+
+    Attributes:
+        edition: the first edition that has it.
+        what: what is computed otherwise, as a clause.
+        affects: whether it changes the results of a run of this configuration.
+    """
+
+    edition: int
+    what: str
+    affects: Callable[[Any], bool]
+
+
+CHANGES: tuple[Change, ...] = ()
+
+
+def meaning_left_out(default: Any, earlier: dict[int, Any], edition: int) -> Any:
+    """What leaving a key out means under an edition.
+
+    Args:
+        default: what it means today.
+        earlier: last edition of another meaning -> that meaning.
+        edition: the edition asked for.
+    """
+    later = [last for last in earlier if last >= edition]
+    return earlier[min(later)] if later else default
