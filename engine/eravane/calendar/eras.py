@@ -37,7 +37,7 @@ def era_numbers(eras: Any, rows: int, *, live: bool = False) -> NDArray[np.int64
     Args:
         eras: array-like of N entries: NumPy, pandas, polars, Arrow or a list.
         rows: N.
-        live: take rows of the live era "X", too, as of the era after all others.
+        live: take rows of the live era "X", too, as the era after all others.
 
     Raises:
         DataError: another number of entries, or an entry that is no era.
@@ -60,7 +60,7 @@ def era_numbers(eras: Any, rows: int, *, live: bool = False) -> NDArray[np.int64
 
 @dataclass(frozen=True, eq=False)
 class EraIndex:
-    """Where each era's rows lie.
+    """Row range of every era.
 
     Attributes:
         labels: int64 [E], era numbers, strictly ascending, not necessarily consecutive.
@@ -177,7 +177,7 @@ class EraFrame:
         values: [C, N], int8 levels or float32; every column is contiguous, the column stride is free.
         columns: the C names.
         index: the eras of the N rows.
-        ids: N row ids (a `pyarrow.StringArray`, or a list), or None where nobody needs them.
+        ids: N row ids (a `pyarrow.StringArray`, or a list), or None where they are not needed.
     """
 
     values: NDArray[Any]

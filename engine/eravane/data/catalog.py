@@ -1,4 +1,4 @@
-"""Which features form a cell: the feature sets and groups of `features.json`."""
+"""Feature sets and groups of `features.json`, and the cells they form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from eravane.core.errors import ConfigError, DataError
 
 FEATURE_SETS = ("small", "medium", "all")
-WHOLE_SET = "all"  # the group that is no group: the feature set as a whole
+WHOLE_SET = "all"  # pseudo-group: the feature set as a whole
 # Lists in features.json that are neither nested sets nor economic groups.
 _OTHER_SETS = re.compile(r"^(v\d+_equivalent_features|fncv\d+_features)$")
 
@@ -32,7 +32,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """`set.group`, as it stands in model ids."""
+        """`set.group`, as in model ids."""
         return f"{self.feature_set}.{self.group}"
 
 
@@ -63,7 +63,7 @@ class FeatureCatalog:
 
         Raises:
             DataError: the file is missing, is no JSON, or lacks `feature_sets`.
-            ConfigError: a set or group that was asked for is not in the file.
+            ConfigError: a requested set or group is not in the file.
         """
         listed, targets = _read(path)
         wanted_sets = tuple(dict.fromkeys("all" if name == "large" else name for name in sets))

@@ -1,4 +1,4 @@
-"""Rows in memory, as people hold them, brought into columns x rows with eras as slices."""
+"""Converts rows in memory (NumPy, pandas, polars, Arrow) into columns x rows with eras as slices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Panel:
 
     Attributes:
         frame: values [C, N], int8 levels or float32.
-        order_N: where each of the frame's rows stood before.
+        order_N: original position of each of the frame's rows.
     """
 
     frame: EraFrame
@@ -30,13 +30,13 @@ class Panel:
 
     @classmethod
     def of(cls, x_NC: NDArray[Any], columns: Sequence[str], era_N: NDArray[np.int64]) -> Panel:
-        """Sort rows by era, those of one era staying in the order they came in."""
+        """Sort rows by era, stable within an era."""
         order_N = np.argsort(era_N, kind="stable")
         index = EraIndex.from_rows(era_N[order_N])
         return cls(EraFrame(as_columns(x_NC[order_N]), tuple(columns), index), order_N)
 
     def back(self, values_N: NDArray[Any]) -> NDArray[Any]:
-        """Values of the frame's rows in the order that the rows came in."""
+        """Values of the frame's rows in the original order."""
         restored_N = np.empty_like(values_N)
         restored_N[self.order_N] = values_N
         return restored_N
@@ -49,7 +49,7 @@ def as_columns(x_NC: NDArray[Any]) -> NDArray[Any]:
 
 
 def plain_table(x: Any) -> Any:
-    """What scikit-learn reads: an Arrow table as a data frame, anything else as it is."""
+    """Input for scikit-learn: an Arrow table as a data frame, anything else unchanged."""
     return x.to_pandas() if isinstance(x, pa.Table | pa.RecordBatch) else x
 
 

@@ -1,1 +1,1 @@
-"""The meta-learner: which base models run in an era, and with what weight, decided before its labels are known."""
+"""The meta-learner: decides which base models run in an era, and with what weight, before its labels are known."""

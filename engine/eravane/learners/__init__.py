@@ -1,1 +1,1 @@
-"""What trains and evaluates one base model."""
+"""Learners: training and evaluation of one base model."""

@@ -1,1 +1,1 @@
-"""The prequential loop: predict an era, wait for older labels, score, learn, save, go on."""
+"""The prequential loop: predict an era, wait for older labels, score, learn, save."""

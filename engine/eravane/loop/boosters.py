@@ -1,4 +1,4 @@
-"""The models of a run on disk: plain UBJ files that XGBoost opens, and their margins, named by their content."""
+"""Models of a run on disk: plain UBJ files that XGBoost opens, and their margins, named by content."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INDEX = "index.json"
 
 
 class Blobs:
-    """Files by content; what many checkpoints refer to is written once.
+    """Files named by content; a file that many checkpoints refer to is written once.
 
     Args:
-        folder: where they lie; created when the first one is written.
+        folder: their folder; created when the first one is written.
         suffix: of their names.
-        kind: what they are, for errors.
+        kind: their kind, for error messages.
     """
 
     def __init__(self, folder: Path, suffix: str, kind: str) -> None:
@@ -66,7 +66,7 @@ class Blobs:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """Where a model lies: names of its blocks, and of its margins ("" where it has none)."""
+    """Files of a model: names of its blocks, and of its margins ("" where it has none)."""
 
     blocks: tuple[str, ...]
     margins: str = ""
@@ -86,7 +86,7 @@ class ModelFolder:
         self._put: dict[str, tuple[Model, StoredModel]] = {}
 
     def put(self, models: Mapping[str, Model]) -> dict[str, StoredModel]:
-        """Store what is not there yet; returns model id -> where it lies."""
+        """Store new files; returns model id -> its files."""
         for model_id, model in models.items():
             if model_id not in self._put or self._put[model_id][0] is not model:
                 margins = self._margins.put(model.margins.to_bytes()) if model.margins.by_era else ""

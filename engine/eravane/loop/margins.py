@@ -1,7 +1,7 @@
-"""Outputs of a model on the rows that its next trees will be grown on, kept so that old trees are never run again.
+"""Cached outputs of a model on the rows that its next trees are grown on, so that old trees are not evaluated again.
 
 A block of trees costs the same whether a model has ten blocks or a thousand: every row of the window is touched once
-by each new block, rows of new eras are run through all blocks, and dropping a block subtracts what it said.
+by each new block, rows of new eras are evaluated by all blocks, and dropping a block subtracts its output.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Margins:
     by_era: Mapping[int, FloatArray]
 
     def over(self, eras: Sequence[int], boosters: Sequence[Predictor], values_of: ValuesOf) -> Margins:
-        """The margins of a window: known eras as they are, others computed, eras outside dropped."""
+        """Margins of a window: known eras are kept, others computed, eras outside dropped."""
         return Margins(
             {era: self.by_era[era] if era in self.by_era else full_margin(boosters, values_of(era)) for era in eras}
         )
 
     def plus(self, booster: Predictor, values_of: ValuesOf) -> Margins:
-        """After a block was appended, in the order of addition of a continued booster."""
+        """The margins after a block was appended, added in the order of a continued booster."""
         return Margins({era: add_margin(booster, values_of(era), margin) for era, margin in self.by_era.items()})
 
     def minus(self, booster: Predictor, values_of: ValuesOf) -> Margins:
-        """After a block was dropped."""
+        """The margins after a block was dropped."""
         return Margins(
             {
                 era: margin - add_margin(booster, values_of(era), np.zeros_like(margin))
@@ -79,5 +79,5 @@ def full_margin(boosters: Sequence[Predictor], values_CN: NDArray[Any]) -> Float
 
 
 def add_margin(booster: Predictor, values_CN: NDArray[Any], margin_N: FloatArray) -> FloatArray:
-    """`margin_N` plus the output of a block without intercept, added tree by tree as XGBoost itself would."""
+    """`margin_N` plus the output of a block without intercept, added tree by tree as XGBoost does."""
     return booster.margin(values_CN, margin_N)

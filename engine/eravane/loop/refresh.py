@@ -1,8 +1,8 @@
-"""Leaf values re-estimated on new eras: the trees keep their splits, what they say in each leaf follows the data.
+"""Re-estimates leaf values on new eras: the trees keep their splits, the values of their leaves follow the data.
 
 For the squared error, boosted tree by tree in their order, the best value of a leaf on the new rows is
 `-eta * sum(w g) / (sum(w) + lambda)` with `g = margin - label` (Chen and Guestrin 2016, equation 5). A leaf becomes
-`keep * old + (1 - keep) * new`, as LightGBM's `refit` does with its decay; a leaf without new rows stays.
+`keep * old + (1 - keep) * new`, as LightGBM's `refit` does with its decay; a leaf without new rows is unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_refreshable(params: Mapping[str, Any]) -> None:
         )
     for name in ("alpha", "reg_alpha", "max_delta_step", "num_parallel_tree"):
         if params.get(name, 0) not in (0, 1 if name == "num_parallel_tree" else 0):
-            raise ConfigError(f"loop.update with leaves does not know zoo.params.{name}; leave it out or use refit")
+            raise ConfigError(f"loop.update with leaves does not support zoo.params.{name}; leave it out or use refit")
 
 
 def refresh(
@@ -57,7 +57,7 @@ def refresh(
         label_N: float32 [N]; rows with NaN do not count.
         weight_N: float32 [N] or None for equal weights.
         params: the resolved parameters that the trees were grown with (`eta` and `lambda` are read).
-        keep: share of the old value that stays, 0..1.
+        keep: share of the old value that is kept, 0..1.
         stop: asked between trees.
 
     Returns:

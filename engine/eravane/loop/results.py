@@ -68,7 +68,7 @@ def headline(scored: Sequence[ScoredEra], timeline: Timeline) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Writes every file that follows from a run's journal, at any time, so that an unfinished run can be read too.
+    """Writes every file that follows from a run's journal, at any time, also for an unfinished run.
 
     Attributes:
         folder: the run folder.
@@ -77,7 +77,7 @@ class ResultFiles:
         timeline: periods and lags.
         target: the main target.
         ops: the kernels' namespace.
-        known_at: labels that came later than the lags say.
+        known_at: labels that arrived later than the lags.
     """
 
     folder: RunFolder

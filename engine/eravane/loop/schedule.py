@@ -1,4 +1,4 @@
-"""Which labels a run has seen, and since when: what its weekly steps must agree on with a replay."""
+"""The labels that a run has seen, and since when; weekly steps and a replay must agree on them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Digests = Mapping[str, Mapping[int, str]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """What `known_at.json` holds.
+    """Content of `known_at.json`.
 
     Attributes:
         known_at: labels that arrived after the run, and the first era that could use them.
-        labels: target -> era -> digest of the labels as they were last seen; eras without a label are not listed.
-        done: newest era that was done when they were seen.
+        labels: target -> era -> digest of the labels when last seen; eras without a label are not listed.
+        done: newest finished era when they were seen.
     """
 
     known_at: KnownAt = field(default_factory=KnownAt)
@@ -46,7 +46,7 @@ class Schedule:
         return Schedule(known_at, labels, done)
 
     def changed(self, labels: Digests) -> dict[str, tuple[int, ...]]:
-        """Eras per target whose labels were seen and are others now, or are gone."""
+        """Eras per target whose labels were seen and have changed or disappeared."""
         found: dict[str, tuple[int, ...]] = {}
         for target, before in self.labels.items():
             now = labels.get(target, {})
@@ -56,7 +56,7 @@ class Schedule:
         return found
 
     def write(self, folder: RunFolder) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         labels = {target: {str(era): digest for era, digest in found.items()} for target, found in self.labels.items()}
         content = {"known_at": self.known_at.as_dict(), "done": self.done, "labels": labels}
         write_atomically(folder.path / FILE_NAME, (json.dumps(content) + "\n").encode())

@@ -1,1 +1,1 @@
-"""The stages of a run, and the programs made of them."""
+"""Stages of a run, and the programs made of them."""

@@ -1,1 +1,1 @@
-"""Everything of a run that lies on disk."""
+"""State of a run on disk: run folder, checkpoints, journal, resolved eras."""

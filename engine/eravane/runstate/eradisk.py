@@ -1,4 +1,4 @@
-"""One safetensors file per era, with a checksum: what a run learnt of an era is written once and never again."""
+"""One safetensors file per era, with a checksum, written once."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class EraFiles:
     """Arrays by era.
 
     Args:
-        folder: where the files lie; created when the first one is written.
+        folder: the files' folder; created when the first one is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def write(self, era: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store an era; after a kill it is whole or not there."""
+        """Store an era; after a kill it is complete or absent."""
         self._folder.mkdir(parents=True, exist_ok=True)
         plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_atomically(self._path(era), save(plain, metadata={CHECKSUM: _checksum(plain)}))

@@ -1,4 +1,4 @@
-"""What the loop has done, one file per era, from which every result file of the run is assembled."""
+"""Journal of the loop, one file per era, from which every result file of the run is assembled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EraRecord:
         era: era number.
         base_MN: float32 [M, N], raw predictions of every base model, those closed at the time included.
         prediction_N: float64 [N], the ensemble in (0, 1).
-        weights_M: float64 [M], what the gate decided; 0 where closed.
+        weights_M: float64 [M], the gate's decision; 0 where closed.
         open_M: bool [M], which models ran.
         comparators: name -> float64 [M], other weightings that used the same past.
     """
@@ -61,14 +61,14 @@ class Journal:
     """The records of a run's loop, one file per era.
 
     Args:
-        folder: where they lie; created when the first record is written.
+        folder: their folder; created when the first record is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._files = EraFiles(folder)
 
     def write(self, record: EraRecord) -> None:
-        """Store a record; after a kill it is whole or not there."""
+        """Store a record; after a kill it is complete or absent."""
         self._files.write(record.era, record.as_arrays())
 
     def read(self, era: int) -> EraRecord:

@@ -14,17 +14,17 @@ from eravane.runstate.eradisk import EraFiles
 
 
 class ResolvedEras:
-    """Outcomes that the gate has observed, one file per era.
+    """Outcomes observed by the gate, one file per era.
 
     Args:
-        folder: where they lie; created when the first one is written.
+        folder: their folder; created when the first one is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._files = EraFiles(folder)
 
     def write(self, outcome: EraOutcome) -> None:
-        """Store an outcome; after a kill it is whole or not there."""
+        """Store an outcome; after a kill it is complete or absent."""
         facts = outcome.facts
         arrays: dict[str, NDArray[Any]] = {
             "scores": outcome.scores_M,

@@ -1,4 +1,4 @@
-"""Finished boosters on disk, never trained again, in this run or another."""
+"""Cache of finished boosters on disk, shared by all runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ logger = logging.getLogger("eravane")
 
 
 class BoosterCache:
-    """Finished boosters on disk, named by everything that decides them; shared by all runs.
+    """Finished boosters on disk, named by everything that decides them.
 
     Args:
-        folder: where they lie; None keeps nothing.
+        folder: the cache's folder; None caches nothing.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def get(self, key: str) -> bytes | None:
-        """A booster, or None where it is not there or damaged (which is logged)."""
+        """A booster, or None where it is missing or damaged (which is logged)."""
         if self._folder is None:
             return None
         path = self._folder / f"{key}.ubj"
@@ -37,7 +37,7 @@ class BoosterCache:
         return block
 
     def put(self, key: str, block: bytes) -> None:
-        """Store a booster; a reader sees the whole file or none."""
+        """Store a booster; a reader sees the complete file or none."""
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)

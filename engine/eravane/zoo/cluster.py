@@ -25,14 +25,14 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 CONNECT_SECONDS = 20
-# Seconds without a worker, or without the scheduler, after which the run ends with an error instead of waiting on.
+# Seconds without a worker, or without the scheduler, after which the run ends with an error.
 PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 1.0
 
 
 @contextmanager
 def local_cluster(compute: ComputeConfig, device: str, say: Callable[[str], None]) -> Iterator[ComputeConfig]:
-    """Start a cluster of this machine where `compute.cluster` asks for one; it ends with the block.
+    """Start a cluster of this machine where `compute.cluster` asks for one; the cluster is closed when the block ends.
 
     Args:
         compute: the run's settings.
@@ -40,7 +40,7 @@ def local_cluster(compute: ComputeConfig, device: str, say: Callable[[str], None
         say: told where the scheduler is.
 
     Yields:
-        The settings with the scheduler's address in them; as they were where no cluster was asked for.
+        The settings with the scheduler's address; unchanged where no cluster is configured.
 
     Raises:
         RunError: the cluster does not start.
@@ -76,7 +76,7 @@ def connect(scheduler: str) -> Iterator[Client]:
     """A client of a running scheduler.
 
     Raises:
-        RunError: nobody answers at the address.
+        RunError: no scheduler answers at the address.
     """
     from distributed import Client
 
@@ -91,7 +91,7 @@ def connect(scheduler: str) -> Iterator[Client]:
 
 
 def workers_of(client: Client) -> dict[str, Any]:
-    """Facts on every worker by its address, as the scheduler has them; waits for the first one.
+    """The scheduler's facts of every worker, by address; waits for the first worker.
 
     Raises:
         RunError: no worker joins.
@@ -105,10 +105,10 @@ def workers_of(client: Client) -> dict[str, Any]:
 
 
 def worker_count(scheduler: str) -> int:
-    """Workers that a scheduler has; waits for the first one.
+    """Number of a scheduler's workers; waits for the first one.
 
     Raises:
-        RunError: nobody answers at the address, or no worker joins.
+        RunError: no scheduler answers at the address, or no worker joins.
     """
     with connect(scheduler) as client:
         return len(workers_of(client))
@@ -116,12 +116,12 @@ def worker_count(scheduler: str) -> int:
 
 @dataclass(frozen=True)
 class _Remote(Generic[Task, Result]):
-    """A task's function as a worker calls it: news go back through the scheduler's event log.
+    """A task's function on a worker: reports return through the scheduler's event log.
 
     Attributes:
         function: what to do.
         topic: of the event log.
-        gpus: whether the worker's GPU is read meanwhile.
+        gpus: whether the worker's GPU is sampled.
     """
 
     function: Callable[[Task, Watch], Result]
@@ -139,7 +139,7 @@ class _Remote(Generic[Task, Result]):
 
 @contextmanager
 def sampled(client: Client, task: str, ledger: Ledger | None) -> Iterator[None]:
-    """Sample all workers during a block in which they work together, and tell what each of them used."""
+    """Sample all workers during a block in which they work together, and report the resources of each."""
     if ledger is None:
         yield
         return
@@ -149,10 +149,10 @@ def sampled(client: Client, task: str, ledger: Ledger | None) -> Iterator[None]:
         yield
     except BaseException:
         if client.status == "running":
-            with suppress(OSError, RuntimeError):  # of the cluster; the block's own error is the one to tell
+            with suppress(OSError, RuntimeError):  # of the cluster; the block's own error is the one to raise
                 client.run(_end, key, on_error="ignore")
         raise
-    # A worker that died meanwhile is left out, and one that joined has begun nothing.
+    # A worker that died meanwhile is left out; one that joined has no start.
     for usage in client.run(_end, key, on_error="ignore").values():
         if usage is not None:
             ledger.tell(usage)
@@ -254,7 +254,7 @@ def _result(future: Future, scheduler: str) -> Any:
 
 
 def _still_there(client: Client, scheduler: str, seen: float) -> float:
-    """When scheduler and a worker were last there; an error once that is too long ago."""
+    """Last time that the scheduler and a worker answered; raises once that is too long ago."""
     if client.status == "running" and client.scheduler_info(n_workers=-1)["workers"]:
         return time.monotonic()
     if client.status == "closed" or time.monotonic() - seen > PATIENCE_SECONDS:
@@ -265,11 +265,11 @@ def _still_there(client: Client, scheduler: str, seen: float) -> float:
 
 
 def _idle(scheduler: str) -> str:
-    return f"the Dask scheduler at {scheduler} has no workers; start some and go on with --resume"
+    return f"the Dask scheduler at {scheduler} has no workers; start some and continue with --resume"
 
 
 def _vanished(scheduler: str) -> str:
     return (
-        f"the Dask scheduler at {scheduler} is gone; finished models are in the cache: go on with --resume when it "
+        f"the Dask scheduler at {scheduler} is gone; finished models are in the cache: continue with --resume when it "
         "runs again"
     )

@@ -59,7 +59,7 @@ def out_of_fold(
     *,
     folder: Path | None = None,
 ) -> OutOfFold:
-    """Train every model on every fold and write its predictions down as they come.
+    """Train every model on every fold and store its predictions as they arrive.
 
     Args:
         zoo: trains.
@@ -67,7 +67,7 @@ def out_of_fold(
         folds: consecutive folds.
         features: of the store, with the columns of members from outside.
         on_model: called when a model of a fold is done.
-        folder: where the predictions lie while the run lives, in a file without a name that the system may drop from
+        folder: folder of the predictions during the run, in an unnamed file that the system may drop from
             memory; None keeps them in memory.
     """
     first, last = folds[0].predict_first, folds[-1].predict_last

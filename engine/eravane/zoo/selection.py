@@ -21,7 +21,7 @@ NAMES = {"corr": "CORR", "mmc": "MMC", "bmc": "BMC", "payout": "payout mix"}
 
 
 class Outcome(Enum):
-    """What selection does with a model."""
+    """Outcome of selection for a model."""
 
     KEPT = "kept"
     RESCUED = "kept although its CORR is too low, because too few others passed"
@@ -35,7 +35,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """How selection judges one model, and why.
+    """Selection's decision on one model, with the reason.
 
     Attributes:
         spec: the model.
@@ -138,12 +138,12 @@ def _criterion(scores_ME: FloatArray, beyond: Mapping[str, FloatArray], config: 
 
 
 def _merit(spec: ModelSpec, mean: float, sharpe: float) -> tuple[bool, float, float, str]:
-    # NaN sorts last: a model without a score is the worst. Members come first: they are kept whatever comes.
+    # NaN sorts last: a model without a score is the worst. Members come first: they are always kept.
     return not spec.given, -np.nan_to_num(mean, nan=-np.inf), -np.nan_to_num(sharpe, nan=-np.inf), spec.model_id
 
 
 def corr_bounds(config: SelectionConfig, outside: Sequence[float]) -> tuple[float, float]:
-    """What a model's mean CORR must exceed: the configured minimum or the floor, whichever is higher; and the floor.
+    """The bound that a model's mean CORR must exceed (the higher of minimum and floor), and the floor.
 
     Args:
         config: limits.
@@ -165,7 +165,7 @@ def _dropped(reason: str) -> _Decision:
 
 
 class _Judge:
-    """Takes models in order of merit and decides of each whether it is kept."""
+    """Decides in order of merit which models are kept."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class _Judge:
         return _Decision(Outcome.KEPT, f"kept: number {sum(in_cell.values())} by mean {NAMES[config.criterion]}")
 
     def top_up(self, order: Sequence[int]) -> dict[int, _Decision]:
-        """Decisions where the best `least` models stay whatever their CORR."""
+        """Decisions where the best `least` models are kept regardless of their CORR."""
         decisions = self.decide(order, -np.inf)
         kept = [m for m in order if decisions[m].outcome.selected]
         for rank, m in enumerate(kept):

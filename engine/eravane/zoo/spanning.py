@@ -1,4 +1,4 @@
-"""One booster over the whole cluster: rows lie on the workers, histograms are summed between them (xgboost.dask)."""
+"""One booster over a whole cluster: rows are distributed, histograms are summed between them (xgboost.dask)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from eravane.zoo.training import Trained, TrainTask, row_weights, train
 if TYPE_CHECKING:
     from distributed import Client
 
-# Share of a worker's memory that one matrix may fill before it is spread.
+# Share of a worker's memory that one matrix may fill before it is distributed.
 FILL = 0.8
 
 
@@ -46,18 +46,18 @@ def _gpu_room() -> int:
 def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None, ledger: Ledger | None = None) -> Trained:
     """Fit and apply the models of one task with all workers at once, one model after the other.
 
-    Sums over workers round otherwise than sums on one, so that such models are cached under their own names, the
-    number of workers in them.
+    Sums over several workers round differently from sums on one, so such models are cached under names of their own
+    that contain the number of workers.
 
     Args:
         task: what to train.
         scheduler: address of the cluster.
-        on_model: told of every model that is done.
+        on_model: called with every finished model.
         ledger: told what every worker used.
 
     Raises:
         RunError: the learner is not XGBoost, no scheduler answers, or a worker dies.
-        DeviceError: the device asked for was not used.
+        DeviceError: the requested device was not used.
     """
     if task.learner.name != "xgboost":
         raise RunError(f'compute.booster_spans = "cluster" needs zoo.learner "xgboost", given {task.learner.name!r}')
@@ -69,7 +69,7 @@ def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None, led
 
 
 class _Grower:
-    """Grows models on matrices whose rows lie on the workers.
+    """Grows models on matrices whose rows are distributed to the workers.
 
     Args:
         client: of the cluster.
@@ -142,7 +142,7 @@ def era_ranges(task: TrainTask) -> list[tuple[int, int]]:
 def part_of(
     task: TrainTask, spec: ModelSpec, first: int, last: int
 ) -> tuple[Any, NDArray[np.float32], NDArray[np.float32]]:
-    """Rows of one part as a worker reads them: features [n, C] on the device, labels and weights [n]."""
+    """Rows of one part, read by a worker: features [n, C] on the device, labels and weights [n]."""
     features = Features.open(task.store, task.prepare)
     frames = [features.era(era, spec.columns).values for era in features.eras(first, last)[:: task.every]]
     x_nC = np.concatenate(frames, axis=1).T

@@ -1,4 +1,4 @@
-"""What the base models are: one per feature set, feature group, target and seed."""
+"""Specifications of the base models: one per feature set, feature group, target and seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GIVEN_SET, GIVEN_PREFIX = "given", "given:"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a base model is, before it is fitted.
+    """Specification of a base model.
 
     Attributes:
         feature_set, group: its cell.

@@ -1,4 +1,4 @@
-"""zoo.parquet and oof.parquet: what the zoo leaves in the run folder."""
+"""Writes zoo.parquet and oof.parquet, the zoo's files in the run folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eravane.scoring.metrics import hac_mean, summarise
 from eravane.zoo.oof import OofScores, OutOfFold
 from eravane.zoo.selection import Verdict
 
-# Rows of a row group of oof.parquet: what is held in memory at a time.
+# Rows of a row group of oof.parquet; one is held in memory at a time.
 GROUP_ROWS = 1 << 18
 # The learner of members from outside, as zoo.parquet names it.
 OUTSIDE = "given"
@@ -33,7 +33,7 @@ def zoo_table(
     device: str,
     hac_lag: int,
 ) -> pa.Table:
-    """What every base model is, how it scored out of fold, and why it was kept or not.
+    """Table of all base models: specification, out-of-fold scores, and whether and why each was kept.
 
     Columns ending in _se are HAC standard errors over eras; `criterion` is the mean of what models were ranked by.
     """

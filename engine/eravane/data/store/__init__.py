@@ -1,1 +1,1 @@
-"""What a store is made of: matrix files, segments, the manifest, and the way from parquet into them."""
+"""Parts of a store: matrix files, segments, the manifest, and the transfer from parquet into them."""

@@ -33,16 +33,16 @@ class LabelChanges:
 
 
 class Builder:
-    """Writes beside a store what its next manifest will name.
+    """Writes the files that a store's next manifest will name.
 
-    A segment is sealed once its era digests are on disk; what is sealed survives a kill, the rest is written again.
+    A segment is sealed once its era digests are on disk; sealed segments survive a kill, the rest is written again.
 
     Args:
         site: the store's folder.
         shape: columns, dtype and targets.
 
     Attributes:
-        segments: those of the store as it is.
+        segments: the present segments of the store.
     """
 
     def __init__(self, site: Site, shape: Shape) -> None:
@@ -56,7 +56,7 @@ class Builder:
         """Write the new segments of a file, and compare the eras that the store has already.
 
         Raises:
-            DataError: a value is not what the columns allow, or an old era was changed.
+            DataError: a value is not allowed in its column, or an old era was changed.
             OSError: the disk is full or cannot be written.
         """
         plans = {int(plan.name): plan for plan in intake.plans}
@@ -97,7 +97,7 @@ class Builder:
         """Write the live rows.
 
         Raises:
-            DataError: a value is not what the columns allow.
+            DataError: a value is not allowed in its column.
             OSError: the disk is full or cannot be written.
         """
         stem = f"live-{digest[:12]}"

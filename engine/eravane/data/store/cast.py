@@ -16,10 +16,10 @@ LEVELS = 4
 
 
 def stored_dtype(source: Source, columns: tuple[str, ...]) -> str:
-    """What the feature columns of a file ask for: "int8" as soon as one of them is an integer, else "float32".
+    """Data type for the feature columns of a file: "int8" as soon as one of them is an integer, else "float32".
 
     Raises:
-        DataError: a column is neither a number nor a truth value.
+        DataError: a column is neither numeric nor boolean.
     """
     integers = False
     for name in columns:

@@ -1,7 +1,7 @@
 """Checksums of columns, era by era, and the scans that go with them: compiled, at memory speed.
 
 A digest is 64 bits over the bytes of one (era, column) run: four lanes of xor, multiply and shift over little-endian
-words, so that a flipped bit changes it, and equal content has an equal digest wherever it lies in a file. It guards
+words, so that a flipped bit changes it, and equal content has an equal digest at any place of a file. It guards
 against damage and tells whether content changed; it is no defence against forgery.
 """
 

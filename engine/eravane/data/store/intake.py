@@ -1,4 +1,4 @@
-"""What one parquet file brings to a store: new eras, and eras that the store has already."""
+"""Content of one parquet file for a store: new eras, and eras that the store already has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eravane.data.store.source import Source
 
 @dataclass(frozen=True)
 class Choice:
-    """Which eras are taken: first..last (inclusive), every n-th counted from `anchor`."""
+    """Choice of eras: first..last (inclusive), every n-th counted from `anchor`."""
 
     first: int
     last: int
@@ -34,7 +34,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Intake:
-    """A file and where its rows go.
+    """A file and the destination of its rows.
 
     Attributes:
         source: the file.
@@ -72,14 +72,14 @@ def prepare_intake(
     planned: Sequence[SegmentPlan],
     row_bytes: int,
 ) -> Intake:
-    """Decide where the rows of a file go.
+    """Decide the destination of the rows of a file.
 
     Args:
         source: the file.
         era_N: its eras, one per row.
         choice: the eras to take.
-        segments: the segments of the store as it is.
-        planned: segments that files before this one will add.
+        segments: the present segments of the store.
+        planned: segments that earlier files will add.
         row_bytes: bytes of one row of features.
 
     Raises:

@@ -29,14 +29,14 @@ ARROW_TYPES = {"int8": pa.int8(), "float32": pa.float32()}
 
 @dataclass(frozen=True)
 class MatrixLayout:
-    """Where a matrix lies in its file.
+    """Position of a matrix in its file.
 
     Attributes:
         file: path relative to the store.
         size: bytes of the file.
         start: byte offset of the first column.
         stride: bytes from one column to the next.
-        frame: digest of everything in the file that is no value: Arrow's metadata and the padding of the columns.
+        frame: digest of the rest of the file: Arrow's metadata and the padding of the columns.
         digests: digest of the file that holds the era digests.
     """
 
@@ -54,7 +54,7 @@ def digests_path(path: Path) -> Path:
 
 
 class MatrixDraft:
-    """A matrix file that is being filled; its space on disk is reserved, so filling cannot meet a full disk.
+    """A matrix file being filled; its space on disk is reserved, so that filling cannot fail on a full disk.
 
     Args:
         path: the file; an older one is replaced.
@@ -82,7 +82,7 @@ class MatrixDraft:
         )
 
     def seal(self, offsets_E1: NDArray[np.int64], root: Path) -> MatrixLayout:
-        """Bring the file to disk, then its era digests, and say where everything lies.
+        """Flush the file to disk, then its era digests, and return its layout.
 
         Args:
             offsets_E1: int64 [E+1], rows of the eras.
@@ -175,7 +175,7 @@ def _write_zeros(path: Path, columns: Sequence[str], dtype: str, rows: int) -> N
 
 
 def _measure(path: Path) -> tuple[int, int, str]:
-    """Ask Arrow where the columns lie.
+    """Ask Arrow for the positions of the columns.
 
     Returns:
         Byte offset of the first column, the stride, checked to be the same for all, and the digest of what surrounds
@@ -188,7 +188,7 @@ def _measure(path: Path) -> tuple[int, int, str]:
     places_C = np.array([column.buffers()[1].address - whole.address for column in columns])
     steps = set(np.diff(places_C).tolist()) or {columns[0].buffers()[1].size}
     if len(steps) != 1 or any(column.buffers()[0] is not None for column in columns):
-        raise StoreError(f"pyarrow {pa.__version__} does not lay the columns of {path} out evenly; use another version")
+        raise StoreError(f"pyarrow {pa.__version__} does not lay out the columns of {path} evenly; use another version")
     start, stride = int(places_C[0]), int(steps.pop())
     strides = (stride, columns[0].type.bit_width // 8)
     values = np.ndarray((len(columns), len(columns[0])), columns[0].type.to_pandas_dtype(), whole, start, strides)

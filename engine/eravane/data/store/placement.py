@@ -1,4 +1,4 @@
-"""Where the rows of a file go: whole eras into segments, rows of an era in the order they appear in the file."""
+"""Destinations of a file's rows: whole eras into segments, rows of an era in file order."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Placement:
             yield int(segment), _compact(inside), _compact(row_N[inside].astype(np.intp))
 
     def file_row(self, segment: int, row: int) -> int:
-        """Row of the file that went to a row of a segment."""
+        """Row of the file for a row of a segment."""
         return int(np.flatnonzero((self.segment_N == segment) & (self.row_N == row))[0])
 
 

@@ -21,7 +21,7 @@ from eravane.data.store.manifest import FileRecord, SegmentRecord
 from eravane.data.store.matrixfile import MatrixLayout, digests_path, frame_digest, map_values
 
 _LIBC = ctypes.CDLL(None)
-MEND = "delete the store and ingest again"
+REBUILD = "delete the store and ingest again"
 
 
 class Matrix:
@@ -29,7 +29,7 @@ class Matrix:
 
     Args:
         store: folder of the store.
-        layout: where the matrix lies.
+        layout: position of the matrix.
         columns, dtype, rows: its shape.
     """
 
@@ -62,7 +62,7 @@ class Matrix:
         self._advise(mmap.MADV_WILLNEED)
 
     def release(self) -> None:
-        """Give the memory of the mapped pages back; they are read again from the file when they are touched."""
+        """Release the memory of the mapped pages; they are read again from the file on next use."""
         if "_mapped" in self.__dict__:
             self._advise(mmap.MADV_DONTNEED)
 
@@ -79,12 +79,12 @@ class Matrix:
         """
         path = digests_path(self.path)
         if digest_text(path.read_bytes()) != self.layout.digests:
-            raise StoreError(f"{path} is damaged: its checksum does not match; {MEND}")
+            raise StoreError(f"{path} is damaged: its checksum does not match; {REBUILD}")
         table: NDArray[np.uint64] = np.load(path, allow_pickle=False)
         return table
 
     def verify(self, names: Sequence[str], index: EraIndex) -> None:
-        """Compare every (era, column) run, and what lies around and between the columns, with the checksums.
+        """Compare every (era, column) run, and the bytes around and between the columns, with the checksums.
 
         Raises:
             StoreError: something was damaged; the message names file, column and era.
@@ -94,10 +94,10 @@ class Matrix:
             era, column = where[0].tolist()
             raise StoreError(
                 f"{self.path}: column {names[column]!r}, era {era_label(int(index.labels[era]))} is damaged: "
-                f"its checksum does not match; {MEND}"
+                f"its checksum does not match; {REBUILD}"
             )
         if frame_digest(*self._mapped) != self.layout.frame:
-            raise StoreError(f"{self.path} is damaged outside its columns: its checksum does not match; {MEND}")
+            raise StoreError(f"{self.path} is damaged outside its columns: its checksum does not match; {REBUILD}")
 
 
 class Segment:
@@ -131,7 +131,7 @@ class Segment:
         return self.features.arrow(positions, rows)
 
     def blank(self) -> NDArray[np.bool_]:
-        """Which features are level 2, or NaN, in every row of an era, bool [E, C]; told from the digests, unread."""
+        """Which features are level 2, or NaN, in every row of an era, bool [E, C]; found from the digests alone."""
         digests_EC = self.features.digests
         filler = 2 if self.features.dtype == "int8" else np.nan
         rows_E = self.index.counts
@@ -168,7 +168,7 @@ def verify_file(store: Path, record: FileRecord) -> None:
     """
     path = store / record.file
     if digest_text(path.read_bytes()) != record.digest:
-        raise StoreError(f"{path} is damaged: its checksum does not match; {MEND}")
+        raise StoreError(f"{path} is damaged: its checksum does not match; {REBUILD}")
 
 
 def write_ids(path: Path, ids: pa.StringArray, root: Path) -> FileRecord:

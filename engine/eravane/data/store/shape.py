@@ -1,4 +1,4 @@
-"""What all files of a dataset and all matrices of its store agree on: columns, dtype, targets."""
+"""Shape shared by all files of a dataset and all matrices of its store: columns, dtype, targets."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_shape(shape: Shape, history: Sequence[Source], live: Source | None) ->
 
 
 def check_wish(shape: Shape, columns: Sequence[str] | None) -> None:
-    """Check that a store has the columns that are asked for.
+    """Check that a store has the requested columns.
 
     Raises:
         StoreError: it has others.

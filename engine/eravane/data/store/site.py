@@ -1,4 +1,4 @@
-"""The folder of a store while somebody writes to it: one writer, a marker, files beside those in force, one swap."""
+"""The folder of a store during writing: one writer, a marker, new files beside the current ones, one swap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Site:
 
     Attributes:
         path: the folder.
-        old: the manifest in force; None for a new store.
+        old: the current manifest; None for a new store.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class Site:
         return self.path / _SEGMENTS / name
 
     def begin(self, ticket: Mapping[str, Any]) -> None:
-        """Mark the store as being written; what an interrupted writer with another ticket left behind is deleted.
+        """Mark the store as being written; files of an interrupted writer with another ticket are deleted.
 
         Args:
             ticket: everything that decides what will be written.
@@ -49,14 +49,14 @@ class Site:
         (self.path / _SEGMENTS).mkdir(exist_ok=True)
 
     def commit(self, manifest: Manifest, catalog: Path) -> None:
-        """Put a manifest in force, with a copy of the dataset's `features.json`, and delete what it does not name."""
+        """Replace the manifest and the copy of `features.json`, and delete files that the new manifest does not name."""
         if catalog.exists():
             write_atomically(self.path / CATALOG, catalog.read_bytes())
         manifest.write(self.path)
         self._clear(manifest)
 
     def discard(self) -> None:
-        """Delete everything that the manifest in force does not name."""
+        """Delete everything that the current manifest does not name."""
         self._clear(self.old)
 
     def _clear(self, manifest: Manifest | None) -> None:
@@ -73,7 +73,7 @@ class Site:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Site]:
-    """Hold a store's folder for one writer, made if absent; after bad data it is as it was before.
+    """Lock a store's folder for one writer, creating it if absent; after bad data it is unchanged.
 
     Raises:
         StoreError: the folder holds something else, another process is writing, or the disk is full.
@@ -100,16 +100,16 @@ def _read_manifest(path: Path) -> Manifest | None:
         ours = {_SEGMENTS, CATALOG, BUILDING, *_PARTS}
         foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
         if foreign:
-            raise StoreError(f"{path} is no store, it holds {foreign[0]!r}; give a new or empty folder") from None
+            raise StoreError(f"{path} is not a store, it holds {foreign[0]!r}; give a new or empty folder") from None
         return None
 
 
 @contextmanager
 def _storage_errors(path: Path) -> Iterator[None]:
-    """Say in the store's words that the disk is full or cannot be written."""
+    """Raise StoreError for a disk that is full or cannot be written."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        mend = "free some space and run again to resume" if full else "check the path and its permissions"
-        raise StoreError(f"cannot write the store {path}: {error.strerror or error}; {mend}") from error
+        advice = "free some space and run again to resume" if full else "check the path and its permissions"
+        raise StoreError(f"cannot write the store {path}: {error.strerror or error}; {advice}") from error

@@ -1,4 +1,4 @@
-"""Values on their way from a parquet file into the matrices of a store."""
+"""Transfers values from a parquet file into the matrices of a store."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def transfer(
     filled: Callable[[int], None],
     progress: Progress,
 ) -> None:
-    """Pass once over columns of a file; every piece goes into a draft or is compared with what is stored.
+    """Read columns of a file once; every piece goes into a draft or is compared with the stored values.
 
     Args:
         source: the file.
         placement: where its rows go.
         columns: C names, in the order of the matrices.
         dtype: "int8" or "float32".
-        drafts: segment -> matrix [C, N] to fill; one that is filled is taken out, so that its memory can go.
+        drafts: segment -> matrix [C, N] to fill; a filled one is removed, so that its memory is freed.
         stored: segment -> matrix [C, N] that the file must agree with, bit by bit.
         filled: called with a segment once its draft holds all its rows.
         progress: called after every block.
@@ -72,7 +72,7 @@ def transfer(
 
 
 def silent(_name: str, _done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+    """Progress without a display."""
 
 
 def _compare(
