@@ -110,25 +110,24 @@ def _tests(lab: Lab, *paths: str) -> Iterator[Check]:
         print(done.stdout[-20_000:])
 
 
-def loading(lab: Lab) -> Iterator[Check]:
-    """Parquet decoded by cuDF holds what Arrow decodes."""
+def loading(lab: Lab) -> Iterator[Check | Figure]:
+    """Parquet decoded by cuDF's chunked reader becomes the store that Arrow's decoding becomes, byte for byte."""
     need("pylibcudf")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from eravane.backend import choose
+    from eravane.data.ingest import ingest
+    from eravane.synth import PRESETS, synthesise
 
-    device, host = choose("cuda", lambda _: None, "none"), choose("cpu", lambda _: None)
-    rng, names = np.random.default_rng(0), [f"f{number}" for number in range(lab.pick(400, 100, 5))]
-    rows = lab.pick(400_000, 100_000, 100)
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in ("int8", "float32"):
-            columns = {name: pa.array(rng.integers(0, 5, rows).astype(kind)) for name in names}
-            path = Path(folder) / f"{kind}.parquet"
-            pq.write_table(pa.table(columns), path, row_group_size=rows // 3)
-            theirs = device.to_host(device.read_parquet(path, names[::-1], kind))
-            ours = host.read_parquet(path, names[::-1], kind)
-            yield Check(f"cudf_loads_as_arrow_{kind}", bool(np.array_equal(theirs, ours)), f"{rows:,} x {len(names)}")
+    decode = choose("cuda", lambda _: None, "none").decoder()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        synthesise(folder / "data", PRESETS[lab.pick("small", "tiny", "tiny")])
+        stores, taken = {}, {}
+        for way, by in (("cuda", decode), ("cpu", None)):
+            made, taken[way] = lab.once(lambda w=way, d=by: ingest(folder / "data", folder / w, decode=d))
+            stores[way] = {path.name: path.read_bytes() for path in made.path.iterdir() if path.is_file()}
+        same = stores["cuda"] == stores["cpu"]
+        yield Check("cudf_ingests_as_arrow", same, f"{len(stores['cpu'])} files, byte for byte")
+        yield Figure("ingest_by_cudf", taken["cuda"], "s", detail=f"by Arrow on one core {taken['cpu']:.1f} s")
 
 
 def boosters(lab: Lab) -> Iterator[Check]:

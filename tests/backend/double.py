@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+
+from eravane.backend import choice
 
 MEMORY = 8 << 30
 
@@ -52,6 +55,9 @@ class _Stream:
         pass
 
 
+CURRENT = _Stream()
+
+
 class _Kernel:
     def get_function(self, _name: str) -> Any:
         def launch(_grid: Any, _block: Any, arguments: tuple[Array]) -> None:
@@ -79,7 +85,7 @@ def cupy() -> ModuleType:
         runtime=runtime,
         Device=lambda: SimpleNamespace(id=0),
         Stream=_Stream,
-        get_current_stream=_Stream,
+        get_current_stream=lambda: CURRENT,
         alloc_pinned_memory=lambda size: bytearray(size),
         set_allocator=lambda _allocator: None,
     )
@@ -88,12 +94,14 @@ def cupy() -> ModuleType:
         ndarray=Array,
         empty=_empty,
         stack=lambda arrays: np.stack(arrays).view(Array),
+        take=lambda values, places, axis: np.take(values, places, axis=axis).view(Array),
+        get_default_pinned_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: None),
         zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
         asarray=_asarray,
         asnumpy=lambda values: np.array(values, copy=True, subok=False),
         unpackbits=lambda values, bitorder: np.unpackbits(values, bitorder=bitorder).view(Array),
         RawModule=lambda code: _Kernel(),
-        get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 0),
+        get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None),
         uint8=np.uint8,
         int32=np.int32,
         float32=np.float32,
@@ -106,7 +114,7 @@ def kvikio() -> ModuleType:
     class CuFile:
         def __init__(self, path: Path, flags: str) -> None:
             assert flags == "r"
-            self._file = path.open("rb")
+            self._file, self._seen = path.open("rb"), CURRENT.synchronised
 
         def __enter__(self) -> CuFile:
             return self
@@ -115,6 +123,8 @@ def kvikio() -> ModuleType:
             self._file.close()
 
         def pread(self, target: Array, size: int, file_offset: int) -> Any:
+            assert CURRENT.synchronised > self._seen, "storage writes into memory that a queued copy may still read"
+            self._seen = CURRENT.synchronised
             self._file.seek(file_offset)
             read = np.frombuffer(self._file.read(size), dtype=np.uint8)
             target[: read.size] = read
@@ -145,6 +155,9 @@ def pylibcudf(chunk_rows: int) -> ModuleType:
         def size(self) -> int:
             return len(self._array)
 
+        def to_arrow(self) -> Any:
+            return self._array
+
         def data(self) -> np.ndarray:
             filled = self._array.fill_null(0).to_numpy(zero_copy_only=False)
             return np.ascontiguousarray(filled).view(np.uint8)
@@ -156,7 +169,7 @@ def pylibcudf(chunk_rows: int) -> ModuleType:
         def __init__(self, options: Any, chunk_read_limit: int, pass_read_limit: int) -> None:
             assert chunk_read_limit > 0
             assert pass_read_limit > 0
-            table = pq.read_table(options.path, columns=options.columns)
+            table = pq.ParquetFile(options.path).read_row_groups(options.groups, columns=options.columns)
             self._batches = table.combine_chunks().to_batches(max_chunksize=chunk_rows)
 
         def has_next(self) -> bool:
@@ -167,18 +180,21 @@ def pylibcudf(chunk_rows: int) -> ModuleType:
             table = SimpleNamespace(
                 columns=lambda: [Column(column) for column in batch.columns], num_rows=lambda: batch.num_rows
             )
-            return SimpleNamespace(column_names=lambda: batch.schema.names, tbl=table)
+            return SimpleNamespace(column_names=lambda include_children: batch.schema.names, tbl=table)
 
     class Options:
         def __init__(self, path: str) -> None:
-            self.path, self.columns = path, None
+            self.path, self.columns, self.groups = path, None, None
 
         @staticmethod
         def builder(source: str) -> Any:
             return SimpleNamespace(build=lambda: Options(source))
 
-        def set_columns(self, columns: list[str]) -> None:
-            self.columns = columns
+        def set_column_names(self, col_names: list[str]) -> None:
+            self.columns = col_names
+
+        def set_row_groups(self, row_groups: list[list[int]]) -> None:
+            (self.groups,) = row_groups
 
     module = ModuleType("pylibcudf")
     parquet = SimpleNamespace(ParquetReaderOptions=Options, ChunkedParquetReader=Reader)
@@ -190,12 +206,18 @@ def pylibcudf(chunk_rows: int) -> ModuleType:
 def installed(chunk_rows: int = 100) -> Iterator[None]:
     """The doubles in place of the libraries, and `eravane.backend.cuda` imported anew with them."""
     doubles = {"cupy": cupy(), "kvikio": kvikio(), "pylibcudf": pylibcudf(chunk_rows)}
-    held = {name: sys.modules.get(name) for name in (*doubles, "eravane.backend.cuda")}
+    ours = ("eravane.backend.cuda", "eravane.backend.cuda_memory", "eravane.backend.cuda_parquet")
+    held = {name: sys.modules.get(name) for name in (*doubles, *ours)}
+    for name, module in doubles.items():
+        module.__spec__ = ModuleSpec(name, None)
     sys.modules.update(doubles)
-    sys.modules.pop("eravane.backend.cuda", None)
+    for name in ours:
+        sys.modules.pop(name, None)
+    choice.backend_of.cache_clear()
     try:
         yield
     finally:
+        choice.backend_of.cache_clear()
         for name, module in held.items():
             sys.modules.pop(name, None)
             if module is not None:

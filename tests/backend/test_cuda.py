@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from eravane.backend.protocol import DeviceTable
-from eravane.core.errors import DataError, DeviceError
+from eravane.core.errors import DataError, DeviceError, OutOfDeviceMemoryError
 from eravane.data.ingest import ingest
 from eravane.data.store import placement
+from eravane.data.store import window as window_module
 from eravane.data.store.store import EraStore
 from tests.backend import double
 from tests.data.store.made import FEATURES, Dataset
@@ -73,124 +72,131 @@ def test_windows_arrive_whole_through_pinned_memory(cuda: Any, store: EraStore, 
 
 
 @pytest.mark.parametrize("columns", COLUMN_LISTS)
-def test_windows_arrive_whole_from_the_files(cuda: Any, store: EraStore, columns: list[str]) -> None:
-    pytest.importorskip("kvikio", reason="needs kvikio")
-    backend, _ = said(cuda)
-    window = store.window(3, 14, columns)
-    matrix = backend.read(window.file_blocks(), (len(columns), window.index.rows), store.dtype)
-    np.testing.assert_array_equal(backend.to_host(matrix), window.frame().values)
-
-
 @pytest.mark.parametrize("direct", [False, True])
-def test_a_window_takes_the_way_that_is_quicker(
-    cuda: Any, store: EraStore, direct: bool, monkeypatch: pytest.MonkeyPatch
+def test_windows_arrive_whole_on_both_ways(
+    cuda: Any, store: EraStore, columns: list[str], direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if direct:
+        pytest.importorskip("kvikio", reason="needs kvikio")
     backend, _ = said(cuda)
     monkeypatch.setattr(type(backend), "direct", direct)
-    window = store.window(1, 9, FEATURES[2:])
-    frame = window.on_device(backend)
-    np.testing.assert_array_equal(backend.to_host(frame.values), window.frame().values)
-    assert frame.columns == window.columns
-    assert frame.index is window.index
+    monkeypatch.setattr(window_module, "SENT_BYTES", 900)
+    window = store.window(3, 14, columns)
+    matrix = backend.hold((len(columns), window.index.rows), store.dtype)
+    window.send(backend, matrix)
+    np.testing.assert_array_equal(backend.to_host(matrix), window.frame().values)
+    assert matrix.strides[0] % 128 == 0
 
 
 @pytest.mark.parametrize("floats", [False, True])
-def test_parquet_is_read_in_chunks_into_one_matrix(cuda: Any, tmp_path: Path, floats: bool) -> None:
-    backend, _ = said(cuda)
-    made = Dataset.make(floats=floats)
-    path = made.write(tmp_path / "data") / "validation.parquet"
-    names = ["feature_05", "feature_00", "feature_11"]
-    matrix = backend.read_parquet(path, names, "float32" if floats else "int8")
-    np.testing.assert_array_equal(backend.to_host(matrix), made.validation[names].to_numpy().T)
+def test_ingest_on_the_device_writes_the_same_bytes(
+    cuda: Any, tmp_path: Path, floats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pylibcudf", reason="needs pylibcudf")
+    monkeypatch.setattr(placement, "SEGMENT_ROWS", 100)
+    data = Dataset.make(floats=floats).write(tmp_path / "data")
+    decode, asked = said(cuda)[0].decoder(), []
+
+    def counted(path: Path, group: int, names: Any) -> Any:
+        asked.append((path.name, group))
+        return decode(path, group, names)
+
+    ours, theirs = ingest(data, tmp_path / "device", decode=counted), ingest(data, tmp_path / "host")
+    assert {name for name, _ in asked} == {"train.parquet", "validation.parquet", "live.parquet"}
+    files = sorted(path.relative_to(theirs.path) for path in theirs.path.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(ours.path) for path in ours.path.rglob("*") if path.is_file())
+    for name in files:
+        assert (ours.path / name).read_bytes() == (theirs.path / name).read_bytes(), name
 
 
-def test_without_cudf_a_table_is_the_matrix_itself(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["nulls", "floats", "beyond"])
+def test_ingest_on_the_device_refuses_what_the_cpu_refuses(cuda: Any, tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("pylibcudf", reason="needs pylibcudf")
+    made = Dataset.make()
+    column = made.train["feature_03"]
+    values = {"nulls": column.astype("Int8").mask(np.arange(len(column)) == 7), "floats": column + 0.5}
+    made.train["feature_03"] = values.get(kind, column.where(np.arange(len(column)) != 7, 9).astype(np.int8))
+    data, told = made.write(tmp_path / "data"), []
+    for decode in (None, said(cuda)[0].decoder()):
+        with pytest.raises(DataError) as refused:
+            ingest(data, tmp_path / f"store-{decode is None}", decode=decode)
+        told.append(str(refused.value))
+    assert told[0] == told[1]
+    assert "feature_03" in told[0]
+
+
+def test_without_cudf_the_device_says_what_decodes_nothing(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("eravane.backend.cuda_parquet")
+    find = module.importlib.util.find_spec
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "pylibcudf" else find(name))
+    with pytest.raises(DeviceError, match=r"pylibcudf, which is not installed.*--device cpu"):
+        said(cuda)[0].decoder()
+
+
+def test_a_table_is_the_matrix_itself(cuda: Any) -> None:
+    """No frame of cuDF between: its columns would be copied on the way into XGBoost."""
     backend, _ = said(cuda)
-    find = cuda.importlib.util.find_spec
-    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None if name == "cudf" else find(name))
     matrix = cuda.cp.asarray(np.arange(12, dtype=np.int8).reshape(3, 4))
     table = backend.table(matrix, ["a", "b", "c"])
+    assert isinstance(table, DeviceTable)
     assert table.values_CN is matrix
     assert table.names == ("a", "b", "c")
 
 
-class Frame:
-    """As much of a cuDF frame as is looked at: names, and columns that speak the protocol of CUDA arrays."""
-
-    def __init__(self, columns: dict[str, Any]) -> None:
-        self._columns = columns
-
-    @property
-    def columns(self) -> list[str]:
-        """Names."""
-        return list(self._columns)
-
-    def __getitem__(self, name: str) -> Any:
-        column = self._columns[name]
-        face = getattr(column, "__cuda_array_interface__", None) or column.__array_interface__
-        return SimpleNamespace(__cuda_array_interface__=face, column=column)
-
-
-@pytest.mark.parametrize(("columns", "step"), [([0, 1, 2], 1), ([1], 1), ([0, 2, 4], 2)])
-def test_columns_of_a_frame_are_taken_in_place(cuda: Any, columns: list[int], step: int) -> None:
-    matrix = cuda.cp.asarray(np.arange(60, dtype=np.int8).reshape(6, 10))
-    found, names = cuda.matrix_of(Frame({f"c{number}": matrix[number] for number in columns}))
-    wanted = matrix[columns[0] : columns[-1] + 1 : step]
-    np.testing.assert_array_equal(found.get(), wanted.get())
-    assert names == tuple(f"c{number}" for number in columns)
-    wanted[0] = 99
-    assert (found.get()[0] == 99).all(), "a copy would not change with the matrix"
-
-
-@pytest.mark.parametrize("columns", [[0, 1, 3], [2, 1, 0], [1, 1]])
-def test_columns_that_lie_unevenly_are_copied(cuda: Any, columns: list[int]) -> None:
-    matrix = cuda.cp.asarray(np.arange(60, dtype=np.int8).reshape(6, 10))
-    found, _ = cuda.matrix_of(Frame({f"c{place}": matrix[number] for place, number in enumerate(columns)}))
-    np.testing.assert_array_equal(found.get(), matrix.get()[columns])
-    assert found.dtype == np.int8
-
-
-def test_a_table_without_cudf_is_its_matrix(cuda: Any) -> None:
-    matrix = cuda.cp.asarray(np.zeros((2, 3), np.int8))
-    found, names = cuda.matrix_of(DeviceTable(matrix, ("a", "b")))
-    assert found is matrix
-    assert names == ("a", "b")
-
-
-def test_nulls_become_nan_or_are_refused(cuda: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("places", "view"), [([0, 1, 2], True), ([4], True), ([1, 3, 5], True), ([3, 1], False), ([0, 1, 5], False)]
+)
+def test_columns_of_a_matrix_are_views_where_they_lie_evenly(cuda: Any, places: list[int], view: bool) -> None:
     backend, _ = said(cuda)
-    path = tmp_path / "nulls.parquet"
-    column = pd.array([1, None, 3, 4, None] * 50, dtype="Int8")
-    pd.DataFrame({"a": column, "b": np.arange(250, dtype=np.float64)}).to_parquet(path)
-    matrix = backend.to_host(backend.read_parquet(path, ["b", "a"], "float32"))
-    np.testing.assert_array_equal(matrix[0], np.arange(250))
-    np.testing.assert_array_equal(matrix[1], column.to_numpy(np.float32, na_value=np.nan))
-    with pytest.raises(DataError, match=r"nulls\.parquet: column 'a'.*missing"):
-        backend.read_parquet(path, ["a"], "int8")
-    with pytest.raises(DataError, match=r"lacks 1 columns, the first is 'c'"):
-        backend.read_parquet(path, ["a", "c"], "float32")
+    matrix = backend.hold((6, 50), "int8")
+    matrix[...] = cuda.cp.asarray(np.arange(300).reshape(6, 50).astype(np.int8))
+    found = backend.columns_of(matrix, np.array(places), slice(5, 25))
+    np.testing.assert_array_equal(backend.to_host(found), backend.to_host(matrix)[places, 5:25])
+    matrix[places[0], 5] = 99
+    assert (int(backend.to_host(found)[0, 0]) == 99) == view
+
+
+def test_memory_that_runs_out_is_reclaimed_and_then_said(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, _ = said(cuda)
+    memory = importlib.import_module("eravane.backend.cuda_memory")
+    calls: list[str] = []
+    monkeypatch.setattr(memory, "reclaim", lambda: calls.append("reclaim"))
+
+    def take() -> str:
+        calls.append("take")
+        if calls.count("take") < 2:
+            raise MemoryError("Out of memory allocating 9,999 bytes")
+        return "room"
+
+    def never() -> None:
+        raise MemoryError
+
+    assert memory.taken(take, "a matrix", backend.room) == "room"
+    assert calls == ["take", "reclaim", "take"]
+    with pytest.raises(OutOfDeviceMemoryError, match=r"a matrix did not fit on the GPU, .* GB are free; take fewer"):
+        memory.taken(
+            lambda: cuda.cp.empty(-1) if False else (_ for _ in ()).throw(MemoryError()), "a matrix", backend.room
+        )
 
 
 def test_eras_stream_in_order_one_ahead(cuda: Any, store: EraStore) -> None:
     backend, _ = said(cuda)
     window, asked = store.window(1, 14, FEATURES[1:9]), []
 
-    def frames() -> Iterator[Any]:
+    def parts() -> Iterator[Any]:
         for frame in window:
             asked.append(frame.index.first)
-            yield frame
+            yield frame.values
 
-    for number, frame in enumerate(backend.stream(frames()), start=1):
-        assert frame.index.first == number
+    for number, values in enumerate(backend.stream(parts()), start=1):
         assert len(asked) == min(number + 1, 14)
-        np.testing.assert_array_equal(backend.to_host(frame.values), window.era(number).values)
-        assert frame.ids.equals(window.era(number).ids)
+        np.testing.assert_array_equal(backend.to_host(values), window.era(number).values)
 
 
 def test_what_does_not_fit_is_refused_with_sizes(cuda: Any) -> None:
     backend, _ = said(cuda)
     rows = backend.room() // 100 + (1 << 20)
-    with pytest.raises(DeviceError, match=r"a matrix of 100 columns x \d+ rows needs .* GB.*stream era by era"):
+    with pytest.raises(DeviceError, match=r"a matrix of 100 columns x \d+ rows needs .* GB.*take fewer eras"):
         backend.load([], (100, rows), "int8")
 
 

@@ -57,7 +57,12 @@ class Driver(ModuleType):
         return index
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
-        return {"GPU-a": 0, "GPU-b": 1}[uuid]
+        if uuid not in ("MIG-known",):
+            raise self.NVMLError("Not Found")
+        return 1
+
+    def nvmlDeviceGetUUID(self, board: int) -> str:
+        return ("GPU-a0", "GPU-b0")[board]
 
     def nvmlDeviceGetUtilizationRates(self, board: int) -> Any:
         return self._told("utilisation", SimpleNamespace(gpu=(80, 40)[board], memory=5))
@@ -107,20 +112,39 @@ def test_boards_are_summed_or_averaged(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("visible", "watts"), [("1", 100.0), ("GPU-b", 100.0), ("0,1", 400.0), ("0", 300.0), ("1,MIG-x,0", 100.0)]
+    ("visible", "watts"),
+    [
+        ("1", 100.0),
+        ("GPU-b", 100.0),
+        ("0,1", 400.0),
+        ("0", 300.0),
+        ("1,MIG-x,0", 100.0),
+        ("MIG-known", 100.0),
+        ("0,9", 300.0),
+    ],
 )
 def test_only_visible_boards_count(driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str, watts: float) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus().sample()["power_watts"] == watts
 
 
-@pytest.mark.parametrize("visible", ["", "MIG-3", "7"])
+@pytest.mark.parametrize(
+    ("visible", "message"),
+    [
+        ("", "set and empty, which hides every GPU; unset it"),
+        ("-1", "-1 hides every GPU listed after it, so that none is left"),
+        ("MIG-3", "no MIG instance of this machine is 'MIG-3'"),
+        ("7", "no GPU of this machine is '7', there are 0 to 1: GPU-a0, GPU-b0, so that none is left"),
+        ("GPU-", "no GPU of this machine is 'GPU-'"),
+        ("1,1", "names a GPU twice"),
+    ],
+)
 def test_without_a_visible_board_there_is_no_meter(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str, message: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpu_meter() is None
-    with pytest.raises(DeviceError, match="NVML tells of no GPU"):
+    with pytest.raises(DeviceError, match=message):
         gpus()
 
 

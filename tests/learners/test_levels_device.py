@@ -18,6 +18,7 @@ import pytest
 from eravane.backend.protocol import DeviceTable
 from eravane.core.config import parse_config
 from eravane.core.errors import ConfigError, DeviceError, RunError
+from eravane.learners.levels import Levels
 from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
 from eravane.learners.registry import make_learner
 from eravane.zoo.trainer import Zoo
@@ -99,6 +100,26 @@ def test_a_task_of_the_zoo_ends_in_the_bytes_of_the_cpu(tmp_path: Path) -> None:
     for name, predicted_N in trained["cpu"].predictions.items():
         np.testing.assert_array_equal(trained["cuda"].predictions[name], predicted_N)
     assert {done.device for done in trained["cuda"].finished} == {"cuda"}
+
+
+@pytest.mark.usefixtures("device")
+def test_models_that_do_not_fit_together_grow_in_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = {"learner": "levels", "targets": ("target_cyrusd_20", "target_jasper_20")}
+    zoo["params"] = {"max_depth": 2, "colsample_bytree": 0.4}
+    case = make_case(tmp_path, zoo=zoo)
+    zoo_there = Zoo(case.store.path, configured(zoo=zoo), case.timeline, xgboost_device="cuda", cache=None)
+    task = min(zoo_there.fold_tasks(case.specs), key=lambda task: task.cost)
+    wanted, grow, tried = train(task), Levels.fit_together, list[int]()
+
+    def short(self: Levels, matrix: Any, label_BN: np.ndarray, *given: Any, **named: Any) -> list[bytes]:
+        tried.append(len(label_BN))
+        if len(label_BN) > 1:
+            raise OutOfDeviceMemoryError("too little")
+        return grow(self, matrix, label_BN, *given, **named)
+
+    monkeypatch.setattr(Levels, "fit_together", short)
+    assert train(task).blocks == wanted.blocks
+    assert tried.count(1) == len(wanted.blocks)
 
 
 @pytest.mark.usefixtures("device")

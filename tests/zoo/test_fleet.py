@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,26 @@ def test_a_task_out_of_memory_is_tried_once_more_with_all_of_it() -> None:
     found = dict(run_tasks(work, range(6), workers=3, size_of=lambda task: 1, capacity=3))
     assert found == {task: task for task in range(6)}
     assert tries == 2
+
+
+def test_what_the_first_try_held_is_free_before_the_second() -> None:
+    """An error that is being handled keeps the frames it came from, and what they hold."""
+
+    class Matrix:
+        pass
+
+    held, seen = list[weakref.ref[Matrix]](), list[bool]()
+
+    def work(task: int, watch: Watch) -> None:
+        if held:
+            seen.append(held[0]() is None)
+            return
+        matrix = Matrix()
+        held.append(weakref.ref(matrix))
+        raise OutOfDeviceMemoryError("too little")
+
+    list(run_tasks(work, [0], workers=1, size_of=lambda task: 1, capacity=3))
+    assert seen == [True]
 
 
 def test_memory_that_is_never_enough_is_an_error() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+from functools import cache
 from typing import Literal, cast, get_args
 
 from eravane.backend.cpu import CpuBackend
 from eravane.backend.protocol import Backend, Log
+from eravane.backend.visible import VARIABLE, visible
 from eravane.core.errors import ConfigError, DeviceError
+
+logger = logging.getLogger("eravane")
 
 Device = Literal["auto", "cpu", "cuda"]
 Pool = Literal["async", "pool", "none"]
@@ -44,13 +49,43 @@ def choose(device: Device, log: Log, pool: Pool | None = None) -> Backend:
     return CpuBackend()
 
 
+@cache
+def backend_of(device: str) -> Backend:
+    """The backend of this process for a device, "cpu" or "cuda"; made at the first call.
+
+    Raises:
+        DeviceError: no GPU works.
+    """
+    return choose(cast(Device, device), logger.debug)
+
+
+def reclaim(device: str) -> None:
+    """Give back memory of a device that nobody uses, for libraries with pools of their own."""
+    backend_of(device).reclaim()
+
+
 def why_no_gpu() -> str | None:
     """Why no GPU can be used, or None where one can: a kernel is compiled and run to know."""
+    if (listed := os.environ.get(VARIABLE)) is not None and listed.split(",")[0].strip() in ("", "-1"):
+        return visible(listed, ()).problem
     try:
         module = importlib.import_module("eravane.backend.cuda")
     except ImportError as error:
         return f"{error.name or error} is not installed" if error.name else str(error)
-    return cast("str | None", module.probe())
+    reason = cast("str | None", module.probe())
+    hidden = _why_hidden() if reason is not None else ""
+    return f"{reason}; {hidden}" if hidden else reason
+
+
+def _why_hidden() -> str:
+    """What CUDA_VISIBLE_DEVICES has to do with it, as far as the driver tells."""
+    if VARIABLE not in os.environ:
+        return ""
+    try:
+        importlib.import_module("eravane.backend.cuda_nvml").Gpus()
+    except (ImportError, DeviceError) as error:
+        return str(error)
+    return ""
 
 
 def _cuda(pool: Pool | None, log: Log) -> Backend:

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.backend.protocol import FileBlock, Part
-from eravane.calendar.eras import EraFrame
-from eravane.core.errors import DataError, DeviceError
+from eravane.core.errors import OutOfDeviceMemoryError
 
 
 class CpuBackend:
@@ -49,64 +47,65 @@ class CpuBackend:
         """The values as a NumPy array."""
         return np.asarray(values)
 
+    def decoder(self) -> None:
+        """Arrow decodes parquet."""
+
+    def reclaim(self) -> None:
+        """Nothing is kept."""
+
+    def hold(self, shape: tuple[int, int], dtype: str) -> NDArray[Any]:
+        """An unwritten matrix [C, N]."""
+        needed, room = shape[0] * shape[1] * np.dtype(dtype).itemsize, self.room()
+        if needed > room:
+            raise OutOfDeviceMemoryError(
+                f"a matrix of {shape[0]} columns x {shape[1]} rows needs {needed / 1e9:.1f} GB, "
+                f"{room / 1e9:.1f} GB are free; take fewer eras or columns"
+            )
+        return np.empty(shape, dtype=dtype)
+
     def load(self, parts: Iterable[Part], shape: tuple[int, int], dtype: str) -> NDArray[Any]:
         """One matrix [C, N]: the only part itself where it is the whole, else a copy."""
-        matrix: NDArray[Any] | None = None
-        for start, values in parts:
-            if values.shape == shape:
-                return values
-            if matrix is None:
-                matrix = self._empty(shape, dtype)
-            matrix[:, start : start + values.shape[1]] = values
-        return self._empty(shape, dtype) if matrix is None else matrix
+        parts = list(parts)
+        if len(parts) == 1 and parts[0][1].shape == shape:
+            return parts[0][1]
+        matrix = self.hold(shape, dtype)
+        self.fill(matrix, parts)
+        return matrix
 
-    def read(self, blocks: Iterable[FileBlock], shape: tuple[int, int], dtype: str) -> NDArray[Any]:
-        """One matrix [C, N], copied from the mapped files."""
-        matrix = self._empty(shape, dtype)
+    def fill(self, matrix: NDArray[Any], parts: Iterable[Part]) -> None:
+        """Copy parts into a matrix."""
+        for start, values in parts:
+            matrix[:, start : start + values.shape[1]] = values
+
+    def read(self, blocks: Iterable[FileBlock], matrix: NDArray[Any]) -> None:
+        """Copy blocks of the mapped files into a matrix."""
         for block in blocks:
             with pa.memory_map(str(block.path)) as source:
                 whole = source.read_buffer(source.size())
             strides = (block.stride, matrix.itemsize)
-            values = np.ndarray((block.columns, block.rows), dtype, whole, block.offset, strides)
+            values = np.ndarray((block.columns, block.rows), matrix.dtype, whole, block.offset, strides)
             columns = slice(block.first_column, block.first_column + block.columns)
             matrix[columns, block.first_row : block.first_row + block.rows] = values
-        return matrix
 
-    def read_parquet(self, path: Path, columns: Sequence[str], dtype: str) -> NDArray[Any]:
-        """Columns of a parquet file as one matrix [C, N], decoded by Arrow one row group at a time."""
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise DataError(f"{path} lacks {len(missing)} columns, the first is {missing[0]!r}")
-            matrix = self._empty((len(columns), file.metadata.num_rows), dtype)
-            start = 0
-            for group in range(file.metadata.num_row_groups):
-                table = file.read_row_group(group, columns=list(columns))
-                for position, name in enumerate(columns):
-                    column = table.column(name)
-                    if column.null_count and dtype == "int8":
-                        raise DataError(f"{path}: column {name!r} has missing values; an int8 matrix cannot hold them")
-                    matrix[position, start : start + len(column)] = column.to_numpy()
-                start += table.num_rows
-        return matrix
+    def stream(self, matrices: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """The matrices as they come."""
+        yield from matrices
+
+    def columns_of(self, matrix: NDArray[Any], places: NDArray[np.int64], rows: slice) -> NDArray[Any]:
+        """Rows of some columns: a view where they are evenly spaced, else a copy."""
+        step_C = np.diff(places)
+        if places.size and (step_C > 0).all() and (step_C == step_C[:1]).all():
+            return matrix[int(places[0]) : int(places[-1]) + 1 : int(step_C[0]) if step_C.size else 1, rows]
+        return matrix[:, rows][places]
+
+    def joined(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Matrices side by side."""
+        return np.concatenate(parts, axis=1)
 
     def table(self, values_CN: NDArray[Any], names: Sequence[str]) -> pa.Table:
         """Columns as an Arrow table over the same memory."""
         fields = [pa.field(name, pa.from_numpy_dtype(values_CN.dtype), nullable=False) for name in names]
         return pa.Table.from_arrays([pa.array(column) for column in values_CN], schema=pa.schema(fields))
-
-    def stream(self, frames: Iterable[EraFrame]) -> Iterator[EraFrame]:
-        """The frames as they come."""
-        yield from frames
-
-    def _empty(self, shape: tuple[int, int], dtype: str) -> NDArray[Any]:
-        needed, room = shape[0] * shape[1] * np.dtype(dtype).itemsize, self.room()
-        if needed > room:
-            raise DeviceError(
-                f"a matrix of {shape[0]} columns x {shape[1]} rows needs {needed / 1e9:.1f} GB, "
-                f"{room / 1e9:.1f} GB are free; take fewer eras or columns"
-            )
-        return np.empty(shape, dtype=dtype)
 
 
 def available_memory() -> int:

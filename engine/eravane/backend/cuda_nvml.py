@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pynvml as nvml
 
+from eravane.backend.visible import VARIABLE, visible
 from eravane.core.errors import DeviceError
 
 Value = TypeVar("Value")
@@ -39,11 +40,12 @@ class Gpus:
     def __init__(self, most: int | None = None) -> None:
         try:
             nvml.nvmlInit()
-            self._handles = _visible(os.environ.get("CUDA_VISIBLE_DEVICES"))[:most]
+            handles, problem = _visible(os.environ.get(VARIABLE))
         except nvml.NVMLError as error:
             raise DeviceError(f"NVML tells of no GPU: {error}") from error
-        if not self._handles:
-            raise DeviceError("NVML tells of no GPU that CUDA_VISIBLE_DEVICES leaves to this process")
+        if not handles:
+            raise DeviceError(problem or "NVML tells of no GPU")
+        self._handles = handles[:most]
 
     def sample(self) -> dict[str, float]:
         """How busy the GPUs are now; what a driver cannot tell (under MIG, say) is left out.
@@ -89,17 +91,18 @@ class Gpus:
         return None if found is None else float(bits)
 
 
-def _visible(listed: str | None) -> list[Any]:
-    if listed is None:
-        return [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-    found = []
-    for name in filter(None, (part.strip() for part in listed.split(","))):
-        if not name.isdecimal() and not name.startswith("GPU-"):
-            break  # CUDA, too, stops at the first that it does not know; MIG slices have no counters of their own
-        found.append(
-            nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(name)
-        )
-    return found
+def _visible(listed: str | None) -> tuple[list[Any], str]:
+    """Handles of the GPUs and MIG instances that are visible, and why there are fewer than listed."""
+    boards = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+    uuids = [str(_text(_told(nvml.nvmlDeviceGetUUID, board)) or "") for board in boards]
+    found = visible(listed, uuids)
+    handles: list[Any] = []
+    for number in found.numbers:
+        handle = boards[number] if isinstance(number, int) else _told(nvml.nvmlDeviceGetHandleByUUID, number)
+        if handle is None:
+            return handles, f"no MIG instance of this machine is {number!r}"
+        handles.append(handle)
+    return handles, found.problem
 
 
 def _told(ask: Callable[[Any], Value], gpu: Any) -> Value | None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
-
-from eravane.calendar.eras import EraFrame
 
 Log = Callable[[str], None]
 Part = tuple[int, NDArray[Any]]
@@ -96,40 +95,54 @@ class Backend(Protocol):
         """A NumPy array; itself where it is one already."""
         ...
 
+    def decoder(self) -> Callable[[Path, int, Sequence[str]], Any] | None:
+        """Decodes columns of a row group of a parquet file to an Arrow table; None where Arrow itself does.
+
+        Raises:
+            DeviceError: what decodes on the device is not installed.
+        """
+        ...
+
+    def reclaim(self) -> None:
+        """Give back memory of the device that nobody uses."""
+        ...
+
+    def hold(self, shape: tuple[int, int], dtype: str) -> Any:
+        """An unwritten matrix [C, N] on the device.
+
+        Raises:
+            OutOfDeviceMemoryError: the matrix does not fit.
+        """
+        ...
+
     def load(self, parts: Iterable[Part], shape: tuple[int, int], dtype: str) -> Any:
         """One matrix [C, N] on the device, filled part by part.
 
         Raises:
-            DeviceError: the matrix does not fit.
+            OutOfDeviceMemoryError: the matrix does not fit.
         """
         ...
 
-    def read(self, blocks: Iterable[FileBlock], shape: tuple[int, int], dtype: str) -> Any:
-        """One matrix [C, N] on the device, filled straight from files.
-
-        Raises:
-            DeviceError: the matrix does not fit.
-        """
+    def fill(self, matrix: Any, parts: Iterable[Part]) -> None:
+        """Write parts into a matrix on the device."""
         ...
 
-    def read_parquet(self, path: Path, columns: Sequence[str], dtype: str) -> Any:
-        """Columns of a parquet file as one matrix [C, N] on the device, in the file's row order.
+    def read(self, blocks: Iterable[FileBlock], matrix: Any) -> None:
+        """Write blocks of files into a matrix on the device."""
+        ...
 
-        Raises:
-            DataError: the file lacks a column, or a column has missing values that `dtype` cannot hold.
-            DeviceError: the matrix does not fit.
-        """
+    def stream(self, matrices: Iterable[NDArray[Any]]) -> Iterator[Any]:
+        """Matrices one by one on the device, the next one on its way while the caller works on the last."""
+        ...
+
+    def columns_of(self, matrix: Any, places: NDArray[np.int64], rows: slice) -> Any:
+        """Rows of some columns of a matrix on the device, in their order; a view where they are evenly spaced."""
+        ...
+
+    def joined(self, parts: Sequence[Any]) -> Any:
+        """Matrices on the device side by side, [C, n1 + n2 + ...]."""
         ...
 
     def table(self, values_CN: Any, names: Sequence[str]) -> Any:
-        """Columns as a table that XGBoost reads without a copy.
-
-        Args:
-            values_CN: a device matrix, or any of its columns in a list: so a feature cell is a view of a window.
-            names: their names.
-        """
-        ...
-
-    def stream(self, frames: Iterable[EraFrame]) -> Iterator[EraFrame]:
-        """Frames one by one on the device, the next one on its way while the caller works on the last."""
+        """A device matrix as a table that XGBoost reads without a copy."""
         ...

@@ -81,18 +81,22 @@ def ingest(
     features: Annotated[str, typer.Option(help="Feature set to take (small, medium, all).")] = "all",
     eras: Annotated[str, typer.Option(help="FROM:TO, both inclusive; either may be left out.")] = "",
     every: Annotated[int, typer.Option(help="Take every n-th era.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="What decodes the files: cpu, cuda (by cuDF), or auto.")] = "cpu",
 ) -> None:
     """Stream parquet files into a store of columns x rows; an existing store gets what is new."""
+    from eravane.backend import choose
     from eravane.data.catalog import FeatureCatalog
     from eravane.data.ingest import FEATURES_JSON
     from eravane.data.ingest import ingest as fill
 
+    decode = choose(device, tell).decoder() if device != "cpu" else None  # type: ignore[arg-type]
     first, last = _era_range(eras)
     columns = FeatureCatalog.load(data / FEATURES_JSON, sets=[features]).columns
     with progress() as shown:
         made = fill(
-            data, store, columns=list(columns), first_era=first, last_era=last, every=every, progress=_by_file(shown)
-        )
+            data, store, columns=list(columns), first_era=first, last_era=last, every=every, progress=_by_file(shown),
+            decode=decode,
+        )  # fmt: skip
     if made.report is not None:
         for line in _changes(made.report):
             tell(line)

@@ -40,5 +40,9 @@ class DeviceError(EravaneError, RuntimeError):
     """The requested device is missing or does not work."""
 
 
+class OutOfDeviceMemoryError(DeviceError):
+    """Something did not fit into the memory that the device had left."""
+
+
 class SubmitError(EravaneError, RuntimeError):
     """Predictions cannot or must not be sent to the tournament."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eravane.backend import choose
+from eravane.backend.cpu import CpuBackend
+from eravane.backend.protocol import Backend
 from eravane.calendar.eras import EraFrame
 from eravane.core.config import PrepareConfig
 from eravane.core.errors import DataError
 from eravane.data.prepare import Preparer, joined
+from eravane.data.resident import resident
 from eravane.data.store.store import EraStore
-
-logger = logging.getLogger("eravane")
 
 
 class Given(Protocol):
@@ -42,22 +41,29 @@ class Features:
     Args:
         store: the opened store.
         preparer: fills and clips an era from what is known at that era.
+        backend: where values lie and are prepared; on a GPU all values of features are arrays of the device.
     """
 
-    def __init__(self, store: EraStore, preparer: Preparer) -> None:
+    def __init__(self, store: EraStore, preparer: Preparer, backend: Backend | None = None) -> None:
         self.store, self._preparer = store, preparer
+        self._backend = backend or CpuBackend()
+        self._resident = resident(store, self._backend)
         self._given: Mapping[str, Given] = {}
 
     @classmethod
-    def open(cls, path: Path, config: PrepareConfig) -> Features:
-        """Open a store with the CPU's kernels, as every worker does.
+    def open(cls, path: Path, config: PrepareConfig, backend: Backend | None = None) -> Features:
+        """Open a store; every worker does.
+
+        Args:
+            path: the store.
+            config: the [prepare] section.
+            backend: the device that features are to lie on (None: the CPU).
 
         Raises:
             StoreError: the store is unfinished or damaged.
         """
-        from eravane_kernels import cpu
-
-        return cls(EraStore.open(path), Preparer(config, cpu))
+        backend = backend or CpuBackend()
+        return cls(EraStore.open(path), Preparer(config, backend.kernels), backend)
 
     def with_given(self, given: Mapping[str, Given]) -> Features:
         """The same features with columns from outside, which are asked for one at a time and are not prepared."""
@@ -78,17 +84,29 @@ class Features:
         return list(self.store.index.select(first, last))
 
     def raw(self, era: int) -> NDArray[Any]:
-        """All columns of an era as stored, a view [C, N]."""
-        return self.store.window(era, era).era(era).values
+        """All columns of an era as stored, [C, N]; a view where they stay on the device or are mapped."""
+        values_CN: NDArray[Any] = self._resident.window(self.store.columns, era, era)
+        return values_CN
 
     def era(self, era: int, columns: Sequence[str]) -> EraFrame:
         """Prepared columns of one era; indicator columns, where they are switched on, come last."""
         if columns[0] in self._given:
             values_N = self.given(columns[0], era, era)
             return EraFrame(values_N[None, :], tuple(columns), self.store.index.select(era, era), self.ids(era, era))
-        window = self.store.window(self.needed(era), era, tuple(columns))
-        frame = window.frame() if self._preparer.history else window.era(era)
+        names, index = tuple(columns), self.store.index.select(self.needed(era), era)
+        values_CN = self._resident.window(names, index.first, era)
+        frame = EraFrame(values_CN, names, index, None if self._preparer.history else self.ids(era, era))
         return self._preparer.apply(frame, era)
+
+    def each(self, first: int, last: int, columns: Sequence[str]) -> Iterator[EraFrame]:
+        """Prepared columns of eras first..last, one by one; the next is on its way while the caller uses the last."""
+        if self._resident.mapped or self._preparer.history or columns[0] in self._given:
+            yield from (self.era(era, columns) for era in self.eras(first, last))
+            return
+        names = tuple(columns)
+        for era, values_CN in self._resident.eras(names, first, last):
+            index = self.store.index.select(era, era)
+            yield self._preparer.apply(EraFrame(values_CN, names, index, self.ids(era, era)), era)
 
     def live_rows(self) -> EraFrame:
         """The live rows as stored, under the number of the era after the newest.
@@ -123,23 +141,16 @@ class Features:
         """Oldest era that the preparation of `era` reads."""
         return era - self._preparer.history
 
-    def table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> pa.Table:
-        """Prepared columns of every n-th era of first..last as an Arrow table."""
+    def table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> Any:
+        """Prepared columns of every n-th era of first..last to train on: an Arrow table, on a GPU a `DeviceTable`."""
+        if self._resident.mapped:
+            if every == 1 and self._preparer.keeps(self.store.dtype):
+                return self.store.window(first, last, tuple(columns)).arrow()
+            return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
         if every == 1 and self._preparer.keeps(self.store.dtype):
-            return self.store.window(first, last, tuple(columns)).arrow()
-        return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
-
-    def device_table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> Any:
-        """Prepared columns of every n-th era of first..last as a cuDF frame on the GPU."""
-        backend = choose("cuda", logger.debug)
-        names = tuple(columns)
-        parts = self.store.window(first, last, names).parts
-        if every != 1 or not self._preparer.keeps(self.store.dtype):
-            frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
-            names, parts = frames[0].columns, tuple(frame.values for frame in frames)
-        starts = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
-        matrix_CN = backend.load(zip(starts[:-1], parts, strict=True), (len(names), starts[-1]), self.store.dtype)
-        return backend.table(matrix_CN, names)
+            return self._backend.table(self._resident.window(tuple(columns), first, last), tuple(columns))
+        frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
+        return self._backend.table(self._backend.joined([frame.values for frame in frames]), frames[0].columns)
 
     def labels(
         self, target: str, first: int, last: int, *, every: int = 1, hidden: Collection[int] = ()

@@ -14,7 +14,7 @@ from eravane.data.store.intake import Choice, Intake, brings_new_eras, check_uni
 from eravane.data.store.manifest import LiveRecord, Manifest, SegmentRecord, SourceRecord
 from eravane.data.store.shape import Shape, check_shape, check_wish, new_shape
 from eravane.data.store.site import CATALOG, Site, writing
-from eravane.data.store.source import Source
+from eravane.data.store.source import Decode, Source
 from eravane.data.store.store import EraStore, IngestReport
 from eravane.data.store.transfer import Progress, silent
 
@@ -33,6 +33,7 @@ def ingest(
     last_era: int | None = None,
     every: int = 1,
     progress: Progress | None = None,
+    decode: Decode | None = None,
 ) -> EraStore:
     """Bring a store up to date with a folder of parquet files.
 
@@ -47,6 +48,8 @@ def ingest(
         first_era, last_era: oldest and newest era to take (None: all; for a store that exists, from its first era on).
         every: take every n-th era, counted from the first.
         progress: called with a file's name, cells done and cells in all.
+        decode: decodes features and labels, from `Backend.decoder` (None: Arrow, on the CPU); the store's bytes are
+            the same.
 
     Returns:
         The opened store; `report` says what changed.
@@ -59,7 +62,7 @@ def ingest(
     data, path = Path(data_dir), Path(store_dir)
     with writing(path) as site:
         wish = _Wish(columns, first_era or 0, last_era or _NO_LAST, every)
-        report = _Update(data, site, wish, progress or silent).run()
+        report = _Update(data, site, wish, progress or silent, decode).run()
     store = EraStore.open(path)
     store.report = report
     return store
@@ -78,11 +81,11 @@ class _Wish:
 class _Update:
     """One ingest: what the files bring, measured against the store as it is."""
 
-    def __init__(self, data: Path, site: Site, wish: _Wish, progress: Progress) -> None:
+    def __init__(self, data: Path, site: Site, wish: _Wish, progress: Progress, decode: Decode | None) -> None:
         self._data, self._site, self._progress = data, site, progress
         self._old = old = site.old
-        self._history = [Source(data / name) for name in _history(data, old)]
-        self._live_rows = Source(data / LIVE) if (data / LIVE).exists() else None
+        self._history = [Source(data / name, decode) for name in _history(data, old)]
+        self._live_rows = Source(data / LIVE, decode) if (data / LIVE).exists() else None
         self._sources = [*self._history, *([self._live_rows] if self._live_rows else [])]
         if old is None:
             self._shape = new_shape(self._history[0], data / FEATURES_JSON, wish.columns)

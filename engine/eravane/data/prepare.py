@@ -80,7 +80,7 @@ class Preparer:
         x_CN, offsets_E1 = frame.values, frame.index.offsets
         if x_CN.dtype != np.int8 or self._config.missing_eras == "report":
             return x_CN
-        absent_EC = self._ops.missing_eras(self._ops.level_counts(x_CN, offsets_E1))
+        absent_EC = on_host(self._ops.missing_eras(self._ops.level_counts(x_CN, offsets_E1)))
         if not absent_EC.any():
             return x_CN
         marked_CN = x_CN.copy()
@@ -102,7 +102,8 @@ class Preparer:
             levels_CN: NDArray[Any] = self._ops.apply_table(raw_CN, one, table)
             return levels_CN
         filled_CN: NDArray[Any] = self._ops.fill(raw_CN, one, value_1C)
-        return filled_CN if bounds is None else np.asarray(self._ops.clip(filled_CN, one, *bounds))
+        clipped_CN: NDArray[Any] = filled_CN if bounds is None else self._ops.clip(filled_CN, one, *bounds)
+        return clipped_CN
 
     def _fills(self, pooled_CN: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """What missing cells become, float64 [1, C]; the constant where no value is known."""
@@ -127,10 +128,16 @@ class Preparer:
     def _nearest(self, raw_CN: NDArray[Any], one: NDArray[np.int64]) -> NDArray[Any]:
         """Missing cells filled from the nearest rows of the era, where there are any."""
         if raw_CN.dtype != np.int8:
-            return np.asarray(self._ops.knn_impute(raw_CN, one, self._config.neighbours))
+            nearest_CN: NDArray[Any] = self._ops.knn_impute(raw_CN, one, self._config.neighbours)
+            return nearest_CN
         known = np.where(raw_CN == MISSING, np.float32(np.nan), raw_CN.astype(np.float32))
         found = self._ops.knn_impute(known, one, self._config.neighbours)
         return np.where(np.isnan(found), MISSING, np.clip(np.rint(found), 0, TOP_LEVEL)).astype(np.int8)
+
+
+def on_host(values: Any) -> NDArray[Any]:
+    """The values as a NumPy array, copied where they lie on a device."""
+    return np.asarray(values.get() if hasattr(values, "get") else values)
 
 
 def joined(before: EraFrame, own: EraFrame) -> EraFrame:

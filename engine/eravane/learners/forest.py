@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,13 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         self._forest: Forest | None = None
 
     def output(self, values_CN: NDArray[Any]) -> FloatArray:
-        """What the booster predicts for int8 or float32 columns [C, N], in the order of training; float32 [N]."""
+        """What the booster predicts for int8 or float32 columns [C, N], in the order of training; float32 [N].
+
+        Columns on a GPU are predicted there where trees unfold, and on the host otherwise; the output lies on the host.
+        """
         if (forest := self._unfolded(values_CN)) is not None:
             return forest.predict(values_CN)
+        values_CN = at_hand(values_CN)
         predicted_N: FloatArray = self.inplace_predict(values_CN.T, validate_features=False)
         return predicted_N
 
@@ -46,6 +50,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         """
         if (forest := self._unfolded(values_CN)) is not None:
             return forest.predict(values_CN, margin_N)
+        values_CN = at_hand(values_CN)
         total_N: FloatArray = self.inplace_predict(
             values_CN.T, predict_type="margin", validate_features=False, base_margin=margin_N
         )
@@ -55,7 +60,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         if values_CN.dtype != np.int8:
             return None
         self._rows += values_CN.shape[1]
-        if self._rows >= ROWS_TO_UNFOLD and not self._tried:
+        if (self._rows >= ROWS_TO_UNFOLD or hasattr(values_CN, "get")) and not self._tried:
             self._forest, self._tried = Forest.of(self), True
         return self._forest
 
@@ -74,6 +79,7 @@ class Forest:
     below_TK: NDArray[np.int8]
     leaf_TL: FloatArray
     intercept: np.float32
+    _there: list[Any] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, booster: xgb.Booster) -> Forest | None:
@@ -94,7 +100,7 @@ class Forest:
         nodes = _Nodes.of(trees)
         return None if nodes.depth > DEEPEST else cls(*nodes.unfolded(), np.float32(intercept))
 
-    def predict(self, values_CN: NDArray[np.int8], margin_N: FloatArray | None = None) -> FloatArray:
+    def predict(self, values_CN: Any, margin_N: FloatArray | None = None) -> FloatArray:
         """What XGBoost predicts, to the bit: float32 [N].
 
         Args:
@@ -102,9 +108,29 @@ class Forest:
             margin_N: float32 [N], what the trees are added to (None: the intercept).
         """
         rows = values_CN.shape[1]
+        if hasattr(values_CN, "get"):  # an array of a GPU
+            return self._on_device(values_CN, margin_N)
         total_N = np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
         add_leaves(values_CN, self.column_TK, self.below_TK, self.leaf_TL, total_N)
         return total_N
+
+    def _on_device(self, values_CN: Any, margin_N: FloatArray | None) -> FloatArray:
+        """The same for columns on a GPU, by a kernel there; the output comes to the host."""
+        from eravane_kernels import cuda
+        from eravane_kernels.cuda.runtime import upload
+
+        rows = values_CN.shape[1]
+        total_N = np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
+        if not self._there:
+            self._there.extend(map(upload, (self.column_TK, self.below_TK, self.leaf_TL)))
+        column_TK, below_TK, leaf_TL = self._there
+        found_N: FloatArray = at_hand(cuda.add_leaves(values_CN, column_TK, below_TK, leaf_TL, upload(total_N)))
+        return found_N
+
+
+def at_hand(values: Any) -> NDArray[Any]:
+    """The values as a NumPy array, copied from a GPU where they lie there."""
+    return np.asarray(values.get() if hasattr(values, "get") else values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,20 +20,19 @@ FloatArray = NDArray[np.float32]
 
 
 def device_columns(table: Any) -> tuple[Columns, tuple[str, ...]]:
-    """The columns of a table on the device, not copied where they lie evenly, and their names.
+    """The columns of a table on the device, where they lie, and their names.
 
     Args:
-        table: a cuDF frame, or a `DeviceTable`.
+        table: a `DeviceTable`.
 
     Raises:
         RunError: they hold something else than levels 0..4 and -1.
         DeviceError: CuPy is missing.
     """
     with _readable():
-        from eravane.backend.cuda import matrix_of
         from eravane_kernels.cuda.growth import Columns
 
-        values_CN, names = matrix_of(table)
+        values_CN, names = table.values_CN, table.names
         if values_CN.dtype != np.int8:
             raise RunError(
                 f'zoo.learner "levels" needs features of integer levels, given {values_CN.dtype}; use zoo.learner = '

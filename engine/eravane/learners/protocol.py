@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.core.errors import DeviceError, RunError
+from eravane.core.errors import OutOfDeviceMemoryError as OutOfDeviceMemoryError
+from eravane.core.errors import RunError
 
 FloatArray = NDArray[np.float32]
 
@@ -20,10 +21,6 @@ INTERCEPT = 0.5
 
 class TrainingInterruptedError(RunError):
     """Training was interrupted between two trees."""
-
-
-class OutOfDeviceMemoryError(DeviceError):
-    """Trees did not fit into the memory that the device had left."""
 
 
 class Stop(Protocol):

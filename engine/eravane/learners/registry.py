@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eravane.core.config import ZooConfig
 from eravane.learners import lightgbm, outside
-from eravane.learners.forest import Predictor
+from eravane.learners.forest import Predictor, at_hand
 from eravane.learners.levels import Levels
 from eravane.learners.protocol import Learner, Model
 from eravane.learners.xgboost import XGBoost, resolve_params
@@ -83,5 +83,6 @@ def predict(boosters: Sequence[Model], values_CN: NDArray[Any]) -> FloatArray:
     """
     total = np.zeros(values_CN.shape[1], dtype=np.float32)
     for booster in boosters:
-        total += booster.output(values_CN)
+        # XGBoost's trees are evaluated where the columns lie, others on the host.
+        total += booster.output(values_CN if isinstance(booster, Predictor) else at_hand(values_CN))
     return total

@@ -142,7 +142,7 @@ def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatri
     1 to 300 columns (60,000 rows, Arrow). XGBoost reads large and wide tables in tiles, see `eravane.learners.tiles`.
 
     Args:
-        table: an Arrow table, or a cuDF frame or a `DeviceTable`, which put the matrix on the GPU.
+        table: an Arrow table, or a `DeviceTable`, whose matrix XGBoost reads where it lies on the GPU.
         params: from `resolve_params`.
     """
     reference, data = None, table
@@ -151,7 +151,7 @@ def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatri
     elif isinstance(table, DeviceTable):
         names, kind, data = list(table.names), table.values_CN.dtype, table.values_CN.T
     else:
-        names, kind = list(table.columns), table.dtypes.iloc[0]
+        raise TypeError(f"expected an Arrow table or a DeviceTable, given {type(table).__name__}")
     if str(kind) == "int8":
         rows = np.repeat(LEVELS[:, None], len(names), axis=1)
         reference = xgb.QuantileDMatrix(

@@ -92,5 +92,5 @@ def digest_of_rows(source: EraSource) -> str:
     """Sixteen hex digits over ids and features of an era, in row order."""
     whole = hashlib.sha256("\n".join(source.ids.to_pylist()).encode())
     for row in source.raw():
-        whole.update(np.ascontiguousarray(row).tobytes())
+        whole.update(np.ascontiguousarray(row.get() if hasattr(row, "get") else row).tobytes())
     return whole.hexdigest()[:16]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.backend.choice import backend_of
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import PrepareConfig, RunConfig
@@ -66,8 +67,7 @@ class UpdateTask:
     def matrix(self, features: Features) -> Any:
         """The window's rows, binned."""
         columns = self.specs[0].columns
-        table = features.table if self.learner.device == "cpu" else features.device_table
-        return self.learner.matrix(table(columns, self.first, self.last))
+        return self.learner.matrix(features.table(columns, self.first, self.last))
 
     def labels(self, features: Features, spec: ModelSpec) -> NDArray[np.float32]:
         """Labels of the window that the model may see, float32 [N]."""
@@ -115,7 +115,7 @@ def append(task: AppendTask, watch: Watch | None = None) -> tuple[Model, ...]:
         RunError: no row of the window has a label.
         TrainingInterruptedError: the caller gave up.
     """
-    features = Features.open(task.store, task.prepare)
+    features = Features.open(task.store, task.prepare, backend_of(task.learner.device))
     columns, eras = task.specs[0].columns, features.eras(task.first, task.last)
     matrix = task.matrix(features)
     values_of = cache(lambda era: features.era(era, columns).values)
@@ -146,7 +146,9 @@ def renew_leaves(task: RefreshTask, watch: Watch | None = None) -> tuple[Model, 
     Raises:
         TrainingInterruptedError: the caller gave up.
     """
-    features = Features.open(task.store, task.prepare)
+    # Leaves are found by XGBoost; another learner's columns on a GPU are of no use to it.
+    backend = backend_of(task.learner.device if task.learner.name == "xgboost" else "cpu")
+    features = Features.open(task.store, task.prepare, backend)
     matrix, params = task.matrix(features), task.learner.params
     weight_N = task.weights(features)
     renewed: list[Model] = []

@@ -160,7 +160,7 @@ class _Job:
         config, ops = self._config, self._backend.ops
         with self._events.stage("verify"):
             store.verify()
-        features = Features.open(store.path, config.prepare)
+        features = Features.open(store.path, config.prepare, self._backend)
         timeline = self._timeline(store)
         self._say_periods(timeline)
         self._say_missing(store)
@@ -183,6 +183,8 @@ class _Job:
         features = features.with_given(by_column(members) | paid_by(config, self._data, store))
         references = load_references(config, self._data, store)
         specs = model_specs(catalog, config) + member_specs(members, config.data.target)
+        if self._backend.name != "cpu":
+            self._say(str(zoo.keep_features(self._backend, specs)))
         oof = self._out_of_fold(zoo, specs, timeline, features)
         scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops, references)
         verdicts = self._select(specs, scores, oof, timeline, features)

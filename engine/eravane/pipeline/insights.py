@@ -19,6 +19,7 @@ from eravane.calendar.eras import EraIndex, era_label, era_number
 from eravane.core.config import SelectionConfig
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
+from eravane.data.prepare import on_host
 from eravane.data.store.store import EraStore
 from eravane.gate.prototypes import find_regimes, whiten
 from eravane.report.alerts import warnings
@@ -120,11 +121,18 @@ def _exposure_of(rows: _Predictions, era: int, features: Features, columns: Sequ
     for start in range(0, len(columns), CHUNK):
         values_CN = features.era(era, columns[start : start + CHUNK]).values[: len(columns[start : start + CHUNK])]
         bad_CN = values_CN < 0 if values_CN.dtype == np.int8 else np.isnan(values_CN)
-        whole = np.flatnonzero(~bad_CN.any(axis=1))
+        whole = np.flatnonzero(~on_host(bad_CN.any(axis=1)))
         if whole.size:
-            x_FN = values_CN if whole.size == len(values_CN) else np.ascontiguousarray(values_CN[whole])
+            x_FN = values_CN if whole.size == len(values_CN) else _rows(values_CN, whole)
             found_F[start + whole] = np.abs(ops.exposure(p_MN, x_FN, one_era(p_MN.shape[1]))[0, :, 0])
     return found_F
+
+
+def _rows(values_CN: Any, which: NDArray[np.intp]) -> Any:
+    """Some columns of an era, contiguous, on its device."""
+    if isinstance(values_CN, np.ndarray):
+        return np.ascontiguousarray(values_CN[which])
+    return np.stack([values_CN[place] for place in which.tolist()])
 
 
 def regime_map(eras: Sequence[str], scores_EM: FloatArray, count: int) -> pa.Table:

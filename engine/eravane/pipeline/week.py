@@ -178,7 +178,7 @@ class _Week:
         specs, neutral = read_pool(self._folder.path)
         members = load_members(self._config, self._data, self._store)
         given = by_column(members) | paid_by(self._config, self._data, self._store)
-        features = Features.open(self._store.path, self._config.prepare).with_given(given)
+        features = Features.open(self._store.path, self._config.prepare, self._backend).with_given(given)
         engine = Engine(
             self._folder,
             self._config,

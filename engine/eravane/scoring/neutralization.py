@@ -47,7 +47,7 @@ class Neutraliser:
 
 def _known(values_CN: NDArray[Any]) -> NDArray[Any]:
     if values_CN.dtype == np.int8:
-        if values_CN.min(initial=0) >= 0:
+        if values_CN.size == 0 or values_CN.min() >= 0:
             return values_CN
         values_CN = np.where(values_CN < 0, np.float32(np.nan), values_CN.astype(np.float32))
     count_C = np.maximum((~np.isnan(values_CN)).sum(axis=1), 1)

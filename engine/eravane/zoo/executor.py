@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from eravane.backend.choice import reclaim
 from eravane.core.telemetry import Ledger
 from eravane.zoo.fleet import News, Room, Watch, cores, run_in_threads, within
 
@@ -47,5 +48,10 @@ def run_tasks(
 
         yield from run_on_dask(function, tasks, scheduler, on_news, ledger)
     else:
-        run = within(function, size_of, Room(capacity)) if size_of and capacity else function
+        run = within(function, size_of, Room(capacity), _reclaim) if size_of and capacity else function
         yield from run_in_threads(run, tasks, workers or cores(), on_news)
+
+
+def _reclaim(task: Any) -> None:
+    """Give back memory of the device that a task grows its trees on."""
+    reclaim(task.learner.device if hasattr(task, "learner") else "cpu")

@@ -77,17 +77,29 @@ class Room:
 
 
 def within(
-    function: Callable[[Task, Watch], Result], size_of: Callable[[Task], int], room: Room
+    function: Callable[[Task, Watch], Result],
+    size_of: Callable[[Task], int],
+    room: Room,
+    free: Callable[[Task], None] = lambda _: None,
 ) -> Callable[[Task, Watch], Result]:
-    """The function, started when its memory is free, and once more with all of it when that was too little."""
+    """The function, started when its memory is free, and once more with all of it when that was too little.
+
+    Args:
+        function: does a task.
+        size_of: bytes that a task needs.
+        room: memory that tasks share.
+        free: gives back what libraries keep for themselves, before the second time.
+    """
 
     def run(task: Task, watch: Watch) -> Result:
         try:
             with room.take(size_of(task)):
                 return function(task, watch)
         except OutOfDeviceMemoryError:
-            with room.take_all():
-                return function(task, watch)
+            pass  # while an error is handled, it keeps what the function held
+        with room.take_all():
+            free(task)
+            return function(task, watch)
 
     return run
 

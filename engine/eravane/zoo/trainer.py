@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from eravane.backend.protocol import Backend
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
 from eravane.core.telemetry import Ledger, WorkerUsage
+from eravane.data.resident import Residence, residence, resident
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner
 from eravane.learners.outside import BLOCK as GIVEN
@@ -78,6 +80,19 @@ class Zoo:
         if compute.workers:
             return compute.workers
         return cores() if self.learner.device == "cpu" else MODELS_PER_GPU
+
+    def keep_features(self, backend: Backend, specs: Sequence[ModelSpec]) -> Residence:
+        """Decide which features stay on a device, by what the largest task leaves; tasks share the rest of it."""
+        trained = [spec for spec in specs if not spec.given]
+        tasks = self.fold_tasks(trained) + self.start_tasks(trained, self._timeline.last_era)
+        widest = max((len(spec.columns) for spec in trained), default=1)
+        training = max(map(self._bytes_needed, tasks), default=0)
+        store, room = self._store, backend.room()
+        kept = residence(store, backend.name, room, len(store.columns), widest, training)
+        resident(store, backend, kept)
+        if self._room:
+            self._room = max(1, self._room - kept.bytes)
+        return kept
 
     def fold_tasks(self, specs: Sequence[ModelSpec]) -> list[TrainTask]:
         """Tasks that train every model on every fold and predict the fold's eras."""

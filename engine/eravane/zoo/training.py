@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.backend.choice import backend_of, reclaim
 from eravane.core.config import PrepareConfig
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
@@ -188,7 +189,7 @@ def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = N
         TrainingInterruptedError: the caller gave up.
     """
     watch = watch or Watch()
-    features = Features.open(task.store, task.prepare)
+    features = Features.open(task.store, task.prepare, backend_of(task.learner.device))
     grower = grower or _OneMatrix(task, features, watch)
     keys = {spec.model_id: cache_key(task, spec, features) for spec in task.specs}
     cache = BoosterCache(task.cache)
@@ -257,15 +258,27 @@ class _OneMatrix:
         )
         how: dict[str, Any] = {"trees": task.trees, "seed": draw_seed(task, specs[0]), "stop": self._watch}
         if isinstance(task.learner, GrowsTogether):
-            return task.learner.fit_together(self._matrix, label_BN, weight_N, **how)
+            return self._together(task.learner, label_BN, weight_N, how)
         return [task.learner.fit(self._matrix, label_N, weight_N, **how) for label_N in label_BN]
+
+    def _together(
+        self, learner: GrowsTogether, label_BN: FloatArray, weight_N: FloatArray | None, how: dict[str, Any]
+    ) -> list[bytes]:
+        """Blocks of models that grow together; half as many at a time where memory runs out: the same trees."""
+        try:
+            return learner.fit_together(self._matrix, label_BN, weight_N, **how)
+        except OutOfDeviceMemoryError:
+            if len(label_BN) == 1:
+                raise
+        reclaim(self._task.learner.device)
+        middle = len(label_BN) // 2
+        halves = label_BN[:middle], label_BN[middle:]
+        return [block for half_BN in halves for block in self._together(learner, half_BN, weight_N, how)]
 
     def _build(self) -> Any:
         task = self._task
         where = task.specs[0].columns, task.train_first, task.train_last
-        if task.learner.device == "cpu":
-            return task.learner.matrix(self._features.table(*where, every=task.every))
-        return task.learner.matrix(self._features.device_table(*where, every=task.every))
+        return task.learner.matrix(self._features.table(*where, every=task.every))
 
 
 def draw_seed(task: TrainTask, spec: ModelSpec) -> int:
@@ -292,10 +305,9 @@ def _predict(task: TrainTask, blocks: Mapping[str, bytes], features: Features) -
         return {}
     boosters = {spec.model_id: load_booster(blocks[spec.model_id]) for spec in task.specs}
     found: dict[str, list[FloatArray]] = {name: [] for name in boosters}
-    for era in features.eras(task.predict_first, task.predict_last):
-        values = features.era(era, task.specs[0].columns).values
+    for frame in features.each(task.predict_first, task.predict_last, task.specs[0].columns):
         for name, booster in boosters.items():
-            found[name].append(predict([booster], values))
+            found[name].append(predict([booster], frame.values))
     return {name: np.concatenate(parts) if parts else np.zeros(0, np.float32) for name, parts in found.items()}
 
 

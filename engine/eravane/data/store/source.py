@@ -20,6 +20,7 @@ from eravane.calendar.eras import LIVE_ERAS, era_number
 from eravane.core.errors import DataError
 
 T = TypeVar("T")
+Decode = Callable[[Path, int, Sequence[str]], pa.Table]
 # Decoded bytes per block of columns: what one read of a row group may hold in memory; two blocks are held at a time.
 BLOCK_BYTES = 64 << 20
 _BATCH_ROWS = 1 << 17
@@ -48,13 +49,14 @@ class Source:
 
     Args:
         path: the file.
+        decode: decodes columns of a row group: path, number of the group, names (None: Arrow, on the CPU).
 
     Raises:
         DataError: the file is missing, truncated, no parquet, or lacks `id` or `era`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, decode: Decode | None = None) -> None:
+        self.path, self._decoded_by = path, decode
         try:
             self._file = pq.ParquetFile(path)
         except FileNotFoundError:
@@ -174,7 +176,7 @@ class Source:
     def _decode(self, group: RowGroup, first: int, names: Sequence[str]) -> Block:
         try:
             with self._reading:
-                table = self._file.read_row_group(group.number, columns=list(names))
+                table = self._table(group, names)
         except (pa.ArrowException, OSError) as error:
             if len(names) > 1:
                 for name in names:
@@ -184,6 +186,11 @@ class Source:
                 f"({_first_line(error)}); fetch the file again"
             ) from None
         return Block(group, first, [_whole(table.column(name)) for name in names])
+
+    def _table(self, group: RowGroup, names: Sequence[str]) -> pa.Table:
+        if self._decoded_by is not None:
+            return self._decoded_by(self.path, group.number, names)
+        return self._file.read_row_group(group.number, columns=list(names))
 
     def _column(self, name: str) -> pa.ChunkedArray:
         try:

@@ -15,6 +15,9 @@ from eravane.calendar.eras import EraFrame, EraIndex
 from eravane.core.errors import DataError
 from eravane.data.store.segments import Segment
 
+# Columns that are gathered on the host at a time, on their way to a device.
+SENT_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, eq=False)
 class Piece:
@@ -95,23 +98,19 @@ class Window:
         ids = piece.segment.ids[inside.start : inside.stop]
         return EraFrame(values_CN, self.columns, self.index.select(era, era), ids)
 
-    def on_device(self, backend: Backend) -> EraFrame:
-        """The window as one matrix on a device, without ids.
+    def send(self, backend: Backend, matrix: Any) -> None:
+        """Write the window into a matrix [C, N] on a device.
 
-        On the CPU a view where `frame` gives one; on a GPU filled in chunks through pinned memory, or by the device
-        straight from the files.
-
-        Raises:
-            DeviceError: it does not fit; go through the eras one by one (`backend.stream`).
+        Through host memory in blocks of bounded size, or by the device straight from the files.
         """
-        shape = (len(self.columns), self.index.rows)
         if backend.direct:
-            values = backend.read(self.file_blocks(), shape, self.dtype)
-        else:
-            where = _as_slice(self.positions)
-            parts = ((piece.start, piece.segment.values[:, piece.rows][where]) for piece in self.pieces)
-            values = backend.load(parts, shape, self.dtype)
-        return EraFrame(values, self.columns, self.index)
+            backend.read(self.file_blocks(), matrix)
+            return
+        for piece in self.pieces:
+            width = max(1, SENT_BYTES // max(1, piece.count * self._width))
+            for first in range(0, len(self.columns), width):
+                part = piece.segment.values[:, piece.rows][_as_slice(self.positions[first : first + width])]
+                backend.fill(matrix[first : first + width], [(piece.start, part)])
 
     def file_blocks(self) -> Iterator[FileBlock]:
         """Where the window lies in the store's files: neighbouring columns of a segment in one block."""

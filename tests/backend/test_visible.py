@@ -1,0 +1,79 @@
+"""Which GPUs CUDA_VISIBLE_DEVICES leaves, and what is said where it leaves none."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from eravane.backend import choose, why_no_gpu
+from eravane.backend.visible import VARIABLE, visible
+from eravane.core.errors import DeviceError
+from tests.backend import double
+
+UUIDS = ("GPU-1111aaaa", "GPU-1111bbbb", "GPU-2222cccc")
+
+
+@pytest.mark.parametrize(
+    ("listed", "numbers"),
+    [
+        (None, (0, 1, 2)),
+        ("2", (2,)),
+        (" 1, 0 ", (1, 0)),
+        ("GPU-2222", (2,)),
+        ("GPU-1111bbbb,0", (1, 0)),
+        ("MIG-GPU-1111aaaa/1/0", ("MIG-GPU-1111aaaa/1/0",)),
+        ("0,5,1", (0,)),  # CUDA ends the list where it does not know an entry
+        ("0,-1,1", (0,)),
+    ],
+)
+def test_what_is_left(listed: str | None, numbers: tuple[int | str, ...]) -> None:
+    assert visible(listed, UUIDS).numbers == numbers
+
+
+@pytest.mark.parametrize(
+    ("listed", "why"),
+    [
+        ("", "is set and empty"),
+        ("  ", "is set and empty"),
+        ("-1", "-1 hides every GPU"),
+        ("3", "no GPU of this machine is '3', there are 0 to 2: GPU-1111aaaa"),
+        ("GPU-1111", "no GPU of this machine is 'GPU-1111'"),
+        ("GPU-9", "no GPU of this machine is 'GPU-9'"),
+        ("NoDevFiles", "no GPU of this machine is 'NoDevFiles'"),
+        ("0,0", "names a GPU twice"),
+        ("0,GPU-1111aaaa", "names a GPU twice"),
+    ],
+)
+def test_why_none_is_left(listed: str, why: str) -> None:
+    found = visible(listed, UUIDS)
+    assert found.numbers == ()
+    assert why in found.problem
+
+
+@pytest.mark.parametrize("listed", ["", "-1"])
+def test_hidden_gpus_are_said_before_any_library_is_asked(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, listed)
+    with double.installed():
+        told: list[str] = []
+        assert choose("auto", told.append).name == "cpu"
+        assert VARIABLE in told[0]
+        with pytest.raises(DeviceError, match=f"{VARIABLE}.*hides every GPU"):
+            choose("cuda", print)
+
+
+def test_a_wrong_number_is_named_beside_what_cuda_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gpus:
+        def __init__(self) -> None:
+            raise DeviceError(visible("7", UUIDS).problem)
+
+    with double.installed():
+        import cupy
+
+        monkeypatch.setenv(VARIABLE, "7")
+        monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
+        monkeypatch.setattr(importlib.import_module("eravane.backend.cuda_nvml"), "Gpus", Gpus)
+        reason = why_no_gpu()
+    assert reason is not None
+    assert reason.startswith("the driver reports no CUDA device; ")
+    assert "no GPU of this machine is '7', there are 0 to 2" in reason
