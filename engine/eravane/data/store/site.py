@@ -49,7 +49,7 @@ class Site:
         (self.path / _SEGMENTS).mkdir(exist_ok=True)
 
     def commit(self, manifest: Manifest, catalog: Path) -> None:
-        """Replace the manifest and the copy of `features.json`, and delete files that the new manifest does not name."""
+        """Replace the manifest and the copy of `features.json`, and delete files that it does not name."""
         if catalog.exists():
             write_atomically(self.path / CATALOG, catalog.read_bytes())
         manifest.write(self.path)
