@@ -163,7 +163,7 @@ CONDA = {  # what conda calls a distribution
     "torch": "pytorch",
     "dask": "dask-cuda",
     "distributed": "dask-cuda",
-    "cudf-cu13": "cudf",
+    "pylibcudf-cu13": "pylibcudf",
     "cupy-cuda13x": "cupy",
     "rmm-cu13": "rmm",
     "xgboost-cu13": "py-xgboost",

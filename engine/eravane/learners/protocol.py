@@ -67,7 +67,7 @@ class Learner(Protocol):
         ...
 
     def matrix(self, table: Any) -> Any:
-        """Bin a table of columns (Arrow on the host, cuDF on a GPU) for any number of models."""
+        """Bin a table of columns (Arrow on the host, a `DeviceTable` on a GPU) for any number of models."""
         ...
 
     def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1, *, missing: bool = False) -> int:

@@ -17,7 +17,7 @@ Status = Literal["ok", "warn", "fail"]
 
 PYTHONS = ((3, 11), (3, 13))
 XGBOOSTS = ("xgboost", "xgboost-cpu", "xgboost-cu12", "xgboost-cu13")
-GPU_LIBRARIES = re.compile(r"^(?:cupy-cuda(\d+)x|(?:cudf|rmm|dask-cudf|libcudf|librmm|xgboost)-cu(\d+))$")
+GPU_LIBRARIES = re.compile(r"^(?:cupy-cuda(\d+)x|(?:cudf|pylibcudf|rmm|dask-cudf|libcudf|librmm|xgboost)-cu(\d+))$")
 # Oldest driver for each CUDA major version (RAPIDS 26.10 platform support).
 DRIVERS = {12: 535, 13: 580}
 # torch up to 2.12 pins an nvJitLink that cuDF from 26.8 on rejects (pytorch issue 179758).
@@ -136,7 +136,7 @@ def _clashes(machine: Machine) -> Iterator[Check]:
             "they overwrite each other's library: remove the one that torch does not ask for, then reinstall the other"
         )
         yield Check("nccl", "fail", "nvidia-nccl-cu12 and nvidia-nccl-cu13", advice)
-    cudf = next((version for name, version in libraries.items() if name.startswith("cudf-cu")), None)
+    cudf = next((version for name, version in libraries.items() if name.startswith(("cudf-cu", "pylibcudf-cu"))), None)
     torch, (torch_floor, cudf_floor) = libraries.get("torch"), TORCH_FOR_CUDF
     if cudf and torch and Version(cudf) >= cudf_floor and Version(torch) < torch_floor:
         found = f"torch {torch} and cudf {cudf} ask for different nvJitLink versions"
@@ -182,7 +182,7 @@ def _gpu_ready(machine: Machine) -> Iterator[Check]:
         return
     majors = _cuda_majors(machine)
     built = [*majors, *(["xgboost-cu"] if "xgboost" in machine.libraries else [])]
-    needed = {"cupy": "cupy-cuda", "cudf": "cudf-cu", "xgboost": "xgboost-cu", "torch": "torch"}
+    needed = {"cupy": "cupy-cuda", "xgboost": "xgboost-cu", "torch": "torch"}
     lacking = [name for name, prefix in needed.items() if not any(known.startswith(prefix) for known in built)]
     if lacking:
         found = f"the GPU stays idle: no GPU build of {', '.join(lacking)}"

@@ -118,7 +118,7 @@ def _torch_cuda(libraries: Mapping[str, str]) -> int:
 
 
 def _failing_imports(libraries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    wanted = {"xgboost": "xgboost", "torch": "torch", "cupy": "cupy-cuda", "cudf": "cudf-cu"}
+    wanted = {"xgboost": "xgboost", "torch": "torch", "cupy": "cupy-cuda", "pylibcudf": "pylibcudf-cu"}
     for module, prefix in wanted.items():
         if not any(name.startswith(prefix) for name in libraries):
             continue

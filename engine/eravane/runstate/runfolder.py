@@ -26,7 +26,7 @@ from eravane.learners.choice import with_learner
 VERSIONED = (
     *("numpy", "pyarrow", "numba", "scipy", "torch", "numerai-tools"),
     *("xgboost", "xgboost-cpu", "xgboost-cu12", "xgboost-cu13"),
-    *("cupy-cuda12x", "cupy-cuda13x", "cudf-cu12", "cudf-cu13"),
+    *("cupy-cuda12x", "cupy-cuda13x", "pylibcudf-cu12", "pylibcudf-cu13"),
 )
 
 MANIFEST, CONFIG = "manifest.json", "run.toml"

@@ -1,0 +1,273 @@
+"""Every call of CuPy, RMM, pylibcudf, KvikIO and Dask-CUDA fits the library that is to be installed."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from distributed import LocalCluster
+
+from eravane_kernels.cuda.runtime import SOURCES
+from tests.backend.contracts.signatures import Call, calls, calls_of, function, imports_for, refusal
+
+ROOT = Path(__file__).resolve().parents[3]
+SITE = Path(os.environ.get("ERAVANE_CONTRACTS", ROOT / ".contracts")) / "site"
+BACKEND = ROOT / "engine" / "eravane" / "backend"
+KERNELS = ROOT / "kernels" / "eravane_kernels" / "cuda"
+
+pytestmark = pytest.mark.skipif(
+    not SITE.is_dir(), reason="no GPU libraries are unpacked; tools/contract-wheels does it"
+)
+
+RMM, PARQUET = "rmm/pylibrmm/memory_resource/_memory_resource.pyi", "pylibcudf/io/parquet.pyi"
+COLUMN, TABLE, TYPES = "pylibcudf/column.pyi", "pylibcudf/table.pyi", "pylibcudf/io/types.pyi"
+# What is called, as our files write it, beside where its definition lies.
+OURS = {
+    "cuda_memory.py": {
+        "mr.CudaAsyncMemoryResource": (RMM, "CudaAsyncMemoryResource"),
+        "mr.CudaMemoryResource": (RMM, "CudaMemoryResource"),
+        "mr.PoolMemoryResource": (RMM, "PoolMemoryResource"),
+        "mr.StatisticsResourceAdaptor": (RMM, "StatisticsResourceAdaptor"),
+        "growing.pool_size": (RMM, "PoolMemoryResource.pool_size"),
+        "rmm.mr.set_current_device_resource": (RMM, "set_current_device_resource"),
+    },
+    "cuda_parquet.py": {
+        "plc.io.SourceInfo": (TYPES, "SourceInfo"),
+        "plc.io.parquet.ParquetReaderOptions.builder": (PARQUET, "ParquetReaderOptions.builder"),
+        "plc.io.parquet.ParquetReaderOptions.builder(plc.io.SourceInfo([str(path)])).build": (
+            PARQUET, "ParquetReaderOptionsBuilder.build",
+        ),
+        "options.set_column_names": (PARQUET, "ParquetReaderOptions.set_column_names"),
+        "options.set_row_groups": (PARQUET, "ParquetReaderOptions.set_row_groups"),
+        "plc.io.parquet.ChunkedParquetReader": (PARQUET, "ChunkedParquetReader"),
+        "reader.has_next": (PARQUET, "ChunkedParquetReader.has_next"),
+        "reader.read_chunk": (PARQUET, "ChunkedParquetReader.read_chunk"),
+        "chunk.column_names": (TYPES, "TableWithMetadata.column_names"),
+        "chunk.tbl.columns": (TABLE, "Table.columns"),
+        "column.type": (COLUMN, "Column.type"),
+        "column.type().id": ("pylibcudf/types.pyi", "DataType.id"),
+        "column.null_count": (COLUMN, "Column.null_count"),
+        "column.to_arrow": (COLUMN, "Column.to_arrow"),
+        "column.data": (COLUMN, "Column.data"),
+        "column.offset": (COLUMN, "Column.offset"),
+        "column.size": (COLUMN, "Column.size"),
+    },
+    "cuda.py": {
+        "kvikio.CuFile": ("kvikio/cufile.py", "CuFile"),
+        "file.pread": ("kvikio/cufile.py", "CuFile.pread"),
+        "file.pread(raw, wanted, block.offset + first * block.stride).get": ("kvikio/cufile.py", "IOFuture.get"),
+    },
+    "cuda_cluster.py": {"LocalCUDACluster": ("dask_cuda/local_cuda_cluster.py", "LocalCUDACluster")},
+}  # fmt: skip
+# Names that stand for a library's objects in those files: each of their calls must be in the table.
+FOREIGN = re.compile(r"(plc|options|reader|chunk|column|mr|growing|rmm|kvikio|file|LocalCUDACluster)\b")
+
+
+def refusals(text: str, name: str) -> list[str]:
+    """What is wrong with the calls of a source."""
+    found = []
+    for call in calls_of(text, name):
+        if call.name in OURS[name]:
+            found += refused(call, *OURS[name][call.name])
+        elif FOREIGN.match(call.name):
+            found.append(f"{call.where}: no contract for {call.name}")
+    return found
+
+
+def refused(call: Call, path: str, dotted: str) -> list[str]:
+    """Why a call fits no definition, or is one that the library warns of, or needs what is not installed."""
+    definitions = function(SITE / path, dotted)
+    # Dask-CUDA hands on to the cluster it is made of what it does not know.
+    above = inspect.signature(LocalCluster).parameters if dotted == "LocalCUDACluster" else {}
+    call = replace(call, named=tuple(name for name in call.named if name not in above or _takes(definitions[0], name)))
+    why = [refusal(call, definition) for definition in definitions]
+    found = [] if "" in why else why[:1]
+    source = (SITE / path).with_suffix(".pyx")
+    owner, _, method = dotted.rpartition(".")
+    if owner and source.exists() and f'_warn_deprecated("{method}"' in source.read_text(encoding="utf-8"):
+        found.append(f"{call.where}: {call.name} is deprecated")
+    needs = [module for name in call.named for module in imports_for(definitions[0], name)]
+    return found + [f"{call.where}: {call.name} with {call.named} needs {module}" for module in needs]
+
+
+def _takes(definition: ast.FunctionDef, name: str) -> bool:
+    return name in {argument.arg for argument in (*definition.args.args, *definition.args.kwonlyargs)}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_calls_fit(name: str) -> None:
+    assert refusals((BACKEND / name).read_text(encoding="utf-8"), name) == []
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_contract_is_of_a_call(name: str) -> None:
+    assert set(OURS[name]) <= {call.name for call in calls(BACKEND / name)}
+
+
+PUT_BACK: dict[str, tuple[str, Callable[[str], str], str]] = {
+    "5: a pool of Dask-CUDA's own": (
+        "cuda_cluster.py", lambda text: text.replace("device_memory_limit=0,", "rmm_async=True,"),
+        "needs rmm",
+    ),
+    "9: a deprecated setter": (
+        "cuda_parquet.py", lambda text: text.replace("options.set_column_names", "options.set_columns"),
+        "no contract for options.set_columns",
+    ),
+    "a parameter that is swallowed by **kwargs": (
+        "cuda_cluster.py", lambda text: text.replace("n_workers=workers", "workers=workers"),
+        "has no parameter workers",
+    ),
+    "an argument too many": (
+        "cuda.py", lambda text: text.replace("file.pread(raw, wanted,", "file.pread(raw, wanted, 0, 0, 0, 0, 0,"),
+        "no contract for file.pread|takes .* arguments by position",
+    ),
+    "8: a pool of half the card": (
+        "cuda_memory.py", lambda text: text.replace("initial_pool_size=", "first_size="), "has no parameter first_size",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", PUT_BACK)
+def test_a_failure_that_is_put_back_is_seen(what: str) -> None:
+    name, edit, message = PUT_BACK[what]
+    text = (BACKEND / name).read_text(encoding="utf-8")
+    assert edit(text) != text
+    assert re.search(message, "\n".join(refusals(edit(text), name)))
+
+
+def test_a_deprecated_setter_is_seen_where_it_has_a_contract() -> None:
+    call = Call("options.set_columns", 1, (), "here")
+    assert refused(call, PARQUET, "ParquetReaderOptions.set_columns") == ["here: options.set_columns is deprecated"]
+
+
+def frames_of_cudf(folder: Path) -> list[str]:
+    """Files of ours that make data frames of cuDF."""
+    found = [(path, path.read_text(encoding="utf-8")) for path in folder.rglob("*.py")]
+    return [path.name for path, text in found if re.search(r"^\s*(import cudf|from cudf)\b", text, re.MULTILINE)]
+
+
+def test_no_frame_of_cudf_comes_between_columns_and_xgboost(tmp_path: Path) -> None:
+    """Failure 6: XGBoost calls `astype({})` on a frame, for which cuDF copies every column."""
+    definition = function(SITE / "cudf/core/frame.py", "Frame.astype")[0]
+    body = (SITE / "cudf/core/frame.py").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(body[definition.lineno : definition.end_lineno])
+    assert re.search(r"if copy is None:\s+copy = True", text), "cuDF no longer copies: a frame could be passed on"
+    assert frames_of_cudf(BACKEND.parent) == []
+    (tmp_path / "put_back.py").write_text("def table(values):\n    import cudf\n    return cudf.DataFrame(values)\n")
+    assert frames_of_cudf(tmp_path) == ["put_back.py"]
+
+
+COMPILES = """
+import json, sys
+import cupy
+from cupy.cuda import compiler
+from eravane_kernels.cuda.runtime import OPTIONS, source
+compiler._get_arch_for_options_for_nvrtc = lambda arch: (f"-arch=sm_{arch}", "cubin")  # asks the device otherwise
+assert "-ftz=true" in open(compiler.__file__).read(), "CuPy no longer flushes: see cu/floats.cuh"
+made = {}
+for name in json.loads(sys.argv[1]):
+    code, _ = compiler.compile_using_nvrtc(source(name), (*OPTIONS, "-ftz=true"), sys.argv[2])
+    made[name] = len(code)
+print(json.dumps(made))
+"""
+
+
+def within(script: str, *arguments: str) -> str:
+    """What a script prints that imports the libraries."""
+    paths = (SITE, ROOT / "kernels", ROOT / "engine")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    call = [sys.executable, "-W", "ignore", "-c", script, *arguments]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def _needs_cupy() -> None:
+    pytest.importorskip("cuda.bindings", reason="NVRTC is not installed")
+    probe = [sys.executable, "-c", "import cupy"]
+    found = subprocess.run(probe, env={**os.environ, "PYTHONPATH": str(SITE)}, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip("CuPy's wheel is of another Python")
+
+
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_cupy_compiles_every_source(architecture: str) -> None:
+    _needs_cupy()
+    names = sorted(path.stem for path in SOURCES.glob("*.cu"))
+    made = json.loads(within(COMPILES, json.dumps(names), architecture))
+    assert sorted(made) == names
+    assert min(made.values()) > 1000
+
+
+BOUND = """
+import inspect, json, sys
+import cupy, cupyx, numpy as np
+problems = []
+for name, positional, named, where in json.loads(sys.argv[1]):
+    head, *rest = name.split(".")
+    found = {"cp": cupy, "xp": cupy, "cupy": cupy, "cupyx": cupyx}[head]
+    for part in rest:
+        found = getattr(found, part, None)
+        if found is None:
+            problems.append(f"{where}: CuPy has no {name}")
+            break
+    if found is None:
+        continue
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        continue  # of a ufunc or a compiled type
+    names = {p.name for p in signature.parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    if not set(named) <= names and not isinstance(found, cupy.ufunc):
+        problems.append(f"{where}: {name} has no parameter {sorted(set(named) - names)}")
+        continue
+    if positional is not None:
+        try:
+            signature.bind_partial(*range(positional), **dict.fromkeys(named))
+        except TypeError as error:
+            problems.append(f"{where}: {name}: {error}")
+print(json.dumps(problems))
+"""
+OF_CUPY = re.compile(r"(?:cp|cupy|cupyx|xp|(?:active\(\)|runtime)\.xp)((?:\.\w+)+)$")
+
+
+def of_cupy(text: str, name: str) -> list[tuple[str, int | None, tuple[str, ...], str]]:
+    """Calls of CuPy's functions."""
+    found = []
+    for call in calls_of(text, name):
+        if match := OF_CUPY.match(call.name):
+            head = "cupyx" if call.name.startswith("cupyx") else "cp"
+            found.append((head + match.group(1), call.positional, call.named, call.where))
+    return found
+
+
+def test_calls_of_cupy_fit() -> None:
+    _needs_cupy()
+    files = [*KERNELS.glob("*.py"), *BACKEND.glob("cuda*.py")]
+    asked = [call for path in files for call in of_cupy(path.read_text(encoding="utf-8"), path.name)]
+    assert len(asked) > 60
+    assert json.loads(within(BOUND, json.dumps(asked))) == []
+    wrong = "cp.take(a, b, axes=0)\ncp.no_such(1)\ncp.cuda.Stream(blocking=1)\n"
+    told = json.loads(within(BOUND, json.dumps(of_cupy(wrong, "wrong.py"))))
+    assert [problem.split(":")[1] for problem in told] == ["1", "2", "3"]
+
+
+def test_triangles_are_solved_as_cupy_solves_them() -> None:
+    solve = function(SITE / "cupyx/scipy/linalg/_solve_triangular.py", "solve_triangular")[0]
+    asked = [call for call in calls(KERNELS / "projection.py") if call.name == "solve"]
+    assert any("trans" in call.named for call in asked)
+    assert [refusal(call, solve) for call in asked if call.named] == [""] * sum(bool(call.named) for call in asked)
+
+
+def test_libraries_are_imported_without_a_gpu() -> None:
+    _needs_cupy()
+    within("import cupy, cupyx; import eravane.backend.cuda")
