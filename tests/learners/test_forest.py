@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from eravane.learners import forest
 from eravane.learners.forest import Forest, Predictor
 from eravane.learners.ubj import dump, load
+from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
 
 ROWS = 900
@@ -36,7 +37,7 @@ def _says(booster: xgb.Booster, values_CN: np.ndarray, margin_N: np.ndarray | No
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
-    depth=st.integers(1, DEEPEST),
+    depth=st.integers(1, walk.DEEPEST),
     columns=st.integers(1, 9),
     trees=st.integers(1, 12),
     rows=st.sampled_from([1, 2, 31, 32, 33, 1023, 1024, 1025, 2500]),
@@ -53,6 +54,21 @@ def test_the_bits_are_those_of_xgboost(
     assert unfolded is not None
     np.testing.assert_array_equal(unfolded.predict(asked_CN), _says(booster, asked_CN))
     np.testing.assert_array_equal(unfolded.predict(asked_CN, margin_N), _says(booster, asked_CN, margin_N))
+
+
+@pytest.mark.parametrize("value", [-2, 14])
+def test_values_that_deep_trees_do_not_take_are_left_to_xgboost(value: int) -> None:
+    values_CN = _values(4, 6, 40 * ROWS)
+    deep = _grown(values_CN, 2, 3, max_depth=DEEPEST + 2, min_child_weight=0)
+    odd_CN = values_CN.copy()
+    odd_CN[3, 77] = value
+    predictor = Predictor(bytes(deep.save_raw("ubj")))
+    for asked_CN in (values_CN, odd_CN, values_CN):
+        np.testing.assert_array_equal(predictor.output(asked_CN), deep.inplace_predict(asked_CN.T))
+    forest = Forest.of(deep)
+    assert forest is not None
+    assert forest.predict(values_CN) is not None
+    assert forest.predict(odd_CN) is None
 
 
 def test_columns_may_lie_apart_and_backwards() -> None:
@@ -77,7 +93,7 @@ def test_conditions_beyond_the_levels_are_kept() -> None:
 
 def test_trees_that_cannot_be_unfolded_are_left_to_xgboost() -> None:
     values_CN = _values(3, 6, 4 * ROWS)
-    deep = _grown(values_CN, 2, 3, max_depth=DEEPEST + 1, min_child_weight=0)
+    deep = _grown(values_CN, 2, 3, max_depth=walk.DEEPEST + 1, min_child_weight=0)
     logistic = xgb.train({"objective": "binary:logistic"}, xgb.DMatrix(values_CN.T, values_CN[0] > 2), 2)
     dart = xgb.train({"booster": "dart", "rate_drop": 0.5}, xgb.DMatrix(values_CN.T, values_CN[0]), 2)
     for booster in (deep, logistic, dart):

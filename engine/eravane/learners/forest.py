@@ -1,8 +1,12 @@
-"""XGBoost's trees unfolded into complete ones, which predict rows of integer levels several times faster."""
+"""XGBoost's trees unfolded into complete ones, which predict rows of integer levels several times faster.
+
+Rows are held against every split of shallow trees at once, and walked down deep ones in blocks.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.learners.ubj import load
+from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD, add_leaves
 
 FloatArray = NDArray[np.float32]
@@ -35,8 +40,8 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
 
         Columns on a GPU are predicted there where trees unfold, and on the host otherwise; the output lies on the host.
         """
-        if (forest := self._unfolded(values_CN)) is not None:
-            return forest.predict(values_CN)
+        if (found_N := self._unfolded(values_CN, None)) is not None:
+            return found_N
         values_CN = at_hand(values_CN)
         predicted_N: FloatArray = self.inplace_predict(values_CN.T, validate_features=False)
         return predicted_N
@@ -48,21 +53,22 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
             values_CN: int8 or float32 [C, N].
             margin_N: float32 [N], what the trees are added to, one after the other (None: the intercept).
         """
-        if (forest := self._unfolded(values_CN)) is not None:
-            return forest.predict(values_CN, margin_N)
+        if (found_N := self._unfolded(values_CN, margin_N)) is not None:
+            return found_N
         values_CN = at_hand(values_CN)
         total_N: FloatArray = self.inplace_predict(
             values_CN.T, predict_type="margin", validate_features=False, base_margin=margin_N
         )
         return total_N
 
-    def _unfolded(self, values_CN: NDArray[Any]) -> Forest | None:
+    def _unfolded(self, values_CN: NDArray[Any], margin_N: FloatArray | None) -> FloatArray | None:
+        """What the unfolded trees predict; None where they are not to be used."""
         if values_CN.dtype != np.int8:
             return None
         self._rows += values_CN.shape[1]
         if (self._rows >= ROWS_TO_UNFOLD or hasattr(values_CN, "get")) and not self._tried:
             self._forest, self._tried = Forest.of(self), True
-        return self._forest
+        return None if self._forest is None else self._forest.predict(values_CN, margin_N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,22 +103,40 @@ class Forest:
         if not trees or any(np.any(tree["split_type"]) for tree in trees):
             return None
         intercept = float(learner["learner_model_param"]["base_score"].strip("[]"))
-        nodes = _Nodes.of(trees)
-        return None if nodes.depth > DEEPEST else cls(*nodes.unfolded(), np.float32(intercept))
+        nodes = Nodes.of(trees)
+        if nodes.depth > walk.DEEPEST:
+            return None
+        column_TK, condition_TK, _, leaf_TL = nodes.unfolded()
+        # An integer lies below a number where it lies below the next integer.
+        below_TK = np.clip(np.ceil(condition_TK), -128, 127).astype(np.int8)
+        return cls(column_TK, below_TK, leaf_TL, np.float32(intercept))
 
-    def predict(self, values_CN: Any, margin_N: FloatArray | None = None) -> FloatArray:
-        """What XGBoost predicts, to the bit: float32 [N].
+    def predict(self, values_CN: Any, margin_N: FloatArray | None = None) -> FloatArray | None:
+        """What XGBoost predicts, to the bit: float32 [N]; None where the values are none that deep trees take.
 
         Args:
             values_CN: int8 [C, N], columns contiguous.
             margin_N: float32 [N], what the trees are added to (None: the intercept).
         """
         rows = values_CN.shape[1]
-        if hasattr(values_CN, "get"):  # an array of a GPU
+        if hasattr(values_CN, "get") and self.leaf_TL.shape[1] <= 2**DEEPEST:  # an array of a GPU
             return self._on_device(values_CN, margin_N)
+        values_CN = at_hand(values_CN)
         total_N = np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
-        add_leaves(values_CN, self.column_TK, self.below_TK, self.leaf_TL, total_N)
-        return total_N
+        if self.leaf_TL.shape[1] <= 2**DEEPEST:
+            add_leaves(values_CN, self.column_TK, self.below_TK, self.leaf_TL, total_N)
+            return total_N
+        used_U, key_TK = self._keys
+        if len(used_U) > walk.MOST_COLUMNS:
+            return None
+        address_SC = (values_CN.ctypes.data + used_U * values_CN.strides[0])[None]
+        fit = walk.walk(address_SC, np.array([rows], dtype=np.int64), key_TK, self.leaf_TL, total_N)
+        return total_N if fit else None
+
+    @cached_property
+    def _keys(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Columns that the trees split on, and the keys of the splits."""
+        return keys_of(self.column_TK, self.below_TK, None)
 
     def _on_device(self, values_CN: Any, margin_N: FloatArray | None) -> FloatArray:
         """The same for columns on a GPU, by a kernel there; the output comes to the host."""
@@ -128,13 +152,22 @@ class Forest:
         return found_N
 
 
+def keys_of(
+    column_TK: NDArray[np.int32], below_TK: NDArray[np.int8], right_TK: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Columns that complete trees split on, int64 [U], and keys of the splits for `walk.walk` on these columns."""
+    used_U, place_TK = np.unique(np.maximum(column_TK, 0), return_inverse=True)
+    place_TK = np.where(column_TK < 0, -1, place_TK.reshape(column_TK.shape))
+    return used_U.astype(np.int64), walk.keys(place_TK, below_TK, right_TK)
+
+
 def at_hand(values: Any) -> NDArray[Any]:
     """The values as a NumPy array, copied from a GPU where they lie there."""
     return np.asarray(values.get() if hasattr(values, "get") else values)
 
 
 @dataclass(frozen=True, eq=False)
-class _Nodes:
+class Nodes:
     """The nodes of all trees, one tree after the other."""
 
     root_T: NDArray[np.int64]
@@ -142,9 +175,11 @@ class _Nodes:
     right_K: NDArray[np.int64]
     column_K: NDArray[np.int32]
     condition_K: NDArray[np.float64]
+    left_missing_K: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, trees: list[dict[str, Any]]) -> _Nodes:
+    def of(cls, trees: list[dict[str, Any]]) -> Nodes:
+        """The nodes of trees as `ubj.load` gives them."""
         root_T = np.cumsum([0, *(len(tree["left_children"]) for tree in trees)])[:-1]
 
         def joined(name: str) -> NDArray[Any]:
@@ -157,23 +192,29 @@ class _Nodes:
         left_K = np.where(leaf_K, itself_K, joined("left_children") + shift_K)
         right_K = np.where(leaf_K, itself_K, joined("right_children") + shift_K)
         column_K = np.where(leaf_K, -1, joined("split_indices")).astype(np.int32)
-        return cls(root_T, left_K, right_K, column_K, joined("split_conditions").astype(np.float64))
+        condition_K, left_missing_K = joined("split_conditions").astype(np.float64), joined("default_left") != 0
+        return cls(root_T, left_K, right_K, column_K, condition_K, left_missing_K)
 
     @property
     def depth(self) -> int:
         """Of the deepest tree, but no more than one beyond what is unfolded."""
         here, depth = self.root_T, 0
-        while depth <= DEEPEST and (inner := here[self.column_K[here] >= 0]).size:
+        while depth <= walk.DEEPEST and (inner := here[self.column_K[here] >= 0]).size:
             here, depth = np.concatenate([self.left_K[inner], self.right_K[inner]]), depth + 1
         return depth
 
-    def unfolded(self) -> tuple[NDArray[np.int32], NDArray[np.int8], FloatArray]:
-        """Splits and leaves of complete trees: a leaf above the lowest level stands for all below it."""
-        here_TP, columns, belows = self.root_T[:, None], [], []
+    def unfolded(self) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.bool_], FloatArray]:
+        """Columns, conditions and sides of missing values of complete trees, and their leaves.
+
+        A leaf above the lowest level stands for all below it.
+        """
+        here_TP = self.root_T[:, None]
+        columns, conditions, sides = list[Any](), list[Any](), list[Any]()
         for _ in range(max(1, self.depth)):
             columns.append(self.column_K[here_TP])
-            # An integer lies below a number where it lies below the next integer.
-            belows.append(np.clip(np.ceil(self.condition_K[here_TP]), -128, 127).astype(np.int8))
+            conditions.append(self.condition_K[here_TP])
+            sides.append(self.left_missing_K[here_TP])
             here_TP = np.stack([self.left_K[here_TP], self.right_K[here_TP]], axis=2).reshape(len(here_TP), -1)
         leaf_TL = self.condition_K[here_TP].astype(np.float32)
-        return np.concatenate(columns, axis=1), np.concatenate(belows, axis=1), leaf_TL
+        found = [np.concatenate(parts, axis=1) for parts in (columns, conditions, sides)]
+        return found[0], found[1], found[2], leaf_TL

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Rows are held against all splits of trees up to this depth, and walked down deeper ones (`eravane_kernels.cpu.walk`).
+SHALLOW = 7
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -99,6 +102,7 @@ class HostRates:
         ingest, ingest_cell, ingest_row: decoding, checking and writing, once, per cell and per row.
         verify: reading a byte again with its checksum.
         predict_cell, predict_level, predict_call: per cell read, per row x tree x level, and per call.
+        walked: per row x tree x level of deep trees that are walked in blocks.
         unfolded: of unfolded trees, per [cell read, tree, row x tree, row x split].
         outcome: of a resolved era, per [row x model, era].
         begin: the loop's libraries, loaded once.
@@ -115,11 +119,14 @@ class HostRates:
     predict_cell: float = 1.4e-9
     predict_level: float = 1.4e-9
     predict_call: float = 3.2e-4
+    walked: float = 9e-10
     unfolded: tuple[float, float, float, float] = (7.4e-11, 7.8e-5, 7e-11, 4.9e-11)
 
     def to_unfold(self, rows: int, columns: int, trees: int, depth: int) -> float:
         """Seconds to predict rows of levels with unfolded trees."""
         per_cell, per_tree, per_row, per_split = self.unfolded
+        if depth > SHALLOW:
+            per_tree, per_row, per_split = per_tree * 2.0 ** (depth - SHALLOW), depth * self.walked, 0.0
         return rows * columns * per_cell + trees * (per_tree + rows * (per_row + float(2**depth) * per_split))
 
     outcome: tuple[float, float] = (2.7e-8, 1.0e-3)

@@ -19,7 +19,8 @@ from eravane.gate.context import WIDEST_CELL
 from eravane.learners.registry import make_learner
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
 from eravane.planning.shape import DataShape
-from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
+from eravane_kernels.cpu.forest import ROWS_TO_UNFOLD
+from eravane_kernels.cpu.walk import DEEPEST
 
 DEFAULT_DEPTH, DEFAULT_SHARE = 5, 0.1
 # Bytes of a booster: per tree, and per node of a full tree (measured on depths 4 to 6).

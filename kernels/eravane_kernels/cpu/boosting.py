@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from eravane_kernels.arrays import Integers, Single
+from eravane_kernels.cpu import splits
 from eravane_kernels.cpu.draws import WHOLE, draw_columns, drawn, stream_of
 from eravane_kernels.cpu.growing import grow
 from eravane_kernels.cpu.growmemory import NO_WEIGHTS, Memory, as_tree
@@ -74,6 +75,10 @@ class Boosting:
         self._rows = memory.rows(np.empty(goal_BN.shape, dtype=np.float32), weight_1N, margin_BN)
         self._terms = memory.terms(counting)
         self._level = memory.level(chosen)
+
+    def learn_at(self, eta: float) -> None:
+        """Change the factor of the leaf values for the trees that are still to grow."""
+        self._terms.rule_6[splits.ETA] = np.float32(eta)
 
     def grow(self, rounds: int) -> list[list[Tree]]:
         """Grow the next trees: [rounds][B]. Fewer rounds than asked for where their trees may have too many nodes.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from eravane_kernels import checks
 from eravane_kernels.arrays import Integers, Levels, Single
+from eravane_kernels.cpu import splits
 from eravane_kernels.cpu.growing import grow
 from eravane_kernels.cpu.growmemory import NO_WEIGHTS, Memory, as_tree
 from eravane_kernels.cpu.levelcolumns import LevelColumns
@@ -30,6 +32,12 @@ class Grower:
     def __init__(self, columns: LevelColumns, rules: Rules, widest: int, threads: int = 1) -> None:
         self._columns, self._rules, self._widest, self._threads = columns, rules, widest, threads
         self._memory: Memory | None = None
+
+    def learn_at(self, eta: float) -> None:
+        """Change the factor of the leaf values for the trees that are still to grow."""
+        self._rules = replace(self._rules, eta=eta)
+        if self._memory is not None:
+            self._memory.rule_6[splits.ETA] = np.float32(eta)
 
     def grow(self, gradient_N: Single, hessian_N: Single | None, columns_K: Integers, margin_N: Single) -> Tree:
         """Grow a tree on some of the columns, and add its output to `margin_N`.
