@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "EraGatedRegressor": "eravane.pipeline.estimator",
     "EraStore": "eravane.data.store.store",
+    "LevelsRegressor": "eravane.learners.regressor",
     "Run": "eravane.api",
     "RunConfig": "eravane.core.config",
     "WalkForwardSplit": "eravane.calendar.splitters",

@@ -260,3 +260,18 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
             raise DataError(f"two columns have the name {name!r}; the names of features differ")
         seen.add(name)
     return tuple(names)
+
+
+def blocks(frame: Frame, size: int = 65_536) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Rows as XGBoost sees them, float32 [n, C] with NaN where missing, some at a time."""
+    columns, start = list(frame.columns()), 0
+    for segment, rows in enumerate(frame.row_S.tolist()):
+        for first in range(0, rows, size):
+            last = min(first + size, rows)
+            x_NC = np.empty((last - first, frame.width), dtype=np.float32)
+            for place, column in enumerate(columns):
+                part = column.parts[segment]
+                null = None if part.null is None else part.null[first:last]
+                x_NC[:, place] = Part(part.values[first:last], null).floats()
+            yield slice(start + first, start + last), x_NC
+        start += rows

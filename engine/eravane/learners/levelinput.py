@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float32]
 
 WHOLE = np.arange(MOST, dtype=np.float32)
 MISSING_BIT, AS_THEY_LIE = 1, 0b111110  # bits of `held`: of -1, and of 0..4
-PAST = np.float32(1e-6)  # XGBoost's kRtEps: how far beyond the greatest value its last cut lies
+PAST = np.float32(1e-5)  # XGBoost's last cut of a feature is twice its greatest value and this (common/quantile.cc)
 
 
 class NotLevelsError(DataError):
@@ -146,13 +146,18 @@ def _values(column: Column, missing: float) -> Sequence[np.float32]:
 
 def _refuse(column: Column, value: np.float32, row: int, known_V: FloatArray) -> None:
     if not np.isfinite(value):
-        raise DataError(
-            f"Input X contains infinity or a value too large for dtype('float32'): column {column.label}, row {row}; "
-            "use NaN where a value is missing"
-        )
+        raise infinite_value(column, row)
     listed = ", ".join(f"{entry:g}" for entry in known_V)
     raise NotLevelsError(
         f"column {column.label} has more than {MOST} distinct values: {listed}, and {value:g} at row {row}"
+    )
+
+
+def infinite_value(column: Column, row: int) -> DataError:
+    """The error for a value that is infinite, also after rounding to float32."""
+    return DataError(
+        f"Input X contains infinity or a value too large for dtype('float32'): column {column.label}, row {row}; "
+        "use NaN where a value is missing"
     )
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.core.errors import DeviceError, RunError
+from eravane.core.errors import ConfigError, DeviceError, RunError
 from eravane.learners.protocol import OutOfDeviceMemoryError
 from eravane_kernels.growth import Rules, Tree
 
 if TYPE_CHECKING:
+    from eravane_kernels.cpu.levelcolumns import LevelColumns
     from eravane_kernels.cuda.growth import Columns
 
 FloatArray = NDArray[np.float32]
@@ -82,6 +83,35 @@ class DeviceBoosting:
         """The next trees, [rounds][B]; there may be fewer rounds than asked for, but one."""
         with _readable():
             return self._boosting.grow(rounds)
+
+    def learn_at(self, eta: float) -> None:
+        """Not on a device.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"learning_rate cannot change while trees grow on a GPU, given {eta}")
+
+
+def uploaded(columns: LevelColumns, rules: Rules, *arrays: Any, **draws: Any) -> DeviceBoosting:
+    """Models about to grow on the device, on columns of the host that are copied there.
+
+    Raises:
+        DeviceError: there is no working GPU.
+    """
+    from eravane.backend import choose
+    from eravane.backend.protocol import DeviceTable
+    from eravane_kernels.cpu.pointers import levels_at
+
+    backend = choose("cuda", lambda _note: None)
+    parts, start = [], 0
+    for address_C, rows in zip(columns.address_SC.tolist(), columns.row_S.tolist(), strict=True):
+        parts.append((start, np.stack([levels_at(address, rows) for address in address_C])))
+        start += rows
+    matrix_CN = backend.load(parts, (columns.width, columns.rows), "int8")
+    names = tuple(f"f{place}" for place in range(columns.width))
+    found, _ = device_columns(DeviceTable(matrix_CN, names))
+    return DeviceBoosting(found, rules, *arrays, **draws)
 
 
 def device_bytes(rows: int, columns: int, chosen: int, rules: Rules, models: int) -> int:

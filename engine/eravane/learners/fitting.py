@@ -1,0 +1,347 @@
+"""Fits of the stand-alone estimators: trees grown on levels, and what a fitted model predicts."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from eravane.core.errors import ConfigError, DataError
+from eravane.learners.forest import Nodes, keys_of
+from eravane.learners.frames import Frame, blocks
+from eravane.learners.levelinput import Coding, LevelTable, as_levels, learn_levels
+from eravane.learners.levels_model import Heading, written
+from eravane.learners.objectives import Objective, measures
+from eravane.learners.rounds import ByGradients, Growth, Stopping, Watched, run_rounds
+from eravane.learners.settings import NotGrownError, Settings
+from eravane.learners.ubj import dump, load
+from eravane_kernels.cpu import walk
+from eravane_kernels.cpu.boosting import Boosting
+from eravane_kernels.cpu.levelcolumns import LevelColumns
+from eravane_kernels.growth import Tree
+
+FloatArray = NDArray[np.float32]
+EvalSet = tuple[str, Frame, FloatArray, FloatArray | None]
+
+ROWS_PER_THREAD = 8_192
+TREES_AT_ONCE = 256
+KEPT_BYTES = 2**28
+"""Unfolded trees are kept between predictions up to this size."""
+
+
+@dataclass(eq=False)
+class Fitted:
+    """What fitting left.
+
+    Attributes:
+        block: the model as UBJ.
+        grower: "levels" or "hist".
+        objective: what it predicts.
+        targets: K.
+        intercepts: margin of every target before the first tree.
+        missing: the value that is missing beside NaN.
+        coding: of the features; None where rows are predicted by XGBoost.
+        history: set -> metric -> a value per round.
+        best, score: of early stopping.
+        threads: for predictions.
+    """
+
+    block: bytes
+    grower: str
+    objective: Objective | None
+    targets: int
+    intercepts: Sequence[np.float32]
+    missing: float
+    coding: Coding | None
+    history: Mapping[str, Mapping[str, list[float]]]
+    best: int | None
+    score: float
+    threads: int
+    _unfolded: dict[tuple[int, int], Any] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**{name: value for name, value in self.__dict__.items() if name != "booster"}, "_unfolded": {}}
+
+    @cached_property
+    def booster(self) -> xgb.Booster:
+        """The model as XGBoost loads it."""
+        found = xgb.Booster(model_file=bytearray(self.block))
+        if self.threads:
+            found.set_param("nthread", self.threads)
+        return found
+
+    def rounds(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
+        """First round and the one after the last; 0 means all."""
+        if iteration_range is not None and tuple(iteration_range) != (0, 0):
+            return int(iteration_range[0]), int(iteration_range[1])
+        return 0, 0 if self.best is None else self.best + 1
+
+    def matrix(self, frame: Frame) -> xgb.DMatrix:
+        """Rows as XGBoost takes them."""
+        if self.coding is None:
+            return xgb.DMatrix(frame.data, missing=self.missing, enable_categorical=True)
+        x_NC = np.concatenate([block_NC for _, block_NC in blocks(frame, max(1, frame.rows))])
+        types = list(frame.types) or None
+        return xgb.DMatrix(x_NC, missing=self.missing, feature_names=list(frame.names) or None, feature_types=types)
+
+    def predict(self, frame: Frame, margin: bool, iteration_range: tuple[int, int] | None) -> FloatArray:
+        """Predictions float32 [N] or [N, K]."""
+        begin, end = self.rounds(iteration_range)
+        if self.coding is None or self.objective is None:
+            found = self.booster.predict(self.matrix(frame), output_margin=margin, iteration_range=(begin, end))
+            return np.asarray(found, dtype=np.float32)
+        total_BN = np.repeat(np.array(self.intercepts, dtype=np.float32)[:, None], frame.rows, axis=1)
+        columns = as_levels(frame, self.coding)
+        for model in range(self.targets):
+            for used_U, key_TK, leaf_TL in self._trees(model, begin, end):
+                self._walk(columns, used_U, key_TK, leaf_TL, total_BN[model])
+        total = total_BN[0] if self.targets == 1 else total_BN.T
+        return np.ascontiguousarray(total if margin else self.objective.predicted(total))
+
+    def _walk(self, columns: LevelColumns, used_U: Any, key_TK: Any, leaf_TL: Any, total_N: FloatArray) -> None:
+        address_SU = np.ascontiguousarray(columns.address_SC[:, used_U])
+        pieces, start = [], 0
+        step = max(ROWS_PER_THREAD, -(-columns.rows // max(1, self.threads)))
+        for segment, rows in enumerate(columns.row_S.tolist()):
+            for first in range(0, rows, step):
+                many = min(step, rows - first)
+                piece = address_SU[segment : segment + 1] + first, np.array([many]), total_N[start + first :][:many]
+                pieces.append(piece)
+            start += rows
+
+        def one(piece: Any) -> None:
+            address_1U, row_1, total_n = piece
+            assert walk.walk(address_1U, row_1, key_TK, leaf_TL, total_n), "codes are levels"
+
+        if self.threads > 1 and len(pieces) > 1:
+            with ThreadPoolExecutor(self.threads) as pool:
+                list(pool.map(one, pieces))
+        else:
+            for piece in pieces:
+                one(piece)
+
+    def _trees(self, model: int, begin: int, end: int) -> Iterator[tuple[Any, Any, Any]]:
+        """The trees of a model as complete ones, some at a time."""
+        key = model, begin * 2**32 + end
+        if key in self._unfolded:
+            yield from self._unfolded[key]
+            return
+        trees = load(self.block)["learner"]["gradient_booster"]["model"]["trees"][model :: self.targets]
+        kept: list[Any] = []
+        size = 0
+        for first in range(begin, end or len(trees), TREES_AT_ONCE):
+            part = self._complete(trees[first : min(first + TREES_AT_ONCE, end or len(trees))])
+            size += 2 * part[2].nbytes
+            kept = [*kept, part] if size <= KEPT_BYTES else []
+            yield part
+        if size <= KEPT_BYTES:
+            self._unfolded = {**self._unfolded, key: kept} if len(self._unfolded) < 2 * self.targets else {key: kept}
+
+    def _complete(self, trees: list[dict[str, Any]]) -> tuple[Any, Any, Any]:
+        assert self.coding is not None
+        column_TK, condition_TK, left_TK, leaf_TL = Nodes.of(trees).unfolded()
+        value_CL = self.coding.value_CL
+        below_TK = np.zeros(column_TK.shape, dtype=np.int8)
+        for level in range(value_CL.shape[1]):
+            below_TK += value_CL[column_TK, level] < condition_TK
+        used_U, key_TK = keys_of(column_TK, below_TK, ~left_TK)
+        return used_U, key_TK, leaf_TL
+
+
+def fit_levels(
+    frame: Frame,
+    labels: FloatArray,
+    weight_N: FloatArray | None,
+    sets: Sequence[EvalSet],
+    params: Mapping[str, Any],
+    settings: Settings,
+    earlier: bytes | None,
+    verbose: bool | int,
+) -> Fitted:
+    """Grow trees on levels.
+
+    Args:
+        frame, labels, weight_N: rows of training; labels [N] or [N, K].
+        sets: that are evaluated.
+        params, settings: of the estimator.
+        earlier: a model whose trees come first.
+        verbose: as in `run_rounds`.
+
+    Raises:
+        NotLevelsError: a column has too many distinct values.
+        NotGrownError: a metric is XGBoost's alone.
+        DataError, ConfigError: rows, labels or parameters are wrong.
+    """
+    objective, missing = settings.objective, params.get("missing", np.nan)
+    wanted = measures(params.get("eval_metric"), objective.metric)
+    if wanted is None:
+        raise NotGrownError(f"eval_metric={params['eval_metric']!r} is not one of the level grower's")
+    if settings.patience and not sets:
+        raise ConfigError("early_stopping_rounds: must have at least 1 set in eval_set to stop by")
+    table = learn_levels(frame, np.nan if missing is None else float(missing))
+    if missing is None and table.columns.missing:
+        raise missing_value(frame)
+    label_BN = np.require(np.atleast_2d(labels.T), np.float32, ["C", "W"])
+    check_labels(label_BN, objective)
+    bases = intercepts(params, objective, label_BN, weight_N)
+    start = [objective.margin(base) for base in bases]
+    margin_BN = _margins(frame, start, earlier)
+    threads = min(_threads(settings.threads), max(1, frame.rows // ROWS_PER_THREAD))
+    growth = _growth(params, settings, table, label_BN, weight_N, margin_BN, threads)
+    watched = [
+        Watched(name, as_levels(other, table.coding), label, weights, _margins(other, start, earlier))
+        for name, other, label, weights in sets
+    ]
+    fitted_base = params.get("base_score") is None and earlier is None
+    heading = Heading(
+        frame.width, bases, table.names, table.types, objective.name, fitted_base, cut_CB=table.coding.cut_CB
+    )
+
+    def block_of(grown: Sequence[Sequence[Tree]], attributes: Mapping[str, str]) -> bytes:
+        block = written([tree for trees in grown for tree in trees], replace(heading, attributes=attributes))
+        return block if earlier is None else joined(earlier, block)
+
+    stopping = Stopping(settings.patience)
+    grown = run_rounds(
+        growth, settings.rounds, watched, objective, wanted, stopping,
+        learned=table.columns.missing, callbacks=params.get("callbacks") or (), verbose=verbose,
+        model_of=lambda trees: xgb.Booster(model_file=bytearray(block_of(trees, {}))),
+    )  # fmt: skip
+    best = stopping.best if settings.patience else None
+    attributes = {} if best is None else {"best_iteration": str(best), "best_score": str(stopping.score)}
+    history = {one.name: one.history for one in watched}
+    coding = table.coding if earlier is None else None
+    return Fitted(
+        block_of(grown, attributes), "levels", objective, len(label_BN), start, table.coding.missing, coding, history,
+        best, stopping.score, _threads(settings.threads),
+    )  # fmt: skip
+
+
+def check_labels(label_BN: FloatArray, objective: Objective | None) -> None:
+    """Warns of rows without a label, and refuses labels that are no probabilities where they must be.
+
+    Raises:
+        DataError: naming the row.
+    """
+    absent = np.isnan(label_BN)
+    if absent.any():
+        counts = ", ".join(f"{int(count):,}" for count in absent.sum(axis=1))
+        warnings.warn(f"{counts} of {label_BN.shape[1]:,} rows have no label in y and are left out", stacklevel=4)
+    if objective is not None and objective.probabilities:
+        wrong = (label_BN < 0) | (label_BN > 1)
+        if wrong.any():
+            model, row = np.argwhere(wrong)[0]
+            raise DataError(f"y: {objective.name} takes labels within 0..1, given {label_BN[model, row]} at row {row}")
+
+
+def missing_value(frame: Frame) -> DataError:
+    """The error for the first missing value of a frame."""
+    for column in frame.columns():
+        first = 0
+        for part in column.parts:
+            absent_N = np.isnan(part.floats())
+            if absent_N.any():
+                row = first + int(absent_N.argmax())
+                return DataError(f"Input X contains NaN: column {column.label}, row {row}; missing=None refuses it")
+            first += len(absent_N)
+    raise AssertionError("a value is missing")
+
+
+def intercepts(
+    params: Mapping[str, Any], objective: Objective, label_BN: FloatArray, weight_N: FloatArray | None
+) -> list[np.float32]:
+    """What is predicted before the first tree, for every target.
+
+    Raises:
+        ConfigError: `base_score` is no finite number, or no probability where it must be one.
+    """
+    given = params.get("base_score")
+    if given is None:
+        return [objective.intercept(label_N, weight_N) for label_N in label_BN]
+    try:
+        bases = np.broadcast_to(np.asarray(given, dtype=np.float32), len(label_BN))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"base_score: expected a number, given {given!r}") from error
+    sound = np.isfinite(bases).all() and (not objective.probabilities or ((bases > 0) & (bases < 1)).all())
+    if not sound:
+        raise ConfigError(f"base_score: expected a finite number, with {objective.name} within (0, 1), given {given!r}")
+    return [np.float32(base) for base in bases]
+
+
+def joined(earlier: bytes, block: bytes) -> bytes:
+    """A model with the trees of another one behind its own.
+
+    Raises:
+        ConfigError: it has other features, targets or another objective.
+    """
+    old, new = load(earlier), load(block)
+    for name in ("num_feature", "num_target"):
+        known, given = (model["learner"]["learner_model_param"][name] for model in (old, new))
+        if known != given:
+            raise ConfigError(f"xgb_model: {name} is {known}, these rows have {given}")
+    if old["learner"]["gradient_booster"]["name"] != "gbtree":
+        raise ConfigError(f"xgb_model: expected a gbtree, given {old['learner']['gradient_booster']['name']}")
+    into, source = (model["learner"]["gradient_booster"]["model"] for model in (old, new))
+    before = len(into["trees"])
+    for number, tree in enumerate(source["trees"], before):
+        tree["id"] = number
+    into["trees"] = [*into["trees"], *source["trees"]]
+    into["tree_info"] = [*(int(group) for group in into["tree_info"]), *source["tree_info"]]
+    ends = [before + place for place in source["iteration_indptr"][1:]]
+    into["iteration_indptr"] = [*(int(place) for place in into["iteration_indptr"]), *ends]
+    into["gbtree_model_param"]["num_trees"] = str(len(into["trees"]))
+    old["learner"]["attributes"] = new["learner"]["attributes"]
+    return dump(old)
+
+
+def _margins(frame: Frame, start: Sequence[np.float32], earlier: bytes | None) -> FloatArray:
+    """Outputs before the new trees, float32 [B, N]."""
+    margin_BN = np.repeat(np.array(start, dtype=np.float32)[:, None], frame.rows, axis=1)
+    if earlier is None:
+        return margin_BN
+    booster = xgb.Booster(model_file=bytearray(earlier))
+    width = booster.num_features()
+    if width != frame.width:
+        raise ConfigError(f"xgb_model: it has {width} features, these rows have {frame.width}")
+    for rows, x_NC in blocks(frame):
+        found = booster.inplace_predict(x_NC, predict_type="margin", validate_features=False)
+        margin_BN[:, rows] = np.atleast_2d(np.asarray(found).T)
+    return margin_BN
+
+
+def _growth(
+    params: Mapping[str, Any],
+    settings: Settings,
+    table: LevelTable,
+    label_BN: FloatArray,
+    weight_N: FloatArray | None,
+    margin_BN: FloatArray,
+    threads: int,
+) -> Growth:
+    columns = table.columns
+    rules = replace(settings.rules, learn_missing=columns.missing)
+    chosen = max(1, int(settings.chosen_share * columns.width))
+    draws: dict[str, Any] = {"seed": settings.seed, "chosen": chosen, "share": settings.row_share}
+    if params.get("device") in ("cuda", "gpu"):
+        from eravane.learners.levels_device import uploaded
+
+        if settings.objective.gradients is not None:
+            raise NotGrownError(f"objective={params['objective']!r} is not one of the level grower's on a GPU")
+        return uploaded(columns, rules, label_BN, weight_N, margin_BN, **draws)
+    if settings.objective.gradients is None:
+        return Boosting(columns, rules, label_BN, weight_N, margin_BN, threads=threads, **draws)
+    return ByGradients(columns, rules, settings.objective, label_BN, weight_N, margin_BN, threads=threads, **draws)
+
+
+def _threads(n_jobs: int) -> int:
+    """Threads that `n_jobs` stands for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return n_jobs if n_jobs > 0 else cores

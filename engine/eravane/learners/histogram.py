@@ -1,0 +1,132 @@
+"""XGBoost's `hist` in the level grower's place, under the same parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from eravane.core.errors import DataError
+from eravane.learners.fitting import EvalSet, Fitted, check_labels, missing_value
+from eravane.learners.frames import Frame
+from eravane.learners.levelinput import infinite_value
+from eravane.learners.objectives import ALIASES, Objective
+from eravane.learners.settings import seed_of
+
+FloatArray = NDArray[np.float32]
+
+# LightGBM's and our own parameters, which XGBoost does not know.
+OURS = (
+    *(
+        "strict",
+        "num_leaves",
+        "min_child_samples",
+        "force_col_wise",
+        "force_row_wise",
+        "subsample_freq",
+        "bagging_freq",
+    ),
+    *("feature_pre_filter", "deterministic", "boosting_type", "device_type", "verbose", "callbacks", "tree_method"),
+)
+
+
+def fit_histogram(
+    frame: Frame,
+    labels: FloatArray,
+    weight_N: FloatArray | None,
+    sets: Sequence[EvalSet],
+    params: Mapping[str, Any],
+    earlier: bytes | None,
+    verbose: bool | int,
+) -> Fitted:
+    """Grow trees with XGBoost; see `fit_levels`.
+
+    Raises:
+        DataError: rows or labels are wrong.
+    """
+    objective = None if callable(params["objective"]) else Objective.of(params["objective"])
+    check_labels(np.atleast_2d(labels.T), objective)
+    _check_values(frame, params.get("missing", np.nan) is None)
+    settings = {name: value for name, value in params.items() if name not in OURS and value is not None}
+    settings["objective"] = _objective(params["objective"])
+    leaves, samples = params.get("num_leaves"), params.get("min_child_samples")
+    if params.get("max_depth") is None and leaves and leaves > 0:
+        settings["max_depth"] = max(1, int(np.ceil(np.log2(leaves))))
+    settings["min_child_weight"] = max(float(params["min_child_weight"]), float(samples or 0))
+    settings["random_state"] = seed_of(params.get("random_state"))
+    settings["device"] = "cuda" if params.get("device") == "gpu" else params.get("device", "cpu")
+    model = xgb.XGBRegressor(
+        tree_method="hist", enable_categorical=True, callbacks=list(params.get("callbacks") or ()) or None,
+        **{name: value for name, value in settings.items() if name != "enable_categorical"},
+    )  # fmt: skip
+    label, weight = _known(labels, weight_N, "y")
+    evaluated = [(other, *_known(y, w, name)) for name, other, y, w in sets]
+    start = None if earlier is None else xgb.Booster(model_file=bytearray(earlier))
+    weights = [w for _, _, w in evaluated]
+    model.fit(
+        frame.data, label, sample_weight=weight, verbose=verbose, xgb_model=start,
+        eval_set=[(other.data, y) for other, y, _ in evaluated] or None,
+        sample_weight_eval_set=weights if any(w is not None for w in weights) else None,
+    )  # fmt: skip
+    patience, missing = params.get("early_stopping_rounds"), params.get("missing", np.nan)
+    return Fitted(
+        bytes(model.get_booster().save_raw("ubj")), "hist", None, 1 if labels.ndim == 1 else labels.shape[1], (),
+        np.nan if missing is None else float(missing), None, model.evals_result() if sets else {},
+        int(model.best_iteration) if patience else None, float(model.best_score) if patience else float("nan"),
+        max(0, int(params.get("n_jobs") or 0)),
+    )  # fmt: skip
+
+
+def _objective(objective: Any) -> Any:
+    if not callable(objective):
+        return ALIASES.get(objective, objective)
+    found = Objective.of(objective)
+    assert found is not None
+    gradients = found.gradients
+    assert gradients is not None
+
+    def of(label: Any, margin: Any, sample_weight: Any = None) -> tuple[Any, Any]:
+        rows = [np.atleast_2d(np.asarray(part, dtype=np.float32).T) for part in (margin, label)]
+        weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)[None]
+        gradient_BN, hessian_BN = gradients(rows[0], rows[1], weights)
+        return (gradient_BN[0], hessian_BN[0]) if len(gradient_BN) == 1 else (gradient_BN.T, hessian_BN.T)
+
+    return of
+
+
+def _known(label: FloatArray, weight_N: FloatArray | None, name: str) -> tuple[FloatArray, FloatArray | None]:
+    """Labels without NaN, and weights that leave those rows out."""
+    absent: NDArray[Any] = np.isnan(label)
+    if not absent.any():
+        return label, weight_N
+    if label.ndim == 2:
+        rows = absent.any(axis=1)
+        if (absent.all(axis=1) != rows).any():
+            row, target = np.argwhere(absent)[0]
+            raise DataError(f"{name}: row {row} lacks target {target} alone; XGBoost cannot leave it out, fit it alone")
+        absent = np.asarray(rows)
+    weight_n = np.ones(len(label), dtype=np.float32) if weight_N is None else weight_N.copy()
+    weight_n[absent] = 0.0
+    label = label.copy()
+    label[absent] = label[~absent].mean(axis=0)
+    return label, weight_n
+
+
+def _check_values(frame: Frame, refuse_missing: bool) -> None:
+    """Refuses infinite values, and missing ones where these are not allowed.
+
+    Raises:
+        DataError: naming column and row.
+    """
+    for column in frame.columns():
+        first = 0
+        for part in column.parts:
+            x_N = part.floats()
+            if refuse_missing and np.isnan(x_N).any():
+                raise missing_value(frame)
+            if np.isinf(x_N).any():
+                raise infinite_value(column, first + int(np.isinf(x_N).argmax()))
+            first += len(x_N)

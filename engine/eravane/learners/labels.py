@@ -1,0 +1,77 @@
+"""Labels and weights of rows as people hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from eravane.core.errors import DataError
+
+
+def labels_of(y: Any, rows: int, name: str) -> NDArray[np.float32]:
+    """Labels as float32 [N] or [N, K], NaN where unknown.
+
+    Args:
+        y: pandas, polars, Arrow, NumPy or a list.
+        rows: N.
+        name: of the estimator.
+
+    Raises:
+        DataError: they are no numbers, too many or too few, infinite, or all unknown; the row is named.
+    """
+    if y is None:
+        raise ValueError(f"{name} requires y to be passed, but the target y is None")
+    if hasattr(y, "to_numpy") and not isinstance(y, np.ndarray):
+        y = y.to_numpy()
+    if isinstance(y, Mapping):
+        raise DataError("y: expected labels [N] or [N, K], given a mapping")
+    label = check_array(
+        y, ensure_2d=False, ensure_all_finite=False, dtype=None, input_name="y", ensure_min_samples=0, allow_nd=True
+    )
+    if label.ndim > 2 or label.dtype.kind not in "iufb":
+        try:
+            label = label.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"y: expected numbers, given {label.dtype}: {error}") from error
+    if label.ndim not in (1, 2):
+        raise DataError(f"y: expected labels [N] or [N, K], given {label.ndim} axes")
+    if len(label) != rows:
+        raise DataError(f"Found input variables with inconsistent numbers of samples: {[rows, len(label)]}")
+    with np.errstate(over="ignore"):
+        label = label.astype(np.float32)
+    infinite = np.isinf(label)
+    if infinite.any():
+        row = int(np.argwhere(infinite)[0][0])
+        raise DataError(f"Input y contains infinity or a value too large for dtype('float32'): row {row}")
+    if np.isnan(label).all(axis=0).any():
+        raise DataError("Input y contains NaN in every row; there is nothing to learn from")
+    return np.ascontiguousarray(label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label)
+
+
+def weights_of(weights: Any, rows: int, name: str) -> NDArray[np.float32] | None:
+    """Weights of rows as float32 [N]; None where there are none.
+
+    Raises:
+        DataError: they are no numbers, too many or too few, negative, infinite or all zero; the row is named.
+    """
+    if weights is None:
+        return None
+    if np.isscalar(weights) and not isinstance(weights, str):
+        weights = np.full(rows, weights)
+    try:
+        weight_N = np.asarray(weights, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: expected numbers, given {type(weights).__name__}: {error}") from error
+    if weight_N.shape != (rows,):
+        raise DataError(f"{name}.shape == {weight_N.shape}, expected {(rows,)}!")
+    bad_N = ~(np.isfinite(weight_N) & (weight_N >= 0))
+    if bad_N.any():
+        row = int(bad_N.argmax())
+        raise DataError(f"{name}: expected finite weights of 0 or more, given {weight_N[row]} at row {row}")
+    if not weight_N.any():
+        raise DataError(f"{name}: every weight is zero; there is nothing to learn from")
+    return weight_N

@@ -1,0 +1,218 @@
+"""Objectives and metrics of the stand-alone estimators: gradients, intercepts, what is predicted, what is measured."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.core.errors import ConfigError
+
+FloatArray = NDArray[np.float32]
+Gradients = Callable[[FloatArray, FloatArray, FloatArray | None], tuple[FloatArray, FloatArray]]
+Metric = Callable[[NDArray[Any], NDArray[Any], NDArray[Any] | None], float]
+
+SQUARED, LOGISTIC = "reg:squarederror", ("binary:logistic", "reg:logistic")
+ALIASES = {
+    **dict.fromkeys(("squared_error", "regression", "regression_l2", "l2", "mse"), SQUARED),
+    **dict.fromkeys(("binary", "logistic"), LOGISTIC[0]),
+}
+LEAST_HESSIAN = np.float32(1e-16)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What trees are grown for.
+
+    Attributes:
+        name: XGBoost's.
+        gradients: of margins, labels and weights, each [B, N]; None for squared error, which the kernels know.
+        metric: what is measured where no metric is named.
+    """
+
+    name: str
+    gradients: Gradients | None
+    metric: str
+
+    @classmethod
+    def of(cls, objective: Any) -> Objective | None:
+        """The objective of this name or function; None where only XGBoost has it.
+
+        Raises:
+            ConfigError: it is neither text nor a function.
+        """
+        if callable(objective):
+            return cls(SQUARED, _custom(objective), "rmse")
+        if not isinstance(objective, str):
+            raise ConfigError(f"objective is a name or a function of labels and predictions, given {objective!r}")
+        name = ALIASES.get(objective, objective)
+        if name == SQUARED:
+            return cls(name, None, "rmse")
+        return cls(name, logistic, "rmse" if name == "reg:logistic" else "logloss") if name in LOGISTIC else None
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether predictions are probabilities."""
+        return self.name in LOGISTIC
+
+    def intercept(self, label_N: FloatArray, weight_N: FloatArray | None) -> np.float32:
+        """What is predicted before the first tree, from the known labels: their mean; .5 for a function."""
+        if self.gradients is not None and not self.probabilities:
+            return np.float32(0.5)
+        known = ~np.isnan(label_N)
+        weights = None if weight_N is None else weight_N[known].astype(np.float64)
+        if weights is not None and not weights.sum() > 0:
+            return np.float32(0.5)
+        mean = np.float32(np.average(label_N[known].astype(np.float64), weights=weights))
+        return np.clip(mean, np.float32(1e-6), np.float32(1 - 1e-6)) if self.probabilities else mean
+
+    def margin(self, intercept: float | np.float32) -> np.float32:
+        """An intercept as XGBoost adds it to trees."""
+        if not self.probabilities:
+            return np.float32(intercept)
+        return np.float32(-np.log(np.float32(1) / np.float32(intercept) - np.float32(1)))
+
+    def predicted(self, margin: NDArray[Any]) -> NDArray[Any]:
+        """Predictions from margins."""
+        return _sigmoid(margin) if self.probabilities else margin
+
+
+def logistic(
+    margin_BN: FloatArray, label_BN: FloatArray, weight_BN: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Gradients and Hessians of the logistic loss, as XGBoost computes them."""
+    chance_BN = _sigmoid(margin_BN)
+    gradient_BN = chance_BN - label_BN
+    hessian_BN = np.maximum(chance_BN * (1 - chance_BN), LEAST_HESSIAN)
+    if weight_BN is not None:
+        gradient_BN, hessian_BN = gradient_BN * weight_BN, hessian_BN * weight_BN
+    return gradient_BN.astype(np.float32), hessian_BN.astype(np.float32)
+
+
+def _sigmoid(margin: NDArray[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        chance: NDArray[Any] = 1 / (1 + np.exp(-margin))
+    return chance
+
+
+def _custom(function: Callable[..., Any]) -> Gradients:
+    """A function of labels and predictions, and perhaps of weights, each [N] or for several targets [N, K]."""
+    try:
+        takes = len(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        takes = 2
+
+    def gradients(
+        margin_BN: FloatArray, label_BN: FloatArray, weight_BN: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray]:
+        alone = len(margin_BN) == 1
+        labels, margins = (label_BN[0], margin_BN[0]) if alone else (label_BN.T, margin_BN.T)
+        shape = margins.shape
+        weighs = takes >= 3 and weight_BN is not None
+        found = function(labels, margins, weight_BN[0]) if weighs else function(labels, margins)  # type: ignore[index]
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise ConfigError(f"objective returns gradients and Hessians, given {type(found).__name__}")
+        parts = [np.asarray(part, dtype=np.float32) for part in found]
+        for name, part in zip(("gradients", "Hessians"), parts, strict=True):
+            if part.shape != shape:
+                raise ConfigError(f"objective returns {name} of shape {shape}, given {part.shape}")
+            bad = ~np.isfinite(part) | ((part < 0) & (name == "Hessians"))
+            bad &= ~np.isnan(labels)
+            if bad.any():
+                row = int(np.argwhere(bad)[0][0])
+                raise ConfigError(f"objective returns finite {name}, Hessians of 0 or more; given {part[row]} at {row}")
+        gradient_BN, hessian_BN = (np.ascontiguousarray(np.atleast_2d(part.T)) for part in parts)
+        if weight_BN is not None and not weighs:
+            gradient_BN, hessian_BN = gradient_BN * weight_BN, hessian_BN * weight_BN
+        return gradient_BN, hessian_BN
+
+    return gradients
+
+
+def _mean(losses: NDArray[Any], weights: NDArray[Any] | None) -> float:
+    return float(np.average(losses, weights=weights))
+
+
+def _logloss(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> float:
+    chance = np.clip(predicted.astype(np.float64), 1e-16, 1 - 1e-16)
+    return _mean(-(label * np.log(chance) + (1 - label) * np.log1p(-chance)), weights)
+
+
+def _auc(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(label, predicted, sample_weight=weights))
+
+
+METRICS: Mapping[str, Metric] = {
+    "rmse": lambda y, p, w: float(np.sqrt(_mean((y - p) ** 2, w))),
+    "mse": lambda y, p, w: _mean((y - p) ** 2, w),
+    "l2": lambda y, p, w: _mean((y - p) ** 2, w),
+    "mae": lambda y, p, w: _mean(np.abs(y - p), w),
+    "l1": lambda y, p, w: _mean(np.abs(y - p), w),
+    "logloss": _logloss,
+    "binary_logloss": _logloss,
+    "error": lambda y, p, w: _mean((p > 0.5) != (y > 0.5), w),
+    "auc": _auc,
+}
+HIGHER = ("auc",)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric with its name; `of` gives a value of labels, predictions and weights, and whether more is better."""
+
+    name: str
+    of: Callable[[NDArray[Any], NDArray[Any], NDArray[Any] | None], tuple[float, bool]]
+
+
+def measures(eval_metric: Any, default: str) -> list[Measure] | None:
+    """Metrics by name or function, in order; None where one of them is XGBoost's alone.
+
+    A function takes labels and predictions and returns a number that is to fall, or, as LightGBM's do, a name, a number
+    and whether it is to rise.
+
+    Raises:
+        ConfigError: an entry is neither text nor a function.
+    """
+    named = default if eval_metric is None else eval_metric
+    entries = named if isinstance(named, list | tuple) else [named]
+    found: list[Measure] = []
+    for entry in entries:
+        if callable(entry):
+            found.append(Measure(getattr(entry, "__name__", type(entry).__name__), _by_function(entry)))
+        elif not isinstance(entry, str):
+            raise ConfigError(f"eval_metric is a name, a function or a list of these, given {entry!r}")
+        elif entry in METRICS:
+            found.append(Measure(entry, _by_name(entry)))
+        else:
+            return None
+    return found
+
+
+def _by_name(name: str) -> Callable[..., tuple[float, bool]]:
+    metric, higher = METRICS[name], name in HIGHER
+
+    def of(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> tuple[float, bool]:
+        known = ~np.isnan(label)  # of several targets at once
+        weights = (
+            None if weights is None else np.broadcast_to(weights.reshape(-1, *[1] * (label.ndim - 1)), label.shape)
+        )
+        return metric(label[known], predicted[known], None if weights is None else weights[known]), higher
+
+    return of
+
+
+def _by_function(function: Callable[..., Any]) -> Callable[..., tuple[float, bool]]:
+    def of(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> tuple[float, bool]:
+        del weights
+        found = function(label, predicted)
+        if isinstance(found, tuple) and len(found) == 3:
+            return float(found[1]), bool(found[2])
+        return float(found), False
+
+    return of

@@ -1,0 +1,337 @@
+"""Rounds of boosting with what people hang on them: sets that are evaluated, early stopping, callbacks, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from eravane.core.errors import ConfigError
+from eravane.learners.objectives import Measure, Objective
+from eravane_kernels.cpu import walk
+from eravane_kernels.cpu.draws import WHOLE, draw_columns, draw_rows
+from eravane_kernels.cpu.growth import Grower
+from eravane_kernels.cpu.levelcolumns import LevelColumns
+from eravane_kernels.growth import Rules, Tree
+
+FloatArray = NDArray[np.float32]
+SECONDS_PER_CALL = 0.2
+
+
+class Growth(Protocol):
+    """Models that grow side by side."""
+
+    def grow(self, rounds: int) -> list[list[Tree]]:
+        """The next trees, [rounds][B]; there may be fewer rounds than asked for, but one."""
+        ...
+
+    def learn_at(self, eta: float) -> None:
+        """Change the factor of the leaf values for the trees that are still to grow."""
+        ...
+
+
+class ByGradients:
+    """Boosts models whose gradients are computed here, round by round, on the draws that squared error would get.
+
+    Args:
+        columns, rules: as for `eravane_kernels.cpu.boosting.Boosting`.
+        objective: gives gradients and Hessians.
+        label_BN: float32 [B, N]; NaN rows count as absent.
+        weight_N: float32 [N], or None for equal weights.
+        margin_BN: float32 [B, N], output of earlier trees; changed in place.
+        seed, chosen, share, threads: of the draws, columns of a tree, share of the rows, threads of the processor.
+    """
+
+    def __init__(
+        self,
+        columns: LevelColumns,
+        rules: Rules,
+        objective: Objective,
+        label_BN: FloatArray,
+        weight_N: FloatArray | None,
+        margin_BN: FloatArray,
+        *,
+        seed: int,
+        chosen: int,
+        share: float,
+        threads: int,
+    ) -> None:
+        assert objective.gradients is not None
+        self._gradients, self._label_BN, self._margin_BN = objective.gradients, label_BN, margin_BN
+        self._weight_1N = None if weight_N is None else weight_N[None]
+        self._absent_BN = np.isnan(label_BN)
+        self._columns, self._seed, self._chosen, self._turn = columns, seed, chosen, 0
+        self._parts = round(share * WHOLE)
+        self._rule_6_of: Rules = rules
+        self._grower = Grower(columns, rules, chosen, threads)
+
+    def learn_at(self, eta: float) -> None:
+        """See `Growth`."""
+        self._grower.learn_at(eta)
+
+    def grow(self, rounds: int) -> list[list[Tree]]:
+        """See `Growth`; one round at a time."""
+        del rounds
+        gradient_BN, hessian_BN = self._gradients(self._margin_BN, self._label_BN, self._weight_1N)
+        gradient_BN, hessian_BN = (np.require(part, np.float32, ["C", "W"]) for part in (gradient_BN, hessian_BN))
+        for part_BN in (gradient_BN, hessian_BN):
+            part_BN[self._absent_BN] = 0.0
+        if self._parts != WHOLE:
+            drawn_N = np.empty(self._columns.rows, dtype=np.bool_)
+            draw_rows(self._seed, self._turn, self._parts, drawn_N)
+            gradient_BN[:, ~drawn_N], hessian_BN[:, ~drawn_N] = 0.0, 0.0
+        column_K = np.empty(self._chosen, dtype=np.int64)
+        draw_columns(self._seed, self._turn, self._columns.width, column_K)
+        self._turn += 1
+        return [self._grower.grow_many(gradient_BN, hessian_BN, column_K, self._margin_BN)]
+
+
+@dataclass(eq=False)
+class Watched:
+    """Rows that are evaluated while trees grow.
+
+    Attributes:
+        name: of the set.
+        columns: their levels, coded as those of training.
+        labels: [N] or [N, K].
+        weights: [N], or None.
+        margin_BN: output so far; changed in place.
+        history: metric -> a value per round.
+    """
+
+    name: str
+    columns: LevelColumns
+    labels: NDArray[Any]
+    weights: NDArray[Any] | None
+    margin_BN: FloatArray
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, trees: Sequence[Tree], learned: bool) -> None:
+        """Adds the trees of a round, one per model."""
+        for margin_N, tree in zip(self.margin_BN, trees, strict=True):
+            used_U, key_1K, leaf_1L = unfold(tree, learned)
+            address_SU = np.ascontiguousarray(self.columns.address_SC[:, used_U])
+            walk.walk(address_SU, self.columns.row_S, key_1K, leaf_1L, margin_N)
+
+    def measure(self, objective: Objective, wanted: Sequence[Measure]) -> bool:
+        """Appends the metrics of this round; returns whether more of the last one is better."""
+        higher = False
+        predicted = objective.predicted(self.margin_BN[0] if self.labels.ndim == 1 else self.margin_BN.T)
+        for measure in wanted:
+            value, higher = measure.of(self.labels, predicted, self.weights)
+            self.history.setdefault(measure.name, []).append(value)
+        return higher
+
+
+def unfold(tree: Tree, learned: bool) -> tuple[NDArray[np.int64], NDArray[np.int32], FloatArray]:
+    """A tree as a complete one: the columns that it splits on, keys and leaves for `walk.walk`.
+
+    Args:
+        tree: of the level grower.
+        learned: whether -1 is missing and goes where the split learned; else it is the lowest level.
+    """
+    itself_K, leaf_K = np.arange(len(tree.left_K)), tree.left_K < 0
+    left_K, right_K = (np.where(leaf_K, itself_K, child_K) for child_K in (tree.left_K, tree.right_K))
+    here_P, parts = np.zeros(1, dtype=np.int64), list[tuple[NDArray[Any], ...]]()
+    while not leaf_K[here_P].all() or not parts:
+        column_P = np.where(leaf_K[here_P], -1, tree.column_K[here_P])
+        parts.append((column_P, tree.below_K[here_P], ~tree.missing_left_K[here_P]))
+        here_P = np.stack([left_K[here_P], right_K[here_P]], axis=1).reshape(-1)
+    column_K, below_K, side_K = (np.concatenate(part) for part in zip(*parts, strict=True))
+    used_U, place_K = np.unique(np.maximum(column_K, 0), return_inverse=True)
+    place_K = np.where(column_K < 0, -1, place_K)
+    key_1K = walk.keys(place_K[None], below_K[None], side_K[None] if learned else None)
+    return used_U.astype(np.int64), key_1K, tree.weight_K[here_P][None]
+
+
+@dataclass
+class Stopping:
+    """When the last metric of the last set has not become better for so many rounds.
+
+    Attributes:
+        patience: rounds (0: never stops).
+        best: round with the best value.
+        score: that value.
+    """
+
+    patience: int
+    best: int = -1
+    score: float = float("nan")
+
+    def ends(self, turn: int, value: float, higher: bool) -> bool:
+        """Takes the value of a round; returns whether training ends."""
+        if self.best < 0 or (value > self.score if higher else value < self.score):
+            self.best, self.score = turn, value
+        return bool(self.patience) and turn - self.best >= self.patience
+
+
+def run_rounds(
+    growth: Growth,
+    rounds: int,
+    watched: Sequence[Watched],
+    objective: Objective,
+    wanted: Sequence[Measure],
+    stopping: Stopping,
+    *,
+    learned: bool,
+    callbacks: Sequence[Any] = (),
+    model_of: Callable[[list[list[Tree]]], xgb.Booster],
+    verbose: bool | int = False,
+) -> list[list[Tree]]:
+    """Grow trees: [rounds][B], fewer where training stopped early.
+
+    Args:
+        growth: grows them.
+        rounds: how many.
+        watched: sets that are evaluated after every round, the last one decides on stopping.
+        objective, wanted: what is predicted and measured.
+        stopping: keeps the best round.
+        learned: whether splits learned where missing values go.
+        callbacks: XGBoost's, asked before and after every round.
+        model_of: the booster of the trees so far, for callbacks.
+        verbose: shows progress on a terminal, and elsewhere the metrics of every `verbose`-th round.
+    """
+    grown: list[list[Tree]] = []
+    so_far = SoFar(grown, growth, model_of)
+    history = {one.name: one.history for one in watched}
+    for callback in callbacks:
+        callback.before_training(so_far)
+    with _shown(rounds, verbose) as show:
+        asked, ended = 1, any(callback.before_iteration(so_far, 0, history) for callback in callbacks)
+        while len(grown) < rounds and not ended:
+            began = time.perf_counter()
+            found = growth.grow(1 if callbacks else min(asked, rounds - len(grown)))
+            asked = max(1, min(int(SECONDS_PER_CALL * len(found) / max(time.perf_counter() - began, 1e-6)), 4 * asked))
+            for trees in found:
+                grown.append(trees)
+                ended = _evaluate(trees, watched, objective, wanted, stopping, len(grown) - 1, learned)
+                show(len(grown), history)
+                answers = [callback.after_iteration(so_far, len(grown) - 1, history) for callback in callbacks]
+                ended |= any(answers)
+                if ended:
+                    break
+            if callbacks and not ended and len(grown) < rounds:
+                answers = [callback.before_iteration(so_far, len(grown), history) for callback in callbacks]
+                ended = any(answers)
+    for callback in callbacks:
+        callback.after_training(so_far)
+    return grown
+
+
+def _evaluate(
+    trees: Sequence[Tree],
+    watched: Sequence[Watched],
+    objective: Objective,
+    wanted: Sequence[Measure],
+    stopping: Stopping,
+    turn: int,
+    learned: bool,
+) -> bool:
+    """Evaluates a round; returns whether training ends."""
+    higher = False
+    for one in watched:
+        one.add(trees, learned)
+        higher = one.measure(objective, wanted)
+    if not watched:
+        return False
+    return stopping.ends(turn, watched[-1].history[wanted[-1].name][-1], higher)
+
+
+class SoFar:
+    """The model as callbacks see it: a booster of the trees so far, made when they ask for it."""
+
+    def __init__(
+        self, grown: list[list[Tree]], growth: Growth, model_of: Callable[[list[list[Tree]]], xgb.Booster]
+    ) -> None:
+        self._grown, self._growth, self._model_of = grown, growth, model_of
+        self._made: tuple[int, xgb.Booster] | None = None
+        self.attributes: dict[str, str] = {}
+
+    def _booster(self) -> xgb.Booster:
+        if self._made is None or self._made[0] != len(self._grown):
+            self._made = len(self._grown), self._model_of(self._grown)
+        self._made[1].set_attr(**self.attributes)
+        return self._made[1]
+
+    def num_boosted_rounds(self) -> int:
+        """Rounds so far."""
+        return len(self._grown)
+
+    def set_attr(self, **attributes: Any) -> None:
+        """Keep attributes for the model."""
+        self.attributes |= {name: str(value) for name, value in attributes.items() if value is not None}
+
+    def attr(self, name: str) -> str | None:
+        """An attribute that was set."""
+        return self.attributes.get(name)
+
+    def set_param(self, params: Any, value: Any = None) -> None:
+        """Change the learning rate of the trees to come.
+
+        Raises:
+            ConfigError: another parameter is to change.
+        """
+        changes = {params: value} if isinstance(params, str) else dict(params)
+        for name, changed in changes.items():
+            if name not in ("learning_rate", "eta"):
+                raise ConfigError(f"callbacks: only learning_rate changes while trees grow, given {name!r}")
+            self._growth.learn_at(float(changed))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._booster(), name)
+
+    def __getitem__(self, rounds: Any) -> Any:
+        return self._booster()[rounds]
+
+
+def _shown(
+    rounds: int, verbose: bool | int
+) -> AbstractContextManager[Callable[[int, dict[str, dict[str, list[float]]]], None]]:
+    """A progress bar on a terminal, lines elsewhere, or nothing."""
+    if not verbose:
+        return nullcontext(lambda _turn, _history: None)
+    if sys.stderr.isatty():
+        return _Bar(rounds)
+    period = 1 if verbose is True else int(verbose)
+
+    def line(turn: int, history: dict[str, dict[str, list[float]]]) -> None:
+        if history and ((turn - 1) % period == 0 or turn == rounds):
+            print(f"[{turn - 1}]\t{_told(history)}", flush=True)
+
+    return nullcontext(line)
+
+
+def _told(history: dict[str, dict[str, list[float]]]) -> str:
+    found = [(f"{name}-{metric}", values[-1]) for name, of in history.items() for metric, values in of.items()]
+    return "\t".join(f"{name}:{value:.5f}" for name, value in found)
+
+
+class _Bar:
+    """A bar that moves with the rounds."""
+
+    def __init__(self, rounds: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [TextColumn("trees"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        columns.append(TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task("", total=rounds)
+
+    def __enter__(self) -> Callable[[int, dict[str, dict[str, list[float]]]], None]:
+        self._progress.start()
+
+        def move(turn: int, history: dict[str, dict[str, list[float]]]) -> None:
+            self._progress.update(self._task, completed=turn, description=_told(history))
+
+        return move
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

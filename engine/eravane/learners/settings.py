@@ -1,0 +1,177 @@
+"""Parameters of the stand-alone level grower: XGBoost's and LightGBM's names, checked one by one."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eravane.core.errors import ConfigError
+from eravane.learners.objectives import Objective
+from eravane_kernels.growth import DEEPEST, Rules
+
+# Other names of the same parameters: XGBoost's own and LightGBM's.
+SAME = {
+    "eta": "learning_rate", "lambda": "reg_lambda", "lambda_l2": "reg_lambda", "alpha": "reg_alpha",
+    "lambda_l1": "reg_alpha", "min_split_loss": "gamma", "min_split_gain": "gamma", "min_gain_to_split": "gamma",
+    "feature_fraction": "colsample_bytree", "bagging_fraction": "subsample", "seed": "random_state",
+    "min_sum_hessian_in_leaf": "min_child_weight", "num_iterations": "n_estimators", "num_boost_round": "n_estimators",
+    "nthread": "n_jobs", "num_threads": "n_jobs", "early_stopping_round": "early_stopping_rounds",
+    "min_data_in_leaf": "min_child_samples", "metric": "eval_metric",
+}  # fmt: skip
+# Parameters that change nothing here, with the values that may be given; None: any.
+IDLE: Mapping[str, tuple[Any, ...] | None] = {
+    "tree_method": ("hist", "gpu_hist", "auto", "exact", "approx"), "booster": ("gbtree",), "boosting_type": ("gbdt",),
+    "grow_policy": ("depthwise",), "max_bin": None, "max_leaves": (0,), "verbosity": None, "verbose": None,
+    "enable_categorical": None, "force_col_wise": None, "force_row_wise": None, "importance_type": None,
+    "num_parallel_tree": (1,), "colsample_bylevel": (1,), "colsample_bynode": (1,), "subsample_freq": None,
+    "bagging_freq": None, "feature_pre_filter": None, "deterministic": None, "device_type": ("cpu",),
+    "multi_strategy": ("one_output_per_tree",), "scale_pos_weight": (1,), "max_delta_step": (0,),
+    "sampling_method": ("uniform",),
+}  # fmt: skip
+# (least, most) of numbers, whole where both are integers.
+WHOLE: Mapping[str, tuple[int, int]] = {"n_estimators": (1, 2**31 - 1), "early_stopping_rounds": (1, 2**31 - 1)}
+REAL = ("learning_rate", "min_child_weight", "reg_lambda", "reg_alpha", "gamma")
+SHARES = ("colsample_bytree", "subsample")
+
+
+class NotGrownError(ConfigError):
+    """A parameter that XGBoost has and the level grower lacks."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked parameters.
+
+    Attributes:
+        rules: how a tree is grown.
+        objective: what for.
+        rounds, chosen_share, row_share, seed, threads, patience: trees a target, shares of columns and rows of a tree,
+            seed of the draws, threads (0: one per core), rounds without a better score before growing ends (0: never).
+    """
+
+    rules: Rules
+    objective: Objective
+    rounds: int
+    chosen_share: float
+    row_share: float
+    seed: int
+    threads: int
+    patience: int
+
+
+def check(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters under their first names, of the right type and within their bounds.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        first = SAME.get(name, name)
+        if first not in found or value is not None:
+            found[first] = value
+    for name, (least, most) in WHOLE.items():
+        if found.get(name) is not None:
+            _whole(name, found[name], least, most)
+    for name in REAL:
+        _real(name, found.get(name), 0.0, math.inf)
+    for name in SHARES:
+        share = _real(name, found.get(name), 0.0, 1.0)
+        if share == 0.0:
+            raise ConfigError(f"{name}: expected a number above 0, at most 1, given {found[name]!r}")
+    for name in ("max_depth", "n_jobs", "num_leaves", "min_child_samples"):
+        if found.get(name) is not None:
+            _whole(name, found[name], -1 if name != "min_child_samples" else 0, 2**31 - 1)
+    if found.get("device") not in (None, "cpu", "cuda", "gpu"):
+        raise ConfigError(f'device: expected "cpu" or "cuda", given {found["device"]!r}')
+    missing = found.get("missing", math.nan)
+    if missing is not None and (isinstance(missing, bool) or not isinstance(missing, numbers.Real)):
+        raise ConfigError(f"missing: expected a number, NaN or None, given {missing!r}")
+    if not isinstance(found.get("strict", False), bool | np.bool_):
+        raise ConfigError(f"strict: expected True or False, given {found['strict']!r}")
+    seed = found.get("random_state")
+    if seed is not None and not isinstance(seed, np.random.RandomState | np.random.Generator):
+        _whole("random_state", seed, 0, 2**63 - 1)
+    return found
+
+
+def settings_of(params: Mapping[str, Any]) -> Settings:
+    """Settings of the level grower from checked parameters.
+
+    Raises:
+        NotGrownError: a parameter or its value is one that the grower lacks.
+    """
+    known = {"max_depth", "objective", "device", "missing", "strict", "random_state", "n_jobs", "num_leaves"}
+    known |= {"min_child_samples", "eval_metric", "callbacks", "base_score", *WHOLE, *REAL, *SHARES}
+    for name, value in params.items():
+        if name in known or value is None:
+            continue
+        if name not in IDLE:
+            raise NotGrownError(f"parameter {name} is not one of the level grower's")
+        allowed = IDLE[name]
+        if allowed is not None and value not in allowed:
+            raise NotGrownError(f"parameter {name}={value!r} is not one of the level grower's")
+    objective = Objective.of(params["objective"])
+    if objective is None:
+        raise NotGrownError(f"objective={params['objective']!r} is not one of the level grower's")
+    depth = _depth(params.get("max_depth"), params.get("num_leaves"))
+    if depth > DEEPEST:
+        raise NotGrownError(f"max_depth={depth}: the level grower's trees have at most {DEEPEST} levels")
+    rules = Rules(
+        max_depth=depth,
+        eta=float(params["learning_rate"]),
+        reg_lambda=float(params["reg_lambda"]),
+        reg_alpha=float(params["reg_alpha"]),
+        gamma=float(params["gamma"]),
+        min_child_weight=max(float(params["min_child_weight"]), float(params.get("min_child_samples") or 0)),
+    )
+    return Settings(
+        rules,
+        objective,
+        int(params["n_estimators"]),
+        float(params["colsample_bytree"]),
+        float(params["subsample"]),
+        seed_of(params.get("random_state")),
+        int(params.get("n_jobs") or 0),
+        int(params.get("early_stopping_rounds") or 0),
+    )
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from a number, a generator, or None for 0."""
+    if random_state is None:
+        return 0
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    return int(random_state)
+
+
+def _depth(max_depth: int | None, num_leaves: int | None) -> int:
+    """Levels of a tree; where LightGBM's leaves alone are given, as many as hold these."""
+    if max_depth is not None and max_depth > 0:
+        return int(max_depth)
+    if max_depth == 0:
+        return DEEPEST + 1  # XGBoost's word for no limit
+    return max(1, math.ceil(math.log2(max(2, num_leaves)))) if num_leaves and num_leaves > 0 else 6
+
+
+def _whole(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral) or not least <= int(value) <= most:
+        raise ConfigError(f"{name}: expected a whole number of at least {least}, given {value!r}")
+
+
+def _real(name: str, value: Any, least: float, most: float) -> float | None:
+    if value is None:
+        raise ConfigError(f"{name}: expected a number, given None")
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    if not number or not least <= float(value) <= most or math.isinf(float(value)):
+        top = f" to {most:g}" if math.isfinite(most) else " or more"
+        raise ConfigError(f"{name}: expected a number of {least:g}{top}, given {value!r}")
+    return float(value)
