@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xgboost as xgb
 
 from eravane.core.errors import ConfigError
+from eravane.learners.levels import gain_from_weight
 from eravane.learners.objectives import Objective
 from eravane_kernels.growth import DEEPEST, Rules
 
@@ -129,6 +131,7 @@ def settings_of(params: Mapping[str, Any]) -> Settings:
         reg_alpha=float(params["reg_alpha"]),
         gamma=float(params["gamma"]),
         min_child_weight=max(float(params["min_child_weight"]), float(params.get("min_child_samples") or 0)),
+        gain_from_weight=gain_from_weight(xgb.__version__),
     )
     return Settings(
         rules,

@@ -78,7 +78,7 @@ class Boosting:
 
     def learn_at(self, eta: float) -> None:
         """Change the factor of the leaf values for the trees that are still to grow."""
-        self._terms.rule_6[splits.ETA] = np.float32(eta)
+        self._terms.rule_7[splits.ETA] = np.float32(eta)
 
     def grow(self, rounds: int) -> list[list[Tree]]:
         """Grow the next trees: [rounds][B]. Fewer rounds than asked for where their trees may have too many nodes.

@@ -37,7 +37,7 @@ class Grower:
         """Change the factor of the leaf values for the trees that are still to grow."""
         self._rules = replace(self._rules, eta=eta)
         if self._memory is not None:
-            self._memory.rule_6[splits.ETA] = np.float32(eta)
+            self._memory.rule_7[splits.ETA] = np.float32(eta)
 
     def grow(self, gradient_N: Single, hessian_N: Single | None, columns_K: Integers, margin_N: Single) -> Tree:
         """Grow a tree on some of the columns, and add its output to `margin_N`.
