@@ -153,19 +153,19 @@ def test_what_the_driver_cannot_tell_is_absent(driver: Driver) -> None:
     meter = gpus()
     assert set(meter.sample()) == {"memory_bytes", "power_watts", "sm_mhz"}
     assert meter.joules() is None
-    with Telemetry(meter, 0.01) as watch:
-        used = watch.since(watch.mark())
+    with Telemetry(meter, 0.01) as sampler:
+        used = sampler.since(sampler.mark())
     assert "joules" not in used
     assert set(used["gpu"]) == {"power_watts", "sm_mhz", "memory_bytes"}
 
 
 def test_a_stage_is_told_what_it_used(driver: Driver) -> None:
-    with Telemetry(gpus(), 0.01) as watch:
-        mark, began, cpu = watch.mark(), time.perf_counter(), time.process_time()
+    with Telemetry(gpus(), 0.01) as sampler:
+        mark, began, cpu = sampler.mark(), time.perf_counter(), time.process_time()
         ballast = np.ones(8_000_000)
         while time.perf_counter() - began < 0.2:
             pass
-        used, took, spent = watch.since(mark), time.perf_counter() - began, time.process_time() - cpu
+        used, took, spent = sampler.since(mark), time.perf_counter() - began, time.process_time() - cpu
     assert used["joules"] == pytest.approx(400 * took, rel=0.1)
     assert used["cpu"] == pytest.approx(spent, rel=0.1)
     assert used["peak_bytes"] > ballast.nbytes
@@ -182,11 +182,11 @@ def test_without_a_gpu_rows_are_absent_not_zero(driver: Driver, tmp_path: Path) 
     driver.boards = 0
     meter = gpu_meter()
     assert meter is None
-    with Telemetry(meter, 0.01) as watch:
-        log = EventLog(tmp_path / "events.jsonl", "cpu", watch)
+    with Telemetry(meter, 0.01) as sampler:
+        log = EventLog(tmp_path / "events.jsonl", "cpu", sampler)
         with log.stage("zoo", models=3):
             time.sleep(0.05)
-        table = watch.table()
+        table = sampler.table()
     (event,) = read_events(tmp_path / "events.jsonl")
     assert set(event) == {"event", "stage", "seconds", "models", "cpu", "peak_bytes", "time", "bytes", "device"}
     assert table.column_names == ["seconds", "rss_bytes"]
@@ -205,9 +205,9 @@ def test_a_missing_binding_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_series_stays_short_and_even(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "MOST_SAMPLES", 16)
-    with Telemetry(interval=0.002) as watch:
+    with Telemetry(interval=0.002) as sampler:
         time.sleep(0.4)
-        table = watch.table()
+        table = sampler.table()
     times = table["seconds"].to_numpy()
     assert 6 <= times.size < 16
     assert times[-1] > 0.25
@@ -216,14 +216,14 @@ def test_the_series_stays_short_and_even(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_sampling_takes_less_than_a_hundredth_of_a_core(driver: Driver) -> None:
     """CPU time of a sample times samples per second, with a driver that answers at once."""
-    watch, rounds = Telemetry(gpus()), 300
-    mark, began = watch.mark(), time.thread_time()
+    sampler, rounds = Telemetry(gpus()), 300
+    mark, began = sampler.mark(), time.thread_time()
     for _ in range(rounds):
-        watch._take()
+        sampler._take()
     share = (time.thread_time() - began) / rounds / telemetry.INTERVAL_SECONDS
     assert driver.calls >= 5 * rounds
     assert share < 0.01
-    assert watch.since(mark)["gpu"]["utilisation"] == 60.0
+    assert sampler.since(mark)["gpu"]["utilisation"] == 60.0
 
 
 def test_the_report_shows_what_stages_used(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from distributed import Client, LocalCluster
 
 from eravane.core import telemetry
 from eravane.core.events import read_events
-from eravane.core.telemetry import Ledger, WorkerUsage
+from eravane.core.telemetry import UsageReporter, WorkerUsage
 from eravane.pipeline.batch import run
 from eravane.report.facts import worker_usage
 from eravane.report.load import load_run
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.executor import run_tasks
-from eravane.zoo.fleet import Watch
+from eravane.zoo.fleet import TaskControl
 from tests.core.test_telemetry import NVML, Driver
 from tests.integration.zoo_case import Case, configured, make_case
 
@@ -48,7 +48,7 @@ def _install(boards: int, dask_worker: Any = None) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = "0,1" if dask_worker.name == 0 else "1,0"
 
 
-def _work(task: int, watch: Watch) -> int:
+def _work(task: int, control: TaskControl) -> int:
     ballast, ends = np.ones(BALLAST, dtype=np.int8), time.perf_counter() + SECONDS
     while time.perf_counter() < ends:
         time.sleep(0.01)
@@ -59,7 +59,9 @@ def _told(cluster: LocalCluster, boards: int, *, gpus: bool, tasks: int = 6) -> 
     told: list[WorkerUsage] = []
     with Client(cluster) as client:
         client.run(_install, boards)
-    done = run_tasks(_work, range(tasks), scheduler=cluster.scheduler_address, ledger=Ledger(gpus, told.append))
+    done = run_tasks(
+        _work, range(tasks), scheduler=cluster.scheduler_address, reporter=UsageReporter(gpus, told.append)
+    )
     assert sorted(result - task for task, result in done) == [BALLAST] * tasks
     return told
 
@@ -102,7 +104,7 @@ def test_a_run_on_a_cluster_reports_its_workers(case: Case, cluster: LocalCluste
 def test_a_booster_over_the_cluster_is_sampled_on_every_worker(case: Case, cluster: LocalCluster) -> None:
     told: list[WorkerUsage] = []
     zoo = case.zoo(scheduler=cluster.scheduler_address, booster_spans="cluster")
-    zoo.ledger = Ledger(False, told.append)
+    zoo.reporter = UsageReporter(False, told.append)
     tasks = zoo.fold_tasks([spec for spec in case.specs if spec.feature_set == "small"][:2])
     assert len(list(zoo.run(tasks))) == len(tasks)
     assert sorted((usage.task, usage.worker) for usage in told) == sorted(
@@ -110,7 +112,7 @@ def test_a_booster_over_the_cluster_is_sampled_on_every_worker(case: Case, clust
     )
     assert all(usage.seconds > 0 and usage.used["cpu"] > 0 and usage.used["peak_bytes"] > 10**7 for usage in told)
     with Client(cluster) as client:
-        with pytest.raises(ZeroDivisionError), zoo_cluster.sampled(client, "fails", zoo.ledger):
+        with pytest.raises(ZeroDivisionError), zoo_cluster.sampled(client, "fails", zoo.reporter):
             raise ZeroDivisionError
         assert set(client.run(lambda: len(zoo_cluster._open)).values()) == {0}
 
@@ -122,7 +124,7 @@ def test_a_worker_that_has_just_died_does_not_end_the_sampling() -> None:
         Client(started) as client,
     ):
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
-        with zoo_cluster.sampled(client, "task", Ledger(False, told.append)):
+        with zoo_cluster.sampled(client, "task", UsageReporter(False, told.append)):
             pass
     assert told  # the other worker is sampled
 

@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 from eravane.core.errors import RunError
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.executor import run_tasks
-from eravane.zoo.fleet import Watch
+from eravane.zoo.fleet import TaskControl
 from eravane.zoo.spanning import era_ranges, part_of
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
@@ -173,5 +173,5 @@ def test_workers_that_die_of_a_task_are_one_error() -> None:
         list(run_tasks(_die, ["too large"], scheduler=fragile.scheduler_address))
 
 
-def _die(task: str, watch: Watch) -> None:
+def _die(task: str, control: TaskControl) -> None:
     os.kill(os.getpid(), signal.SIGKILL)

@@ -19,7 +19,7 @@ from eravane.core.errors import RunError
 from eravane.learners.levels import BYTES_PER_ROW, Growing, Levels, grown
 from eravane.learners.protocol import Learner, TrainingInterruptedError
 from eravane.learners.registry import load_booster, make_learner
-from eravane.zoo.fleet import Watch
+from eravane.zoo.fleet import TaskControl
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished, TrainTask, train
 from eravane_kernels.growth import Tree
@@ -59,7 +59,7 @@ def _alone(task: TrainTask) -> dict[str, bytes]:
 
 def _told(task: TrainTask) -> tuple[Mapping[str, bytes], list[Finished]]:
     told: list[Finished] = []
-    trained = train(task, Watch(tell=told.append))
+    trained = train(task, TaskControl(report=told.append))
     assert tuple(told) == trained.finished
     assert trained.cached == sum(done.cached for done in told)
     return trained.blocks, told
@@ -131,7 +131,7 @@ def test_a_task_that_is_given_up_keeps_the_batches_it_finished(case: Case, tmp_p
         stop.set()
 
     with pytest.raises(TrainingInterruptedError):
-        train(task, Watch(stop, tell))
+        train(task, TaskControl(stop, tell))
     first, second = task.batches()
     assert [done.model_id for done in told] == [spec.model_id for spec in first]
     blocks, again = _told(task)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from eravane.learners.protocol import OutOfDeviceMemoryError
 from eravane.zoo.executor import run_tasks
-from eravane.zoo.fleet import Room, Watch
+from eravane.zoo.fleet import MemoryBudget, TaskControl
 
 
 def test_every_task_comes_back_once_and_news_arrive_in_this_thread() -> None:
     here, news = threading.get_ident(), []
 
-    def work(task: int, watch: Watch) -> int:
-        watch.tell((task, threading.get_ident()))
+    def work(task: int, control: TaskControl) -> int:
+        control.report((task, threading.get_ident()))
         return task * task
 
     def on_news(told: tuple[int, int]) -> None:
@@ -35,10 +35,10 @@ def test_every_task_comes_back_once_and_news_arrive_in_this_thread() -> None:
 def test_the_first_error_stops_the_others() -> None:
     ended: list[bool] = []
 
-    def work(task: int, watch: Watch) -> None:
+    def work(task: int, control: TaskControl) -> None:
         if task == 0:
             raise ValueError("broken")
-        while not watch.is_set():
+        while not control.is_set():
             time.sleep(0.001)
         ended.append(True)
 
@@ -52,7 +52,7 @@ def test_the_first_error_stops_the_others() -> None:
 def test_tasks_at_the_same_time_fit_into_the_room(sizes: list[int], capacity: int) -> None:
     held, most, guard = 0, 0, threading.Lock()
 
-    def work(size: int, watch: Watch) -> None:
+    def work(size: int, control: TaskControl) -> None:
         nonlocal held, most
         with guard:
             held += size
@@ -62,13 +62,13 @@ def test_tasks_at_the_same_time_fit_into_the_room(sizes: list[int], capacity: in
             held -= size
 
     list(run_tasks(work, sizes, workers=4, size_of=lambda size: size, capacity=capacity))
-    assert most <= max(capacity, max(sizes))  # one that is larger than the room runs alone
+    assert most <= max(capacity, max(sizes))  # one that is larger than the budget runs alone
 
 
 def test_a_task_out_of_memory_is_tried_once_more_with_all_of_it() -> None:
     running, tries, guard = 0, 0, threading.Lock()
 
-    def work(task: int, watch: Watch) -> int:
+    def work(task: int, control: TaskControl) -> int:
         nonlocal running, tries
         with guard:
             running += 1
@@ -96,7 +96,7 @@ def test_what_the_first_try_held_is_free_before_the_second() -> None:
 
     held, seen = list[weakref.ref[Matrix]](), list[bool]()
 
-    def work(task: int, watch: Watch) -> None:
+    def work(task: int, control: TaskControl) -> None:
         if held:
             seen.append(held[0]() is None)
             return
@@ -109,7 +109,7 @@ def test_what_the_first_try_held_is_free_before_the_second() -> None:
 
 
 def test_memory_that_is_never_enough_is_an_error() -> None:
-    def work(task: int, watch: Watch) -> None:
+    def work(task: int, control: TaskControl) -> None:
         raise OutOfDeviceMemoryError("needs 3 GB")
 
     with pytest.raises(OutOfDeviceMemoryError, match="3 GB"):
@@ -117,8 +117,8 @@ def test_memory_that_is_never_enough_is_an_error() -> None:
 
 
 def test_room_is_given_back_after_an_error() -> None:
-    room = Room(2)
-    with pytest.raises(ValueError), room.take(2):
+    budget = MemoryBudget(2)
+    with pytest.raises(ValueError), budget.take(2):
         raise ValueError
-    with room.take(2):
+    with budget.take(2):
         pass

@@ -216,7 +216,7 @@ def test_too_little_device_memory_is_tried_again_and_then_refused_with_the_bytes
         return plain(table, params)
 
     monkeypatch.setattr(trees, "quantile_matrix", short)
-    zoo = Zoo(case.store.path, configured(), case.timeline, xgboost_device="cpu", cache=None, room=10**9)
+    zoo = Zoo(case.store.path, configured(), case.timeline, xgboost_device="cpu", cache=None, memory_budget=10**9)
     tasks = zoo.start_tasks(case.specs[:1], 42)
     if failures == 1:
         assert len(list(zoo.run(tasks))) == 1

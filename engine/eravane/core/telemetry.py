@@ -96,7 +96,7 @@ class Telemetry:
         self._samples: list[dict[str, float]] = []
         self._marks: list[Mark] = []
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="telemetry", daemon=True)
         self._started = time.perf_counter()
 
     def __enter__(self) -> Telemetry:
@@ -141,7 +141,7 @@ class Telemetry:
     def _joules(self) -> float | None:
         return None if self._gpus is None else self._gpus.joules()
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while not self._ended.wait(self._interval):
             self._take()
 
@@ -183,25 +183,27 @@ class WorkerUsage:
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """Who is told what tasks used on workers elsewhere.
+class UsageReporter:
+    """Receives the resources that tasks used on other workers.
 
     Attributes:
-        gpus: whether their GPUs are read.
-        tell: takes what a task used.
+        gpus: whether their GPUs are sampled.
+        report: called with the resources of a task.
     """
 
     gpus: bool
-    tell: Callable[[WorkerUsage], None] = field(compare=False)
+    report: Callable[[WorkerUsage], None] = field(compare=False)
 
 
 @contextmanager
 def on_worker(worker: str, task: str, *, gpus: bool) -> Iterator[Callable[[], WorkerUsage]]:
     """Sample a worker's process and, if requested, its GPU; the yielded function returns the resources used."""
     began = time.perf_counter()
-    with Telemetry(_meter_of_worker() if gpus else None) as watch:
-        mark = watch.mark()
-        yield lambda: WorkerUsage(worker, socket.gethostname(), task, time.perf_counter() - began, watch.since(mark))
+    with Telemetry(_meter_of_worker() if gpus else None) as telemetry:
+        mark = telemetry.mark()
+        yield lambda: WorkerUsage(
+            worker, socket.gethostname(), task, time.perf_counter() - began, telemetry.since(mark)
+        )
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from eravane.learners.xgboost import quantile_matrix
 from eravane.loop.margins import Margins
 from eravane.loop.refresh import check_refreshable, refresh
 from eravane.zoo.executor import run_tasks
-from eravane.zoo.fleet import Watch
+from eravane.zoo.fleet import TaskControl
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import era_weights
@@ -108,7 +108,7 @@ class RefreshTask(UpdateTask):
         return quantile_matrix(features.table(self.specs[0].columns, self.first, self.last), self.learner.params)
 
 
-def append(task: AppendTask, watch: Watch | None = None) -> tuple[Model, ...]:
+def append(task: AppendTask, control: TaskControl | None = None) -> tuple[Model, ...]:
     """Grow a block of trees for every model of a task.
 
     Raises:
@@ -130,7 +130,7 @@ def append(task: AppendTask, watch: Watch | None = None) -> tuple[Model, ...]:
             trees=task.rounds,
             seed=seed,
             margin_N=margins.joined(),
-            stop=watch,
+            stop=control,
         )
         margins = margins.plus(load_booster(block), values_of)
         first, *appended = [*model.trees.blocks, block]
@@ -140,7 +140,7 @@ def append(task: AppendTask, watch: Watch | None = None) -> tuple[Model, ...]:
     return tuple(grown)
 
 
-def renew_leaves(task: RefreshTask, watch: Watch | None = None) -> tuple[Model, ...]:
+def renew_leaves(task: RefreshTask, control: TaskControl | None = None) -> tuple[Model, ...]:
     """Re-estimate the leaf values of every model of a task; their margins are void afterwards.
 
     Raises:
@@ -154,7 +154,7 @@ def renew_leaves(task: RefreshTask, watch: Watch | None = None) -> tuple[Model, 
     renewed: list[Model] = []
     for spec, model in zip(task.specs, task.models, strict=True):
         labels_N = task.labels(features, spec)
-        blocks = refresh(model.trees.blocks, matrix, labels_N, weight_N, params=params, keep=task.keep, stop=watch)
+        blocks = refresh(model.trees.blocks, matrix, labels_N, weight_N, params=params, keep=task.keep, stop=control)
         renewed.append(Model(Trees(blocks, spec.columns)))
     return tuple(renewed)
 
@@ -223,7 +223,7 @@ class Updater:
     def _run(self, function: Callable[[Any, Any], tuple[Model, ...]], tasks: Sequence[UpdateTask]) -> dict[str, Model]:
         updated: dict[str, Model] = {}
         zoo, scheduler = self._zoo, self._config.compute.scheduler
-        for task, models in run_tasks(function, tasks, workers=zoo.workers, scheduler=scheduler, ledger=zoo.ledger):
+        for task, models in run_tasks(function, tasks, workers=zoo.workers, scheduler=scheduler, reporter=zoo.reporter):
             updated |= {spec.model_id: model for spec, model in zip(task.specs, models, strict=True)}
         return updated
 

@@ -172,7 +172,7 @@ class _Job:
             timeline,
             xgboost_device=self._backend.xgboost_device,
             cache=self._cache / "boosters",
-            room=self._backend.room(),
+            memory_budget=self._backend.room(),
             on_usage=lambda usage: self._events.write("worker", **usage.as_dict()),
         )
         for note in zoo.notes:

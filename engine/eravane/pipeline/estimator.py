@@ -32,7 +32,7 @@ from eravane.scoring.by_era import corr_by_era
 from eravane.scoring.ensemble import combine, gaussianize, one_era, to_prediction
 from eravane.scoring.metrics import summarise
 from eravane.zoo.executor import run_tasks
-from eravane.zoo.fleet import Watch, cores
+from eravane.zoo.fleet import TaskControl, cores
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import era_weights
@@ -306,7 +306,7 @@ class _Grower:
         tasks = [_Task(spec, slice(0, index.rows), index.last, slice(0, 0)) for spec in specs]
         return {task.spec.model_id: block for task, (block, _) in run_tasks(self._grow, tasks, workers=self._workers)}
 
-    def _grow(self, task: _Task, watch: Watch) -> tuple[bytes, NDArray[np.float32]]:
+    def _grow(self, task: _Task, control: TaskControl) -> tuple[bytes, NDArray[np.float32]]:
         zoo, spec, rows = self._config.zoo, task.spec, task.train
         values_CN = self.frame.values[self.frame.positions(spec.columns)]
         # XGBoost refuses some characters in names; columns are told apart by their place.
@@ -317,7 +317,7 @@ class _Grower:
             era_weights(self._era_N[rows], task.newest, zoo.half_life),
             trees=zoo.trees,
             seed=derive_seed(self._config.seed, spec.model_id, task.newest),
-            stop=watch,
+            stop=control,
         )
         if task.predict.start == task.predict.stop:
             return block, np.zeros(0, dtype=np.float32)

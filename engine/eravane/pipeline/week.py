@@ -146,7 +146,7 @@ class _Week:
             self._timeline,
             xgboost_device=backend.xgboost_device,
             cache=cache / "boosters",
-            room=backend.room(),
+            memory_budget=backend.room(),
             on_usage=lambda usage: self._events.write("worker", **usage.as_dict()),
         )
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))

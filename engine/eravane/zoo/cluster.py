@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from eravane.core.config import ComputeConfig
 from eravane.core.errors import RunError
-from eravane.core.telemetry import Ledger, WorkerUsage, on_worker
-from eravane.zoo.fleet import News, Watch, cores
+from eravane.core.telemetry import UsageReporter, WorkerUsage, on_worker
+from eravane.zoo.fleet import News, TaskControl, cores
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -31,13 +31,13 @@ POLL_SECONDS = 1.0
 
 
 @contextmanager
-def local_cluster(compute: ComputeConfig, device: str, say: Callable[[str], None]) -> Iterator[ComputeConfig]:
+def local_cluster(compute: ComputeConfig, device: str, note: Callable[[str], None]) -> Iterator[ComputeConfig]:
     """Start a cluster of this machine where `compute.cluster` asks for one; the cluster is closed when the block ends.
 
     Args:
         compute: the run's settings.
         device: "cpu" gives one worker process per core (or `compute.workers`), "cuda" one per GPU.
-        say: told where the scheduler is.
+        note: called with a line that names the scheduler.
 
     Yields:
         The settings with the scheduler's address; unchanged where no cluster is configured.
@@ -50,7 +50,7 @@ def local_cluster(compute: ComputeConfig, device: str, say: Callable[[str], None
         return
     with _start(compute, device) as cluster:
         address = cluster.scheduler_address
-        say(f"Dask cluster of this machine at {address}, {len(cluster.workers)} workers on {device}")
+        note(f"Dask cluster of this machine at {address}, {len(cluster.workers)} workers on {device}")
         yield dataclasses.replace(compute, scheduler=address)
 
 
@@ -124,7 +124,7 @@ class _Remote(Generic[Task, Result]):
         gpus: whether the worker's GPU is sampled.
     """
 
-    function: Callable[[Task, Watch], Result]
+    function: Callable[[Task, TaskControl], Result]
     topic: str
     gpus: bool
 
@@ -132,19 +132,19 @@ class _Remote(Generic[Task, Result]):
         from distributed import get_worker
 
         worker = get_worker()
-        watch = Watch(tell=lambda news: worker.log_event(self.topic, pickle.dumps(news)))
+        control = TaskControl(report=lambda news: worker.log_event(self.topic, pickle.dumps(news)))
         with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
-            return self.function(task, watch), usage()
+            return self.function(task, control), usage()
 
 
 @contextmanager
-def sampled(client: Client, task: str, ledger: Ledger | None) -> Iterator[None]:
+def sampled(client: Client, task: str, reporter: UsageReporter | None) -> Iterator[None]:
     """Sample all workers during a block in which they work together, and report the resources of each."""
-    if ledger is None:
+    if reporter is None:
         yield
         return
     key = uuid.uuid4().hex
-    client.run(_begin, key, task, ledger.gpus, on_error="ignore")
+    client.run(_begin, key, task, reporter.gpus, on_error="ignore")
     try:
         yield
     except BaseException:
@@ -155,7 +155,7 @@ def sampled(client: Client, task: str, ledger: Ledger | None) -> Iterator[None]:
     # A worker that died meanwhile is left out; one that joined has no start.
     for usage in client.run(_end, key, on_error="ignore").values():
         if usage is not None:
-            ledger.tell(usage)
+            reporter.report(usage)
 
 
 # What is sampled on this worker now, by key.
@@ -180,11 +180,11 @@ def _label(function: Callable[..., Any], task: Any) -> str:
 
 
 def run_on_dask(
-    function: Callable[[Task, Watch], Result],
+    function: Callable[[Task, TaskControl], Result],
     tasks: Sequence[Task],
     scheduler: str,
     on_news: News | None,
-    ledger: Ledger | None = None,
+    reporter: UsageReporter | None = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Run tasks on the workers of a scheduler; see `executor.run_tasks`.
 
@@ -198,7 +198,7 @@ def run_on_dask(
         inbox: queue.SimpleQueue[tuple[Future | None, Any]] = queue.SimpleQueue()
         topic = f"eravane-{uuid.uuid4().hex}"
         client.subscribe_topic(topic, lambda event: inbox.put((None, pickle.loads(event[1]))))
-        run = _Remote(function, topic, ledger is not None and ledger.gpus)
+        run = _Remote(function, topic, reporter is not None and reporter.gpus)
         waiting: dict[str, tuple[Task, Future]] = {}
         for number, task in enumerate(tasks):
             key = f"{_label(function, task)}-{uuid.uuid4().hex}"
@@ -207,8 +207,8 @@ def run_on_dask(
             future.add_done_callback(lambda done: inbox.put((done, None)))
         try:
             for task, (result, usage) in _collect(client, scheduler, waiting, inbox, on_news):
-                if ledger is not None:
-                    ledger.tell(usage)
+                if reporter is not None:
+                    reporter.report(usage)
                 yield task, result
         finally:
             if waiting and client.status == "running":

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from eravane.backend.choice import reclaim
-from eravane.core.telemetry import Ledger
-from eravane.zoo.fleet import News, Room, Watch, cores, run_in_threads, within
+from eravane.core.telemetry import UsageReporter
+from eravane.zoo.fleet import MemoryBudget, News, TaskControl, cores, run_in_threads, within
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def run_tasks(
-    function: Callable[[Task, Watch], Result],
+    function: Callable[[Task, TaskControl], Result],
     tasks: Sequence[Task],
     *,
     workers: int = 0,
@@ -22,23 +22,23 @@ def run_tasks(
     on_news: News | None = None,
     size_of: Callable[[Task], int] | None = None,
     capacity: int = 0,
-    ledger: Ledger | None = None,
+    reporter: UsageReporter | None = None,
 ) -> Iterator[tuple[Task, Result]]:
-    """Run `function(task, watch)` for every task; results come as they are done.
+    """Run `function(task, control)` for every task; results are yielded as they finish.
 
     Threads share the store's memory maps; XGBoost releases the interpreter lock, and one thread per model beats
-    several threads on one model. A result never depends on how many run at once.
+    several threads on one model. A result never depends on how many tasks run at once.
 
     Args:
-        function: what to do; it ends soon after `watch.is_set()`.
+        function: the work; it ends soon after `control.is_set()`.
         tasks: in the order to start them; put the longest first.
         workers: threads on this machine (0: one per core).
         scheduler: address of a running Dask scheduler; then tasks and results travel, and workers need the store's
             path.
-        on_news: called in this thread with whatever tasks tell.
-        size_of: bytes a task holds while it runs; threads wait until they are free (on Dask a worker runs one task).
+        on_news: called in this thread with the news that tasks report.
+        size_of: bytes that a task holds while it runs; threads wait until they are free (a Dask worker runs one task).
         capacity: bytes that tasks on this machine may hold together (0: no limit).
-        ledger: told what every task used on a Dask worker.
+        reporter: receives the resources that every task used on a Dask worker.
 
     Raises:
         RunError: the scheduler does not answer, vanishes, or gives up on a task.
@@ -46,12 +46,12 @@ def run_tasks(
     if scheduler:
         from eravane.zoo.cluster import run_on_dask
 
-        yield from run_on_dask(function, tasks, scheduler, on_news, ledger)
+        yield from run_on_dask(function, tasks, scheduler, on_news, reporter)
     else:
-        run = within(function, size_of, Room(capacity), _reclaim) if size_of and capacity else function
+        run = within(function, size_of, MemoryBudget(capacity), _reclaim) if size_of and capacity else function
         yield from run_in_threads(run, tasks, workers or cores(), on_news)
 
 
 def _reclaim(task: Any) -> None:
-    """Give back memory of the device that a task grows its trees on."""
+    """Release cached memory of the device that a task grows its trees on."""
     reclaim(task.learner.device if hasattr(task, "learner") else "cpu")

@@ -22,28 +22,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class Watch:
-    """What a running task sees of its caller: whether to stop, and where to tell how far it is.
+class TaskControl:
+    """A task's connection to its caller: whether to stop, and a channel for news of its progress.
 
     Args:
-        stop: set when the caller gives up; None where nobody can (on a Dask worker).
-        tell: takes news, which reach the caller's `on_news`.
+        stop: set when the caller cancels; None where it cannot (on a Dask worker).
+        report: receives news, which reach the caller's `on_news`.
     """
 
-    def __init__(self, stop: threading.Event | None = None, tell: News | None = None) -> None:
-        self._stop, self._tell = stop, tell
+    def __init__(self, stop: threading.Event | None = None, report: News | None = None) -> None:
+        self._stop, self._report = stop, report
 
     def is_set(self) -> bool:
-        """Whether the task shall end soon."""
+        """Whether the task should stop soon."""
         return self._stop is not None and self._stop.is_set()
 
-    def tell(self, news: Any) -> None:
+    def report(self, news: Any) -> None:
         """Send news; they must be picklable."""
-        if self._tell is not None:
-            self._tell(news)
+        if self._report is not None:
+            self._report(news)
 
 
-class Room:
+class MemoryBudget:
     """Bytes shared by tasks that run at the same time; a task larger than all of it runs alone.
 
     Args:
@@ -71,50 +71,50 @@ class Room:
 
     @contextmanager
     def take_all(self) -> Iterator[None]:
-        """Wait until nobody holds anything, and hold everything."""
+        """Wait until all bytes are free, and hold them."""
         with self.take(self._capacity):
             yield
 
 
 def within(
-    function: Callable[[Task, Watch], Result],
+    function: Callable[[Task, TaskControl], Result],
     size_of: Callable[[Task], int],
-    room: Room,
+    budget: MemoryBudget,
     free: Callable[[Task], None] = lambda _: None,
-) -> Callable[[Task, Watch], Result]:
-    """The function, started when its memory is free, and once more with all of it when that was too little.
+) -> Callable[[Task, TaskControl], Result]:
+    """The function, started when its memory is free; repeated with all memory if that was not enough.
 
     Args:
-        function: does a task.
+        function: performs a task.
         size_of: bytes that a task needs.
-        room: memory that tasks share.
-        free: gives back what libraries keep for themselves, before the second time.
+        budget: memory that tasks share.
+        free: releases cached memory of libraries before the second attempt.
     """
 
-    def run(task: Task, watch: Watch) -> Result:
+    def run(task: Task, control: TaskControl) -> Result:
         try:
-            with room.take(size_of(task)):
-                return function(task, watch)
+            with budget.take(size_of(task)):
+                return function(task, control)
         except OutOfDeviceMemoryError:
-            pass  # while an error is handled, it keeps what the function held
-        with room.take_all():
+            pass  # while an error is handled, it keeps the function's objects alive
+        with budget.take_all():
             free(task)
-            return function(task, watch)
+            return function(task, control)
 
     return run
 
 
 def run_in_threads(
-    function: Callable[[Task, Watch], Result], tasks: Sequence[Task], workers: int, on_news: News | None
+    function: Callable[[Task, TaskControl], Result], tasks: Sequence[Task], workers: int, on_news: News | None
 ) -> Iterator[tuple[Task, Result]]:
-    """Run tasks in threads of this process; results come as they are done."""
+    """Run tasks in threads of this process; results are yielded as they finish."""
     stop = threading.Event()
     inbox: queue.SimpleQueue[tuple[Future[Result] | None, Any]] = queue.SimpleQueue()
-    watch = Watch(stop, lambda news: inbox.put((None, news)))
+    control = TaskControl(stop, lambda news: inbox.put((None, news)))
     with ThreadPoolExecutor(workers, thread_name_prefix="zoo") as pool:
         waiting: dict[Future[Result], Task] = {}
         for task in tasks:
-            future = pool.submit(function, task, watch)
+            future = pool.submit(function, task, control)
             waiting[future] = task
             future.add_done_callback(lambda done: inbox.put((done, None)))
         try:

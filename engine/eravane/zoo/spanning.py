@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from eravane.backend import choose
 from eravane.core.errors import RunError
 from eravane.core.seeds import derive_seed
-from eravane.core.telemetry import Ledger
+from eravane.core.telemetry import UsageReporter
 from eravane.data.features import Features
 from eravane.zoo.cluster import connect, sampled, workers_of
-from eravane.zoo.fleet import News, Watch
+from eravane.zoo.fleet import News, TaskControl
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Trained, TrainTask, row_weights, train
 
@@ -43,7 +43,9 @@ def _gpu_room() -> int:
     return choose("cuda", lambda _: None).room()
 
 
-def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None, ledger: Ledger | None = None) -> Trained:
+def train_on_cluster(
+    task: TrainTask, scheduler: str, on_model: News | None, reporter: UsageReporter | None = None
+) -> Trained:
     """Fit and apply the models of one task with all workers at once, one model after the other.
 
     Sums over several workers round differently from sums on one, so such models are cached under names of their own
@@ -53,7 +55,7 @@ def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None, led
         task: what to train.
         scheduler: address of the cluster.
         on_model: called with every finished model.
-        ledger: told what every worker used.
+        reporter: receives the resources that every worker used.
 
     Raises:
         RunError: the learner is not XGBoost, no scheduler answers, or a worker dies.
@@ -64,8 +66,8 @@ def train_on_cluster(task: TrainTask, scheduler: str, on_model: News | None, led
     with connect(scheduler) as client, client.as_current():
         spread = dataclasses.replace(task, spread=len(workers_of(client)))
         grower = _Grower(client, spread, era_ranges(spread))
-        with sampled(client, task.label, ledger):
-            return train(spread, Watch(tell=on_model), grower)
+        with sampled(client, task.label, reporter):
+            return train(spread, TaskControl(report=on_model), grower)
 
 
 class _Grower:

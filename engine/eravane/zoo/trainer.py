@@ -15,7 +15,7 @@ from eravane.backend.protocol import Backend
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
-from eravane.core.telemetry import Ledger, WorkerUsage
+from eravane.core.telemetry import UsageReporter, WorkerUsage
 from eravane.data.resident import Residence, residence, resident
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner
@@ -43,13 +43,13 @@ class Zoo:
         timeline: the run's periods.
         xgboost_device: "cpu" or "cuda".
         cache: folder of finished boosters, shared by runs; None keeps none.
-        room: bytes that models trained at the same time may hold on the device (0: no limit).
-        on_usage: told what each task used on a Dask worker.
+        memory_budget: bytes that models trained at the same time may hold on the device (0: no limit).
+        on_usage: called with the resources that each task used on a Dask worker.
 
     Attributes:
-        ledger: passes that on.
+        reporter: passes them on.
         learner: grows the trees.
-        notes: translations of parameters, to be said once.
+        notes: translations of parameters, shown once.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class Zoo:
         *,
         xgboost_device: str,
         cache: Path | None,
-        room: int = 0,
+        memory_budget: int = 0,
         on_usage: Callable[[WorkerUsage], None] | None = None,
     ) -> None:
         self._store, self._timeline, self._cache = EraStore.open(store), timeline, cache
         self._config, _ = resolve_learner(config, self._store.dtype)
         config = self._config
-        self._room = room
+        self._memory_budget = memory_budget
         self._worker_room: int | None = None
         self.learner, self.notes = make_learner(config.zoo, xgboost_device)
-        self.ledger = None if on_usage is None else Ledger(self.learner.device != "cpu", on_usage)
+        self.reporter = None if on_usage is None else UsageReporter(self.learner.device != "cpu", on_usage)
 
     @property
     def workers(self) -> int:
@@ -90,8 +90,8 @@ class Zoo:
         store, room = self._store, backend.room()
         kept = residence(store, backend.name, room, len(store.columns), widest, training)
         resident(store, backend, kept)
-        if self._room:
-            self._room = max(1, self._room - kept.bytes)
+        if self._memory_budget:
+            self._memory_budget = max(1, self._memory_budget - kept.bytes)
         return kept
 
     def fold_tasks(self, specs: Sequence[ModelSpec]) -> list[TrainTask]:
@@ -108,7 +108,7 @@ class Zoo:
         Args:
             specs: models to train.
             era: first era they will predict.
-            window: newest eras to train on (0: as `zoo.window` says).
+            window: newest eras to train on (0: `zoo.window`).
         """
         return [self._task(group, era - lag, 0, -1, window) for lag, group in self._by_matrix(specs)]
 
@@ -131,25 +131,25 @@ class Zoo:
         """
         for task in tasks:
             self._require_labels(task)
-        scheduler, tell = self._config.compute.scheduler, _Once(on_model)
+        scheduler, report = self._config.compute.scheduler, _Once(on_model)
         wide, narrow = list[TrainTask](), list[TrainTask]()
         for task in tasks:
             (wide if scheduler and self._spans_cluster(task) else narrow).append(task)
         for task in wide:
-            yield task, train_on_cluster(task, scheduler, tell, self.ledger)
+            yield task, train_on_cluster(task, scheduler, report, self.reporter)
         workers = self.workers
         for task, trained in run_tasks(
             train,
             balanced(narrow, workers),
             workers=workers,
             scheduler=scheduler,
-            on_news=tell,
+            on_news=report,
             size_of=self._bytes_needed,
-            capacity=self._room,
-            ledger=self.ledger,
+            capacity=self._memory_budget,
+            reporter=self.reporter,
         ):
             for done in trained.finished:
-                tell(done)  # where the news are still on their way
+                report(done)  # where the news are still on their way
             yield task, trained
 
     def _spans_cluster(self, task: TrainTask) -> bool:
@@ -206,7 +206,7 @@ class Zoo:
 
 
 class _Once:
-    """Passes on what is told of a model for the first time: a task that runs again tells it twice."""
+    """Passes on the first report of a model: a task that runs again reports it twice."""
 
     def __init__(self, on_model: Callable[[Finished], None] | None) -> None:
         self._on_model, self._known = on_model, set[tuple[str, int]]()

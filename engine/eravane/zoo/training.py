@@ -21,7 +21,7 @@ from eravane.data.features import Features
 from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
 from eravane.learners.registry import load_booster, predict
 from eravane.zoo.cache import BoosterCache
-from eravane.zoo.fleet import Watch
+from eravane.zoo.fleet import TaskControl
 from eravane.zoo.specs import ModelSpec
 
 FloatArray = NDArray[np.float32]
@@ -77,7 +77,7 @@ class TrainTask:
         return f"{spec.feature_set}.{spec.group.replace('-', 'without ')} to era {self.train_last}"
 
     def halves(self) -> tuple[TrainTask, TrainTask]:
-        """The same models in two tasks, each with a matrix of its own; what grows together is torn last."""
+        """The same models in two tasks, each with a matrix of its own; models that grow together are separated last."""
         specs = sorted(self.specs, key=lambda spec: spec.seed) if self._together else self.specs
         middle = len(specs) // 2
         return (
@@ -86,7 +86,7 @@ class TrainTask:
         )
 
     def batches(self, done: Container[str] = ()) -> list[list[ModelSpec]]:
-        """Models that are grown together: of one seed, in batches of like size, without those of the names `done`."""
+        """Models that are grown together: of one seed, in batches of similar size, without those in `done`."""
         found: list[list[ModelSpec]] = []
         if isinstance(self.learner, GrowsTogether):
             for seed in sorted({spec.seed for spec in self.specs}):
@@ -95,12 +95,12 @@ class TrainTask:
                 found += [alike[len(alike) * part // parts : len(alike) * (part + 1) // parts] for part in range(parts)]
         else:
             found = [[spec] for spec in self.specs]
-        # What is done leaves its batch: were the others spread anew, one of them could need more memory than was said.
+        # Finished models leave their batch. Regrouping the others could need more memory than `bytes_needed` states.
         left = ([spec for spec in batch if spec.model_id not in done] for batch in found)
         return [batch for batch in left if batch]
 
     def bytes_needed(self, itemsize: int) -> int:
-        """Bytes that training holds at its peak on the learner's device, on features of so many bytes a cell."""
+        """Bytes that training holds at its peak on the learner's device, on features of `itemsize` bytes a cell."""
         most = max(map(len, self.batches()), default=1)
         return self.learner.bytes_needed(self.rows, len(self.specs[0].columns), itemsize, most)
 
@@ -148,7 +148,7 @@ class Trained:
         seconds: per model the time to grow its trees; 0 where it came from the cache.
         matrix_seconds, predict_seconds: time to bin the matrix, and to predict with all models.
         cached: models that came from the cache.
-        finished: what was told of each model.
+        finished: the report of each model.
     """
 
     blocks: Mapping[str, bytes]
@@ -173,14 +173,14 @@ class Grower(Protocol):
         ...
 
 
-def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = None) -> Trained:
+def train(task: TrainTask, control: TaskControl | None = None, grower: Grower | None = None) -> Trained:
     """Fit and apply the models of one task; boosters found in the cache are not trained again.
 
-    Models that the learner grows together are told of, and cached, when all of them are done.
+    Models that the learner grows together are reported, and cached, when all of them are finished.
 
     Args:
         task: what to train.
-        watch: told of every model, asked between trees whether to go on.
+        control: receives the report of every model; its stop is checked between trees.
         grower: grows the trees (None: here, on one matrix for all models).
 
     Raises:
@@ -188,9 +188,9 @@ def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = N
         DeviceError: the device asked for was not used, or has too little memory.
         TrainingInterruptedError: the caller gave up.
     """
-    watch = watch or Watch()
+    control = control or TaskControl()
     features = Features.open(task.store, task.prepare, backend_of(task.learner.device))
-    grower = grower or _OneMatrix(task, features, watch)
+    grower = grower or _OneMatrix(task, features, control)
     keys = {spec.model_id: cache_key(task, spec, features) for spec in task.specs}
     cache = BoosterCache(task.cache)
     blocks = {name: block for name, key in keys.items() if (block := cache.get(key)) is not None}
@@ -205,7 +205,7 @@ def train(task: TrainTask, watch: Watch | None = None, grower: Grower | None = N
                 cache.put(keys[spec.model_id], block)
         for spec in specs:
             finished.append(_finished(task, spec, spec.model_id in cached, seconds[spec.model_id]))
-            watch.tell(finished[-1])
+            control.report(finished[-1])
     blocks = {name: blocks[name] for name in keys}
     matrix_seconds = grower.matrix_seconds
     del grower  # the matrix's memory is free while the models predict
@@ -237,8 +237,8 @@ def _finished(task: TrainTask, spec: ModelSpec, cached: bool, seconds: float) ->
 class _OneMatrix:
     """Grows every model of a task on one matrix, built when the first model needs it and relabelled for the others."""
 
-    def __init__(self, task: TrainTask, features: Features, watch: Watch) -> None:
-        self._task, self._features, self._watch = task, features, watch
+    def __init__(self, task: TrainTask, features: Features, control: TaskControl) -> None:
+        self._task, self._features, self._control = task, features, control
         self._matrix: Any = None
         self.matrix_seconds = 0.0
 
@@ -256,7 +256,7 @@ class _OneMatrix:
                 for spec in specs
             ]
         )
-        how: dict[str, Any] = {"trees": task.trees, "seed": draw_seed(task, specs[0]), "stop": self._watch}
+        how: dict[str, Any] = {"trees": task.trees, "seed": draw_seed(task, specs[0]), "stop": self._control}
         if isinstance(task.learner, GrowsTogether):
             return self._together(task.learner, label_BN, weight_N, how)
         return [task.learner.fit(self._matrix, label_N, weight_N, **how) for label_N in label_BN]
