@@ -29,8 +29,8 @@ from eravane.core.config import GateConfig, LoopConfig, RunConfig, parse_config
 from eravane.data.features import Features
 from eravane.learners.registry import load_booster, predict
 from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
-from eravane.loop.engine import Engine
 from eravane.loop.margins import Margins, full_margin
+from eravane.loop.session import Session
 from eravane.loop.updates import Model, Updater
 from eravane.runstate.runfolder import RunFolder
 from eravane.zoo.specs import ModelSpec
@@ -83,9 +83,9 @@ def _era_seconds(features: Features, folder: Path, rule: str, later: int, span: 
     config = _config(rule, trees=50, start=start, every=5 if rule == "append" else 26, blocks=5)
     columns = features.store.columns
     specs = tuple(ModelSpec("all", f"g{n}", TARGET, n, columns[n * 5 : n * 5 + 9]) for n in range(4))
-    engine = _engine(features, folder / _word(rule), config, specs)
-    session, loop = engine.session({"benchmark": rule})
-    engine.fit_first_models(loop)
+    session = _session(features, folder / _word(rule), config, specs)
+    session.fit_first_models()
+    loop = session.loop
     for era in range(LOOP_START, start):
         values = [features.era(era, spec.columns).values for spec in specs]
         known = [
@@ -110,9 +110,8 @@ def flat_memory(quick: bool) -> Result:
     ):
         config = _config("append", trees=20, start=start, every=5, blocks=5, append_window=20)
         spec = ModelSpec("all", "all", TARGET, 0, features.store.columns)
-        engine = _engine(features, folder / "run", config, (spec,))
-        session, loop = engine.session({"benchmark": "memory"})
-        engine.fit_first_models(loop)
+        session = _session(features, folder / "run", config, (spec,))
+        session.fit_first_models()
         held: list[int] = []
         for era in range(start, start + settled + later):
             session.advance(era)
@@ -260,11 +259,11 @@ def _config(rule: str | dict[str, Any], *, trees: int, start: int = LOOP_START, 
     )
 
 
-def _engine(features: Features, folder: Path, config: RunConfig, specs: tuple[ModelSpec, ...]) -> Engine:
+def _session(features: Features, folder: Path, config: RunConfig, specs: tuple[ModelSpec, ...]) -> Session:
     timeline = plan_timeline(config, features.store.index, features.store.index.last)
     zoo = Zoo(features.store.path, config, timeline, xgboost_device="cpu", cache=None)
     run = RunFolder.create(folder, config)
-    return Engine(run, config, features, timeline, specs, zoo, choose("cpu", say))
+    return Session(run, config, features, timeline, specs, zoo, choose("cpu", say), {"benchmark": ("loop",)})
 
 
 @contextmanager

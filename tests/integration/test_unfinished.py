@@ -10,7 +10,7 @@ import pytest
 from eravane.core.config import RunConfig
 from eravane.core.events import Silent
 from eravane.pipeline.batch import run
-from eravane.pipeline.unfinished import assemble
+from eravane.pipeline.reporting import assemble
 from eravane.report import write_report
 
 

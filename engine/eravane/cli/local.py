@@ -178,11 +178,9 @@ def step(
 @app.command()
 def report(run: RunPath) -> None:
     """Write RUN/report.html again, also for an unfinished run."""
-    from eravane import api
-    from eravane.pipeline.unfinished import assemble
+    from eravane.pipeline.reporting import report as write
 
-    assemble(run)
-    tell(str(api.load(run).write_report()))
+    tell(str(write(run)))
 
 
 @app.command()

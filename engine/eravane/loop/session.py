@@ -12,15 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from eravane.backend import Backend
+from eravane.calendar.clock import KnownAt
+from eravane.calendar.eras import EraFrame
+from eravane.calendar.timeline import Timeline
+from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
 from eravane.data.features import Features
+from eravane.loop.assembly import make_loop
 from eravane.loop.boosters import ModelFolder, StoredModel
-from eravane.loop.loop import Loop, StepReport
+from eravane.loop.loop import StepReport
+from eravane.loop.pool import OofOf
+from eravane.loop.results import ResultFiles
 from eravane.loop.sources import StoredEra, digest_of_rows, has_era, source_of
 from eravane.loop.tally import Tally
+from eravane.loop.updates import Model
 from eravane.runstate.checkpoint import Checkpoints
 from eravane.runstate.journal import Journal
 from eravane.runstate.resolved import ResolvedEras
+from eravane.runstate.runfolder import RunFolder
+from eravane.zoo.specs import ModelSpec
+from eravane.zoo.trainer import Zoo, start_models
+from eravane.zoo.training import Finished
 
 # Eras behind the present one that the loop itself may still read; older pages of the store are given back.
 READ_BEHIND = 64
@@ -48,49 +61,88 @@ class Session:
 
     Args:
         folder: the run folder; `checkpoints/` and `models/` are made in it.
-        loop: the loop, fresh.
-        features: the store's features, as the loop reads them.
-        columns: model id -> features of the model.
+        config: the run's configuration.
+        features: the store's prepared features and labels.
+        timeline: periods and lags.
+        specs: the selected base models.
+        zoo: trains them.
+        backend: the device.
         identity: what a checkpoint must have been made with.
-        tally: sums up scores as labels come in.
+        neutral_columns: features that the ensemble is neutralised to; empty for none.
+        known_at: labels that came later than the lags say.
 
     Attributes:
+        features, timeline, specs: as given.
+        loop: the loop, fresh until `resume` or `begin`.
         journal: what has been predicted so far.
         tally: scores so far.
+        results: writes the run's result files.
         newest: newest era that is done; -1 for none.
     """
 
     def __init__(
         self,
-        folder: Path,
-        loop: Loop,
+        folder: RunFolder,
+        config: RunConfig,
         features: Features,
-        columns: Mapping[str, tuple[str, ...]],
+        timeline: Timeline,
+        specs: tuple[ModelSpec, ...],
+        zoo: Zoo,
+        backend: Backend,
         identity: Mapping[str, Sequence[str]],
-        tally: Tally,
+        *,
+        neutral_columns: tuple[str, ...] = (),
+        known_at: KnownAt = KnownAt(),  # noqa: B008
     ) -> None:
-        self.journal, self.tally = Journal(folder / ERAS), tally
-        self._resolved = ResolvedEras(folder / RESOLVED)
-        self._checkpoints = Checkpoints(folder / "checkpoints", identity)
-        self._models = ModelFolder(folder)
-        self._loop, self._features, self._columns = loop, features, columns
+        self.timeline, self.specs, self._zoo, self.features = timeline, specs, zoo, features
+        self.loop = make_loop(config, features, timeline, specs, zoo, backend, neutral_columns, known_at)
+        target = config.data.target
+        self.journal = Journal(folder.path / ERAS)
+        self.tally = Tally(features, target, timeline.report_start, backend.ops)
+        self.results = ResultFiles(folder, features, self.model_ids, timeline, target, backend.ops, known_at)
+        self._resolved = ResolvedEras(folder.path / RESOLVED)
+        self._checkpoints = Checkpoints(folder.path / "checkpoints", identity)
+        self._models = ModelFolder(folder.path)
+        self._columns = {spec.model_id: spec.columns for spec in specs}
         self._rolling = features.store.roll(READ_BEHIND - features.needed(0))
         self._newest_resolved = self.newest = -1
 
-    def resume(self, oof_of: Callable[[int], NDArray[np.float32]], loop_start: int) -> Resumed:
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """Ids of the base models, in the order of every array."""
+        return tuple(spec.model_id for spec in self.specs)
+
+    @property
+    def live(self) -> EraFrame | None:
+        """The live rows; None where the data have none, or where the run ends before the data's newest era."""
+        live = self.features.store.live()
+        return None if live is None or live.index.first != self.timeline.live_era else live
+
+    def remaining(self, done: int | None) -> list[int]:
+        """Eras of the loop after `done` (None: from its start), the live one last."""
+        eras = list(self.features.store.index.select(self.timeline.loop_start, self.timeline.last_era))
+        if self.live is not None:
+            eras.append(self.timeline.live_era)
+        return eras if done is None else [era for era in eras if era > done]
+
+    def fit_first_models(self, on_model: Callable[[Finished], None] | None = None) -> None:
+        """Fit the models that start the loop."""
+        trees = start_models(self._zoo, self.specs, self.timeline.loop_start, on_model)
+        self.loop.models = {model_id: Model(found) for model_id, found in trees.items()}
+
+    def resume(self, oof_of: OofOf) -> Resumed:
         """Restore the newest whole checkpoint.
 
         A checkpoint after a live era counts only while the data still say of that era what they said then; else the era
         is done again.
 
         Args:
-            oof_of: out-of-fold predictions [M, N] of an era before the loop.
-            loop_start: first era of the loop.
+            oof_of: out-of-fold predictions of an era before the loop.
 
         Raises:
             RunError: the checkpoint belongs to another run.
         """
-        notes: list[str] = []
+        notes, loop_start = list[str](), self.timeline.loop_start
         while (saved := self._checkpoints.load()) is not None:
             era, files, facts, found = saved
             notes += found
@@ -109,7 +161,7 @@ class Session:
         self._resolved.forget_after(facts["resolved"])
         history = self._resolved.history(facts["resolved"], len(self._columns), gate_facts(files)["names"])
         models = self._models.get(stored_models(facts), self._columns)
-        self._loop.restore(models, files, facts["loop"], history, base_of)
+        self.loop.restore(models, files, facts["loop"], history, base_of)
         self.tally.restore(facts["tally"])
         self._newest_resolved, self.newest = facts["resolved"], era
         return Resumed(era, tuple(notes))
@@ -125,22 +177,22 @@ class Session:
 
     def advance(self, era: int) -> StepReport:
         """Do one era and save: afterwards a kill loses nothing."""
-        source = source_of(self._features, era)
+        source = source_of(self.features, era)
         stored = isinstance(source, StoredEra)
-        record, report = self._loop.step(era, source)
+        record, report = self.loop.step(era, source)
         self.journal.write(record)
         for outcome in report.resolved:
             self._resolved.write(outcome)
             self._newest_resolved = outcome.era
             if outcome.era >= self.tally.start:
                 self.tally.add(self.journal.read(outcome.era))
-        files, facts = self._loop.state()
+        files, facts = self.loop.state()
         self._checkpoints.save(
             era,
             files,
             {
                 "loop": facts,
-                "models": {name: asdict(where) for name, where in self._models.put(self._loop.models).items()},
+                "models": {name: asdict(where) for name, where in self._models.put(self.loop.models).items()},
                 "resolved": self._newest_resolved,
                 "tally": self.tally.state(),
                 "live": "" if stored else digest_of_rows(source),
@@ -155,15 +207,15 @@ class Session:
 
     def finish(self) -> None:
         """Name the trees in `models/index.json`."""
-        self._models.write_index(self._models.put(self._loop.models), self._columns)
+        self._models.write_index(self._models.put(self.loop.models), self._columns)
 
     def _still_true(self, era: int, digest: str) -> bool:
         """Whether the data say of an era that was live what they said then."""
         if not digest:
             return True
-        if not has_era(self._features, era):
+        if not has_era(self.features, era):
             return False
-        return digest_of_rows(source_of(self._features, era)) == digest
+        return digest_of_rows(source_of(self.features, era)) == digest
 
 
 def gate_facts(files: Mapping[str, bytes]) -> dict[str, Any]:

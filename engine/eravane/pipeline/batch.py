@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,40 +14,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.backend import Backend, choose
-from eravane.calendar.eras import EraIndex
+from eravane.backend import choose
 from eravane.calendar.timeline import Timeline, plan_timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, DataError, EravaneError, RunError
-from eravane.core.events import EventLog, Progress, Silent
+from eravane.core.events import Progress, Silent
 from eravane.core.files import exclusive
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
-from eravane.data.ingest import FEATURES_JSON
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner, with_learner
-from eravane.loop.engine import Engine, OofOf, neutral_columns, write_pool
-from eravane.loop.loop import Loop, StepReport
+from eravane.loop.pool import OOF, neutral_columns, write_pool
 from eravane.loop.schedule import Schedule, label_digests
 from eravane.loop.session import Session
-from eravane.loop.tally import Tally
 from eravane.pipeline.cachedstore import cached_store, described
-from eravane.pipeline.insights import write_insights
-from eravane.pipeline.live import write_live
+from eravane.pipeline.stages import Stages
 from eravane.planning.memory import plan_memory
 from eravane.report import write_report
 from eravane.runstate.checkpoint import FORMAT
 from eravane.runstate.runfolder import RunFolder, versions
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.fleet import cores
-from eravane.zoo.oof import OofScores, OutOfFold, out_of_fold, score_out_of_fold
-from eravane.zoo.outside import by_column, coverage, load_members, load_references, member_specs, paid_by
-from eravane.zoo.selection import Verdict, select
+from eravane.zoo.oof import OutOfFold, out_of_fold, score_out_of_fold
+from eravane.zoo.outside import coverage, load_members, load_references, member_specs
+from eravane.zoo.selection import select
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.table import write_oof, zoo_table
 from eravane.zoo.trainer import Zoo
-from eravane.zoo.training import Finished
 
 CACHE_VARIABLE = "ERAVANE_CACHE"
 
@@ -113,7 +107,8 @@ def run(
     with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute, watch:
         try:
             config = replace(config, compute=compute)
-            return _Job(data, config, folder, cache, backend, progress, watch, replay_of).run(rebuild_store)
+            stages = Stages(folder, config, data, backend, cache, progress, watch)
+            return _Batch(stages, watch, replay_of).run(rebuild_store)
         except EravaneError:
             if not resume and not folder.started:
                 shutil.rmtree(folder.path)  # nothing but the configuration is in it
@@ -131,100 +126,62 @@ def _readable_disk_errors(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
-class _Job:
-    """One run, stage by stage."""
+class _Batch:
+    """A whole run, stage by stage."""
 
-    def __init__(
-        self,
-        data: Path,
-        config: RunConfig,
-        folder: RunFolder,
-        cache: Path,
-        backend: Backend,
-        progress: Progress,
-        watch: Telemetry,
-        replay_of: Path | None = None,
-    ) -> None:
-        self._replay_of, self._watch = replay_of, watch
+    def __init__(self, stages: Stages, watch: Telemetry, replay_of: Path | None = None) -> None:
+        self._stages, self._watch, self._replay_of = stages, watch, replay_of
         self._schedule = Schedule() if replay_of is None else Schedule.read(RunFolder.open(replay_of))
-        self._data, self._config, self._folder, self._cache = data, config, folder, cache
-        self._backend, self._progress = backend, progress
-        self._events = EventLog(folder.path / "events.jsonl", backend.name, watch)
-        self._notes: list[str] = []
+        self._data, self._config, self._folder = stages.data, stages.config, stages.folder
+        self._backend, self._progress, self._events = stages.backend, stages.progress, stages.events
+        self._say = stages.note
         self._warnings: list[str] = []
 
     def run(self, rebuild_store: bool) -> RunResult:
-        catalog = self._catalog()
+        stages, catalog = self._stages, self._catalog()
         store = self._store(catalog, rebuild_store)
         self._settle_learner(store)
-        config, ops = self._config, self._backend.ops
         with self._events.stage("verify"):
             store.verify()
-        features = Features.open(store.path, config.prepare, self._backend)
         timeline = self._timeline(store)
         self._say_periods(timeline)
         self._say_missing(store)
         self._plan_memory(store, catalog, timeline)
         self._write_manifest(store, timeline, "running")
-        zoo = Zoo(
-            store.path,
-            config,
-            timeline,
-            xgboost_device=self._backend.xgboost_device,
-            cache=self._cache / "boosters",
-            memory_budget=self._backend.room(),
-            on_usage=lambda usage: self._events.write("worker", **usage.as_dict()),
-        )
+        zoo = stages.zoo(store, timeline)
         for note in zoo.notes:
             self._say(note)
-        members = load_members(config, self._data, store)
+        members = load_members(self._config, self._data, store)
         for note in coverage(members, store, timeline.folds[0].predict_first):
             self._say(note)
-        features = features.with_given(by_column(members) | paid_by(config, self._data, store))
-        references = load_references(config, self._data, store)
-        specs = model_specs(catalog, config) + member_specs(members, config.data.target)
+        features = stages.features(store, members)
+        # Whatever can be refused is refused before anything is trained.
+        neutral = neutral_columns(self._config, catalog)
+        references = load_references(self._config, self._data, store)
+        specs = model_specs(catalog, self._config) + member_specs(members, self._config.data.target)
         if self._backend.name != "cpu":
             self._say(str(zoo.keep_features(self._backend, specs)))
         oof = self._out_of_fold(zoo, specs, timeline, features)
-        scores = score_out_of_fold(oof, features, config.data.target, timeline.selection_end, ops, references)
-        verdicts = self._select(specs, scores, oof, timeline, features)
-        chosen = tuple(verdict.spec for verdict in verdicts if verdict.selected)
-        neutral = neutral_columns(config, catalog)
-        engine = Engine(
-            self._folder, config, features, timeline, chosen, zoo, self._backend, neutral, self._schedule.known_at
-        )
-        session = self._run_loop(engine, oof)
-        self._write_live(engine, session)
-        labels = label_digests(store, sorted({*config.targets, config.data.target}))
+        chosen = self._select(specs, oof, timeline, features, references)
+        session = self._run_loop(features, timeline, chosen, zoo, neutral, oof)
+        self._write_live(session)
+        labels = label_digests(store, sorted({*self._config.targets, self._config.data.target}))
         self._schedule.seen(labels, session.newest).write(self._folder)
-        self._progress.start("results", 3)
-        metrics = engine.results.write(session.journal)
-        self._progress.advance()
-        with self._events.stage("insights"):
-            self._warnings = write_insights(self._folder, features, catalog, self._data, config.data.target, ops)
-        self._progress.advance()
+        metrics, self._warnings = stages.write_results(session, features, catalog)
         self._write_manifest(store, timeline, "complete")
         self._folder.write_table("telemetry.parquet", self._watch.table())
-        report = write_report(self._folder.path)
-        self._progress.advance()
-        return RunResult(self._folder.path, metrics, report, tuple(self._notes))
+        return RunResult(self._folder.path, metrics, write_report(self._folder.path), tuple(stages.notes))
 
     def _settle_learner(self, store: EraStore) -> None:
         """Decide what grows the trees where "auto" leaves it open, and write it into run.toml."""
         self._config, told = resolve_learner(self._config, store.dtype)
+        self._stages.config = self._config
         if told:
             self._say(told)
             self._folder.write_config(with_learner(self._folder.config(), self._config.zoo.learner))
 
-    def _say(self, note: str) -> None:
-        self._notes.append(note)
-        self._progress.note(note)
-
     def _catalog(self) -> FeatureCatalog:
-        data = self._config.data
-        catalog = FeatureCatalog.load(
-            self._data / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None
-        )
+        catalog = self._stages.catalog(self._data)
         empty = catalog.empty_cells()
         if empty:
             self._say(f"{len(empty)} empty cells are skipped: {', '.join('.'.join(cell) for cell in empty)}")
@@ -233,7 +190,7 @@ class _Job:
     def _store(self, catalog: FeatureCatalog, anew: bool) -> EraStore:
         self._progress.start("ingest", 1)
         with self._events.stage("ingest") as found:
-            store = cached_store(self._data, self._config.data, catalog, self._cache, anew=anew)
+            store = cached_store(self._data, self._config.data, catalog, self._stages.cache, anew=anew)
             found |= {"rows": store.index.rows, "columns": len(store.columns)}
         self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
         return store
@@ -299,7 +256,7 @@ class _Job:
                 "lags": timeline.lags_as_dict(),
                 "leaking": clock.leaking,
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "notes": self._notes,
+                "notes": self._stages.notes,
                 "warnings": self._warnings,
             },
         )
@@ -307,84 +264,60 @@ class _Job:
     def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline, features: Features) -> OutOfFold:
         self._progress.start("zoo", sum(not spec.given for spec in specs) * len(timeline.folds))
         with self._events.stage("zoo", models=len(specs), folds=len(timeline.folds)):
-            return out_of_fold(zoo, specs, timeline.folds, features, self._trained, folder=self._folder.path)
-
-    def _trained(self, done: Finished) -> None:
-        self._events.write(
-            "trained",
-            cell=done.model_id.rsplit(".", 2)[0],
-            model=done.model_id,
-            cached=done.cached,
-            train_last=done.train_last,
-            seconds=round(done.seconds, 4),
-            trained_on=done.device,
-        )
-        rate = f"{done.work / max(done.seconds, 1e-9) / 1e6:,.0f} M rows x features x trees per second"
-        self._progress.advance(f"{done.model_id} to era {done.train_last}: {'cached' if done.cached else rate}")
+            return out_of_fold(zoo, specs, timeline.folds, features, self._stages.trained, folder=self._folder.path)
 
     def _select(
-        self, specs: Sequence[ModelSpec], scores: OofScores, oof: OutOfFold, timeline: Timeline, features: Features
-    ) -> list[Verdict]:
+        self,
+        specs: Sequence[ModelSpec],
+        oof: OutOfFold,
+        timeline: Timeline,
+        features: Features,
+        references: Mapping[str, NDArray[np.float64]],
+    ) -> tuple[ModelSpec, ...]:
         config = self._config
+        ops, newest = self._backend.ops, timeline.selection_end
+        scores = score_out_of_fold(oof, features, config.data.target, newest, ops, references)
         lag, device = timeline.clock.hac_lag, self._backend.xgboost_device
         verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.selection, lag, scores.beyond)
         table = zoo_table(verdicts, scores, config.zoo, oof.seconds, device=device, hac_lag=lag)
         self._folder.write_table("zoo.parquet", table)
-        write_oof(self._folder.path / "oof.parquet", oof, features)
-        kept = sum(verdict.selected for verdict in verdicts)
-        self._say(f"{kept} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
-        return verdicts
+        write_oof(self._folder.path / OOF, oof, features)
+        chosen = tuple(verdict.spec for verdict in verdicts if verdict.selected)
+        self._say(f"{len(chosen)} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
+        return chosen
 
-    def _run_loop(self, engine: Engine, oof: OutOfFold) -> Session:
-        timeline, store = engine.timeline, engine.features.store
+    def _run_loop(
+        self,
+        features: Features,
+        timeline: Timeline,
+        specs: tuple[ModelSpec, ...],
+        zoo: Zoo,
+        neutral: tuple[str, ...],
+        oof: OutOfFold,
+    ) -> Session:
+        stages, store = self._stages, features.store
         history = store.index.select(oof.first_era, oof.last_era)
-        model_ids = [spec.model_id for spec in engine.specs]
-        write_pool(self._folder.path, engine.specs, engine.neutral_columns)
+        model_ids = [spec.model_id for spec in specs]
+        write_pool(self._folder.path, specs, neutral)
         identity = {"config": self._folder.known_digests(), "data": (store.fingerprint,)}
-        session, loop = engine.session(identity)
+        known_at = self._schedule.known_at
+        session = stages.session(features, timeline, specs, zoo, identity, neutral_columns=neutral, known_at=known_at)
 
         def oof_of(era: int) -> NDArray[np.float32]:
             return oof.era(history, era, model_ids)
 
-        resumed = session.resume(oof_of, timeline.loop_start)
-        for note in resumed.notes:
-            self._say(note)
+        resumed = stages.resume(session, oof_of)
         if resumed.era is None:
-            self._begin(engine, loop, oof_of, history)
+            stages.begin(session, oof_of, list(history))
         else:
             self._say(f"resumed after era {resumed.era}")
-        remaining = engine.remaining(resumed.era)
-        self._progress.start("loop", len(remaining))
-        with self._events.usage() as used:
-            for era in remaining:
-                self._stepped(session.advance(era), session.tally)
-        self._events.write("usage", stage="loop", **used)
-        session.finish()
+        stages.advance(session, resumed.era)
         return session
 
-    def _begin(self, engine: Engine, loop: Loop, oof_of: OofOf, history: EraIndex) -> None:
-        """Fit the models that start the loop and hand the gate its out-of-fold history."""
-        self._progress.start("first models", len(engine.specs))
-        with self._events.stage("first models", models=len(engine.specs)):
-            engine.fit_first_models(loop, self._trained)
-        self._progress.start("history", len(history))
-        with self._events.stage("history", eras=len(history)):
-            for era in history:
-                loop.await_labels(era, oof_of(era))
-                self._progress.advance(f"era {era}")
-
-    def _stepped(self, report: StepReport, tally: Tally) -> None:
-        self._events.write("era", **report.as_event())
-        for note in report.learnt.notes:
-            self._say(f"era {report.era}: {note}")
-        self._progress.advance(", ".join(filter(None, [f"era {report.era}, {report.n_open} ran", tally.as_text()])))
-
-    def _write_live(self, engine: Engine, session: Session) -> None:
-        live = engine.live
-        if live is None:
+    def _write_live(self, session: Session) -> None:
+        written = self._stages.write_live(session)
+        if written is None:
             self._say("the dataset has no live.parquet for the era after its newest: no live predictions were made")
-            return
-        record = session.journal.read(engine.timeline.live_era)
-        write_live(self._folder, record, live, [spec.model_id for spec in engine.specs])
-        n_open = int(record.open_M.sum())
-        self._say(f"{live.index.rows:,} live predictions by {n_open} models are ready to submit")
+        else:
+            rows, n_open = written
+            self._say(f"{rows:,} live predictions by {n_open} models are ready to submit")

@@ -40,7 +40,7 @@ from eravane.gate.scorer import LAST_TEMPERATURE, gate_count
 from eravane.learners.protocol import GROW_XGBOOST
 from eravane.learners.registry import Trees
 from eravane.loop.boosters import INDEX, ModelFolder
-from eravane.loop.engine import read_pool
+from eravane.loop.pool import read_pool
 from eravane.loop.session import saved_state
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import MIX_DECIMALS

@@ -9,33 +9,27 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eravane.backend import Backend, choose
+from eravane.backend import choose
 from eravane.calendar.timeline import Timeline
-from eravane.core.config import RunConfig
 from eravane.core.errors import ChangedDataError, ConfigError, RunError
-from eravane.core.events import EventLog, Progress, Silent
+from eravane.core.events import Progress, Silent
 from eravane.core.files import exclusive
-from eravane.data.catalog import FeatureCatalog
-from eravane.data.features import Features
-from eravane.data.ingest import FEATURES_JSON, ingest
+from eravane.data.ingest import ingest
 from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
 from eravane.data.store.store import EraStore
-from eravane.loop.engine import Engine, StoredOof, read_pool
-from eravane.loop.loop import Loop
+from eravane.loop.pool import StoredOof, read_pool
 from eravane.loop.schedule import Digests, Schedule, label_digests
 from eravane.loop.session import Session
-from eravane.pipeline.insights import write_insights
-from eravane.pipeline.live import write_live
+from eravane.pipeline.stages import Stages
 from eravane.report import write_report
 from eravane.runstate.runfolder import RunFolder, versions
 from eravane.zoo.cluster import local_cluster
-from eravane.zoo.outside import by_column, load_members, paid_by
-from eravane.zoo.trainer import Zoo
+from eravane.zoo.outside import load_members
 
 
 @dataclass(frozen=True)
@@ -100,8 +94,9 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
         store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
         adopted = folder.adopt() if adopt else ()
         manifest = folder.manifest()
-        week = _Week(folder, replace(config, compute=compute), manifest, store, backend, cache, progress, data, adopted)
-        report = week.do()
+        stages = Stages(folder, replace(config, compute=compute), data, backend, cache, progress)
+        stages.notes += [f"adopted: {what}" for what in adopted]
+        report = _Week(stages, manifest, store).do()
     return replace(report, seconds=round(time.perf_counter() - started, 3))
 
 
@@ -121,34 +116,13 @@ def _bring_up_to_date(data: Path, store: Path) -> EraStore:
 class _Week:
     """One call of `step`."""
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        config: RunConfig,
-        manifest: Mapping[str, Any],
-        store: EraStore,
-        backend: Backend,
-        cache: Path,
-        progress: Progress,
-        data: Path,
-        adopted: Sequence[str] = (),
-    ) -> None:
-        self._data = data
-        self._folder, self._config, self._manifest, self._store = folder, config, manifest, store
-        self._backend, self._progress = backend, progress
-        self._notes = [f"adopted: {what}" for what in adopted]
-        self._events = EventLog(folder.path / "events.jsonl", backend.name)
-        self._before = Schedule.read(folder)
+    def __init__(self, stages: Stages, manifest: Mapping[str, Any], store: EraStore) -> None:
+        self._stages, self._manifest, self._store = stages, manifest, store
+        self._folder, self._config, self._data, self._say = stages.folder, stages.config, stages.data, stages.note
+        self._before = Schedule.read(stages.folder)
         self._timeline = Timeline.from_manifest(manifest, store.index)
-        self._zoo = Zoo(
-            store.path,
-            config,
-            self._timeline,
-            xgboost_device=backend.xgboost_device,
-            cache=cache / "boosters",
-            memory_budget=backend.room(),
-            on_usage=lambda usage: self._events.write("worker", **usage.as_dict()),
-        )
+        self._zoo = stages.zoo(store, self._timeline)
+        config = stages.config
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))
 
     def do(self) -> WeekReport:
@@ -157,42 +131,37 @@ class _Week:
         arrived = _new_eras(before.labels, labels)
         corrected = before.changed(labels)
         untouched = self._store.fingerprint == self._manifest["data"]["fingerprint"]
-        session, loop, engine = self._open(before)
+        session = self._open(before)
         frontier = max(before.done, session.newest_saved)
-        if untouched and not engine.remaining(frontier) and frontier == before.done:
-            return self._report(engine, changed=False)
+        if untouched and not session.remaining(frontier) and frontier == before.done:
+            return self._report(session, changed=False)
         schedule = before.arrived(labels, frontier)
         again = self._first_use(corrected)
         again = again if again is not None and again <= frontier else None
         if again is not None:
-            self._notes.append(f"labels that were in use have changed: eras from {again} on are done again")
+            self._stages.notes.append(f"labels that were in use have changed: eras from {again} on are done again")
             session.rewind(again)
         schedule.write(self._folder)
-        session, loop, engine = self._open(schedule)
-        eras = self._catch_up(session, loop, engine)
-        self._write(session, engine)
+        session = self._open(schedule)
+        eras = self._catch_up(session)
+        self._write(session)
         schedule.seen(labels, session.newest).write(self._folder)
-        return self._report(engine, changed=True, eras=eras, arrived=arrived, corrected=corrected, again_from=again)
+        return self._report(session, changed=True, eras=eras, arrived=arrived, corrected=corrected, again_from=again)
 
-    def _open(self, schedule: Schedule) -> tuple[Session, Loop, Engine]:
+    def _open(self, schedule: Schedule) -> Session:
         specs, neutral = read_pool(self._folder.path)
-        members = load_members(self._config, self._data, self._store)
-        given = by_column(members) | paid_by(self._config, self._data, self._store)
-        features = Features.open(self._store.path, self._config.prepare, self._backend).with_given(given)
-        engine = Engine(
-            self._folder,
-            self._config,
+        features = self._stages.features(self._store, load_members(self._config, self._data, self._store))
+        # The data may grow and labels be corrected, which `do` sees to; the store itself refuses other features.
+        identity = {"config": self._folder.known_digests()}
+        return self._stages.session(
             features,
             self._timeline,
             specs,
             self._zoo,
-            self._backend,
-            neutral,
-            schedule.known_at,
+            identity,
+            neutral_columns=neutral,
+            known_at=schedule.known_at,
         )
-        # The data may grow and labels be corrected, which `do` sees to; the store itself refuses other features.
-        session, loop = engine.session({"config": self._folder.known_digests()})
-        return session, loop, engine
 
     def _first_use(self, corrected: Mapping[str, tuple[int, ...]]) -> int | None:
         """First era of the loop that a corrected label may have had a say in."""
@@ -204,35 +173,19 @@ class _Week:
             uses += [max(era + min(lags), self._before.known_at.of(target, era)) for era in eras]
         return max(timeline.loop_start, min(uses)) if uses else None
 
-    def _catch_up(self, session: Session, loop: Loop, engine: Engine) -> tuple[int, ...]:
-        oof = StoredOof(self._folder.path, [spec.model_id for spec in engine.specs])
-        resumed = session.resume(oof, self._timeline.loop_start)
-        for note in resumed.notes:
-            self._say(note)
+    def _catch_up(self, session: Session) -> tuple[int, ...]:
+        oof = StoredOof(self._folder.path, session.model_ids)
+        resumed = self._stages.resume(session, oof)
         if resumed.era is None:
             self._say(f"the loop is done again from its start, era {self._timeline.loop_start}")
-            engine.fit_first_models(loop)
-            for era in oof.eras:
-                loop.await_labels(era, oof(era))
-        eras = engine.remaining(resumed.era)
-        self._progress.start("loop", len(eras))
-        for era in eras:
-            report = session.advance(era)
-            self._events.write("era", **report.as_event())
-            for note in report.learnt.notes:
-                self._say(f"era {era}: {note}")
-            self._progress.advance(f"era {era}")
-        session.finish()
-        return tuple(eras)
+            self._stages.begin(session, oof, oof.eras)
+        return self._stages.advance(session, resumed.era)
 
-    def _write(self, session: Session, engine: Engine) -> None:
-        if engine.live is not None:
-            record = session.journal.read(self._timeline.live_era)
-            write_live(self._folder, record, engine.live, [spec.model_id for spec in engine.specs])
-        else:
+    def _write(self, session: Session) -> None:
+        if self._stages.write_live(session) is None:
             self._say("the data have no live rows: live_predictions.csv is not of this week")
-        engine.results.write(session.journal)
-        warnings = self._write_insights(engine)
+        catalog = self._stages.catalog(self._store.path)
+        _, warnings = self._stages.write_results(session, session.features, catalog)
         newest_label = max(self._labels[self._config.data.target])
         timeline = replace(self._timeline, newest_label=newest_label)
         data = {"store": str(self._store.path.resolve()), "fingerprint": self._store.fingerprint}
@@ -247,21 +200,9 @@ class _Week:
         self._folder.write_json("manifest.json", {**self._manifest, **changes})
         write_report(self._folder.path)
 
-    def _write_insights(self, engine: Engine) -> list[str]:
-        data = self._config.data
-        catalog = FeatureCatalog.load(
-            self._store.path / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None
-        )
-        with self._events.stage("insights"):
-            return write_insights(self._folder, engine.features, catalog, self._data, data.target, self._backend.ops)
-
-    def _say(self, note: str) -> None:
-        self._notes.append(note)
-        self._progress.note(note)
-
     def _report(
         self,
-        engine: Engine,
+        session: Session,
         *,
         changed: bool,
         eras: tuple[int, ...] = (),
@@ -269,8 +210,8 @@ class _Week:
         corrected: Mapping[str, tuple[int, ...]] | None = None,
         again_from: int | None = None,
     ) -> WeekReport:
-        live_era = None if engine.live is None else self._timeline.live_era
-        run, notes = str(self._folder.path), tuple(self._notes)
+        live_era = None if session.live is None else self._timeline.live_era
+        run, notes = str(self._folder.path), tuple(self._stages.notes)
         return WeekReport(run, changed, eras, live_era, arrived or {}, corrected or {}, again_from, 0.0, notes)
 
 

@@ -1,4 +1,4 @@
-"""Result files of a run that goes on or was interrupted, from what its loop has journalled so far."""
+"""The report of a run, finished or not."""
 
 from __future__ import annotations
 
@@ -6,11 +6,23 @@ from pathlib import Path
 
 from eravane.calendar.timeline import Timeline
 from eravane.data.features import Features
-from eravane.loop.engine import POOL, read_pool
+from eravane.loop.pool import POOL, read_pool
 from eravane.loop.results import ResultFiles
 from eravane.loop.session import ERAS
+from eravane.report import write_report
 from eravane.runstate.journal import Journal
 from eravane.runstate.runfolder import RunFolder
+
+
+def report(run: Path) -> Path:
+    """Write `report.html` anew, of an unfinished run from what its loop has journalled so far; returns where it is.
+
+    Raises:
+        RunError: the folder is no run, or a file of it is missing or damaged.
+        StoreError: an unfinished run's store is gone.
+    """
+    assemble(run)
+    return write_report(run)
 
 
 def assemble(run: Path) -> bool:

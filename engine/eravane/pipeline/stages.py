@@ -1,0 +1,191 @@
+"""The stages that a whole run and a weekly step share: zoo, loop, live predictions, results, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eravane.backend import Backend
+from eravane.calendar.clock import KnownAt
+from eravane.calendar.timeline import Timeline
+from eravane.core.config import RunConfig
+from eravane.core.events import EventLog, Progress
+from eravane.core.telemetry import Telemetry
+from eravane.data.catalog import FeatureCatalog
+from eravane.data.features import Features
+from eravane.data.ingest import FEATURES_JSON
+from eravane.data.store.store import EraStore
+from eravane.loop.pool import OofOf
+from eravane.loop.session import Resumed, Session
+from eravane.pipeline.insights import write_insights
+from eravane.runstate.runfolder import RunFolder
+from eravane.tournament.predictions import FILE_NAME, write_live_predictions
+from eravane.zoo.outside import Member, by_column, paid_by
+from eravane.zoo.specs import ModelSpec
+from eravane.zoo.trainer import Zoo
+from eravane.zoo.training import Finished
+
+LIVE_WEIGHTS = "live.json"
+
+
+class Stages:
+    """The stages of one run folder.
+
+    Args:
+        folder: the run folder.
+        config: its configuration, with the address of the cluster that the work runs on.
+        data: folder of the dataset, or a store.
+        backend: the device.
+        cache: folder of stores and finished boosters, shared by runs.
+        progress: where to show how far it is.
+        telemetry: what samples load and memory; None for a weekly step.
+
+    Attributes:
+        notes: facts the user should know, in order.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        data: Path,
+        backend: Backend,
+        cache: Path,
+        progress: Progress,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self.folder, self.config, self.data, self.backend = folder, config, data, backend
+        self.cache, self.progress, self.notes = cache, progress, list[str]()
+        self.events = EventLog(folder.path / "events.jsonl", backend.name, telemetry)
+
+    def note(self, text: str) -> None:
+        """Show a fact, and keep it for the manifest or the report of the step."""
+        self.notes.append(text)
+        self.progress.note(text)
+
+    def catalog(self, folder: Path) -> FeatureCatalog:
+        """The feature sets and groups of the run, from the features.json of a dataset or a store."""
+        data = self.config.data
+        return FeatureCatalog.load(folder / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None)
+
+    def zoo(self, store: EraStore, timeline: Timeline) -> Zoo:
+        """What trains the run's base models."""
+        return Zoo(
+            store.path,
+            self.config,
+            timeline,
+            xgboost_device=self.backend.xgboost_device,
+            cache=self.cache / "boosters",
+            memory_budget=self.backend.room(),
+            on_usage=lambda usage: self.events.write("worker", **usage.as_dict()),
+        )
+
+    def features(self, store: EraStore, members: Sequence[Member]) -> Features:
+        """Prepared features and labels, with the members from outside and what the gate is paid by."""
+        outside = by_column(members) | paid_by(self.config, self.data, store)
+        return Features.open(store.path, self.config.prepare, self.backend).with_given(outside)
+
+    def session(
+        self,
+        features: Features,
+        timeline: Timeline,
+        specs: tuple[ModelSpec, ...],
+        zoo: Zoo,
+        identity: Mapping[str, Sequence[str]],
+        *,
+        neutral_columns: tuple[str, ...],
+        known_at: KnownAt,
+    ) -> Session:
+        """The loop of the run, on disk; see `Session`."""
+        return Session(
+            self.folder,
+            self.config,
+            features,
+            timeline,
+            specs,
+            zoo,
+            self.backend,
+            identity,
+            neutral_columns=neutral_columns,
+            known_at=known_at,
+        )
+
+    def trained(self, done: Finished) -> None:
+        """Log and show that a model is done."""
+        self.events.write(
+            "trained",
+            cell=done.model_id.rsplit(".", 2)[0],
+            model=done.model_id,
+            cached=done.cached,
+            train_last=done.train_last,
+            seconds=round(done.seconds, 4),
+            trained_on=done.device,
+        )
+        rate = f"{done.work / max(done.seconds, 1e-9) / 1e6:,.0f} M rows x features x trees per second"
+        self.progress.advance(f"{done.model_id} to era {done.train_last}: {'cached' if done.cached else rate}")
+
+    def resume(self, session: Session, oof_of: OofOf) -> Resumed:
+        """Take over the newest whole checkpoint, if there is one."""
+        resumed = session.resume(oof_of)
+        for text in resumed.notes:
+            self.note(text)
+        return resumed
+
+    def begin(self, session: Session, oof_of: OofOf, history: Sequence[int]) -> None:
+        """Fit the models that start the loop and give the gate its out-of-fold history."""
+        self.progress.start("first models", len(session.specs))
+        with self.events.stage("first models", models=len(session.specs)):
+            session.fit_first_models(self.trained)
+        self.progress.start("history", len(history))
+        with self.events.stage("history", eras=len(history)):
+            for era in history:
+                session.loop.await_labels(era, oof_of(era))
+                self.progress.advance(f"era {era}")
+
+    def advance(self, session: Session, done: int | None) -> tuple[int, ...]:
+        """Do every era of the loop after `done` (None: from its start), the live one last; returns these eras."""
+        eras = session.remaining(done)
+        self.progress.start("loop", len(eras))
+        with self.events.usage() as used:
+            for era in eras:
+                report = session.advance(era)
+                self.events.write("era", **report.as_event())
+                for text in report.learnt.notes:
+                    self.note(f"era {era}: {text}")
+                shown = [f"era {era}, {report.n_open} ran", session.tally.as_text()]
+                self.progress.advance(", ".join(filter(None, shown)))
+        self.events.write("usage", stage="loop", **used)
+        session.finish()
+        return tuple(eras)
+
+    def write_live(self, session: Session) -> tuple[int, int] | None:
+        """Write `live_predictions.csv` and `live.json`; returns rows and open models, or None without live rows.
+
+        Raises:
+            SubmitError: the predictions are not a submission for these rows.
+        """
+        live = session.live
+        if live is None:
+            return None
+        record = session.journal.read(session.timeline.live_era)
+        frame = pd.DataFrame({"id": live.ids.to_pylist(), "prediction": record.prediction_N})
+        write_live_predictions(self.folder.path / FILE_NAME, frame, frame["id"])
+        weights = {name: float(weight) for name, weight in zip(session.model_ids, record.weights_M, strict=True)}
+        self.folder.write_json(LIVE_WEIGHTS, {"era": record.era, "rows": len(frame), "weights": weights})
+        return live.index.rows, int(record.open_M.sum())
+
+    def write_results(
+        self, session: Session, features: Features, catalog: FeatureCatalog
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Write the result files and what a finished run shows about itself; returns metrics and warnings."""
+        self.progress.start("results", 2)
+        metrics = session.results.write(session.journal)
+        self.progress.advance()
+        with self.events.stage("insights"):
+            target, ops = self.config.data.target, self.backend.ops
+            warnings = write_insights(self.folder, features, catalog, self.data, target, ops)
+        self.progress.advance()
+        return metrics, warnings
