@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -9,8 +10,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,44 @@ ABSENT = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 TOLERANCE = 1e-4  # of predictions around .5: sums of gradients in another order
 
 
+TEN = 10
+
+
+def preflight(lab: Lab) -> Iterator[Check | Figure]:
+    """Seconds of every import, a kernel compiled and run, ten rows trained: what the other steps need at least."""
+    for name in (*LIBRARIES, "eravane.pipeline.batch", "eravane.report", "eravane_kernels.cuda.boosting"):
+        begin = time.perf_counter()
+        try:
+            importlib.import_module(name)
+            holds, told = True, f"{time.perf_counter() - begin:.1f} s"
+        except Exception as error:  # whatever is missing or broken is what we want to know
+            # Libraries may be missing, and then some steps are left out; our own modules may not.
+            holds, told = name in LIBRARIES, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        yield Check(f"import_{name}", holds, told)
+    values_CN = np.arange(3 * TEN, dtype=np.int8).reshape(3, TEN) % 5
+    counted = lab.host(lab.kernels.level_counts(lab.xp.asarray(values_CN), np.array([0, TEN], dtype=np.int64)))
+    yield Check("kernel_runs", int(counted.sum()) == values_CN.size, "level_counts of ten rows")
+    names = ["a", "b", "c"]
+    for learner in ("levels", "xgboost"):
+        if learner == "xgboost" and not importable("xgboost"):
+            continue
+        block, taken = lab.once(lambda name=learner: _ten_rows(lab, name, values_CN, names))
+        yield Check(f"ten_rows_{learner}", len(block) > 0, f"{len(block)} bytes in {taken:.1f} s")
+
+
+def _ten_rows(lab: Lab, name: str, values_CN: Any, names: list[str]) -> bytes:
+    from eravane.backend import choose
+    from eravane.core.config import parse_config
+    from eravane.learners.registry import make_learner
+
+    zoo = {"learner": name, "params": {"max_depth": 2, "min_child_weight": 1, "colsample_bytree": 1.0}}
+    learner = make_learner(parse_config({"zoo": zoo}).zoo, lab.device)[0]
+    backend = choose("cuda" if lab.device == "cuda" else "cpu", lambda _: None, "none")
+    matrix = learner.matrix(backend.table(backend.to_device(values_CN), names))
+    block: bytes = learner.fit(matrix, np.linspace(0, 1, TEN, dtype=np.float32), None, trees=2, seed=0)
+    return block
+
+
 def environment(lab: Lab | None) -> Iterator[Check]:
     """What is here, and what is not."""
     yield Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -52,11 +93,17 @@ def environment(lab: Lab | None) -> Iterator[Check]:
 
 
 def _version(name: str) -> str:
-    found = importlib.metadata.packages_distributions().get(name, [name])
+    found = _distributions().get(name, [name])
     try:
         return f"{found[0]} {importlib.metadata.version(found[0])}"
     except importlib.metadata.PackageNotFoundError:
         return "there"
+
+
+@cache
+def _distributions() -> Any:
+    """Distributions of every module; takes a third of a second."""
+    return importlib.metadata.packages_distributions()
 
 
 def kernel_tests(lab: Lab) -> Iterator[Check]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.gpu_steps import PREDICTED
@@ -18,10 +15,11 @@ SCALED = ("GB/s", "x", "min", "s for 1,231 eras")
 def markdown(facts: Mapping[str, str], found: Sequence[Found]) -> str:
     """The report for people."""
     lines = ["# gpu", "", *(f"- {fact}: {value}" for fact, value in facts.items() if value), ""]
-    lines += ["| step | state | seconds | why, or what it does |", "| --- | --- | ---: | --- |"]
+    lines += ["| step | state | seconds | expected | why, or what it does |", "| --- | --- | ---: | ---: | --- |"]
     for step in found:
         seconds = f"{step['seconds']:.0f}" if "seconds" in step else ""
-        lines.append(f"| {step['step']} | {step['status']} | {seconds} | {_cell(_about(step))} |")
+        expected = f"{step['expected']:.0f}" if "expected" in step else ""
+        lines.append(f"| {step['step']} | {step['status']} | {seconds} | {expected} | {_cell(_about(step))} |")
     checks = [(step["step"], check) for step in found for check in step.get("checks", ())]
     if checks:
         lines += ["", "## What must hold", "", "| step | check | | how |", "| --- | --- | --- | --- |"]
@@ -89,23 +87,3 @@ def number(value: float) -> str:
 
 def _cell(text: str) -> str:
     return str(text).replace("|", "/").replace("\n", " ")
-
-
-def written(folder: Path, facts: Mapping[str, str], found: Sequence[Found]) -> Iterator[Path]:
-    """Write JSON and Markdown as `<date>-gpu-<model>`; gives the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model = re.sub(r"[^a-z0-9]+", "-", facts.get("gpu", "gpu").partition(",")[0].lower()).strip("-") or "gpu"
-    stem = folder / f"{facts['date'][:10]}-gpu-{model.removeprefix('nvidia-')}"
-    results = [
-        {name: figure[name] for name in ("name", "value", "unit", "goal", "better", "bound", "fraction")}
-        | {"predicted": (prediction(figure, step.get("sizes", "full")) or (None,))[0]}
-        for step in found
-        for figure in step.get("figures", ())
-    ]
-    content = {"environment": dict(facts), "results": results, "steps": list(found)}
-    for path, text in (
-        (stem.with_suffix(".json"), json.dumps(content, indent=1)),
-        (stem.with_suffix(".md"), markdown(facts, found)),
-    ):
-        path.write_text(text + "\n", encoding="utf-8")
-        yield path

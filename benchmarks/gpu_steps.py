@@ -1,55 +1,124 @@
-"""The steps of `gpu`, in order, and what was predicted of them before any GPU was measured."""
+"""The steps of `gpu`: what each does, how long it is expected to take, and what was predicted of its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Sizes = Literal["full", "quick", "tiny"]
+START_SECONDS = 12
+"""A process of its own, CuPy's context and the libraries imported; once for all steps."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: independent of the others, in a process of its own.
+    """One step, independent of the others.
 
     Attributes:
-        name: of the step and of its checkpoint.
+        name: of the step.
         what: it does, for people.
         job: `module:function`, called with a `Lab`, giving checks and figures.
+        expected: seconds at each of the sizes "full", "quick" and "tiny" (the last on a stand-in, two slow cores).
         needs: modules without which it is skipped.
-        limit: seconds after which it is ended.
     """
 
     name: str
     what: str
     job: str
+    expected: tuple[float, float, float]
     needs: tuple[str, ...] = ()
-    limit: int = 280
+
+    def seconds(self, sizes: Sizes) -> float:
+        """How long it is expected to take."""
+        return self.expected[("full", "quick", "tiny").index(sizes)]
+
+    def limit(self, sizes: Sizes) -> float:
+        """Seconds after which it is ended: three times what is expected, a minute at least."""
+        return max(60.0, 3 * self.seconds(sizes))
 
 
 _TESTS, _TREES = ("pytest", "hypothesis"), ("xgboost",)
+
+
+def _moved(full: float, quick: float, fixed: float, rate: float) -> tuple[float, float, float]:
+    """Seconds of a step that moves so many gigabytes at a rate (GB/s), beside what does not depend on them."""
+    return fixed + full / rate, fixed + quick / rate, 10.0
+
+
+# Fixed parts: kernels of CuPy's own compiled at first use (0.17 s each), Numba's for the twin (8 s), the CPU's peers.
 STEPS = (
-    Step("environment", "list GPU, driver and libraries, and what is missing", "gpu_checks:environment", limit=120),
-    Step("bandwidth", "measure copies within the device and to it", "gpu_kernels:bandwidth", limit=60),
-    Step("kernel-tests", "run tests/kernels marked gpu: kernels, specification", "gpu_checks:kernel_tests", _TESTS),
-    Step("statistics", "measure statistics at v5.3's size beside the CPU twin and cuDF", "gpu_kernels:statistics"),
-    Step("tables", "measure imputing and clipping levels at v5.3's size", "gpu_kernels:tables", limit=180),
-    Step("scores", "measure CORR and ranks of 36 models over all eras", "gpu_kernels:scores", limit=120),
-    Step("levels", "measure the level grower: widths, several models at once, the example model", "gpu_growth:levels"),
-    Step("widths", "measure matrices, trees and memory at 3,555, 780, 355 and 42 columns", "gpu_trees:widths", _TREES),
-    Step("boosters", "compare XGBoost on the GPU with the CPU, and two GPU runs", "gpu_checks:boosters", _TREES),
-    Step("engine-tests", "run tests marked gpu of backend and meta-learner", "gpu_checks:engine_tests", _TESTS),
-    Step("example", "time trees of the example model beside levels and Falcata", "gpu_trees:example", _TREES),
-    Step("sampling", "compare ways to sample columns, at held-out scores", "gpu_trees:sampling", _TREES),
-    Step("projections", "measure neutralisation and nearest-neighbour imputation", "gpu_kernels:projections"),
-    Step("meta", "measure the meta-learner's training", "gpu_kernels:meta", ("torch",), 180),
-    Step("zoo", "train a zoo through the engine, with energy and utilisation", "gpu_trees:zoo", _TREES),
-    Step("together", "train small models in two processes on one GPU", "gpu_trees:together", _TREES, 180),
-    Step("loading", "compare cuDF's decoding of parquet with Arrow's", "gpu_checks:loading", ("pylibcudf",), 120),
+    Step("preflight", "import everything, compile a kernel, train ten rows", "gpu_checks:preflight", (15, 15, 15)),
+    Step("environment", "list GPU, driver and libraries, and what is missing", "gpu_checks:environment", (6, 6, 6)),
+    Step("bandwidth", "measure copies within the device and to it", "gpu_kernels:bandwidth", _moved(90, 45, 3, 30)),
+    Step(
+        "kernel-tests", "run tests/kernels marked gpu: kernels, specification", "gpu_checks:kernel_tests",
+        (150, 110, 60), _TESTS,
+    ),
+    # 24 GB of levels drawn at 20 GB/s, read fifteen times; an eighth of that quick; and two twins on a core.
+    Step(
+        "statistics", "measure statistics at v5.3's size beside the CPU twin", "gpu_kernels:statistics",
+        _moved(24 + 15 * 0.2, 3, 20, 1),
+    ),
+    Step("tables", "measure imputing and clipping levels at v5.3's size", "gpu_kernels:tables", _moved(24, 3, 16, 1)),
+    Step("scores", "measure CORR and ranks of 36 models over all eras", "gpu_kernels:scores", (40, 18, 10)),
+    Step(
+        "levels", "measure the level grower: widths, several models at once, the example model", "gpu_growth:levels",
+        _moved(9.6 + 2.1 + 1 + 20, 4.8 + 5, 32, 1),
+    ),
+    Step(
+        "widths", "measure matrices, trees and memory at 3,555, 780, 355 and 42 columns", "gpu_trees:widths",
+        (110, 48, 12), _TREES,
+    ),
+    Step(
+        "boosters", "compare XGBoost on the GPU with the CPU, and two GPU runs", "gpu_checks:boosters", (60, 28, 10),
+        _TREES,
+    ),
+    Step("engine-tests", "run tests marked gpu of backend and engine", "gpu_checks:engine_tests", (70, 55, 40), _TESTS),
+    Step("example", "time trees of the example model beside levels and Falcata", "gpu_trees:example", (150, 45, 15),
+         _TREES),
+    Step("sampling", "compare ways to sample columns, at held-out scores", "gpu_trees:sampling", (90, 40, 15), _TREES),
+    Step("projections", "measure neutralisation and nearest-neighbour imputation", "gpu_kernels:projections",
+         (90, 40, 15)),
+    Step("meta", "measure the meta-learner's training", "gpu_kernels:meta", (90, 35, 20), ("torch",)),
+    Step("zoo", "train a zoo through the engine, with energy and utilisation", "gpu_trees:zoo", (250, 110, 25), _TREES),
+    Step("together", "train small models in two processes on one GPU", "gpu_trees:together", (90, 45, 30), _TREES),
+    Step("loading", "compare ingest by cuDF with ingest by Arrow", "gpu_checks:loading", (60, 25, 15), ("pylibcudf",)),
     Step(
         "cluster", "train three cells on a LocalCUDACluster of one worker, byte for byte", "gpu_checks:cluster",
-        ("xgboost", "distributed", "dask_cuda"), 180,
+        (50, 40, 40), ("xgboost", "distributed", "dask_cuda"),
     ),
-    Step("demo", "run the demo on GPU and CPU", "gpu_checks:demo", ("xgboost", "numerai_tools", "plotly")),
+    Step("demo", "run the demo on GPU and CPU", "gpu_checks:demo", (240, 90, 120), ("xgboost", "plotly")),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps for one visit to a GPU.
+
+    Attributes:
+        steps: their names, in order.
+        budget: seconds that they may take in all.
+    """
+
+    steps: tuple[str, ...]
+    budget: int
+
+
+# What matters most comes first: a step for which no time is left is not begun.
+PLANS: Mapping[str, Plan] = {
+    "A": Plan(
+        ("preflight", "kernel-tests", "statistics", "levels", "boosters", "engine-tests", "demo", "scores", "widths"),
+        540,
+    ),
+    "B": Plan(("preflight", "cluster", "projections", "meta", "tables", "example"), 240),
+}
+
+
+def step_named(name: str) -> Step:
+    """A step by its name."""
+    return next(step for step in STEPS if step.name == name)
+
 
 # Written on 2026-11-26, before any GPU was measured, for an H100 SXM and the full sizes. Kernels: 85 % of a copy that
 # reaches 90 % of the data sheet; trees and matrices: `eravane.planning.rates.H100`; others as docs/cost.md and the

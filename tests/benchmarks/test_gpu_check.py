@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -17,12 +20,12 @@ import pytest
 
 from benchmarks import gpu, gpu_checks
 from benchmarks.gpu_beside import _blocks, falcata
-from benchmarks.gpu_child import perform
 from benchmarks.gpu_lab import Check, Figure, Lab, SkipError, eras_of, this_gpu
-from benchmarks.gpu_report import markdown, prediction, written
+from benchmarks.gpu_report import markdown, prediction
 from benchmarks.gpu_stand_in import stand_in
-from benchmarks.gpu_steps import PREDICTED, STEPS, Step
+from benchmarks.gpu_steps import PLANS, PREDICTED, STEPS, Step, step_named
 from benchmarks.gpu_trees import Work
+from benchmarks.gpu_worker import perform
 from tests.backend import double
 from tests.kernels.emulator.devices import on
 
@@ -40,12 +43,21 @@ class Absent(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
 sys.meta_path.insert(0, Absent())
 """
-WITHOUT_TREES = ("environment", "bandwidth", "statistics", "tables", "scores", "levels", "projections", "meta")
+WITHOUT_TREES = (
+    "preflight",
+    "environment",
+    "bandwidth",
+    "statistics",
+    "tables",
+    "scores",
+    "levels",
+    "projections",
+    "meta",
+)
 WITH_TREES = ("widths", "boosters", "example", "sampling", "zoo")
 
 
-def step(name: str) -> Step:
-    return next(found for found in STEPS if found.name == name)
+step = step_named
 
 
 @pytest.fixture
@@ -72,8 +84,7 @@ def without_gpu() -> None:
 def test_without_a_gpu_every_step_says_what_it_would_do(tmp_path: Path, bare: dict[str, str], sizes: str) -> None:
     """On a machine where nothing optional is installed, and where `make install` never ran."""
     told = tmp_path / "told.json"
-    results = tmp_path / "results"
-    places = ["--state", str(tmp_path / "state"), "--results", str(results), "--json", str(told)]
+    places = ["--state", str(tmp_path / "state"), "--json", str(told)]
     call = [sys.executable, "-m", "benchmarks", "gpu", sizes, *places]
     done = subprocess.run(call, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -83,7 +94,7 @@ def test_without_a_gpu_every_step_says_what_it_would_do(tmp_path: Path, bare: di
     for known in STEPS:
         assert f"it would {known.what}" in done.stdout
     assert "cupy is not installed" in done.stdout
-    assert not results.exists()
+    assert told.with_suffix(".md").read_text() in done.stdout
 
 
 def test_make_gpu_check_takes_any_python() -> None:
@@ -119,7 +130,7 @@ def test_steps_run_on_a_stand_in(name: str) -> None:
 
 def test_steps_run_where_xgboost_and_rapids_are_absent(bare: dict[str, str]) -> None:
     script = (
-        "import json; from benchmarks.gpu_stand_in import stand_in; from benchmarks.gpu_child import perform;"
+        "import json; from benchmarks.gpu_stand_in import stand_in; from benchmarks.gpu_worker import perform;"
         "from benchmarks.gpu_steps import STEPS;"
         f"names = {WITHOUT_TREES + WITH_TREES!r};"
         "told = {s.name: perform(s, stand_in()) for s in STEPS if s.name in names};"
@@ -215,75 +226,185 @@ def test_a_check_that_does_not_hold_fails_its_step_and_an_error_keeps_what_was_f
 
     monkeypatch.setattr(gpu_checks, "broken", broken, raising=False)
     monkeypatch.setattr(gpu_checks, "failing", failing, raising=False)
-    told = perform(Step("broken", "", "gpu_checks:broken"), stand_in())
+    told = perform(Step("broken", "", "gpu_checks:broken", (1, 1, 1)), stand_in())
     assert (told["status"], told["reason"]) == ("failed", "a check does not hold")
-    told = perform(Step("failing", "", "gpu_checks:failing"), stand_in())
+    told = perform(Step("failing", "", "gpu_checks:failing", (1, 1, 1)), stand_in())
     assert (told["status"], told["reason"]) == ("failed", "RuntimeError: out of memory")
     assert len(told["figures"]) == 1
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> gpu.Session:
-    return gpu.Session("quick", tmp_path, ())
+def visit(tmp_path: Path) -> gpu.Visit:
+    return gpu.Visit("quick", "stand-in", tmp_path, tmp_path / "home" / "report.json", {"commit": "abc", "what": "x"})
 
 
-def test_finished_steps_are_not_run_again(session: gpu.Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    run: list[str] = []
+def found_in(visit: gpu.Visit) -> dict[str, dict[str, Any]]:
+    return {entry["step"]: entry for entry in json.loads(visit.report.read_text())["steps"]}
+
+
+def test_a_plan_fits_its_budget_and_begins_with_what_matters_most() -> None:
+    for name, plan in PLANS.items():
+        steps = [step(found) for found in plan.steps]
+        assert gpu.expected(steps, "quick") <= plan.budget, name
+        assert plan.steps[0] == "preflight"
+    assert PLANS["A"].budget + PLANS["B"].budget <= 15 * 60 - 60  # the machine must start, too
+    assert max(plan.budget for plan in PLANS.values()) < 10 * 60
+    assert step("preflight").seconds("quick") <= 15
+    assert all(known.seconds("quick") <= known.seconds("full") for known in STEPS)
+
+
+def test_steps_come_in_the_order_they_are_asked_for(visit: gpu.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
 
     def performed(_: object, asked: Step, limit: float) -> dict[str, str]:
-        run.append(asked.name)
+        order.append(asked.name)
         return {"step": asked.name, "status": "done"}
 
-    monkeypatch.setattr(gpu, "_perform", performed)
+    monkeypatch.setattr(gpu.Visit, "perform", performed)
+    report = visit.report
+    assert (
+        gpu.command(["--only", "scores", "meta", "bandwidth", "--json", str(report), "--state", str(visit.state)]) == 0
+    )
+    assert order == ["scores", "meta", "bandwidth"]
+    assert [entry["step"] for entry in json.loads(report.read_text())["steps"]] == order
+
+
+def test_what_steps_found_is_kept_failed_ones_too(visit: gpu.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = STEPS[:3]
-    session.file(first).write_text(json.dumps({"step": first.name, "status": "done", "seconds": 3.0}))
-    session.file(second).write_text(json.dumps({"step": second.name, "status": "failed", "reason": "killed"}))
-    session.file(third).write_text('{"step": "cut')
-    found = gpu._run(session, STEPS[:3])
-    assert run == [second.name, third.name]
-    assert found[0]["seconds"] == 3.0
-    assert [entry["would"] for entry in found] == [entry.what for entry in STEPS[:3]]
+    ran: list[str] = []
+
+    def performed(_: object, asked: Step, limit: float) -> dict[str, str]:
+        ran.append(asked.name)
+        return {"step": asked.name, "status": "failed" if asked is first else "done", "reason": "off by one"}
+
+    monkeypatch.setattr(gpu.Visit, "perform", performed)
+    gpu._run(visit, [first, second], time.monotonic(), None, set())
+    again = dataclasses.replace(visit, found=gpu.known_of(visit.report, visit.facts))
+    gpu._run(again, [first, second, third], time.monotonic(), None, set())
+    assert ran == [first.name, second.name, third.name]
+    assert found_in(visit)[first.name]["reason"] == "off by one"
+    gpu._run(again, [first], time.monotonic(), None, {first.name})  # asked for by name
+    assert ran[-1] == first.name
+    assert len(found_in(visit)) == 3
+    assert gpu.known_of(visit.report, {**visit.facts, "commit": "def"}) == {}
+    visit.report.write_text("{cut")
+    assert gpu.known_of(visit.report, visit.facts) == {}
 
 
-def test_steps_of_other_code_are_forgotten(session: gpu.Session) -> None:
-    gpu._forget_other_code(session, "abc")
-    session.file(STEPS[0]).write_text("{}")
-    gpu._forget_other_code(session, "abc")
-    assert session.file(STEPS[0]).exists()
-    gpu._forget_other_code(session, "def")
-    assert not session.file(STEPS[0]).exists()
+def test_the_report_is_written_after_every_step(visit: gpu.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill at any moment leaves what was found until then."""
+    steps = [step("scores"), step("meta"), step("tables")]
+
+    def performed(_: object, asked: Step, limit: float) -> dict[str, str]:
+        known = found_in(visit)
+        assert [known[past.name]["status"] for past in steps[: steps.index(asked)]] == ["done"] * steps.index(asked)
+        assert known[asked.name]["status"] == "not reached"
+        if asked.name == "tables":
+            raise KeyboardInterrupt
+        return {"step": asked.name, "status": "done"}
+
+    monkeypatch.setattr(gpu.Visit, "perform", performed)
+    with pytest.raises(KeyboardInterrupt):
+        gpu._run(visit, steps, time.monotonic(), None, set())
+    assert [entry["status"] for entry in found_in(visit).values()] == ["done", "done", "not reached"]
+    assert not list(visit.report.parent.glob("*.part"))
 
 
-def test_a_quick_check_stops_in_time(session: gpu.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_step_is_begun_that_would_end_too_late(visit: gpu.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, limits = [0.0], list[float]()
 
     def performed(_: object, asked: Step, limit: float) -> dict[str, str]:
         limits.append(limit)
-        clock[0] += limit  # every step takes all it may
+        clock[0] += min(limit, 2 * asked.seconds("quick"))  # every step takes twice what was expected
         return {"step": asked.name, "status": "failed", "reason": "slow"}
 
-    monkeypatch.setattr(gpu, "_perform", performed)
+    monkeypatch.setattr(gpu.Visit, "perform", performed)
     monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
-    found = gpu._run(session, STEPS)
-    assert clock[0] <= 8 * 60
-    assert max(limits) < 5 * 60
-    assert found[-1]["status"] == "not reached"
-    assert all(known.limit < 5 * 60 for known in STEPS)
+    plan = PLANS["A"]
+    gpu._run(visit, [step(name) for name in plan.steps], 0.0, plan.budget, set())
+    assert clock[0] <= plan.budget
+    statuses = [entry["status"] for entry in found_in(visit).values()]
+    assert statuses[:4] == ["failed"] * 4
+    assert "not reached" in statuses
+    assert "were left" in next(e["reason"] for e in found_in(visit).values() if e["status"] == "not reached")
 
 
-def test_a_step_that_does_not_end_is_ended(session: gpu.Session) -> None:
-    begin = time.monotonic()
-    found = gpu._perform(session, STEPS[0], 0.01)  # less than Python takes to start
+def test_one_process_does_the_steps_and_another_one_after_it_was_ended(visit: gpu.Visit) -> None:
+    visit = dataclasses.replace(visit, sizes="tiny")
+    try:
+        assert visit.perform(step("bandwidth"), 120)["status"] == "done"
+        first = visit.worker
+        assert first is not None
+        assert visit.perform(step("tables"), 120)["status"] == "done"
+        assert visit.worker is first
+        ended = visit.perform(step("meta"), 0.01)
+        assert ended["status"] == "failed"
+        assert "no end after 0 s" in ended["reason"]
+        assert first.poll() is not None
+        assert visit.perform(step("bandwidth"), 120)["status"] == "done"
+        assert visit.worker is not first
+    finally:
+        visit.end()
+
+
+def test_a_process_that_dies_is_told_of(visit: gpu.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    visit = dataclasses.replace(visit, sizes="none")  # type: ignore[arg-type]
+    monkeypatch.setattr(gpu.Visit, "environment", property(lambda _: {**os.environ, "PYTHONPATH": "", "PATH": ""}))
+    monkeypatch.setattr(gpu, "ROOT", visit.state)  # where there is no module of that name
+    found = visit.perform(step("bandwidth"), 60)
+    visit.end()
     assert found["status"] == "failed"
-    assert "no end after 0 s" in found["reason"]
-    assert time.monotonic() - begin < 20
+    assert "ended with 1: " in found["reason"]
 
 
-@pytest.mark.usefixtures("without_gpu")
-def test_a_step_alone_in_its_process_writes_why_it_was_skipped(session: gpu.Session) -> None:
-    found = gpu._perform(session, step("bandwidth"), 60)
-    assert found["status"] == "skipped"
-    assert "no GPU works here" in found["reason"]
+@pytest.mark.full
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_whole_plan_runs_on_a_stand_in_within_its_budget(tmp_path: Path, plan: str) -> None:
+    report, begin = tmp_path / "out" / "report.json", time.monotonic()
+    call = [sys.executable, "-m", "benchmarks", "gpu", "--stand-in", "--plan", plan, "--json", str(report)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("engine", "kernels", "."))}
+    done = subprocess.run(
+        [*call, "--state", str(tmp_path / "state")], cwd=ROOT, env=environment, capture_output=True, text=True,
+        timeout=PLANS[plan].budget + 60, check=False,
+    )  # fmt: skip
+    steps = {entry["step"]: entry for entry in json.loads(report.read_text())["steps"]}
+    assert time.monotonic() - begin <= PLANS[plan].budget + 30
+    assert tuple(steps) == PLANS[plan].steps
+    assert not [entry for entry in steps.values() if entry["status"] == "failed"], done.stderr[-3000:]
+
+
+def test_commands_of_a_visit_are_those_of_the_check() -> None:
+    text = (ROOT / "tools" / "gpu-visit").read_text()
+    call = next(line for line in text.splitlines() if line.startswith("CALL = "))
+    for plan, known in PLANS.items():
+        arguments = (
+            call.partition("benchmarks gpu ")[2].rstrip('"').format(plan=plan, wheels="w", report="/out").split()
+        )
+        asked = gpu.parse(arguments)
+        assert (asked.plan, str(asked.wheels), str(asked.json)) == (plan, "w", f"/out/{plan}.json")
+        assert f'("{plan}", {known.budget})' in text
+
+
+def test_code_for_other_architectures_becomes_zeros(tmp_path: Path) -> None:
+    """A made fat binary of two architectures and PTX, in a wheel that pip still takes."""
+    spec = importlib.util.spec_from_file_location("slim_wheel", ROOT / "tools" / "slim_wheel.py")
+    assert spec is not None
+    assert spec.loader is not None
+    slim_wheel = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(slim_wheel)
+
+    def entry(kind: int, arch: int, code: bytes) -> bytes:
+        return struct.pack("<HHIQIIHHI", kind, 0, 64, len(code), 0, 0, 0, 0, arch).ljust(64, b"\0") + code
+
+    entries = entry(2, 90, b"K" * 40) + entry(2, 80, b"x" * 24) + entry(1, 90, b"p" * 8)
+    fat = slim_wheel.MAGIC + struct.pack("<HHQ", 1, 16, len(entries)) + entries
+    pruned = slim_wheel.pruned(b"head" + fat + b"tail", 90)
+    assert len(pruned) == len(fat) + 8
+    assert pruned.count(b"K") == 40
+    assert b"x" not in pruned
+    assert b"p" * 8 not in pruned
+    assert pruned.startswith(b"head")
+    assert pruned.endswith(b"tail")
 
 
 def test_wheels_are_unpacked_beside_the_environment(tmp_path: Path) -> None:
@@ -298,13 +419,16 @@ def test_wheels_are_unpacked_beside_the_environment(tmp_path: Path) -> None:
         )
         file.writestr(f"{info}/RECORD", f"tiny_thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
     site = gpu._install(wheel.parent, tmp_path / "site")
-    environment = gpu.Session("quick", tmp_path, (site,)).environment
+    before = (tmp_path / "site" / "unpacked").stat().st_mtime_ns
+    assert gpu._install(wheel.parent, tmp_path / "site") == site
+    assert (tmp_path / "site" / "unpacked").stat().st_mtime_ns == before  # not unpacked twice
+    environment = gpu.Visit("quick", "gpu", tmp_path, tmp_path / "report.json", {}, (site,)).environment
     call = [sys.executable, "-c", "import tiny_thing, eravane; print(tiny_thing.WORD)"]
     done = subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "unpacked"
 
 
-def test_the_report_holds_value_bound_goal_and_prediction(tmp_path: Path) -> None:
+def test_the_report_holds_value_bound_goal_and_prediction() -> None:
     figure = Figure("level_counts", 2_000.0, "GB/s", "higher", 2_500.0, "the device's own copy", 2_125.0, "a|b")
     slow = Figure("numerai_corr", 60.0, "ms", "lower", 15.0, "one read")
     used = {
@@ -328,14 +452,6 @@ def test_the_report_holds_value_bound_goal_and_prediction(tmp_path: Path) -> Non
     assert prediction(figure.as_dict(), "quick") == PREDICTED["level_counts"]
     assert "needs pylibcudf; it would compare" in text
     assert "power cap 50%" in text
-    paths = list(written(tmp_path, facts, found))
-    assert [path.name for path in paths] == ["2026-12-01-gpu-h100-80gb-hbm3.json", "2026-12-01-gpu-h100-80gb-hbm3.md"]
-    results = json.loads(paths[0].read_text())["results"]
-    assert results[0] == {
-        "name": "level_counts", "value": 2000.0, "unit": "GB/s", "goal": 2125.0, "better": "higher", "bound": 2500.0,
-        "fraction": 0.8, "predicted": PREDICTED["level_counts"][0],
-    }  # fmt: skip
-    assert results[1]["fraction"] == 0.25
 
 
 def test_eras_are_as_many_as_memory_holds() -> None:

@@ -1,10 +1,15 @@
-"""One step of `gpu` in this process: `python -m benchmarks.gpu_child STEP SIZES FILE` writes what it found to FILE."""
+"""Steps of `gpu`, one after the other in this process: `python -m benchmarks.gpu_worker SIZES PLACE FOLDER`.
+
+Names of steps come line by line; what a step found goes to FOLDER/<step>.json, and its name to the output.
+"""
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import json
+import os
 import sys
 import time
 import traceback
@@ -14,11 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_lab import Check, Figure, Lab, SkipError, importable, this_gpu
-from benchmarks.gpu_steps import STEPS, Step
+from benchmarks.gpu_stand_in import stand_in
+from benchmarks.gpu_steps import Step, step_named
 
 
 def perform(step: Step, lab: Lab) -> dict[str, Any]:
-    """Do a step and tell what came of it: `status` is done, failed or skipped; findings before an error are kept."""
+    """Do a step: its `status` is done, failed or skipped; findings before an error are kept."""
+    missing = [module for module in step.needs if not importable(module)]
+    if missing:
+        return {"step": step.name, "status": "skipped", "reason": f"needs {', '.join(missing)}, not installed here"}
     module, _, function = step.job.partition(":")
     job = getattr(importlib.import_module(f"benchmarks.{module}"), function)
     found: list[Any] = []
@@ -42,7 +51,7 @@ def perform(step: Step, lab: Lab) -> dict[str, Any]:
 
 def _collect(entries: Iterator[Any], found: list[Any]) -> None:
     for entry in entries:
-        print(entry, flush=True)
+        print(entry, file=sys.stderr, flush=True)
         found.append(entry)
 
 
@@ -60,24 +69,27 @@ def _telemetry(lab: Lab) -> Iterator[dict[str, Any]]:
         used |= watch.since(mark)
 
 
-def write(arguments: list[str]) -> None:
-    """Perform the step that the arguments name."""
-    name, sizes, path = arguments
-    step = next(step for step in STEPS if step.name == name)
-    missing = [module for module in step.needs if not importable(module)]
-    if missing:
-        told: dict[str, Any] = {
-            "step": name,
-            "status": "skipped",
-            "reason": f"needs {', '.join(missing)}, not installed",
-        }
-    else:
-        try:
-            told = perform(step, this_gpu(sizes))  # type: ignore[arg-type]
-        except SkipError as reason:
-            told = {"step": name, "status": "skipped", "reason": str(reason)}
-    Path(path).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+def serve(sizes: str, place: str, folder: Path) -> None:
+    """Do the steps whose names come in, until there are no more."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not stand between the answers
+    try:
+        lab: Lab | SkipError = stand_in() if place == "stand-in" else this_gpu(sizes)  # type: ignore[arg-type]
+    except SkipError as reason:
+        lab = reason
+    for line in sys.stdin:
+        step = step_named(line.strip())
+        if isinstance(lab, SkipError):
+            told: dict[str, Any] = {"step": step.name, "status": "skipped", "reason": str(lab)}
+        else:
+            told = perform(step, lab)
+            gc.collect()
+            lab.release()
+        path = folder / f"{step.name}.json"
+        path.with_suffix(".part").write_text(json.dumps(told) + "\n", encoding="utf-8")
+        path.with_suffix(".part").replace(path)
+        print(step.name, file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    write(sys.argv[1:])
+    serve(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
