@@ -33,7 +33,10 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesise(tmp_path_factory.mktemp("api") / "data", SynthConfig(eras=48, rows=30, features=12, groups=3))
+    return synthesise(
+        tmp_path_factory.mktemp("api") / "data",
+        SynthConfig(main_target="target_ender_20", eras=48, rows=30, features=12, groups=3),
+    )
 
 
 @pytest.fixture(scope="module")

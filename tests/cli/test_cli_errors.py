@@ -37,7 +37,10 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesise(tmp_path_factory.mktemp("cli") / "data", SynthConfig(eras=48, rows=30, features=12, groups=3))
+    return synthesise(
+        tmp_path_factory.mktemp("cli") / "data",
+        SynthConfig(main_target="target_ender_20", eras=48, rows=30, features=12, groups=3),
+    )
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from eravane.calendar.clock import DEFAULT_HORIZON
 from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.gate.changepoints import ChangePoints
@@ -328,7 +327,7 @@ def test_comparators_use_the_past_alone():
     c_M = np.average([o.c_M for o in history[:24]], axis=0, weights=share)
     raw = np.maximum(np.linalg.solve(0.3 + 1.7 * np.eye(6), c_M), 0)
     np.testing.assert_allclose(weights["ridge"], raw / raw.sum(), atol=1e-7)
-    detector = ChangePoints(6, DEFAULT_HORIZON, SMALL.change_every)
+    detector = ChangePoints(6, 4, SMALL.change_every)
     for outcome in history[:24]:
         detector.add(outcome.c_M, np.ones(6, dtype=bool))
     raw = np.maximum(np.linalg.solve(0.3 + 1.7 * np.eye(6), detector.forecast_M), 0)

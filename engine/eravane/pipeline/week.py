@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eravane.backend import choose
+from eravane.calendar.horizon import Horizon
 from eravane.calendar.timeline import Timeline
 from eravane.core.errors import ChangedDataError, ConfigError, RunError
 from eravane.core.events import Progress, Silent
@@ -22,6 +23,7 @@ from eravane.core.files import exclusive
 from eravane.data.ingest import ingest
 from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
 from eravane.data.store.store import EraStore
+from eravane.data.store.targets import require_same_twin
 from eravane.loop.pool import StoredOof, read_pool
 from eravane.loop.schedule import Digests, Schedule, label_digests
 from eravane.loop.session import Session
@@ -124,6 +126,7 @@ class _Week:
         self._zoo = stages.zoo(store, self._timeline)
         config = stages.config
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))
+        self._check_target()
 
     def do(self) -> WeekReport:
         """Catch up with the data; nothing is written where they brought nothing."""
@@ -147,6 +150,23 @@ class _Week:
         self._write(session)
         schedule.seen(labels, session.newest).write(self._folder)
         return self._report(session, changed=True, eras=eras, arrived=arrived, corrected=corrected, again_from=again)
+
+    def _check_target(self) -> None:
+        """Compare what the main target equals now with what it equalled when the run began.
+
+        Raises:
+            ChangedDataError: it is another target now.
+        """
+        target, began = self._config.data.target, self._manifest.get("horizon")
+        now, clock = self._store.facts[target], self._timeline.clock
+        if began is not None and began["twin"]:
+            require_same_twin(target, replace(now, twins=(began["twin"],), near=None), now)
+        longer = [name for name in now.twins if (span := Horizon.named(name)) and span.eras > clock.horizon]
+        if began is None and longer:
+            self._say(
+                f"{target!r} equals {longer[0]!r}: its labels are longer than the {clock.span} whose lags this run "
+                "began with and keeps; a new run takes the right ones"
+            )
 
     def _open(self, schedule: Schedule) -> Session:
         specs, neutral = read_pool(self._folder.path)

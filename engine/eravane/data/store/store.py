@@ -26,6 +26,7 @@ from eravane.calendar.eras import EraFrame, EraIndex
 from eravane.core.errors import DataError, StoreError
 from eravane.data.store.manifest import BUILDING, Manifest
 from eravane.data.store.segments import Matrix, Segment, read_ids, verify_file
+from eravane.data.store.targets import LabelBlock, TargetFacts, survey
 from eravane.data.store.window import Piece, RollingWindow, Window, positions_of
 
 
@@ -107,6 +108,11 @@ class EraStore:
     def fingerprint(self) -> str:
         """Sixteen hex digits over everything the store holds: columns, eras, features, ids, labels, live rows."""
         return self.manifest.fingerprint()
+
+    @cached_property
+    def facts(self) -> Mapping[str, TargetFacts]:
+        """What each target's labels tell: extent, scale, equal columns."""
+        return self.manifest.facts or survey_segments(self.targets, self.segments)
 
     def window(self, first_era: int, last_era: int, columns: Sequence[str] | None = None) -> Window:
         """Eras first..last (inclusive) of some columns (None: all), without reading anything.
@@ -203,3 +209,13 @@ class EraStore:
                 pieces.append(Piece(segment, rows, start))
                 start += rows.stop - rows.start
         return pieces
+
+
+def survey_segments(targets: Sequence[str], segments: Sequence[Segment]) -> dict[str, TargetFacts]:
+    """What the labels of a store's segments tell of each target."""
+    eras = (era for segment in segments for era in segment.index)
+    return survey(targets, eras, (_labels(segment) for segment in segments))
+
+
+def _labels(segment: Segment) -> LabelBlock:
+    return LabelBlock(segment.labels.values, segment.index.per_row(), lambda row: str(segment.ids[row].as_py()))
