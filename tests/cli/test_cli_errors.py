@@ -89,7 +89,7 @@ NOWHERE = [
 
 
 def test_every_command_is_fed_wrong_input() -> None:
-    importlib.import_module("eravane.cli.local")
+    importlib.import_module("eravane.cli.runs")
     importlib.import_module("eravane.cli.tournament")
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert names - {line.split()[0] for line, _, _ in NOWHERE} == set()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from eravane.calendar.eras import EraIndex
 from eravane.calendar.horizon import Horizon, TargetHorizon
-from eravane.cli import local  # noqa: F401  (registers its commands)
+from eravane.cli import runs  # noqa: F401  (registers its commands)
 from eravane.cli.app import app
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.errors import ConfigError, DataError, EravaneError
