@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ def ingest(
     every: int = 1,
     progress: Progress | None = None,
     decode: Decode | None = None,
+    wait: Callable[[str], None] | None = None,
+    anew: bool = False,
 ) -> EraStore:
     """Bring a store up to date with a folder of parquet files.
 
@@ -52,6 +54,8 @@ def ingest(
         progress: called with a file's name, cells done and cells in all.
         decode: decodes features and labels, from `Backend.decoder` (None: Arrow, on the CPU); the store's bytes are
             the same.
+        wait: where to say that another process is writing, while waiting for its end; None does not wait.
+        anew: delete the store first; processes that read it keep what they opened.
 
     Returns:
         The opened store; `report` says what changed.
@@ -62,7 +66,9 @@ def ingest(
             process is writing.
     """
     data, path = Path(data_dir), Path(store_dir)
-    with writing(path) as site:
+    with writing(path, wait) as site:
+        if anew:
+            site.delete()
         wish = _Wish(columns, first_era or 0, last_era or _NO_LAST, every)
         report = _Update(data, site, wish, progress or silent, decode).run()
     store = EraStore.open(path)

@@ -19,10 +19,11 @@ from eravane.calendar.timeline import Timeline, plan_timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import EravaneError, RunError
 from eravane.core.events import Progress, Silent
-from eravane.core.files import exclusive
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
+from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
+from eravane.data.store.snapshot import held, open_as_of
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner, with_learner
 from eravane.loop.pool import OOF, neutral_columns, write_pool
@@ -102,10 +103,10 @@ def run(
     """
     progress, cache = progress or Silent(), cache or default_cache()
     backend = choose(config.compute.device, progress.note, config.compute.pool)
-    folder, config = RunFolder.resume(out, config) if resume else (RunFolder.create(out, config), config)
     cluster = local_cluster(config.compute, backend.xgboost_device, progress.note)
     watch = Telemetry(gpu_meter() if backend.name == "cuda" else None)
-    with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute, watch:
+    entered = RunFolder.held(out, config, resume=resume)
+    with entered as (folder, config), _readable_disk_errors(folder), cluster as compute, watch:
         try:
             config = replace(config, compute=compute)
             stages = Stages(folder, config, data, backend, cache, progress, watch)
@@ -139,8 +140,12 @@ class _Batch:
         self._warnings: list[str] = []
 
     def run(self, rebuild_store: bool) -> RunResult:
-        stages, catalog = self._stages, self._catalog()
-        store = self._store(catalog, rebuild_store)
+        catalog = self._catalog()
+        with held(self._store(catalog, rebuild_store), self._folder.path) as store:
+            return self._run(catalog, store)
+
+    def _run(self, catalog: FeatureCatalog, store: EraStore) -> RunResult:
+        stages = self._stages
         self._settle_learner(store)
         with self._events.stage("verify"):
             store.verify()
@@ -190,9 +195,19 @@ class _Batch:
 
     def _store(self, catalog: FeatureCatalog, anew: bool) -> EraStore:
         self._progress.start("ingest", 1)
+        begun = self._folder.manifest()["data"] if self._folder.started else None
         with self._events.stage("ingest") as found:
-            store = cached_store(self._data, self._config.data, catalog, self._stages.cache, anew=anew)
+            if begun is not None and not anew and (Path(begun["store"]) / STORE_MANIFEST).is_file():
+                store = open_as_of(Path(begun["store"]), begun["fingerprint"])
+            else:
+                cache, wait = self._stages.cache, self._progress.note
+                store = cached_store(self._data, self._config.data, catalog, cache, anew=anew, wait=wait)
             found |= {"rows": store.index.rows, "columns": len(store.columns)}
+        if begun is not None and store.fingerprint != begun["fingerprint"]:
+            raise RunError(
+                f"{self._folder.path} was begun on data {begun['fingerprint']}, and {store.home} now holds "
+                f"{store.fingerprint}: another run or step has taken newer files in; start a new run"
+            )
         self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
         return store
 
