@@ -114,10 +114,13 @@ class SelectionConfig:
     )
     benchmark: str = setting("", "Column of the dataset's benchmark predictions that BMC is measured against.")
     corr_multiplier: float | None = setting(
-        None, "Weight of CORR in the payout mix (unset: the payout rule in force, `eravane rules` prints it).", least=0
+        None,
+        "Weight of CORR in the payout mix (unset: the payout rule in force, `eravane rules` prints it).",
+        least=0,
+        earlier={1: 0.75},
     )
     mmc_multiplier: float | None = setting(
-        None, "Weight of MMC in the payout mix (unset: the payout rule in force).", least=0
+        None, "Weight of MMC in the payout mix (unset: the payout rule in force).", least=0, earlier={1: 2.25}
     )
     per_cell: int = setting(2, "At most this many models per feature set and group.", least=1)
     most: int = setting(24, "At most this many models in all.", least=1)
