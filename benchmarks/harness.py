@@ -1,4 +1,4 @@
-"""Common parts of benchmarks: timing, results against goals, the record of the machine, both forms of a report."""
+"""What every benchmark shares: timing, results against goals, the record of the machine, the two forms of a report."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def seconds(jobs: Sequence[Job], repeats: int) -> list[float]:
 
 
 def ratio(name: str, ours: Job, peer: Job, repeats: int, goal: float | None) -> Result:
-    """Ratio of the peer's time to ours."""
+    """How many times longer the peer takes."""
     fast, slow = seconds([ours, peer], repeats)
     return Result(name, slow / fast, "x", goal, "higher", described({ours: fast, peer: slow}))
 
@@ -159,5 +159,5 @@ def write_json(path: Path, facts: dict[str, str], results: Sequence[Result]) -> 
 
 
 def say(line: str) -> None:
-    """Print progress on stderr, apart from the report."""
+    """Progress, apart from the report."""
     print(line, file=sys.stderr, flush=True)

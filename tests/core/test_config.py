@@ -104,10 +104,12 @@ def test_digest_ignores_where_it_runs() -> None:
         ({"loop": {"update": "refti"}}, "did you mean 'refit'"),
         ({"data": {"feature_sets": "small"}}, "is a list of str"),
         ({"prepare": {"low": 0.7}}, "at most 0.5"),
-        ({"gate": {"experts": ["ridge", "changepoints"]}}, r"gate\.experts.*did you mean 'change_points'"),
-        ({"gate": {"experts": "ridge"}}, "is a list of ridge, change_points, given 'ridge'"),
-        ({"gate": {"change_every": float("nan")}}, "is a finite number, given nan"),
-        ({"gate": {"half_lives": [4.0, float("inf")]}}, "is a finite number, given inf"),
+        ({"gate": {"experts": ["ridges", "regime"]}}, r"gate\.experts.*did you mean 'regimes'"),
+        (
+            {"gate": {"experts": "ridges"}},
+            "is a list of screened, best_single, ridges, regimes, network, given 'ridges'",
+        ),
+        ({"gate": {"keep_ratio": float("nan")}}, "is a finite number, given nan"),
     ],
 )
 def test_mistakes_are_named(content: dict[str, object], message: str) -> None:

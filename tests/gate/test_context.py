@@ -105,7 +105,7 @@ def test_unknown_cells_and_empty_eras_are_errors():
 
 
 def history_of(eras):
-    history, records = History(3), Records(3, GateConfig(half_lives=(4.0, 16.0)), 4)
+    history, records = History(3), Records(3, GateConfig(), "corr", 4)
     rng = np.random.default_rng(0)
     for number, facts in enumerate(eras, start=1):
         c_M = 0.02 * rng.standard_normal(3)
@@ -116,7 +116,7 @@ def history_of(eras):
 
 def fitted(eras, **changes):
     history, records = history_of(eras)
-    config = replace(GateConfig(half_lives=(4.0, 16.0)), **changes)
+    config = replace(GateConfig(), **changes)
     return InputMap.fit(history, records, len(history), 2, config), history, records
 
 
@@ -191,7 +191,7 @@ def test_lagged_and_agreement_inputs_follow_the_models():
     eras = [builder().facts(float_era(seed), 1) for seed in range(12)]
     history, records = history_of(eras)
     order = [2, 0, 1]
-    moved, other = History(3), Records(3, GateConfig(half_lives=(4.0, 16.0)), 4)
+    moved, other = History(3), Records(3, GateConfig(), "corr", 4)
     for i in range(12):
         c_M = history.row("c", i)[order]
         moved.append(EraOutcome(i + 1, c_M, c_M, np.eye(3), eras[i], np.ones(3)))
@@ -200,7 +200,7 @@ def test_lagged_and_agreement_inputs_follow_the_models():
     rng = np.random.default_rng(0)
     C_MM = np.corrcoef(rng.standard_normal((3, 20)))
     spread_M, open_M = rng.random(3) + 0.5, np.array([True, True, False])
-    plain = agreement_inputs(records, 12, 1.0, open_M, C_MM, spread_M)
-    after = agreement_inputs(other, 12, 1.0, open_M[order], C_MM[np.ix_(order, order)], spread_M[order])
+    plain = agreement_inputs(records, 12, open_M, C_MM, spread_M)
+    after = agreement_inputs(other, 12, open_M[order], C_MM[np.ix_(order, order)], spread_M[order])
     np.testing.assert_allclose(after, plain[order], atol=1e-12)
     assert (plain[2] == 0).all()

@@ -1,4 +1,4 @@
-"""Comparators and the top level against plain transcriptions."""
+"""Experts on lagged scores and the rule that mixes experts, against plain transcriptions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eravane.gate.experts import AdaHedge, Average, correlation, normalise, ridge_weights
+from eravane.gate.experts import (
+    RATES,
+    SQUARES,
+    STABLE,
+    Average,
+    Squint,
+    correlation,
+    normalise,
+    ridge_weights,
+    shrunk,
+    slope,
+)
+from eravane.gate.records import JUDGED_AFTER, Standing
+from eravane.scoring.metrics import hac_mean
 
 
 @settings(max_examples=50, deadline=None)
@@ -62,44 +75,95 @@ def test_correlation_of_a_constant_ensemble_is_zero():
     assert correlation(np.array([1.0, 0.0]), np.array([0.0, 0.1]), np.diag([0.0, 1.0])) == 0.0
 
 
-def plain_adahedge(losses_TP):
-    """Figure 1 of de Rooij et al. (2014), with the mix loss written out in long double."""
-    count, gap, total_P, spent = losses_TP.shape[1], 0.0, np.zeros(losses_TP.shape[1]), 0.0
-    for loss_P in losses_TP:
-        if gap == 0:
-            weights_P = (total_P == total_P.min()) / (total_P == total_P.min()).sum()
-            mix = loss_P[weights_P > 0].min()
-        else:
-            rate = np.longdouble(np.log(count) / gap)
-            raw_P = np.exp(-rate * (total_P - total_P.min()).astype(np.longdouble))
-            weights_P = raw_P / raw_P.sum()
-            mix = -np.log((weights_P * np.exp(-rate * loss_P)).sum()) / rate
-        hedge = float((weights_P * loss_P).sum())
-        gap += max(0.0, hedge - float(mix))
-        total_P = total_P + loss_P
-        spent += hedge
-    return gap, spent
+def test_slope_is_the_derivative_of_the_correlation():
+    rng = np.random.default_rng(2)
+    root = rng.standard_normal((4, 6))
+    C_MM, c_M, weights_M = root @ root.T / 6, rng.standard_normal(4), rng.random(4)
+    steps = 1e-6 * np.eye(4)
+    expected = [(correlation(weights_M + h, c_M, C_MM) - correlation(weights_M - h, c_M, C_MM)) / 2e-6 for h in steps]
+    np.testing.assert_allclose(slope(weights_M, c_M, C_MM), expected, rtol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+def plain_squint(prior_P, gains_TP):
+    """The weights before every round, written as sums over rates and rounds in long double."""
+    rows, kept = [], []
+    for _ in range(len(gains_TP) + 1):
+        weights = []
+        for p, prior in enumerate(prior_P):
+            terms = [
+                np.longdouble(rate) * np.exp(sum(rate * r[p] - SQUARES * rate**2 * r[p] ** 2 for r in kept))
+                for rate in RATES.astype(np.longdouble)
+            ]
+            weights.append(prior * sum(terms))
+        weights_P = np.array(weights, dtype=np.longdouble) / sum(weights)
+        rows.append(weights_P.astype(np.float64))
+        if len(kept) < len(gains_TP):
+            gains_P = gains_TP[len(kept)]
+            kept.append((gains_P - weights_P @ gains_P).astype(np.longdouble))
+    return np.array(rows)
+
+
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 5))
-def test_adahedge_equals_a_plain_transcription_and_keeps_its_bound(seed, experts):
-    losses_TP = np.random.default_rng(seed).uniform(0, 1, (60, experts)) ** 2
-    hedge, spent = AdaHedge(np.zeros(experts)), 0.0
-    for loss_P in losses_TP:
-        spent += float(hedge.weights_P @ loss_P)
-        hedge.update(loss_P)
-    gap, plain_spent = plain_adahedge(losses_TP)
-    assert hedge.gap == pytest.approx(gap, abs=1e-9)
-    assert spent == pytest.approx(plain_spent, abs=1e-9)
-    best = losses_TP.sum(0).min()
-    log_k = np.log(experts)
-    bound = 2 * np.sqrt(best * (60 - best) / 60 * log_k) + (16 / 3 + 2 + 1) * log_k + 2
-    assert spent - best <= bound
+def test_squint_equals_a_plain_transcription(seed, experts):
+    rng = np.random.default_rng(seed)
+    gains_TP, prior_P = 0.02 * rng.standard_normal((25, experts)), rng.dirichlet(np.ones(experts))
+    squint, rows = Squint(prior_P), []
+    for gains_P in gains_TP:
+        rows.append(squint.weights_P)
+        squint.update(rows[-1], gains_P)
+    np.testing.assert_allclose([*rows, squint.weights_P], plain_squint(prior_P, gains_TP), rtol=1e-8)
 
 
-def test_adahedge_survives_losses_that_never_differ():
-    hedge = AdaHedge(np.zeros(3))
-    for _ in range(20):
-        hedge.update(np.full(3, -0.02))
-    np.testing.assert_allclose(hedge.weights_P, 1 / 3)
+def test_squint_finds_the_best_expert_and_stays_at_the_prior_without_differences():
+    prior_P = np.array([0.6, 0.3, 0.1])
+    alike, apart = Squint(prior_P), Squint(prior_P)
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        alike.update(alike.weights_P, np.full(3, 0.01))
+        apart.update(apart.weights_P, np.array([0.0, 0.0, 0.004]) + 0.01 * rng.standard_normal(3))
+    np.testing.assert_allclose(alike.weights_P, prior_P)
+    assert apart.weights_P[2] > 0.9
+
+
+def test_shrinking_keeps_equal_weights_where_noise_explains_all_and_nothing_where_there_is_none():
+    rng = np.random.default_rng(3)
+    root = rng.standard_normal((5, 8))
+    C_MM = root @ root.T / 8 + 0.5 * np.eye(5)
+    c_M = rng.standard_normal(5) + 3
+    np.testing.assert_allclose(shrunk(c_M, C_MM, 0.0), c_M)
+    flat_M = shrunk(c_M, C_MM, 1e9)
+    np.testing.assert_allclose(np.linalg.solve(C_MM + STABLE * np.eye(5), flat_M), flat_M.sum() / C_MM.sum(), rtol=0.05)
+    half = shrunk(c_M, C_MM, 0.01)
+    rest, kept = c_M - flat_M, half - flat_M
+    power = rest @ np.linalg.solve(C_MM + STABLE * np.eye(5), rest)
+    np.testing.assert_allclose(kept, (1 - 4 * 0.01 / power) * rest)
+
+
+def test_a_plain_mean_is_an_average_with_an_infinite_half_life():
+    rng = np.random.default_rng(4)
+    values_EM, average = rng.standard_normal((9, 2)), Average.zeros((2,), float("inf"))
+    for value_M in values_EM:
+        average.add(value_M, np.ones(2, dtype=bool))
+    np.testing.assert_allclose(average.mean, values_EM.mean(axis=0))
+    np.testing.assert_allclose(average.error, 1 / 9)
+
+
+def test_who_is_worse_than_the_pool_leaves_with_its_error_and_may_return():
+    rng = np.random.default_rng(5)
+    C_MM, models, horizon = 0.5 + 0.5 * np.eye(4), 4, 4
+    standing, rows = Standing(models, horizon), []
+    weekly_TM = 0.01 * rng.standard_normal((303, models))
+    for era in range(300):
+        level_M = np.array([0.02, 0.02, 0.02, -0.01 if era < 150 else 0.06])
+        c_M = level_M + weekly_TM[era : era + 4].sum(axis=0) / 2
+        standing.add(c_M, C_MM, np.ones(4, dtype=bool))
+        rows.append((slope(np.full(4, 0.25), c_M, C_MM), standing.out_M.copy()))
+        if era == 149:
+            assert standing.out_M.tolist() == [False, False, False, True]
+            added_EM = np.array([row for row, _ in rows])
+            np.testing.assert_allclose(standing.mean_M, added_EM.mean(axis=0))
+            expected = [hac_mean(added_E, 2 * horizon).se for added_E in added_EM.T]
+            np.testing.assert_allclose(standing.error_M, expected, rtol=0.03)
+    assert not standing.out_M[3]
+    assert not any(out[3] for _, out in rows[: JUDGED_AFTER - 1])

@@ -35,7 +35,7 @@ def weights(device, config):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("changes", [{}, {"gradient": "reinforce"}, {"gates": "sparsemax"}])
+@pytest.mark.parametrize("changes", [{}, {"reward": "dynamos"}])
 def test_cuda_gives_the_cpus_weights(changes):
     config = GateConfig(warmup=40, seeds=4, **changes)
     on_cpu, on_cuda = np.stack(list(weights("cpu", config))), np.stack(list(weights("cuda", config)))

@@ -41,7 +41,7 @@ def made(
     rng = np.random.default_rng(0)
     meta = pd.DataFrame({"id": frame["id"], "era": frame["era"], "numerai_meta_model": rng.uniform(size=len(frame))})
     pq.write_table(pa.Table.from_pandas(meta[meta["era"] > "0036"], preserve_index=False), data / "meta_model.parquet")
-    paid = replace(micro_config, gate=replace(micro_config.gate, objective="payout"))
+    paid = replace(micro_config, aim="payout")
     run(data, paid, folder / "run", cache=folder / "cache")
     return folder / "run", data, _written(folder / "run", data, micro_config)
 

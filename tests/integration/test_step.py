@@ -24,7 +24,7 @@ CONFIG = {
     "time": {"loop_start": 32},
     "zoo": {"trees": 3, "fold_eras": 10, "folds": 2, "minimum_eras": 2, "params": {"max_depth": 2, "eta": 0.3}},
     "selection": {"most": 3, "minimum_corr": -1.0},
-    "gate": {"warmup": 8, "seeds": 1, "steps": 6, "refit_every": 6, "replay": 16},
+    "gate": {"warmup": 8, "seeds": 1, "steps": 6, "refit_every": 6},
     "loop": {"update": "append", "every": 4, "append_trees": 2, "append_window": 10, "blocks": 3},
     "compute": {"device": "cpu"},
 }
@@ -44,9 +44,7 @@ TROUBLE: dict[int, dict[str, object]] = {
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("weeks") / "source"
-    return synthesise(
-        out, SynthConfig(main_target="target_ender_20", eras=75, rows=40, features=16, groups=3, seed=5, snr=0.5)
-    )
+    return synthesise(out, SynthConfig(eras=75, rows=40, features=16, groups=3, seed=5, snr=0.5))
 
 
 @pytest.fixture(scope="module")

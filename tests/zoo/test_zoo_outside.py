@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +112,8 @@ def test_what_is_not_there_is_named(case: Case, frame: pd.DataFrame, tmp_path: P
         config = configured(selection={"criterion": criterion, "benchmark": "blend"})
         with pytest.raises(ConfigError, match=rf'"{criterion}" needs the column \'{column}\''):
             load_references(config, tmp_path, case.store)
-    with pytest.raises(ConfigError, match=r'gate\.objective "payout" needs the column \'numerai_meta_model\''):
-        paid_by(configured(gate={"objective": "payout"}), tmp_path, case.store)
+    with pytest.raises(ConfigError, match=r'aim = "payout" needs the column \'numerai_meta_model\''):
+        paid_by(replace(configured(), aim="payout"), tmp_path, case.store)
 
 
 def test_the_meta_model_is_a_column_where_the_gate_is_paid_by_it(
@@ -121,7 +122,7 @@ def test_the_meta_model_is_a_column_where_the_gate_is_paid_by_it(
     meta = frame[frame["era"] > "0030"].rename(columns={"prediction": "numerai_meta_model"})
     meta.to_parquet(tmp_path / "meta_model.parquet")
     assert paid_by(configured(), tmp_path, case.store) == {}
-    features = case.features().with_given(paid_by(configured(gate={"objective": "payout"}), tmp_path, case.store))
+    features = case.features().with_given(paid_by(replace(configured(), aim="payout"), tmp_path, case.store))
     assert not case.features().offers(META_GIVEN)
     ids = case.store.ids(29, 33).to_pylist()
     expected = meta["numerai_meta_model"].reindex(ids).astype(np.float32)

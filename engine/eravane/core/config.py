@@ -23,12 +23,7 @@ class DataConfig:
     """Which eras, features and target the run uses."""
 
     target: str = setting("target", "Target column on which the ensemble is scored.")
-    horizon_eras: int = setting(
-        0,
-        "Eras a label spans, for targets whose name (_20, _60) does not tell (0: as the data tell, by the target "
-        "column that it equals, else by its newest, empty eras).",
-        least=0,
-    )
+    horizon_eras: int = setting(0, "Eras a label spans, for targets without a _20 or _60 suffix (0: 4 eras).", least=0)
     first_era: int = setting(0, "Oldest era to use (0: all).", least=0)
     last_era: int = setting(0, "Newest era to use (0: all).", least=0)
     feature_sets: tuple[str, ...] = setting(("small", "medium", "all"), "Feature sets; large means all.")
@@ -113,15 +108,8 @@ class SelectionConfig:
         "corr", "Models are ranked by mean CORR, MMC, BMC, or the payout mix of CORR and MMC; Sharpe breaks ties."
     )
     benchmark: str = setting("", "Column of the dataset's benchmark predictions that BMC is measured against.")
-    corr_multiplier: float | None = setting(
-        None,
-        "Weight of CORR in the payout mix (unset: the payout rule in force, `eravane rules` prints it).",
-        least=0,
-        earlier={1: 0.75},
-    )
-    mmc_multiplier: float | None = setting(
-        None, "Weight of MMC in the payout mix (unset: the payout rule in force).", least=0, earlier={1: 2.25}
-    )
+    corr_multiplier: float = setting(0.75, "Weight of CORR in the payout mix.", least=0)
+    mmc_multiplier: float = setting(2.25, "Weight of MMC in the payout mix.", least=0)
     per_cell: int = setting(2, "At most this many models per feature set and group.", least=1)
     most: int = setting(24, "At most this many models in all.", least=1)
     minimum_corr: float = setting(0.0, "Models whose mean CORR is not above this are dropped.")
@@ -143,54 +131,29 @@ class GateConfig:
         ("scores", "structure", "marginals", "agreement"),
         "Inputs of the network: lagged scores, correlation structure, feature marginals, agreement of predictions.",
     )
-    objective: Literal["corr", "payout"] = setting(
-        "corr", "Train on CORR, or on the payout mix of CORR and MMC where meta-model references exist."
-    )
     reward: Literal["gain", "dynamos"] = setting(
         "gain", "Standardised gain over equal weight less the keep-ratio penalty, or the literal losses of Dynamos."
     )
-    gradient: Literal["exact", "reinforce"] = setting(
-        "exact", "Gradient through the correlation itself, or REINFORCE on sampled gates (always so for dynamos)."
-    )
-    gates: Literal["bernoulli", "sparsemax", "topk"] = setting(
-        "bernoulli", "Bernoulli gates (open at inference where p >= .5), the support of sparsemax, or the best k."
-    )
-    max_active: int = setting(0, "At most this many open gates per era (0: no cap); the k of topk.", least=0)
+    max_active: int = setting(0, "At most this many open gates per era (0: no cap).", least=0)
     keep_ratio: float = setting(0.7, "Share of open gates that the penalty aims at.", least=0, most=1)
-    keep_penalty: float = setting(1.0, "Weight of the squared distance to keep_ratio.", least=0)
-    amplify: float = setting(2.0, "Factor on the penalty in eras that lose against equal weight.", least=1)
-    prototype_weight: float = setting(0.1, "Weight of the prototype loss (0: none).", least=0)
-    prototype_margin: float = setting(4.0, "Distance of gate logits beyond which unlike eras repel no more.", least=0)
     prototypes: int = setting(4, "Regimes that the inspection of resolved eras looks for.", least=1)
     seeds: int = setting(10, "Networks whose gates and weights are averaged.", least=1)
-    hidden: int = setting(8, "Hidden units of the shared scorer.", least=1)
-    noise: float = setting(
-        1.0,
-        "Noise on the network's inputs in training, in their standard deviations: what keeps it from memorising eras.",
-        least=0,
-    )
     steps: int = setting(80, "Gradient steps of a full refit.", least=1)
-    rate: float = setting(0.02, "Learning rate of a full refit; warm starts take a quarter.", least=0)
-    decay: float = setting(0.01, "Decay of the scorer's parameters per step, relative to the learning rate.", least=0)
     refit_every: int = setting(52, "Resolved eras between full refits of the network and its normalisers.", least=1)
-    warm_steps: int = setting(2, "Gradient steps per era between full refits.", least=0)
-    replay: int = setting(128, "Resolved eras drawn for each step of a refit, and for each warm start.", least=2)
     rehearsal: int = setting(
         104,
         "Newest eras of the folds' history on which the top level tries its experts before the loop starts.",
         least=0,
     )
-    experts: tuple[Literal["ridge", "change_points"], ...] = setting(
-        ("ridge", "change_points"),
-        "Experts beside equal weight and the network, and inputs of the network: ridge on exponential means of lagged "
-        "scores, ridge on what these have been since they last changed.",
+    experts: tuple[Literal["screened", "best_single", "ridges", "regimes", "network"], ...] = setting(
+        ("screened", "best_single", "ridges", "regimes", "network"),
+        "Experts beside equal weight: equal weight of the models that are not worse than the pool, the best model of "
+        "the past, ridges on lagged scores with several half-lives, hidden Markov regimes, the network.",
     )
-    half_lives: tuple[float, ...] = setting((4.0, 16.0, 64.0), "Half-lives of the lagged scores, in resolved eras.")
-    ridge_half_life: float = setting(16.0, "Half-life of the lagged-EMA ridge, in resolved eras.", least=1)
-    change_every: float = setting(
-        52.0, "Eras between two changes of what the models are worth, as change_points expects them.", least=2
+    facts: str = setting(
+        "", "Parquet file of facts per era (a column era, numbers in the others) that the gate reads (empty: none)."
     )
-    ridge: float = setting(1.0, "Ridge of the experts, in units of the predictions' variance.", least=0)
+    facts_lag: int = setting(1, "Eras until a row of gate.facts is published: era t reads that of t - lag.", least=0)
     rest_after: int = setting(4, "A model closed for this many eras in a row skips its tree updates.", least=1)
 
 
@@ -256,6 +219,10 @@ class RunConfig:
         most=EDITION,
     )
     seed: int = setting(0, "Seed from which every random number of the run is derived.", least=0)
+    aim: Literal["corr", "payout"] = setting(
+        "corr",
+        "What selection, gate and report go for: CORR, or what is paid (CORR and MMC; where MMC is unknown, BMC).",
+    )
     data: DataConfig = field(default_factory=DataConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)

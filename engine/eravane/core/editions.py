@@ -49,7 +49,52 @@ class Retired:
         return self.values is None or value in self.values
 
 
+_GATE_CONSTANTS: dict[str, Any] = {
+    "half_lives": [4.0, 16.0, 64.0],
+    "ridge_half_life": 16.0,
+    "change_every": 52.0,
+    "keep_penalty": 1.0,
+    "amplify": 2.0,
+    "prototype_weight": 0.1,
+    "prototype_margin": 4.0,
+    "hidden": 8,
+    "noise": 1.0,
+    "rate": 0.02,
+    "decay": 0.01,
+    "warm_steps": 2,
+    "replay": 128,
+    "ridge": 1.0,
+}
+"""Keys of the gate on which nothing depended, and what they were left at."""
+
+
+def _constant(usual: Any) -> Retired:
+    instead = "leave it out; the benchmark shows that nothing depends on it"
+    return Retired(since="0.2.0", instead=instead, same=lambda value, _section: value == usual)
+
+
 RETIRED: dict[str, Retired] = {
+    "gate.objective": Retired(
+        since="0.2.0",
+        instead='write aim = "payout" at the top of the file',
+        same=lambda value, _section: value == "corr",
+    ),
+    "gate.gradient": Retired(
+        since="0.2.0",
+        instead='leave it out; the gradient is exact, and REINFORCE with reward = "dynamos"',
+        same=lambda value, _section: value == "exact",
+    ),
+    "gate.gates": Retired(
+        since="0.2.0",
+        instead="leave it out; gates are Bernoulli's, and gate.max_active caps them",
+        same=lambda value, _section: value == "bernoulli",
+    ),
+    "gate.experts": Retired(
+        since="0.2.0",
+        instead='write "ridges" and "regimes"; change_points lost to the ridges on every real series',
+        values=(["ridge", "change_points"], ["ridge"], ["change_points"], ["change_points", "ridge"], []),
+    ),
+    **{f"gate.{name}": _constant(usual) for name, usual in _GATE_CONSTANTS.items()},
     "prepare.frozen": Retired(
         since="0.2.0",
         instead='leave it out; impute = "knn" looks for neighbours in a model\'s own features',
@@ -83,7 +128,9 @@ class Change:
     affects: Callable[[Any], bool]
 
 
-CHANGES: tuple[Change, ...] = ()
+CHANGES: tuple[Change, ...] = (
+    Change(edition=2, what="the gate weighs by other experts, mixed by another rule", affects=lambda _config: True),
+)
 
 
 def meaning_left_out(default: Any, earlier: dict[int, Any], edition: int) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eravane.core.config import GateConfig
 from eravane.core.errors import RunError
+from eravane.gate.facts import OutsideFacts
 from eravane.gate.outcomes import EraFacts, GateModel
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -30,6 +31,7 @@ class ContextBuilder:
         columns_of_cell: positions of each (set, group)'s columns among the rows of the era values.
         ops: the kernels' namespace (`eravane_kernels.spec`, `cpu` or `cuda`).
         config: which inputs are switched on.
+        outside: facts from outside; None for none.
 
     Raises:
         RunError: a model's cell has no columns.
@@ -41,8 +43,10 @@ class ContextBuilder:
         columns_of_cell: Mapping[tuple[str, str], NDArray[np.int64]],
         ops: Any,
         config: GateConfig,
+        outside: OutsideFacts | None = None,
     ) -> None:
         self._ops = ops
+        self._outside = OutsideFacts.none() if outside is None else outside
         self._inputs = config.inputs
         cells = [(model.feature_set, model.group) for model in models]
         missing = sorted({cell for cell in cells if cell not in columns_of_cell})
@@ -79,9 +83,9 @@ class ContextBuilder:
             marginal_KC = np.where(constant_C, np.nan, levels_KC).astype(np.float32)
         return EraFacts(
             model_MS=model_MS,
-            context_D=np.array([np.log(rows), constant_C.mean()]),
+            context_D=np.array([np.log(rows), constant_C.mean(), *self._outside.at(era)]),
             model_names=STRUCTURE if "structure" in self._inputs else (),
-            context_names=("log_rows", "missing"),
+            context_names=("log_rows", "missing", *self._outside.names),
             marginal_KF=marginal_KC,
             cells=self._columns,
         )

@@ -1,4 +1,4 @@
-"""Ways to weigh base models without a network: the comparators, and AdaHedge above them all.
+"""Ways to weigh base models without a network, and the rule that mixes them all.
 
 Weights are float64 [M], non-negative, with sum 1. `c_EM` and `C_EMM` are the sufficient statistics of resolved eras.
 """
@@ -16,6 +16,13 @@ from eravane.gate.portable import ridge_weights as ridge_weights
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
+# Learning rates of Squint, in 1 / CORR: from one that ignores every gain to one that follows gains of .01 at once.
+RATES = 2.0 ** np.arange(-2, 8)
+# Labels of neighbouring eras overlap, so that squared regrets say less than they seem to: they count this often.
+SQUARES = 2.0
+# Added to the diagonal of C before it is inverted: base models of one cell are nearly alike.
+STABLE = 0.02
+
 
 def correlation(weights_M: FloatArray, c_M: FloatArray, C_MM: FloatArray) -> float:
     """Correlation of an ensemble with the target, c'w / sqrt(w'Cw); 0 where the ensemble is constant."""
@@ -23,66 +30,99 @@ def correlation(weights_M: FloatArray, c_M: FloatArray, C_MM: FloatArray) -> flo
     return float(c_M @ weights_M) / np.sqrt(variance) if variance > 1e-12 else 0.0
 
 
+def slope(weights_M: FloatArray, c_M: FloatArray, C_MM: FloatArray) -> FloatArray:
+    """Gradient of `correlation` in the weights [M]; 0 where the ensemble is constant."""
+    spread_M = C_MM @ weights_M
+    variance = float(weights_M @ spread_M)
+    if variance <= 1e-12:
+        return np.zeros(len(weights_M))
+    return np.asarray(c_M / np.sqrt(variance) - float(c_M @ weights_M) * spread_M / variance**1.5)
+
+
 @dataclass
 class Average:
     """Exponentially weighted mean with bias correction; a model that is absent leaves its mean as it was.
 
     Attributes:
-        decay: what is kept of the past per resolved era, .5 ** (1 / half-life).
+        decay: what is kept of the past per resolved era, .5 ** (1 / half-life); 1 for a plain mean.
+        squared: sum of the squared weights behind the mean, so that 1 / `error` eras stand behind it.
     """
 
     decay: float
     total: FloatArray
     mass: FloatArray
+    squared: FloatArray
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], half_life: float) -> Average:
-        """Start empty."""
-        return cls(0.5 ** (1.0 / half_life), np.zeros(shape), np.zeros(shape))
+        """Start empty; an infinite half-life gives the plain mean."""
+        return cls(0.5 ** (1.0 / half_life), np.zeros(shape), np.zeros(shape), np.zeros(shape))
 
     def add(self, value: FloatArray, present: BoolArray) -> None:
         """Take in one resolved era."""
         decay = np.where(present, self.decay, 1.0)
-        self.total = decay * self.total + np.where(present, (1 - self.decay) * value, 0.0)
-        self.mass = decay * self.mass + np.where(present, 1 - self.decay, 0.0)
+        self.total = decay * self.total + np.where(present, value, 0.0)
+        self.mass = decay * self.mass + present
+        self.squared = decay**2 * self.squared + present
 
     @property
     def mean(self) -> FloatArray:
         """The mean; 0 where nothing has been seen."""
         return self.total / np.maximum(self.mass, 1e-12)
 
+    @property
+    def error(self) -> FloatArray:
+        """Variance of the mean in units of one era's, if eras were independent; 0 where nothing has been seen."""
+        return np.asarray(self.squared / np.maximum(self.mass, 1e-12) ** 2)
+
+
+def shrunk(c_M: FloatArray, C_MM: FloatArray, noise: float) -> FloatArray:
+    """Mean c of every model, shrunk towards the c for which equal weights are best, as far as noise explains it.
+
+    James and Stein's rule in the metric of C: the part of c that no multiple of C 1 explains, d, keeps the share
+    1 - (M - 1) noise / d'C^-1 d, at least 0.
+
+    Args:
+        c_M: means over past eras; C_MM: mean agreement; noise: error of the means is `noise` times C.
+    """
+    stable_MM = C_MM + STABLE * np.eye(len(c_M))
+    equal_M = stable_MM.sum(axis=1)
+    flat_M = c_M.sum() / equal_M.sum() * equal_M
+    rest_M = c_M - flat_M
+    power = float(rest_M @ np.linalg.solve(stable_MM, rest_M))
+    kept = max(0.0, 1.0 - (len(c_M) - 1) * noise / power) if power > 0 else 0.0
+    return np.asarray(flat_M + kept * rest_M)
+
 
 @dataclass
-class AdaHedge:
-    """AdaHedge (de Rooij, van Erven, Grünwald and Koolen, 2014): hedging with a learning rate that tunes itself.
+class Squint:
+    """Squint (Koolen and van Erven, 2015): experts are weighed by regret and squared regret, over a grid of rates.
+
+    w_p is proportional to prior_p sum over rates of rate exp(rate R_p - rate^2 V_p): R sums the gains of expert p over
+    the mix, V their squares times `SQUARES`.
 
     Attributes:
-        losses_P: float64 [P], cumulative losses of the experts.
-        gap: cumulative mixability gap; the learning rate is ln P / gap.
+        prior_P: float64 [P], weights before the first era.
     """
 
-    losses_P: FloatArray
-    gap: float = field(default=0.0)
+    prior_P: FloatArray
+    regret_P: FloatArray = field(default_factory=lambda: np.zeros(0))
+    square_P: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if not len(self.regret_P):
+            self.regret_P, self.square_P = np.zeros(len(self.prior_P)), np.zeros(len(self.prior_P))
 
     @property
     def weights_P(self) -> FloatArray:
-        """Weights of the experts for the next era; uniform over the leaders while the gap is 0."""
-        lead_P = self.losses_P - self.losses_P.min()
-        if self.gap <= 0:
-            leaders_P = lead_P <= 0
-            return np.asarray(leaders_P / leaders_P.sum())
-        weights_P = np.exp(-np.log(len(lead_P)) / self.gap * lead_P)
+        """Weights of the experts for the next era."""
+        rate_R1 = RATES[:, None]
+        log_RP = np.log(self.prior_P) + np.log(rate_R1) + rate_R1 * self.regret_P - rate_R1**2 * self.square_P
+        weights_P = np.exp(log_RP - log_RP.max()).sum(axis=0)
         return np.asarray(weights_P / weights_P.sum())
 
-    def update(self, losses_P: FloatArray) -> None:
-        """Take in one resolved era's losses [P]."""
-        weights_P = self.weights_P
-        hedge = float(weights_P @ losses_P)
-        least = float(losses_P[weights_P > 0].min())
-        if self.gap > 0:
-            rate = np.log(len(losses_P)) / self.gap
-            mix = least - float(np.log(weights_P @ np.exp(-rate * (losses_P - least)))) / rate
-        else:
-            mix = least
-        self.losses_P = self.losses_P + losses_P
-        self.gap += max(0.0, hedge - mix)
+    def update(self, used_P: FloatArray, gains_P: FloatArray) -> None:
+        """Take in one resolved era: the weights that the experts had in it, and what each of them gained [P]."""
+        ahead_P = gains_P - used_P @ gains_P
+        self.regret_P = self.regret_P + ahead_P
+        self.square_P = self.square_P + SQUARES * ahead_P**2

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.calendar.clock import DEFAULT_HORIZON
 from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
-from eravane.gate.experts import AdaHedge, correlation, normalise
+from eravane.gate.choice import EXPERTS, PRIOR, Choice, LearnReport, expert_names
+from eravane.gate.experts import Squint, correlation, normalise, slope
+from eravane.gate.inputs import lagged_inputs
 from eravane.gate.network import Network
 from eravane.gate.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
+from eravane.gate.portable import with_newcomers
 from eravane.gate.prototypes import Prototypes, find_regimes, whiten
-from eravane.gate.records import LAGGED, Records, comparator_weights, with_newcomers
+from eravane.gate.records import Records, comparator_weights
+from eravane.gate.regime_expert import OWN_CONTEXT, RegimeExpert
+from eravane.gate.scorer import LAST_TEMPERATURE
+from eravane.gate.versions import Versions
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -24,39 +31,10 @@ INPUTS = ("scores", "structure", "marginals", "agreement")
 # A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
 # it is below this share of an equal weight.
 NEGLIGIBLE = 0.25
-# Eras that the labels of a 20-day target span.
-TWENTY_DAYS = 4
-
-
-@dataclass(frozen=True)
-class LearnReport:
-    """What one call of `learn` did.
-
-    Attributes:
-        era: the era that will be decided with what was learnt; resolved: eras known by then.
-        trained: "none" (warm-up), "warm" (a few steps) or "full" (from scratch); loss: of the last step, or NaN.
-        hedge: weight of each expert at the top level.
-        marginals, marginals_kept: marginal statistics measured, and how many of them vary over eras.
-        notes: sentences for the log.
-    """
-
-    era: int
-    resolved: int
-    trained: str
-    loss: float
-    hedge: dict[str, float]
-    marginals: int
-    marginals_kept: int
-    notes: tuple[str, ...]
-
-    def as_event(self) -> dict[str, Any]:
-        """The report as a line of events.jsonl holds it."""
-        hedge = {name: round(weight, 4) for name, weight in self.hedge.items()}
-        return {"resolved": self.resolved, "trained": self.trained, "hedge": hedge, "notes": list(self.notes)}
 
 
 class MetaLearner:
-    """Gates and weights from a scorer shared by all base models, under an AdaHedge top level.
+    """Gates and weights from several experts, one of them a scorer shared by all base models, mixed by Squint.
 
     Args:
         config: the [gate] section.
@@ -64,6 +42,7 @@ class MetaLearner:
         lag: eras until a label may be used; horizon: eras that a label spans.
         seed: seed of everything random.
         device: torch device of the network.
+        aim: what is paid, "corr" or "payout".
 
     Raises:
         ConfigError: an unknown input block or expert, or an empty pool.
@@ -76,27 +55,38 @@ class MetaLearner:
         *,
         lag: int,
         seed: int,
-        horizon: int = TWENTY_DAYS,
+        horizon: int = DEFAULT_HORIZON,
         device: str = "cpu",
+        aim: str = "corr",
     ) -> None:
-        unknown = sorted(set(config.inputs) - set(INPUTS)) + sorted(set(config.experts) - set(LAGGED))
+        unknown = sorted(set(config.inputs) - set(INPUTS)) + sorted(set(config.experts) - set(EXPERTS))
         if unknown or not models:
             raise ConfigError(
-                f"gate.inputs are of {INPUTS}, gate.experts of {LAGGED}, given {unknown}; "
+                f"gate.inputs are of {INPUTS}, gate.experts of {EXPERTS}, given {unknown}; "
                 f"the pool has {len(models)} models"
             )
         self._config, self._lag, self._horizon, self._seed, self._device = config, lag, horizon, seed, device
+        self._aim, self._paid = aim, PAID_BY[aim]
         self.models = tuple(models)
-        self.experts = ("equal_weight", *(name for name in LAGGED if name in config.experts), "network")
+        self.experts = expert_names(config)
         self._history = History(len(models))
-        self._records = Records(len(models), config, horizon)
-        self._hedge = AdaHedge(np.zeros(len(self.experts)))
+        self._records = Records(len(models), config, aim, horizon)
+        prior_P = np.array([PRIOR.get(name, 1.0) for name in self.experts])
+        self._squint = Squint(prior_P / prior_P.sum())
+        self._earned_P = np.zeros(len(self.experts) + 1)
         self._hedged, self._decided = 0, 0
-        self._pending: dict[int, FloatArray] = {}
+        self._pending: dict[int, Choice] = {}
         self._closed_M = np.zeros(len(models), dtype=np.int64)
-        self._network = Network(config, self.models, lag, seed, device)
+        self._network = Network(config, self.models, lag, seed, device, aim)
+        self._regimes = self._regime_expert()
         self._notes: list[str] = []
         self._said: set[str] = set()
+        self._out_M = np.zeros(len(models), dtype=bool)
+        self._outside_D = np.zeros(0)
+
+    def _regime_expert(self) -> RegimeExpert:
+        parts = (self._history, self._records, self._network)
+        return RegimeExpert(*parts, self._paid, self._lag, self._horizon)
 
     def observe(self, outcome: EraOutcome) -> None:
         """Take in a resolved era; eras come in ascending order, each once.
@@ -125,18 +115,39 @@ class MetaLearner:
         trained, loss = "none", float("nan")
         if known < self._config.warmup:
             self._say("warm-up", f"{known} resolved eras, warm-up needs {self._config.warmup}: equal weight until then")
-        elif self._network.due(known):
-            trained, loss = "full", self._network.refit(self._history, self._records, known)
-        elif self._config.warm_steps:
-            trained, loss = "warm", self._network.warm_start(self._history, self._records, known)
+        else:
+            trained, loss = self._train(known)
+        self._notes += self._records.standing.news([model.model_id for model in self.models], self._out_M)
+        self._out_M = self._records.standing.out_M.copy()
         measured, kept = self._network.marginals
         if measured:
             self._say(
                 "marginals", f"{kept:,} of {measured:,} marginal statistics vary over eras, the others are dropped"
             )
         notes, self._notes = tuple(self._notes), []
-        hedge = dict(zip(self.experts, self._hedge.weights_P.tolist(), strict=True))
-        return LearnReport(era, known, trained, loss, hedge, measured, kept, notes)
+        hedge = dict(zip(self.experts, self._squint.weights_P.tolist(), strict=True))
+        return LearnReport(era, known, trained, loss, hedge, self.earned, measured, kept, notes)
+
+    def _train(self, known: int, *, warm: bool = True) -> tuple[str, float]:
+        """Refit what is due on the first `known` resolved eras; return what the network did, and its last loss."""
+        trained, loss = "none", float("nan")
+        if self._network.due(known):
+            trained, loss = "full", self._network.refit(self._history, self._records, known)
+        elif warm and "network" in self._config.experts:
+            trained, loss = "warm", self._network.warm_start(self._history, self._records, known)
+        if "regimes" in self._config.experts and known:
+            self._regimes.follow(known, refit=trained == "full")
+        return trained, loss
+
+    @property
+    def versions(self) -> Versions:
+        """Versions of the base models, from which the history of the present ones follows."""
+        return self._regimes.versions
+
+    @property
+    def earned(self) -> dict[str, float]:
+        """What the gate ("gate") and each expert would have earned over equal weight so far, in summed correlation."""
+        return dict(zip(("gate", *self.experts), self._earned_P.tolist(), strict=True))
 
     def _say(self, topic: str, note: str) -> None:
         """Add a note to the next report, on each topic once."""
@@ -154,13 +165,15 @@ class MetaLearner:
         known = len(self._history)
         size = len(self.models)
         nobody, blank = np.zeros(size, dtype=bool), np.zeros((size, size))
-        experts_PM, gates_M = self._experts(known, facts, nobody, blank, np.ones(size))
-        hedge_P = self._hedge.weights_P
+        experts_PM, gates_M, _ = self._experts(era, known, facts, nobody, blank, np.ones(size))
+        hedge_P = self._squint.weights_P
         share_M = hedge_P @ experts_PM
-        open_M = gates_M | (hedge_P[:-1] @ experts_PM[:-1] >= NEGLIGIBLE / size)
+        others = slice(0, len(self.experts) - ("network" in self.experts))
+        open_M = gates_M | (hedge_P[others] @ experts_PM[others] >= NEGLIGIBLE / size)
         if self._config.max_active and open_M.sum() > self._config.max_active:
             ranked = np.argsort(-np.where(open_M, share_M, -1.0), kind="stable")[: self._config.max_active]
             open_M = np.isin(np.arange(size), ranked)
+        self._outside_D = np.asarray(facts.context_D[OWN_CONTEXT:], dtype=np.float64)
         if era > self._decided:
             self._closed_M = np.where(open_M, 0, self._closed_M + 1)
             self._decided = era
@@ -182,16 +195,18 @@ class MetaLearner:
         self._check(era)
         if not open_M.any():
             raise RunError(f"era {era}: every gate is closed; open at least one model")
-        experts_PM, _ = self._experts(len(self._history), facts, open_M, C_MM, dispersion_M)
-        self._pending[era] = experts_PM
+        experts_PM, _, answers_AM = self._experts(era, len(self._history), facts, open_M, C_MM, dispersion_M)
         usable_M = open_M & (np.nan_to_num(np.diag(C_MM)) > 0)
-        return normalise(self._hedge.weights_P @ experts_PM, usable_M if usable_M.any() else open_M)
+        hedge_P = self._squint.weights_P
+        weights_M = normalise(hedge_P @ experts_PM, usable_M if usable_M.any() else open_M)
+        self._pending[era] = Choice(experts_PM, hedge_P, answers_AM, weights_M)
+        return weights_M
 
     def expert_weights(self, era: int) -> dict[str, FloatArray]:
         """What each expert of the top level chose for an era that was weighed and is not yet resolved, [M] each."""
-        return dict(zip(self.experts, self._pending[era], strict=True))
+        return dict(zip(self.experts, self._pending[era].experts_PM, strict=True))
 
-    def comparators(self, era: int, C_MM: FloatArray, dispersion_M: FloatArray) -> dict[str, FloatArray]:
+    def comparators(self, era: int, dispersion_M: FloatArray) -> dict[str, FloatArray]:
         """Weights of the comparators for `era`, from outcomes up to `era - lag` alone (see `comparator_weights`)."""
         self._check(era)
         return comparator_weights(self._records, len(self._history), dispersion_M)
@@ -210,7 +225,8 @@ class MetaLearner:
         for position, era in enumerate(history.eras):
             known = history.known(era, self._lag)
             facts, C_MM = history.facts[position], history.row("C", position)
-            experts_PM, gates_M = self._experts(known, facts, everyone, C_MM, history.row("dispersion", position))
+            dispersion_M = history.row("dispersion", position)
+            experts_PM, gates_M, _ = self._experts(era, known, facts, everyone, C_MM, dispersion_M)
             uses.append(np.stack([history.row("scores", position), gates_M, experts_PM[-1]]))
         means = np.stack(
             [np.mean([u for u, r in zip(uses, regime_E, strict=True) if r == p], axis=0) for p in np.unique(regime_E)]
@@ -222,23 +238,6 @@ class MetaLearner:
     def resting_M(self) -> BoolArray:
         """Models closed for so many eras in a row that their tree updates are skipped, bool [M]."""
         return self._closed_M >= self._config.rest_after
-
-    def set_models(self, models: Sequence[GateModel]) -> None:
-        """Change the pool: a new model starts from the shared scorer, a vanished one is dropped; both are named."""
-        places = {model.model_id: position for position, model in enumerate(self.models)}
-        positions = [places.get(model.model_id) for model in models]
-        names = [model.model_id for model in models]
-        self._notes += [
-            f"model {name} is new: it starts from the shared scorer" for name in names if name not in places
-        ]
-        self._notes += [f"model {name} has vanished and is dropped" for name in places if name not in names]
-        old = self._pending
-        self._pending = {era: np.stack([_moved(row, positions) for row in rows]) for era, rows in old.items()}
-        self._closed_M = np.array([0 if p is None else self._closed_M[p] for p in positions], dtype=np.int64)
-        self._history.realign(positions)
-        self.models = tuple(models)
-        self._replay_records()
-        self._network.set_models(self.models, positions)
 
     def _replay_records(self) -> None:
         self._records.reset(len(self.models))
@@ -252,38 +251,91 @@ class MetaLearner:
             )
 
     def _settle(self, position: int) -> None:
-        """Charge the experts for a resolved era, with the weights they had chosen for it."""
+        """Judge the experts by a resolved era, with the weights they had chosen for it."""
         history = self._history
-        era = history.eras[position]
-        experts_PM = self._pending.pop(era, None)
-        if experts_PM is None:
-            experts_PM = self._rehearse(position)
-        c_M, C_MM = history.row(PAID_BY[self._config.objective], position), history.row("C", position)
-        self._hedge.update(np.array([-correlation(weights_M, c_M, C_MM) for weights_M in experts_PM]))
+        choice = self._pending.pop(history.eras[position], None) or self._rehearse(position)
+        c_M, C_MM = history.row(self._paid, position), history.row("C", position)
+        # The mix is judged by its slope, so that an expert counts for what it adds to the others.
+        self._squint.update(choice.hedge_P, choice.experts_PM @ slope(choice.hedge_P @ choice.experts_PM, c_M, C_MM))
+        self._regimes.settle(choice.answers_AM, c_M)
+        present_M = history.row("present", position)
+        equal = correlation(normalise(np.ones(len(c_M)), present_M), c_M, C_MM)
+        chosen = [choice.weights_M, *choice.experts_PM]
+        self._earned_P = self._earned_P + [correlation(weights_M, c_M, C_MM) - equal for weights_M in chosen]
 
-    def _rehearse(self, position: int) -> FloatArray:
+    def _rehearse(self, position: int) -> Choice:
+        """What would have been chosen for an era of the folds' history, from what was known then."""
         history = self._history
         known = history.known(history.eras[position], self._lag)
-        if known >= self._config.warmup and self._network.due(known):
-            self._network.refit(history, self._records, known)
+        if known >= self._config.warmup:
+            self._train(known, warm=False)
         everyone = np.ones(len(self.models), dtype=bool)
-        facts, C_MM = history.facts[position], history.row("C", position)
-        return self._experts(known, facts, everyone, C_MM, history.row("dispersion", position))[0]
+        facts, C_MM, dispersion_M = (
+            history.facts[position],
+            history.row("C", position),
+            history.row("dispersion", position),
+        )
+        experts_PM, _, answers_AM = self._experts(history.eras[position], known, facts, everyone, C_MM, dispersion_M)
+        hedge_P = self._squint.weights_P
+        return Choice(experts_PM, hedge_P, answers_AM, normalise(hedge_P @ experts_PM, everyone))
 
     def _experts(
-        self, known: int, facts: EraFacts, open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray
-    ) -> tuple[FloatArray, BoolArray]:
-        """Weights of every expert [P, M], and the network's gates; the network is equal weight until it is trained."""
+        self, era: int, known: int, facts: EraFacts, open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray
+    ) -> tuple[FloatArray, BoolArray, FloatArray]:
+        """Weights of every expert [P, M], the network's gates, and what the regimes' members expect [A, M].
+
+        What is not trained yet stands at equal weight.
+        """
         size = len(self.models)
-        equal_M = np.full(size, 1.0 / size)
+        equal_M, gates_M, answers_AM = np.full(size, 1.0 / size), np.ones(size, dtype=bool), np.zeros((0, size))
         if known < self._config.warmup:
-            return np.stack([equal_M] * len(self.experts)), np.ones(size, dtype=bool)
-        seen_M = self._records.seen_NM[known]
-        lagged = [with_newcomers(weights_M, seen_M) for weights_M in self._records.chosen(known)]
-        if not self._network.ready:
-            return np.stack([equal_M, *lagged, equal_M]), np.ones(size, dtype=bool)
-        gates_M, network_M = self._network.predict(self._records, known, facts, open_M, C_MM, dispersion_M)
-        return np.stack([equal_M, *lagged, network_M]), gates_M
+            return np.stack([equal_M] * len(self.experts)), gates_M, answers_AM
+        chosen = self._lagged_experts(known)
+        if "regimes" in self.experts:
+            chosen["regimes"], answers_AM = self._regimes.weights(era, known, facts)
+        if "network" in self.experts:
+            chosen["network"] = equal_M
+            if self._network.ready:
+                gates_M, chosen["network"] = self._network.predict(
+                    self._records, known, facts, open_M, C_MM, dispersion_M
+                )
+        return np.stack([chosen[name] for name in self.experts]), gates_M, answers_AM
+
+    def _lagged_experts(self, known: int) -> dict[str, FloatArray]:
+        """Weights of the experts that read resolved eras alone, [M] each, equal weight first."""
+        size, seen_M = len(self.models), self._records.seen_NM[known]
+        lagged = {name: with_newcomers(row_M, seen_M) for name, row_M in self._records.lagged(known).items()}
+        return {
+            name: row
+            for name, row in ({"equal_weight": np.full(size, 1.0 / size)} | lagged).items()
+            if name in self.experts
+        }
+
+    def frozen(self) -> dict[str, Any]:
+        """What decides the era that was decided last, as `portable.experts` and `portable.open_models` take it."""
+        known, records = len(self._history), self._records
+        lagged = self._lagged_experts(known)
+        tiers = sorted({model.feature_set for model in self.models})
+        width = OWN_CONTEXT + len(self._outside_D)
+        found = self._regimes.view(known) | {
+            "warming_up": known < self._config.warmup,
+            "hedge_P": self._squint.weights_P,
+            "networked": int("network" in self.experts),
+            "experts_LM": [lagged[name] for name in self.experts if name in lagged],
+            "lagged_ML": lagged_inputs(records, known),
+            "signal_M": records.signal_NM[known],
+            "dispersion_M": records.dispersion_NM[known],
+            "agents_MA": np.array([[float(model.feature_set == tier) for tier in tiers] for model in self.models]),
+            "negligible": NEGLIGIBLE,
+            "temperature": LAST_TEMPERATURE,
+            "max_active": self._config.max_active,
+            "inputs": self._config.inputs,
+            "outside": (OWN_CONTEXT, width),
+            "outside_D": self._outside_D,
+        }
+        if "regimes" in self.experts and not found["warming_up"] and self._regimes.ready:
+            found["regimes"] = self._regimes.numbers(self._decided)
+        return found
 
     def state(self, *, history: bool = True) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Everything that the next era needs: arrays (for safetensors) and JSON-able values.
@@ -291,16 +343,19 @@ class MetaLearner:
         Without `history` the observed outcomes, which grow with every era, are left to the caller to keep; `restore`
         wants them back as `History.arrays` gives them.
         """
-        arrays = self._network.arrays() | (self._history.arrays() if history else {})
-        arrays |= {f"pending.{era}": experts_PM for era, experts_PM in self._pending.items()}
-        arrays |= {"hedge.losses": self._hedge.losses_P, "closed": self._closed_M}
+        arrays = self._network.arrays() | self._regimes.arrays() | (self._history.arrays() if history else {})
+        for era, choice in self._pending.items():
+            arrays |= {f"pending.{name}.{era}": value for name, value in vars(choice).items()}
+        arrays |= {"squint.regret": self._squint.regret_P, "squint.square": self._squint.square_P}
+        arrays |= {"closed": self._closed_M, "earned": self._earned_P, "out": self._out_M}
+        arrays |= {"outside": self._outside_D}
         return arrays, {
             "config": asdict(self._config),
             "models": [asdict(model) for model in self.models],
             "lag": self._lag,
             "horizon": self._horizon,
             "seed": self._seed,
-            "gap": self._hedge.gap,
+            "aim": self._aim,
             "hedged": self._hedged,
             "decided": self._decided,
             "names": self._history.names(),
@@ -311,25 +366,35 @@ class MetaLearner:
     def restore(
         cls, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, device: str = "cpu"
     ) -> MetaLearner:
-        """Rebuild the learner that `state` described; it goes on byte for byte as that one would."""
-        stored = values["config"]
+        """Rebuild the learner that `state` described; it goes on byte for byte as that one would.
+
+        Of a state that another release wrote the resolved eras are taken over: what is learnt is learnt again.
+        """
+        ours = "squint.regret" in arrays
+        names = {field.name for field in fields(GateConfig)} - (set() if ours else {"experts"})
+        stored = {name: entry for name, entry in values["config"].items() if name in names}
         lists = {name: tuple(entry) for name, entry in stored.items() if isinstance(entry, list)}
         config = GateConfig(**{**stored, **lists})
         models = [GateModel(**model) for model in values["models"]]
-        known = {name: values[name] for name in ("lag", "horizon", "seed")}
+        known = {name: values[name] for name in ("lag", "horizon", "seed", "aim") if name in values}
         learner = cls(config, models, **known, device=device)
         learner._history = History.restore(len(models), arrays, values["names"])
+        learner._regimes = learner._regime_expert()
         learner._replay_records()
-        learner._hedge = AdaHedge(np.array(arrays["hedge.losses"]), values["gap"])
-        learner._hedged, learner._decided = values["hedged"], values["decided"]
+        learner._closed_M, learner._decided = np.array(arrays["closed"]), values["decided"]
+        if not ours:
+            return learner
+        learner._squint = Squint(
+            learner._squint.prior_P, np.array(arrays["squint.regret"]), np.array(arrays["squint.square"])
+        )
+        learner._hedged = values["hedged"]
         learner._notes = list(values["notes"])
-        learner._closed_M = np.array(arrays["closed"])
-        prefix = "pending."
-        learner._pending = {int(n.removeprefix(prefix)): arrays[n] for n in arrays if n.startswith(prefix)}
+        learner._earned_P = np.array(arrays["earned"])
+        learner._out_M, learner._outside_D = np.array(arrays["out"]), np.array(arrays["outside"])
+        prefix = "pending.experts_PM."
+        parts = ("experts_PM", "hedge_P", "answers_AM", "weights_M")
+        for era in [int(name.removeprefix(prefix)) for name in arrays if name.startswith(prefix)]:
+            learner._pending[era] = Choice(*(np.array(arrays[f"pending.{part}.{era}"]) for part in parts))
         learner._network.load(arrays)
+        learner._regimes.load(arrays)
         return learner
-
-
-def _moved(weights_M: FloatArray, positions: Sequence[int | None]) -> FloatArray:
-    everyone = np.ones(len(positions), dtype=bool)
-    return normalise(np.array([0.0 if p is None else weights_M[p] for p in positions]), everyone)

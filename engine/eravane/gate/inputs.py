@@ -7,7 +7,7 @@ are functions of that model's own facts and of symmetric functions of all models
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from eravane.core.config import GateConfig
 from eravane.gate.outcomes import EraFacts, History
 from eravane.gate.portable import agreement, normalise_facts, reduce_cells, scaled
-from eravane.gate.records import Records
+from eravane.gate.records import RIDGE, Records
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -42,7 +42,6 @@ class InputMap:
         components_PV: leading directions of the V kept marginal statistics.
         reduced_center_MR, reduced_scale_MR: of each cell's reduced marginals.
         lagged_scale_L, agreement_scale_A: root mean square of the lagged and the agreement inputs; 0 switches one off.
-        ridge: ridge of the agreement inputs.
     """
 
     model_center_MS: FloatArray
@@ -57,14 +56,13 @@ class InputMap:
     reduced_scale_MR: FloatArray
     lagged_scale_L: FloatArray
     agreement_scale_A: FloatArray
-    ridge: float
 
     @classmethod
     def fit(cls, history: History, records: Records, known: int, lag: int, config: GateConfig) -> InputMap:
         """Fit on the first `known` resolved eras."""
         facts = history.facts[:known]
         lagged_EML = np.stack([lagged_inputs(records, history.known(era, lag)) for era in history.eras[:known]])
-        agreement_EMA = np.stack([_replayed_agreement(history, records, i, lag, config.ridge) for i in range(known)])
+        agreement_EMA = np.stack([_replayed_agreement(history, records, i, lag) for i in range(known)])
         model_center, model_scale = _pooled(np.stack([item.model_MS for item in facts]))
         model_scale = model_scale * ("structure" in config.inputs)
         context_center, context_scale = _moments(np.stack([item.context_D for item in facts]))
@@ -85,7 +83,6 @@ class InputMap:
             reduced_scale_MR=reduced_scale,
             lagged_scale_L=root_mean_square(lagged_EML) * ("scores" in config.inputs),
             agreement_scale_A=root_mean_square(agreement_EMA) * np.array(_agreement_switches(config.inputs)),
-            ridge=config.ridge,
         )
 
     @property
@@ -105,7 +102,7 @@ class InputMap:
         """Inputs of every model [M, F], early ones first, and of the era [D]; all finite."""
         own_MS, context_D = self.normalise(facts)
         lagged_ML = scaled(lagged_inputs(records, known), np.zeros(1), self.lagged_scale_L)
-        agreement_MA = agreement_inputs(records, known, self.ridge, open_M, C_MM, dispersion_M)
+        agreement_MA = agreement_inputs(records, known, open_M, C_MM, dispersion_M)
         return np.hstack([lagged_ML, own_MS, scaled(agreement_MA, np.zeros(1), self.agreement_scale_A)]), context_D
 
     def replay(self, history: History, records: Records, position: int, lag: int) -> tuple[FloatArray, FloatArray]:
@@ -119,31 +116,17 @@ class InputMap:
         """Normalise one era: own statistics of each model [M, S + R], context of the era [D + P + 2]; all finite."""
         return normalise_facts(facts.model_MS, facts.context_D, facts.marginal_KF, facts.cells, self)
 
-    def realign(self, positions: Sequence[int | None]) -> InputMap:
-        """The map of another pool: a new model's own statistics count as average until the next refit."""
-        moved: dict[str, Any] = {
-            name: _moved(getattr(self, name), positions)
-            for name in ("model_center_MS", "model_scale_MS", "reduced_center_MR", "reduced_scale_MR")
-        }
-        return replace(self, **moved)
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays, for safetensors."""
         return {f"inputs.{name}": getattr(self, name) for name in _ARRAYS}
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]], ridge: float) -> InputMap:
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> InputMap:
         """Rebuild a map from `arrays()`."""
-        return cls(**{name: arrays[f"inputs.{name}"] for name in _ARRAYS}, ridge=ridge)
+        return cls(**{name: arrays[f"inputs.{name}"] for name in _ARRAYS})
 
 
-_ARRAYS = tuple(name for name in InputMap.__dataclass_fields__ if name != "ridge")
-
-
-def _moved(values_MS: FloatArray, positions: Sequence[int | None]) -> FloatArray:
-    """Rows of the former pool in the order of the present one; zeros for a new model."""
-    blank_S = np.zeros_like(values_MS[0])
-    return np.stack([blank_S if position is None else values_MS[position] for position in positions])
+_ARRAYS = tuple(InputMap.__dataclass_fields__)
 
 
 def _agreement_switches(inputs: Sequence[str]) -> list[bool]:
@@ -152,10 +135,10 @@ def _agreement_switches(inputs: Sequence[str]) -> list[bool]:
     return [agreement, agreement, agreement, agreement and "scores" in inputs]
 
 
-def _replayed_agreement(history: History, records: Records, position: int, lag: int, ridge: float) -> FloatArray:
+def _replayed_agreement(history: History, records: Records, position: int, lag: int) -> FloatArray:
     known = history.known(history.eras[position], lag)
     present_M, dispersion_M = history.row("present", position), history.row("dispersion", position)
-    return agreement_inputs(records, known, ridge, present_M, history.row("C", position), dispersion_M)
+    return agreement_inputs(records, known, present_M, history.row("C", position), dispersion_M)
 
 
 def _moments(values_E: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -222,11 +205,11 @@ def lagged_inputs(records: Records, known: int) -> FloatArray:
 
 
 def agreement_inputs(
-    records: Records, known: int, ridge: float, open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray
+    records: Records, known: int, open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray
 ) -> FloatArray:
     """What this era's predictions say of each open model when `known` eras are resolved [M, 4] (see `agreement`)."""
     seen_M, signal_M, usual_M = records.seen_NM[known], records.signal_NM[known], records.dispersion_NM[known]
-    return agreement(open_M, C_MM, dispersion_M, seen_M, signal_M, usual_M, ridge)
+    return agreement(open_M, C_MM, dispersion_M, seen_M, signal_M, usual_M, RIDGE)
 
 
 def root_mean_square(values_EMA: FloatArray) -> FloatArray:

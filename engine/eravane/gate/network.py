@@ -19,10 +19,11 @@ from eravane.gate.records import Records
 from eravane.gate.scorer import (
     DTYPE,
     LAST_TEMPERATURE,
+    RATE,
+    REPLAY,
     Batch,
     Scorer,
     Trainer,
-    gate_count,
     load_parameters,
     parameters,
 )
@@ -32,7 +33,8 @@ BoolArray = NDArray[np.bool_]
 
 # Fewer resolved eras than this behind a decision say nothing; such eras are not trained on.
 LEAST_KNOWN = 8
-WARM_RATE = 0.25
+# Between full refits the nets take a few steps per era, at a quarter of the rate.
+WARM_STEPS, WARM_RATE = 2, 0.25
 
 
 class Network:
@@ -40,34 +42,30 @@ class Network:
 
     Args:
         config: the [gate] section; models: the pool; lag: eras until a label may be used.
-        seed: seed of everything random; device: torch device of the training.
+        seed: seed of everything random; device: torch device of the training; aim: what is paid.
     """
 
-    def __init__(self, config: GateConfig, models: Sequence[GateModel], lag: int, seed: int, device: str) -> None:
-        self._config, self._lag, self._seed, self._device = config, lag, seed, device
+    def __init__(
+        self, config: GateConfig, models: Sequence[GateModel], lag: int, seed: int, device: str, aim: str = "corr"
+    ) -> None:
+        self._config, self._lag, self._seed, self._device, self._paid = config, lag, seed, device, PAID_BY[aim]
         self.input_map: InputMap | None = None
         self._scorer: Scorer | None = None
         self.fitted = 0
         self._replayed: dict[int, tuple[FloatArray, FloatArray]] = {}
-        self._tiers: list[str] = []
-        self.set_models(models)
-
-    def set_models(self, models: Sequence[GateModel], positions: Sequence[int | None] | None = None) -> None:
-        """Serve another pool; entry m of `positions` is where its model m stood before, None where it is new."""
-        self._replayed.clear()
-        tiers = sorted({model.feature_set for model in models})
-        if self._scorer is not None and tiers != self._tiers:
-            self._scorer.regroup([self._tiers.index(tier) if tier in self._tiers else None for tier in tiers])
-        self._tiers = tiers
-        member_MA = [[float(model.feature_set == tier) for tier in tiers] for model in models]
-        self._agents_MA = torch.tensor(member_MA, dtype=DTYPE, device=self._device)
-        if self.input_map is not None and positions is not None:
-            self.input_map = self.input_map.realign(positions)
+        self._tiers = sorted({model.feature_set for model in models})
+        member_MA = [[float(model.feature_set == tier) for tier in self._tiers] for model in models]
+        self._agents_MA = torch.tensor(member_MA, dtype=DTYPE, device=device)
 
     @property
     def ready(self) -> bool:
         """Whether it has been trained."""
         return self._scorer is not None
+
+    def normalise(self, facts: EraFacts) -> tuple[FloatArray, FloatArray]:
+        """Normalised facts of each model [M, S + R] and of the era, as `InputMap.normalise`; needs a first fit."""
+        assert self.input_map is not None
+        return self.input_map.normalise(facts)
 
     @property
     def marginals(self) -> tuple[int, int]:
@@ -89,16 +87,16 @@ class Network:
         sizes = (self.input_map.early, batch.x_EMF.shape[2], batch.context_ED.shape[1])
         self._scorer = Scorer(*sizes, self._agents_MA.shape[1], config, seed).to(self._device)
         self.fitted = known
-        return self._trainer.fit(self._scorer, batch, steps=config.steps, rate=config.rate, seed=seed, warm=False)
+        steps = config.steps if "network" in config.experts else 0
+        return self._trainer.fit(self._scorer, batch, steps=steps, rate=RATE, seed=seed, warm=False)
 
     def warm_start(self, history: History, records: Records, known: int) -> float:
         """Take a few steps on the newest resolved era and a sample of the others; return the last loss."""
         assert self._scorer is not None
         seed = zlib.crc32(f"warm {self._seed} {known}".encode())
-        others = np.random.default_rng(seed).permutation(known - 1)[: self._config.replay - 1]
+        others = np.random.default_rng(seed).permutation(known - 1)[: REPLAY - 1]
         batch = self._batch(history, records, np.append(np.sort(others), known - 1))
-        rate = WARM_RATE * self._config.rate
-        return self._trainer.fit(self._scorer, batch, steps=self._config.warm_steps, rate=rate, seed=seed, warm=True)
+        return self._trainer.fit(self._scorer, batch, steps=WARM_STEPS, rate=WARM_RATE * RATE, seed=seed, warm=True)
 
     @property
     def _trainer(self) -> Trainer:
@@ -116,7 +114,7 @@ class Network:
         rows = [self._replayed[position] for position in kept]
         present_EM = np.stack([history.row("present", position) for position in kept])
         config = self._config
-        c_EM = np.stack([history.row(PAID_BY[config.objective], position) for position in kept])
+        c_EM = np.stack([history.row(self._paid, position) for position in kept])
         C_EMM = np.stack([history.row("C", position) for position in kept])
         alike_EM = whiten(np.stack([history.row("c", position) for position in kept]))
         return Batch(
@@ -149,8 +147,6 @@ class Network:
         }
         deciding = {
             "agents_MA": self._agents_MA.cpu().numpy().astype(np.float64),
-            "gates": self._config.gates,
-            "count": gate_count(self._config, len(open_M)),
             "temperature": LAST_TEMPERATURE,
         }
         # In float64 and outside torch: an exported model must come to the same ranks, and so must every device.
@@ -169,7 +165,7 @@ class Network:
         """Take over the state of `arrays()`."""
         if "network.fitted" not in arrays:
             return
-        self.input_map = InputMap.restore(arrays, self._config.ridge)
+        self.input_map = InputMap.restore(arrays)
         self.fitted = int(arrays["network.fitted"][0])
         context = arrays["scorer.gate_hidden"].shape[1] - arrays["scorer.gate_linear"].shape[1]
         sizes = (arrays["scorer.gate_linear"].shape[1], arrays["scorer.weight_linear"].shape[1], context)

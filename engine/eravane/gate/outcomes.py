@@ -78,15 +78,15 @@ class EraOutcome:
 
 
 class History:
-    """Resolved eras in ascending order, aligned to the present pool of models.
+    """Resolved eras in ascending order.
 
-    A model that a past era did not know has zeros there and False in `present_EM`.
+    A model that was absent or constant in an era has zeros there and False in `present_EM`.
     """
 
     def __init__(self, size: int) -> None:
         self.eras: list[int] = []
         self.facts: list[EraFacts] = []
-        self._size = size
+        self.size = size
         self._rows: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROWS}
 
     def __len__(self) -> int:
@@ -102,9 +102,10 @@ class History:
             raise RunError(
                 f"era {outcome.era} follows era {self.eras[-1]}: outcomes must come in ascending order, once"
             )
-        if outcome.c_M.shape != (self._size,) or outcome.C_MM.shape != (self._size, self._size):
+        if outcome.c_M.shape != (self.size,) or outcome.C_MM.shape != (self.size, self.size):
             raise RunError(
-                f"era {outcome.era} brings {outcome.c_M.shape[0]} models, the gate has {self._size}: set_models first"
+                f"era {outcome.era} brings {outcome.c_M.shape[0]} models, the gate has {self.size}: "
+                "the pool of a run does not change"
             )
         payout_M = outcome.c_M
         if outcome.contribution_M is not None:
@@ -118,7 +119,8 @@ class History:
         }
         for name, value in values.items():
             self._rows[name].append(np.nan_to_num(np.asarray(value, dtype=np.float64), posinf=0.0, neginf=0.0))
-        self._rows["present"].append(np.ones(self._size, dtype=bool))
+        # A model without predictions, or with constant ones, says nothing in that era.
+        self._rows["present"].append(np.isfinite(outcome.c_M) & (np.nan_to_num(np.diag(outcome.C_MM)) > 0))
         self.eras.append(outcome.era)
         cells = outcome.facts.cells
         if self.facts and not _same(cells, self.facts[-1].cells):
@@ -130,7 +132,7 @@ class History:
         rows = self._rows[name][:count]
         if rows:
             return np.stack(rows)
-        shape = (0, self._size, self._size) if name == "C" else (0, self._size)
+        shape = (0, self.size, self.size) if name == "C" else (0, self.size)
         return np.zeros(shape, dtype=bool if name == "present" else np.float64)
 
     def row(self, name: str, position: int) -> NDArray[Any]:
@@ -140,13 +142,6 @@ class History:
     def known(self, era: int, lag: int) -> int:
         """How many eras are resolved for a decision about `era`."""
         return int(np.searchsorted(np.asarray(self.eras, dtype=np.int64), era - lag, side="right"))
-
-    def realign(self, positions: Sequence[int | None]) -> None:
-        """Change the pool: entry m of `positions` is where the new pool's model m stood, None where it is new."""
-        self._size = len(positions)
-        for name, rows in self._rows.items():
-            self._rows[name] = [_take(row, positions, square=name == "C") for row in rows]
-        self.facts = [_realign_facts(facts, positions) for facts in self.facts]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as arrays, for safetensors."""
@@ -193,28 +188,6 @@ class History:
 
 
 _ROWS = ("scores", "c", "C", "dispersion", "payout", "present")
-
-
-def _take(row: NDArray[Any], positions: Sequence[int | None], *, square: bool) -> NDArray[Any]:
-    kept = np.array([m for m, position in enumerate(positions) if position is not None], dtype=np.int64)
-    source = np.array([position for position in positions if position is not None], dtype=np.int64)
-    size = len(positions)
-    result = np.zeros((size, size) if square else size, dtype=row.dtype)
-    if square:
-        result[np.ix_(kept, kept)] = row[np.ix_(source, source)]
-    else:
-        result[kept] = row[source]
-    return result
-
-
-def _realign_facts(facts: EraFacts, positions: Sequence[int | None]) -> EraFacts:
-    model_MS = np.full((len(positions), facts.model_MS.shape[1]), np.nan)
-    for m, position in enumerate(positions):
-        if position is not None:
-            model_MS[m] = facts.model_MS[position]
-    nothing = np.zeros(0, dtype=np.int64)
-    cells = tuple(nothing if position is None else facts.cells[position] for position in positions)
-    return replace(facts, model_MS=model_MS, cells=cells)
 
 
 def _same(first: Sequence[NDArray[np.int64]], second: Sequence[NDArray[np.int64]]) -> bool:

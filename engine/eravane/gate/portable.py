@@ -1,9 +1,8 @@
 """One era's decision and prediction with NumPy, pandas and XGBoost alone: what an exported model executes.
 
-The text of this file and of `hostedprepare` travels inside the pickle, so they import nothing else and run on any
-Python from 3.10 on. The gate's arithmetic stands here once and serves the engine too (`inputs`, `experts`, `network`);
-what `context`, `gate` and `loop` do with kernels, histories and many eras is repeated for one era, and the tests of
-`export` hold both against each other.
+The text of this file and of `portable_prepare` travels inside the pickle, so they import nothing else and run on any
+Python from 3.10 on. The gate's arithmetic stands here once and serves the engine too; what `context`, `gate` and `loop`
+do with kernels and many eras is repeated for one era, and the tests of `export` hold both against each other.
 """
 
 from __future__ import annotations
@@ -161,7 +160,8 @@ def facts(raw_CN: Values, payload: Payload) -> tuple[FloatArray, FloatArray, NDA
     if "structure" in gate["inputs"]:
         cell_GS = structure(raw_CN, payload["cells"], gate["flat"])
         model_MS = np.column_stack([cell_GS[[model["cell"] for model in payload["models"]]], missing_M])
-    return model_MS, np.array([np.log(raw_CN.shape[1]), constant_C.mean()]), marginal_KC
+    own_D = [np.log(raw_CN.shape[1]), constant_C.mean()]
+    return model_MS, np.array([*own_D, *gate.get("outside_D", ())]), marginal_KC
 
 
 def structure(raw_CN: Values, cells: Sequence[NDArray[np.int64]], flat: float) -> FloatArray:
@@ -253,19 +253,64 @@ def experts(
     dispersion_M: FloatArray,
     payload: Payload,
 ) -> tuple[FloatArray, BoolArray]:
-    """Weights of equal weight, the experts on lagged scores and the network [P, M], and the network's gates [M]."""
+    """Weights of the experts, those of the regimes and of the network last [P, M], and the network's gates [M]."""
     gate, size = payload["gate"], len(payload["models"])
     equal_M = np.full(size, 1.0 / size)
     if gate["warming_up"]:
         return np.stack([equal_M] * len(gate["hedge_P"])), np.ones(size, dtype=bool)
-    if not payload["nets"]:
-        return np.stack([equal_M, *gate["experts_LM"], equal_M]), np.ones(size, dtype=bool)
+    chosen = [*gate["experts_LM"]]
+    if "regimes" in gate:
+        known_D = np.where(np.isfinite(gate["outside_D"]), context_D[slice(*gate["outside"])], np.nan)
+        chosen.append(regime_weights(gate["regimes"], own_MS, known_D, gate)[0])
+    if not gate["networked"] or not payload["nets"]:
+        return np.stack(chosen + [equal_M] * gate["networked"]), np.ones(size, dtype=bool)
     maps, zero = SimpleNamespace(**payload["maps"]), np.zeros(1)
     known = (gate["seen_M"], gate["signal_M"], gate["dispersion_M"], gate["ridge"])
     late_MA = scaled(agreement(open_M, C_MM, dispersion_M, *known), zero, maps.agreement_scale_A)
     x_MF = np.hstack([scaled(gate["lagged_ML"], zero, maps.lagged_scale_L), own_MS, late_MA])
     gates_M, network_M = network(x_MF, context_D, open_M, payload["nets"], gate)
-    return np.stack([equal_M, *gate["experts_LM"], network_M]), gates_M
+    return np.stack([*chosen, network_M]), gates_M
+
+
+def regime_weights(
+    bank: Payload, own_MF: FloatArray, outside_D: FloatArray, gate: Payload
+) -> tuple[FloatArray, FloatArray]:
+    """Weights of the expert on regimes [M], and what each member of its bank expects of the models [A, M].
+
+    `bank` is from `eravane.gate.regimes.Regimes.numbers`; facts from outside are NaN where missing; `gate` has the
+    mean agreement `agreement_MM`, `ridge`, and models with resolved eras `seen_M`.
+    """
+    c_M, answers_AM = foresee(bank, own_MF, outside_D)
+    weights_M = ridge_weights(c_M * gate["seen_M"], gate["agreement_MM"], gate["ridge"], gate["seen_M"])
+    return with_newcomers(weights_M, gate["seen_M"]), answers_AM
+
+
+def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Expected c of the models in an era [M], and what each member of the bank expects [A, M].
+
+    Where c moves with a model's own facts, two more answers add that to what one state and four states expect.
+    """
+    answers = []
+    index_M = own_MF @ bank["slope_F"] if bank["slope_F"].any() else np.zeros(len(own_MF))
+    views = [np.zeros(0), index_M / float(bank["scale"][0]), outside_D]
+    for b, view in enumerate(bank["view_B"].tolist()):
+        state_S, facts_K = bank["state_BS"][b], views[view]
+        apart_SK = (facts_K - bank["fact_BSK"][b, :, : len(facts_K)]) / bank["width_BK"][b, : len(facts_K)]
+        log_S = -0.5 * bank["trust_B"][b] * np.nan_to_num(apart_SK**2).sum(axis=1)
+        state_S = state_S * np.exp(log_S - log_S[state_S > 0].max())
+        answers.append((state_S / state_S.sum()) @ bank["mean_BSM"][b])
+    if bank["slope_F"].any():
+        lead_M = index_M - index_M.mean()
+        answers += [answers[0] + lead_M, answers[2] + lead_M]
+    return bank["share_A"] @ np.stack(answers), np.stack(answers)
+
+
+def with_newcomers(weights_M: FloatArray, seen_M: BoolArray) -> FloatArray:
+    """Give models without any resolved era an equal share, so that they are neither trusted nor shut out."""
+    if seen_M.all():
+        return weights_M
+    fresh_M = np.where(seen_M, 0.0, 1.0 / len(weights_M))
+    return np.asarray(weights_M * np.where(seen_M, 1 - fresh_M.sum(), 0.0) + fresh_M)
 
 
 def agreement(
@@ -284,8 +329,7 @@ def agreement(
 
     Args:
         open_M: which models predicted; C_MM, dispersion_M: their agreement and spread in this era.
-        seen_M: models with resolved eras; signal_M, usual_M: their lagged c and their usual log spread.
-        ridge: the ridge.
+        seen_M: models with resolved eras; signal_M, usual_M: their lagged c and usual log spread; ridge: the ridge.
     """
     if not open_M.any():
         return np.zeros((len(open_M), 4))
@@ -318,7 +362,8 @@ def normalise(weights_M: FloatArray, allowed_M: BoolArray) -> FloatArray:
 def open_models(experts_PM: FloatArray, gates_M: BoolArray, gate: Payload) -> BoolArray:
     """The models to run, bool [M]."""
     hedge_P, size = gate["hedge_P"], len(gates_M)
-    open_M: BoolArray = gates_M | (hedge_P[:-1] @ experts_PM[:-1] >= gate["negligible"] / size)
+    others = slice(0, len(hedge_P) - gate["networked"])
+    open_M: BoolArray = gates_M | (hedge_P[others] @ experts_PM[others] >= gate["negligible"] / size)
     if gate["max_active"] and open_M.sum() > gate["max_active"]:
         share_M = np.where(open_M, hedge_P @ experts_PM, -1.0)
         open_M = np.isin(np.arange(size), np.argsort(-share_M, kind="stable")[: gate["max_active"]])
@@ -351,24 +396,5 @@ def head(x_MF: FloatArray, context_D: FloatArray, nets: Payload, name: str) -> F
 
 def open_gates(gate_SM: FloatArray, gate: Payload) -> BoolArray:
     """Gates [M] from the nets' gate logits."""
-    size = gate_SM.shape[1]
-    if gate["gates"] == "topk":
-        order = np.argsort(-gate_SM.mean(axis=0), kind="stable")[: gate["count"]]
-        return np.isin(np.arange(size), order)
-    if gate["gates"] == "sparsemax":
-        score_M = (sparsemax(gate_SM) > 0).mean(axis=0)
-    else:
-        score_M = (1 / (1 + np.exp(-gate_SM / gate["temperature"]))).mean(axis=0)
-    gates_M: BoolArray = score_M >= 0.5
-    gates_M[int(np.argmax(score_M))] = True
-    return gates_M
-
-
-def sparsemax(logits_SM: FloatArray) -> FloatArray:
-    """Euclidean projection onto the simplex (Martins and Astudillo, 2016), row by row."""
-    ordered_SM = -np.sort(-logits_SM, axis=1)
-    excess_SM = ordered_SM.cumsum(axis=1) - 1
-    size_S = (np.arange(1, logits_SM.shape[1] + 1) * ordered_SM > excess_SM).sum(axis=1, keepdims=True)
-    threshold_S = np.take_along_axis(excess_SM, size_S - 1, axis=1) / size_S
-    projected_SM: FloatArray = np.maximum(logits_SM - threshold_S, 0.0)
-    return projected_SM
+    score_M = (1 / (1 + np.exp(-gate_SM / gate["temperature"]))).mean(axis=0)
+    return np.asarray((score_M >= 0.5) | (np.arange(len(score_M)) == int(np.argmax(score_M))))

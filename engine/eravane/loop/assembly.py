@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from eravane.backend import Backend
@@ -11,6 +13,7 @@ from eravane.core.config import RunConfig
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
 from eravane.gate.context import ContextBuilder
+from eravane.gate.facts import OutsideFacts
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import GateModel
 from eravane.loop.loop import Loop
@@ -40,7 +43,7 @@ def make_loop(
         zoo: trains them.
         backend: the device.
         neutral_columns: features that the ensemble is neutralised to; empty for none.
-        known_at: labels that arrived later than the lags.
+        known_at: labels that came later than the lags say.
     """
     store, ops = features.store, backend.ops
     pool = [GateModel(spec.model_id, spec.feature_set, spec.group) for spec in specs]
@@ -54,11 +57,13 @@ def make_loop(
     }
     seed, device = derive_seed(config.seed, "gate"), backend.torch_device
     clock, columns = timeline.clock, neutral_columns
+    lags = {"lag": clock.score_lag, "horizon": clock.horizon}
+    facts = OutsideFacts.read(Path(config.gate.facts), config.gate.facts_lag) if config.gate.facts else None
     return Loop(
         features,
         specs,
-        gate=MetaLearner(config.gate, pool, lag=clock.score_lag, horizon=clock.horizon, seed=seed, device=device),
-        context=ContextBuilder(pool, cells, ops, config.gate),
+        gate=MetaLearner(config.gate, pool, **lags, seed=seed, device=device, aim=config.aim),
+        context=ContextBuilder(pool, cells, ops, config.gate, facts),
         updater=Updater(store.path, config, timeline, zoo, known_at),
         timeline=timeline,
         target=config.data.target,

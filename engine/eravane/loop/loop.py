@@ -1,4 +1,4 @@
-"""The prequential loop: predict an era, wait until older labels are known, score, learn."""
+"""The prequential loop: predict an era, wait until older labels fall due, score, learn, save, go on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from safetensors.numpy import load, save
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.timeline import Timeline
 from eravane.data.features import Features
+from eravane.gate.choice import LearnReport
 from eravane.gate.context import ContextBuilder
-from eravane.gate.gate import LearnReport, MetaLearner
+from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
 from eravane.learners.registry import predict
 from eravane.loop.sources import EraSource, source_of
@@ -85,7 +86,7 @@ class Loop:
         timeline: periods and lags.
         target: the main target.
         ops: the kernels' namespace.
-        known_at: labels that arrived later than the lags.
+        known_at: labels that came later than the lags say.
         neutraliser: what is taken out of the ensemble; None for nothing.
         device: torch device of the gate.
 
@@ -116,12 +117,12 @@ class Loop:
         self._boosters: dict[str, list[Any]] = {}
 
     def await_labels(self, era: int, base_MN: NDArray[np.float32]) -> None:
-        """Add predictions of an era (out-of-fold, or of a journal) whose labels the gate has not seen."""
+        """Hand in predictions of an era (out-of-fold, or of a journal) whose labels the gate has not seen."""
         raw_CN = source_of(self._features, era).raw()
         self._pending.append(Pending(era, base_MN, self._context.facts(raw_CN, era)))
 
     def step(self, era: int, source: EraSource) -> tuple[EraRecord, StepReport]:
-        """Handle one era: use the labels that became known, update, then predict it from its features alone."""
+        """Do one era: use the labels that are due, update, then predict it from its features alone."""
         clock = _StopClock()
         resolved = self._resolve(era)
         clock.lap("resolve")
@@ -151,8 +152,8 @@ class Loop:
         clock.lap("weigh")
         if not open_M.all():
             base_MN[~open_M] = self._evaluate(source, ~open_M)[~open_M]
-            z_MN[~open_M] = gaussianize(base_MN[~open_M], self._ops)
-        comparators = self._gate.comparators(era, *_agreement(z_MN, base_MN, self._ops))
+        dispersion_M = self._ops.dispersion(base_MN, one_era(base_MN.shape[1]))[:, 0]
+        comparators = self._gate.comparators(era, dispersion_M)
         clock.lap("shadow")
         return EraRecord(era, base_MN, prediction_N, weights_M, open_M, comparators), facts
 
@@ -173,7 +174,7 @@ class Loop:
         history: History,
         base_of: Callable[[int], NDArray[np.float32]],
     ) -> None:
-        """Restore a state.
+        """Take over a state.
 
         Args:
             models: the base models at that time.
@@ -190,7 +191,7 @@ class Loop:
             self.await_labels(era, base_of(era))
 
     def _resolve(self, era: int) -> tuple[EraOutcome, ...]:
-        """Pass the gate the eras whose labels are known; a missing one is skipped when a later one arrives.
+        """Hand the gate the eras whose labels are there; one that stays away is passed over when a later one comes.
 
         The gate learns in the order of eras, so a label that arrives after a later one no longer reaches it.
         """
@@ -239,7 +240,7 @@ class Loop:
 def outcome_of(
     pending: Pending, label_N: NDArray[np.float32], ops: Any, meta_N: NDArray[np.float32] | None = None
 ) -> EraOutcome:
-    """Outcome of a resolved era for the gate: scores and sufficient statistics over its labelled rows.
+    """What a resolved era teaches the gate: scores and sufficient statistics over its labelled rows.
 
     `meta_N` is the meta model's prediction, NaN where it has none; with it the models' contributions are known.
     """

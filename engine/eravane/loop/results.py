@@ -53,11 +53,15 @@ def score_era(record: EraRecord, label_N: NDArray[np.float32], ops: Any) -> Scor
     return ScoredEra(record.era, dict(zip(names, series.tolist(), strict=True)), models_M)
 
 
+def _names(scored: Sequence[ScoredEra]) -> list[str]:
+    """Names of all series; an older release compared with others, which later eras lack."""
+    return list(dict.fromkeys([ENSEMBLE, EQUAL_WEIGHT, *(name for era in scored for name in era.series)]))
+
+
 def headline(scored: Sequence[ScoredEra], timeline: Timeline) -> dict[str, Any]:
     """The content of metrics.json, over eras from `report_start` on."""
     counted = [era for era in scored if era.era >= timeline.report_start]
-    names = list(counted[0].series) if counted else [ENSEMBLE, EQUAL_WEIGHT]
-    series = {name: np.array([era.series[name] for era in counted]) for name in names}
+    series = {name: np.array([era.series.get(name, np.nan) for era in counted]) for name in _names(counted)}
     gain = hac_mean(series[ENSEMBLE] - series[EQUAL_WEIGHT], timeline.clock.hac_lag)
     return {
         "series": {name: summarise(values).as_dict() for name, values in series.items()},
@@ -125,8 +129,9 @@ class ResultFiles:
 
     def _score_table(self, scored: Sequence[ScoredEra]) -> pa.Table:
         columns: dict[str, Any] = {"era": pa.array([era_label(era.era) for era in scored], pa.string())}
-        names = list(scored[0].series) if scored else [ENSEMBLE, EQUAL_WEIGHT]
-        columns |= {name: pa.array([era.series[name] for era in scored], pa.float64()) for name in names}
+        columns |= {
+            name: pa.array([era.series.get(name, np.nan) for era in scored], pa.float64()) for name in _names(scored)
+        }
         columns |= {
             name: pa.array([float(era.models_M[m]) for era in scored], pa.float64())
             for m, name in enumerate(self.model_ids)

@@ -24,19 +24,15 @@ import numpy as np
 import pandas as pd
 
 from eravane import __version__
-from eravane.core.config import GateConfig, PrepareConfig, RunConfig
+from eravane.core.config import PrepareConfig, RunConfig
 from eravane.core.errors import RunError
 from eravane.core.files import write_atomically
 from eravane.data.store.store import EraStore
 from eravane.gate import portable as hosted
 from eravane.gate import portable_prepare as hostedprepare
 from eravane.gate.context import QUANTILES, thinned
-from eravane.gate.experts import AdaHedge
-from eravane.gate.gate import NEGLIGIBLE
-from eravane.gate.inputs import lagged_inputs
-from eravane.gate.outcomes import GateModel, History
-from eravane.gate.records import Records, with_newcomers
-from eravane.gate.scorer import LAST_TEMPERATURE, gate_count
+from eravane.gate.gate import MetaLearner
+from eravane.gate.outcomes import GateModel
 from eravane.learners.protocol import GROW_XGBOOST
 from eravane.learners.registry import Trees
 from eravane.loop.boosters import INDEX, ModelFolder
@@ -179,9 +175,8 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     }
     models = [GateModel(**model) for model in state["models"]]
     cells = list(dict.fromkeys((model.feature_set, model.group) for model in models))
-    history = History.restore(len(models), arrays, state["names"])
-    newest = history.eras[-1] if history.eras else None
-    hedge = AdaHedge(np.array(arrays["hedge.losses"]), state["gap"])
+    newest = int(arrays["history.era"][-1]) if len(arrays["history.era"]) else None
+    frozen = MetaLearner.restore(arrays, state).frozen()
     return {
         "made": time.time(),
         "newest_era": newest,
@@ -207,7 +202,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
             "columns": np.array([places[name] for name in read_pool(folder.path)[1]], dtype=np.int64),
             "proportion": config.postprocess.proportion,
         },
-        "gate": _gate(config.gate, models, history, hedge, state["horizon"]),
+        "gate": frozen | {"quantiles": QUANTILES, "flat": FLAT, "decimals": MIX_DECIMALS},
         "maps": {name.removeprefix("inputs."): array for name, array in arrays.items() if name.startswith("inputs.")},
         "nets": {
             name.removeprefix("scorer."): array.astype(np.float64)
@@ -281,37 +276,6 @@ def _prepare(config: PrepareConfig, dtype: str) -> dict[str, Any]:
         "quantiles": (config.low, config.high),
         "k": config.k,
         "indicators": config.indicators,
-    }
-
-
-def _gate(
-    config: GateConfig, models: list[GateModel], history: History, hedge: AdaHedge, horizon: int
-) -> dict[str, Any]:
-    """The gate's frozen knowledge: what resolved eras say of each model, and how it decides."""
-    records = Records(len(models), config, horizon)
-    for position in range(len(history)):
-        records.add(history, position)
-    known = len(history)
-    tiers = sorted({model.feature_set for model in models})
-    return {
-        "inputs": config.inputs,
-        "quantiles": QUANTILES,
-        "flat": FLAT,
-        "decimals": MIX_DECIMALS,
-        "negligible": NEGLIGIBLE,
-        "temperature": LAST_TEMPERATURE,
-        "gates": config.gates,
-        "count": gate_count(config, len(models)),
-        "max_active": config.max_active,
-        "ridge": config.ridge,
-        "warming_up": known < config.warmup,
-        "hedge_P": hedge.weights_P,
-        "experts_LM": [with_newcomers(weights_M, records.seen_NM[known]) for weights_M in records.chosen(known)],
-        "lagged_ML": lagged_inputs(records, known),
-        "seen_M": records.seen_NM[known],
-        "signal_M": records.signal_NM[known],
-        "dispersion_M": records.dispersion_NM[known],
-        "agents_MA": np.array([[float(model.feature_set == tier) for tier in tiers] for model in models]),
     }
 
 

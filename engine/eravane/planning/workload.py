@@ -16,6 +16,7 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.data.catalog import Cell
 from eravane.gate.context import WIDEST_CELL
+from eravane.gate.network import WARM_STEPS
 from eravane.learners.registry import make_learner
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
 from eravane.planning.shape import DataShape
@@ -228,7 +229,7 @@ class Workload:
         fits = max(0, min(gate.rehearsal, history - gate.warmup)) + max(0, min(eras, known - gate.warmup))
         refits = fits // gate.refit_every + 1
         full, warm = HOST.step
-        return gate.seeds * (refits * gate.steps * full + max(0, fits - refits) * gate.warm_steps * warm)
+        return gate.seeds * (refits * gate.steps * full + max(0, fits - refits) * WARM_STEPS * warm)
 
     def _updates(self) -> float:
         """Seconds of training trees in the loop: the first models, and updates on schedule."""

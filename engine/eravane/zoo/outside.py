@@ -191,7 +191,7 @@ def paid_by(config: RunConfig, data: Path, store: EraStore) -> dict[str, Member 
     Raises:
         ConfigError: the dataset lacks it.
     """
-    if config.gate.objective != "payout":
+    if config.aim != "payout":
         return {}
-    values_N = _reference(data, [data / META_MODEL], META_COLUMN, store, 'gate.objective "payout"')
+    values_N = _reference(data, [data / META_MODEL], META_COLUMN, store, 'aim = "payout"')
     return {META_GIVEN: Reference(values_N.astype(np.float32))}

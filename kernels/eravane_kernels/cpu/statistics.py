@@ -1,4 +1,4 @@
-"""Statistics of columns of levels and of floats."""
+"""Statistics of columns of either kind."""
 
 from __future__ import annotations
 

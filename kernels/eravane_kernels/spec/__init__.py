@@ -1,4 +1,4 @@
-"""Specification of the kernels in plain NumPy, written for readability."""
+"""The kernels in plain NumPy: their specification, readable before fast."""
 
 from __future__ import annotations
 

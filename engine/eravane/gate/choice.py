@@ -1,0 +1,68 @@
+"""The gate's experts by name, what was chosen for an era, and what one call of `learn` did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.core.config import GateConfig
+from eravane.gate.records import RIDGES
+
+FloatArray = NDArray[np.float64]
+
+EXPERTS = ("screened", "best_single", "ridges", "regimes", "network")
+# Weights that Squint starts with, before they are scaled to sum 1: what never moves with the regime starts lower.
+PRIOR = {"equal_weight": 0.25, "screened": 0.25, "best_single": 0.1}
+
+
+@dataclass(frozen=True)
+class LearnReport:
+    """What one call of `learn` did.
+
+    Attributes:
+        era: the era that will be decided with what was learnt; resolved: eras known by then.
+        trained: "none" (warm-up), "warm" (a few steps) or "full" (from scratch); loss: of the last step, or NaN.
+        hedge: weight of each expert at the top level.
+        earned: summed correlation over equal weight on resolved eras, of the gate and of each expert alone.
+        marginals, marginals_kept: marginal statistics measured, and how many of them vary over eras.
+        notes: sentences for the log.
+    """
+
+    era: int
+    resolved: int
+    trained: str
+    loss: float
+    hedge: dict[str, float]
+    earned: dict[str, float]
+    marginals: int
+    marginals_kept: int
+    notes: tuple[str, ...]
+
+    def as_event(self) -> dict[str, Any]:
+        """The report as a line of events.jsonl holds it."""
+        hedge = {name: round(weight, 4) for name, weight in self.hedge.items()}
+        earned = {name: round(gain, 6) for name, gain in self.earned.items()}
+        notes = list(self.notes)
+        return {"resolved": self.resolved, "trained": self.trained, "hedge": hedge, "earned": earned, "notes": notes}
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was chosen for an era: by every expert [P, M], their weights [P], answers of the regimes, the mix [M]."""
+
+    experts_PM: FloatArray
+    hedge_P: FloatArray
+    answers_AM: FloatArray
+    weights_M: FloatArray
+
+
+def expert_names(config: GateConfig) -> tuple[str, ...]:
+    """The experts in the order of every array, equal weight first, the network last."""
+    names = ["equal_weight"]
+    for expert in EXPERTS:
+        if expert in config.experts:
+            names += list(RIDGES) if expert == "ridges" else [expert]
+    return tuple(names)

@@ -1,0 +1,344 @@
+"""Regimes of the market: hidden Markov models on what base models scored and on what an era looks like.
+
+An era is in one of a few states. In a state the models' c (see `outcomes`) scatter around means of their own, and, in
+members of the bank that look at facts, so do facts that are known before the era is predicted. Resolved eras tell the
+state of then; the chain carries it over the eras that are not resolved; facts of the era at hand sharpen it.
+
+Labels of `horizon` eras overlap, so that L eras say as much as L / horizon: likelihoods of c have the power
+1 / horizon. How many states there are, and whether facts help, is decided by forecasts: members are averaged by the
+squared errors of what they foresaw, in the metric of the noise (Bayesian model averaging on prequential errors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.gate.experts import STABLE, shrunk
+from eravane.gate.portable import foresee
+from eravane.gate.prototypes import find_regimes
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# States of the members: those that read scores alone, and those that read facts too.
+STATES, STATES_WITH_FACTS = (1, 2, 4, 6), (4, 6)
+MOST = max(*STATES, *STATES_WITH_FACTS)
+# Views of an era: scores alone, facts of the models' cells, facts from outside.
+SCORES, CELLS, OUTSIDE = 0, 1, 2
+# Eras that a state is expected to last, and eras of evidence that this expectation is worth.
+STAY, STAY_WORTH = 40.0, 10.0
+# Horizons of prior evidence that a state is like the mean of all, for scores; eras of it, for facts.
+PRIOR_HORIZONS, PRIOR_FACTS = 3.0, 4.0
+# Rounds of expectation and maximisation of a first fit, and of one that starts from the last.
+FIRST_ROUNDS, ROUNDS = 12, 4
+# Eras over which scores are averaged before they are clustered for the start.
+SMOOTH = 8
+# The pooled slopes of c in facts are expected to explain this share of the variance of c.
+EXPLAINED = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Parameters of B members with at most S states.
+
+    Attributes:
+        states_B, view_B: states of each member, and which facts it reads.
+        mean_BSM: mean c of the models in each state; noise_BMM: inverse covariance around them.
+        chain_BSS: transition probabilities.
+        fact_BSK, width_BK: means of facts in each state, and their standard deviations; trust_B: power of their
+            likelihood, below 1 where facts repeat each other.
+        slope_F, scale: pooled slopes of c in a model's own facts, and the unit of the index they give.
+    """
+
+    states_B: IntArray
+    view_B: IntArray
+    mean_BSM: FloatArray
+    noise_BMM: FloatArray
+    chain_BSS: FloatArray
+    fact_BSK: FloatArray
+    width_BK: FloatArray
+    trust_B: FloatArray
+    slope_F: FloatArray
+    scale: FloatArray
+
+
+class Regimes:
+    """The bank, what it knows after the newest resolved era, and how well its members foresaw the past.
+
+    Args:
+        size: models of the pool; horizon: eras that a label spans.
+    """
+
+    def __init__(self, size: int, horizon: int) -> None:
+        self._size, self._horizon = size, horizon
+        self._bank: Bank | None = None
+        self._state_BS = np.zeros((0, MOST))
+        self._evidence_A = np.zeros(0)
+        self.known = self.fitted = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been fitted."""
+        return self._bank is not None
+
+    def fit(self, c_EM: FloatArray, own_EMF: FloatArray, outside_ED: FloatArray, C_MM: FloatArray) -> None:
+        """Fit every member to the resolved eras, from the last fit where there is one.
+
+        Args:
+            c_EM: c of the models, none missing; own_EMF: normalised facts of their cells (F may be 0).
+            outside_ED: normalised facts from outside, NaN where missing (D may be 0); C_MM: mean agreement.
+        """
+        slope_F, scale = _pooled_slope(c_EM, own_EMF)
+        views = {CELLS: own_EMF @ slope_F / scale, OUTSIDE: outside_ED}
+        members = _members(bool(slope_F.any()), bool(np.isfinite(outside_ED).any()))
+        usual_M = _usual(c_EM, C_MM)
+        rounds = ROUNDS
+        bank = self._bank
+        if bank is None or not np.array_equal(bank.view_B, members[1]) or bank.fact_BSK.shape[2] != _width(views):
+            bank, rounds = _start(c_EM, views, members, self._horizon), FIRST_ROUNDS
+        for _ in range(rounds):
+            state_BES, moves_BSS, self._state_BS = _passes(_likelihood(bank, c_EM, views, self._horizon), bank)
+            bank = _maximised(bank, c_EM, views, state_BES, moves_BSS, usual_M, self._horizon)
+        content = _content(bank) | {"slope_F": slope_F, "scale": np.array([scale])}
+        # In one layout, as they come back from disk: the order of a sum must not depend on it.
+        self._bank = Bank(**{name: np.ascontiguousarray(array) for name, array in content.items()})
+        self._state_BS = _passes(_likelihood(self._bank, c_EM, views, self._horizon), self._bank)[2].copy()
+        answers = len(members[0]) + (2 if slope_F.any() else 0)
+        if len(self._evidence_A) != answers:
+            self._evidence_A = np.zeros(answers)
+        self.known = self.fitted = len(c_EM)
+
+    def add(self, c_M: FloatArray, own_MF: FloatArray, outside_D: FloatArray) -> None:
+        """Take in one resolved era: c of the models, and its facts."""
+        bank = self._bank
+        assert bank is not None
+        views = {CELLS: (own_MF @ bank.slope_F / bank.scale)[None], OUTSIDE: outside_D[None]}
+        log_BS = _likelihood(bank, c_M[None], views, self._horizon)[:, 0]
+        state_BS = np.einsum("bs,bst->bt", self._state_BS, bank.chain_BSS) * np.exp(log_BS - log_BS.max(1)[:, None])
+        self._state_BS = state_BS / state_BS.sum(axis=1, keepdims=True)
+        self.known += 1
+
+    def numbers(self, steps: int) -> dict[str, Any]:
+        """What forecasts for an era `steps` after the newest resolved one rest on, as `portable.foresee` takes it."""
+        bank = self._bank
+        assert bank is not None
+        state_BS = self._state_BS
+        for _ in range(steps):
+            state_BS = np.einsum("bs,bst->bt", state_BS, bank.chain_BSS)
+        evidence_A = np.exp(self._evidence_A - self._evidence_A.max())
+        return _content(bank) | {"state_BS": state_BS, "share_A": evidence_A / evidence_A.sum()}
+
+    def settle(self, answer_AM: FloatArray, c_M: FloatArray) -> None:
+        """Judge forecasts [A, M] of a resolved era, one row per member, by what came."""
+        bank = self._bank
+        if bank is None or answer_AM.shape != (len(self._evidence_A), self._size):
+            return
+        miss_AM = c_M - answer_AM
+        error_A = np.einsum("am,mn,an->a", miss_AM, bank.noise_BMM[0], miss_AM)
+        self._evidence_A = self._evidence_A - 0.5 * error_A / self._horizon
+
+    def forecasts(self, steps: int, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Expected c of the models in an era [M], and what each member expects [A, M]."""
+        return foresee(self.numbers(steps), own_MF, outside_D)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All state, for safetensors; empty before the first fit."""
+        if self._bank is None:
+            return {}
+        known = {"known": np.array([self.known, self.fitted])}
+        state = {"state": self._state_BS, "evidence": self._evidence_A}
+        return {f"regimes.{name}": array for name, array in (_content(self._bank) | state | known).items()}
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state of `arrays()`."""
+        if "regimes.known" not in arrays:
+            return
+        self._bank = Bank(**{field.name: np.array(arrays[f"regimes.{field.name}"]) for field in fields(Bank)})
+        self._state_BS = np.array(arrays["regimes.state"])
+        self._evidence_A = np.array(arrays["regimes.evidence"])
+        self.known, self.fitted = (int(value) for value in arrays["regimes.known"])
+
+
+def _content(bank: Bank) -> dict[str, NDArray[Any]]:
+    return {field.name: getattr(bank, field.name) for field in fields(Bank)}
+
+
+def _members(cells: bool, outside: bool) -> tuple[IntArray, IntArray]:
+    """States and view of each member."""
+    kinds = [(states, SCORES) for states in STATES]
+    kinds += [(states, CELLS) for states in STATES_WITH_FACTS if cells]
+    kinds += [(states, OUTSIDE) for states in STATES_WITH_FACTS if outside]
+    return np.array([states for states, _ in kinds]), np.array([view for _, view in kinds])
+
+
+def _width(views: Mapping[int, FloatArray]) -> int:
+    return max(int(facts_EK.shape[1]) for facts_EK in views.values())
+
+
+def _pooled_slope(c_EM: FloatArray, own_EMF: FloatArray) -> tuple[FloatArray, float]:
+    """Slopes of c in a model's own facts, shared by all models (a ridge), and the spread of the index they give."""
+    if own_EMF.shape[2] == 0:
+        return np.zeros(0), 1.0
+    lead_EM = c_EM - c_EM.mean(axis=0)
+    lead_EM = lead_EM - lead_EM.mean(axis=1, keepdims=True)
+    x_NF = (own_EMF - own_EMF.mean(axis=1, keepdims=True)).reshape(-1, own_EMF.shape[2])
+    strength = 1.0 / EXPLAINED
+    slope_F = np.linalg.solve(x_NF.T @ x_NF + 4 * strength * np.eye(x_NF.shape[1]), x_NF.T @ lead_EM.ravel())
+    return slope_F, max(float((own_EMF @ slope_F).std()), 1e-12)
+
+
+def _usual(c_EM: FloatArray, C_MM: FloatArray) -> FloatArray:
+    """Long-run mean of c, shrunk towards what makes equal weights best."""
+    mean_M = c_EM.mean(axis=0)
+    rest_EM = c_EM - mean_M
+    stable_MM = C_MM + STABLE * np.eye(len(mean_M))
+    scale = float((rest_EM * np.linalg.solve(stable_MM, rest_EM.T).T).mean())
+    return shrunk(mean_M, C_MM, scale / len(c_EM))
+
+
+def _start(c_EM: FloatArray, views: Mapping[int, FloatArray], members: tuple[IntArray, IntArray], horizon: int) -> Bank:
+    """States from clusters of smoothed eras, kept for `STAY` eras."""
+    states_B, view_B = members
+    size, width = c_EM.shape[1], _width(views)
+    unit = max(float(c_EM.std()), 1e-12)
+    kernel = np.ones(min(SMOOTH, len(c_EM)))
+    smooth_EM = np.stack([np.convolve(column, kernel / kernel.sum(), "same") for column in (c_EM / unit).T], axis=1)
+    mean_BSM, fact_BSK = np.zeros((len(states_B), MOST, size)), np.zeros((len(states_B), MOST, width))
+    chain_BSS = np.tile(np.eye(MOST), (len(states_B), 1, 1))
+    for b, (states, view) in enumerate(zip(states_B, view_B, strict=True)):
+        facts_EK = np.nan_to_num(views[view]) if view else np.zeros((len(c_EM), 0))
+        regime_E, _ = find_regimes(np.hstack([smooth_EM, 2 * facts_EK]), int(states))
+        for s in range(states):
+            rows_E = regime_E == s if (regime_E == s).any() else np.ones(len(c_EM), dtype=bool)
+            mean_BSM[b, s] = c_EM[rows_E].mean(axis=0)
+            fact_BSK[b, s, : facts_EK.shape[1]] = facts_EK[rows_E].mean(axis=0)
+        if states > 1:
+            chain_BSS[b, :states, :states] = (1 / STAY) / (states - 1)
+            chain_BSS[b, range(states), range(states)] = 1 - 1 / STAY
+    rest_EM = c_EM - c_EM.mean(axis=0)
+    noise_MM = np.linalg.inv(_steady(rest_EM.T @ rest_EM / len(c_EM), len(c_EM) / horizon))
+    return Bank(
+        states_B=states_B,
+        view_B=view_B,
+        mean_BSM=mean_BSM,
+        noise_BMM=np.tile(noise_MM, (len(states_B), 1, 1)),
+        chain_BSS=chain_BSS,
+        fact_BSK=fact_BSK,
+        width_BK=np.ones((len(states_B), width)),
+        trust_B=np.array([_trust(views[view]) if view else 0.0 for view in view_B]),
+        slope_F=np.zeros(0),
+        scale=np.ones(1),
+    )
+
+
+def _trust(facts_EK: FloatArray) -> float:
+    """Share of the facts that say something of their own: (tr R)^2 / tr R^2 over K, R their correlations."""
+    z_EK = np.nan_to_num(facts_EK - np.nanmean(facts_EK, axis=0))
+    spread_K = z_EK.std(axis=0)
+    z_EK = z_EK[:, spread_K > 0] / spread_K[spread_K > 0]
+    if not z_EK.shape[1]:
+        return 0.0
+    R_KK = z_EK.T @ z_EK / len(z_EK)
+    return float(np.trace(R_KK) ** 2 / (R_KK**2).sum() / len(R_KK))
+
+
+def _steady(cov_MM: FloatArray, count: float) -> FloatArray:
+    """A covariance of `count` independent eras, shrunk to its diagonal as far as they are few for its size."""
+    size = len(cov_MM)
+    share = (size + 1) / (count + size + 1)
+    floor = max(1e-6 * float(np.trace(cov_MM)) / size, 1e-12)
+    return np.asarray((1 - share) * cov_MM + np.diag(share * np.diag(cov_MM) + floor))
+
+
+def _likelihood(bank: Bank, c_EM: FloatArray, views: Mapping[int, FloatArray], horizon: int) -> FloatArray:
+    """Log likelihood of every era in every state [B, E, S]; -inf in states that a member lacks."""
+    found_BES = np.full((len(bank.states_B), len(c_EM), MOST), -np.inf)
+    for b, states in enumerate(bank.states_B):
+        root_MM = np.linalg.cholesky(bank.noise_BMM[b])
+        left_EM, right_SM = c_EM @ root_MM, bank.mean_BSM[b, :states] @ root_MM
+        distance_ES = (left_EM**2).sum(1)[:, None] - 2 * left_EM @ right_SM.T + (right_SM**2).sum(1)
+        log_ES = -0.5 * distance_ES / horizon
+        if bank.view_B[b]:
+            log_ES = log_ES + _fact_likelihood(bank, b, views[int(bank.view_B[b])], int(states))
+        found_BES[b, :, :states] = log_ES
+    return found_BES
+
+
+def _fact_likelihood(bank: Bank, b: int, facts_EK: FloatArray, states: int) -> FloatArray:
+    width = facts_EK.shape[1]
+    apart_ESK = (facts_EK[:, None] - bank.fact_BSK[b, :states, :width]) / bank.width_BK[b, :width]
+    return np.asarray(-0.5 * bank.trust_B[b] * np.nan_to_num(apart_ESK**2).sum(axis=-1))
+
+
+def _passes(log_BES: FloatArray, bank: Bank) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Forward and backward: states of every era [B, E, S], expected moves [B, S, S], the newest filtered state."""
+    chain_BSS = bank.chain_BSS
+    like_BES = np.exp(log_BES - log_BES.max(axis=2, keepdims=True))
+    eras = like_BES.shape[1]
+    there_BS = np.arange(MOST) < bank.states_B[:, None]
+    forth_EBS, back_EBS = np.empty((eras, *there_BS.shape)), np.ones((eras, *there_BS.shape))
+    like_EBS = np.ascontiguousarray(like_BES.transpose(1, 0, 2))
+    state_BS = there_BS / bank.states_B[:, None]
+    for e in range(eras):
+        state_BS = (state_BS[:, None] @ chain_BSS)[:, 0] * like_EBS[e]
+        state_BS /= state_BS.sum(axis=1, keepdims=True)
+        forth_EBS[e] = state_BS
+    for e in range(eras - 2, -1, -1):
+        later_BS = (chain_BSS @ (like_EBS[e + 1] * back_EBS[e + 1])[:, :, None])[:, :, 0]
+        back_EBS[e] = later_BS / later_BS.sum(axis=1, keepdims=True)
+    state_EBS = forth_EBS * back_EBS
+    state_EBS /= state_EBS.sum(axis=2, keepdims=True)
+    later_EBS = like_EBS[1:] * back_EBS[1:]
+    total_EB = np.einsum("ebs,bst,ebt->eb", forth_EBS[:-1], chain_BSS, later_EBS, optimize=True)
+    moves_BSS = chain_BSS * np.einsum("ebs,ebt->bst", forth_EBS[:-1] / total_EB[:, :, None], later_EBS, optimize=True)
+    return state_EBS.transpose(1, 0, 2), moves_BSS, state_BS
+
+
+def _maximised(
+    bank: Bank,
+    c_EM: FloatArray,
+    views: Mapping[int, FloatArray],
+    state_BES: FloatArray,
+    moves_BSS: FloatArray,
+    usual_M: FloatArray,
+    horizon: int,
+) -> Bank:
+    """Parameters that make the eras likeliest given their states, and the priors."""
+    worth, eras = PRIOR_HORIZONS * horizon, len(c_EM)
+    count_BS = state_BES.sum(axis=1)
+    total_BSM = np.einsum("bes,em->bsm", state_BES, c_EM, optimize=True)
+    mean_BSM = (total_BSM + worth * usual_M) / (count_BS + worth)[:, :, None]
+    square_MM = c_EM.T @ c_EM
+    noise_BMM, fact_BSK, width_BK = np.empty_like(bank.noise_BMM), bank.fact_BSK.copy(), bank.width_BK.copy()
+    for b, view in enumerate(bank.view_B):
+        cross_MM = total_BSM[b].T @ mean_BSM[b]
+        around_MM = square_MM - cross_MM - cross_MM.T + (mean_BSM[b] * count_BS[b][:, None]).T @ mean_BSM[b]
+        noise_BMM[b] = np.linalg.inv(_steady(around_MM / eras, eras / horizon))
+        if view:
+            fact_BSK[b], width_BK[b] = _facts_of(views[int(view)], state_BES[b], bank.fact_BSK.shape[2])
+    chain_BSS = np.tile(np.eye(MOST), (len(bank.states_B), 1, 1))
+    for b, states in enumerate(bank.states_B):
+        prior_SS = np.full((states, states), 0.1) + (STAY_WORTH - 0.1) * np.eye(states)
+        found_SS = moves_BSS[b, :states, :states] / horizon + prior_SS
+        chain_BSS[b, :states, :states] = found_SS / found_SS.sum(axis=1, keepdims=True)
+    changed = {"mean_BSM": mean_BSM, "noise_BMM": noise_BMM, "chain_BSS": chain_BSS}
+    return Bank(**{**_content(bank), **changed, "fact_BSK": fact_BSK, "width_BK": width_BK})
+
+
+def _facts_of(facts_EK: FloatArray, state_ES: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:
+    """Means of facts in each state [S, width], and their spread around them [width]; what is missing counts nowhere."""
+    known_EK = np.isfinite(facts_EK)
+    filled_EK = np.where(known_EK, facts_EK, 0.0)
+    usual_K = filled_EK.sum(axis=0) / np.maximum(known_EK.sum(axis=0), 1)
+    count_SK = state_ES.T @ known_EK
+    mean_SK = (state_ES.T @ filled_EK + PRIOR_FACTS * usual_K) / (count_SK + PRIOR_FACTS)
+    square_K = np.einsum("es,esk->k", state_ES, np.where(known_EK[:, None], facts_EK[:, None] - mean_SK, 0.0) ** 2)
+    spread_K = np.sqrt(square_K / np.maximum(known_EK.sum(axis=0), 1))
+    more = width - facts_EK.shape[1]
+    floor_K = np.maximum(spread_K, 1e-3 * (1 + np.abs(usual_K)))
+    return np.pad(mean_SK, ((0, 0), (0, more))), np.pad(floor_K, (0, more), constant_values=1.0)

@@ -1,0 +1,119 @@
+"""Cells that stay: what the present version of every model would have scored in past eras.
+
+A refit replaces a cell's model and breaks the history of its scores. All versions are kept as their predictions of
+reference rows, a few kilobytes each. In a past era s some versions were out of sample, and what they scored is known.
+The score of the newest version follows from how its predictions correlate with theirs,
+
+    c_new(s) = C_new,old (C_old + k I)^-1 c_old(s),
+
+over all cells together. No label of the newest version's training enters but those that older versions were scored on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# Ridge of the projection: without it noise in C^-1 costs more than the projection gains; .1 to .3 are alike.
+STEADY = 0.1
+# Versions that bear witness of an era: that in force then and its forerunners; one more says next to nothing.
+WITNESSES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """One version of all models.
+
+    Attributes:
+        start: first era that it was in force for.
+        z: block of reference rows -> float32 [M, R], standardised predictions of them.
+    """
+
+    start: int
+    z: Mapping[int, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """What versions that were out of sample in an era were paid in it.
+
+    Attributes:
+        versions: their numbers, the one in force last; paid_KM: float64 [K, M], NaN for a model without predictions.
+    """
+
+    versions: tuple[int, ...]
+    paid_KM: FloatArray
+
+
+class Versions:
+    """All versions so far, numbered from 0, the newest in force."""
+
+    def __init__(self) -> None:
+        self.kept: list[Version] = []
+        self._witnesses: dict[int, Witness] = {}
+
+    def add(self, version: Version) -> None:
+        """Put a new version in force."""
+        self.kept.append(version)
+
+    def freeze(self, z: Mapping[int, NDArray[np.float32]]) -> None:
+        """The newest version as it ends: leaf values may have moved since it started."""
+        self.kept[-1] = Version(self.kept[-1].start, z)
+
+    def at(self, era: int) -> tuple[int, ...]:
+        """Numbers of the versions that bear witness of an era: started by then, at most `WITNESSES`, newest last."""
+        return tuple(n for n, version in enumerate(self.kept) if version.start <= era)[-WITNESSES:]
+
+    def bear(self, era: int, witness: Witness) -> None:
+        """Note what versions were paid in a resolved era."""
+        self._witnesses[era] = witness
+
+    def project(self, eras: Sequence[int], paid_EM: FloatArray) -> FloatArray:
+        """What the newest version would have been paid in past eras [E, M]; as it is where it was in force itself."""
+        if len(self.kept) < 2:
+            return paid_EM
+        newest, found_EM, maps = self.kept[-1], paid_EM.copy(), {}
+        for e, era in enumerate(eras):
+            witness = self._witnesses.get(era)
+            if era >= newest.start or witness is None:
+                continue
+            if witness.versions not in maps:
+                maps[witness.versions] = self._map(witness.versions)
+            if (map_MK := maps[witness.versions]) is not None:
+                found_EM[e] = map_MK @ np.nan_to_num(witness.paid_KM.ravel())
+        return found_EM
+
+    def _map(self, versions: tuple[int, ...]) -> FloatArray | None:
+        """C_new,old (C_old + k I)^-1, [M, K M], over blocks that all of them predicted; None where there is none."""
+        old = [self.kept[n] for n in versions]
+        blocks = sorted(set.intersection(set(self.kept[-1].z), *(set(version.z) for version in old)))
+        if not blocks:
+            return None
+        old_KR = np.concatenate([np.concatenate([version.z[b] for b in blocks], axis=1) for version in old])
+        new_MR = np.concatenate([self.kept[-1].z[b] for b in blocks], axis=1)
+        rows = old_KR.shape[1]
+        C_KK = (old_KR @ old_KR.T).astype(np.float64) / rows + STEADY * np.eye(len(old_KR))
+        return np.asarray(np.linalg.solve(C_KK, (old_KR @ new_MR.T).astype(np.float64) / rows).T)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What resolved eras bore witness of, for safetensors; versions themselves are kept by the caller."""
+        found: dict[str, NDArray[Any]] = {}
+        for era, witness in self._witnesses.items():
+            found[f"witness.versions.{era}"] = np.array(witness.versions, dtype=np.int64)
+            found[f"witness.paid.{era}"] = witness.paid_KM
+        return found
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the state of `arrays()`."""
+        prefix = "witness.versions."
+        for name in arrays:
+            if name.startswith(prefix):
+                era = int(name.removeprefix(prefix))
+                numbers = tuple(int(n) for n in arrays[name])
+                self._witnesses[era] = Witness(numbers, np.array(arrays[f"witness.paid.{era}"]))

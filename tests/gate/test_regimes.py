@@ -1,0 +1,162 @@
+"""Hidden Markov regimes against sums over all paths, and on series whose regime is known."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from eravane.gate import regimes as module
+from eravane.gate.portable import foresee
+from eravane.gate.regimes import CELLS, OUTSIDE, STATES, Bank, Regimes, _likelihood, _passes
+
+MODELS, HORIZON, LAG = 5, 4, 6
+C_MM = 0.3 + 0.7 * np.eye(MODELS)
+
+
+def bank_of(states, seed=0, models=2, facts=1):
+    """One member with random parameters."""
+    rng = np.random.default_rng(seed)
+    mean_BSM = np.zeros((1, module.MOST, models))
+    mean_BSM[0, :states] = rng.standard_normal((states, models))
+    chain_BSS = np.eye(module.MOST)[None].copy()
+    chain_BSS[0, :states, :states] = rng.dirichlet(np.ones(states), states)
+    root = rng.standard_normal((models, models))
+    return Bank(
+        states_B=np.array([states]),
+        view_B=np.array([OUTSIDE]),
+        mean_BSM=mean_BSM,
+        noise_BMM=(root @ root.T + np.eye(models))[None],
+        chain_BSS=chain_BSS,
+        fact_BSK=rng.standard_normal((1, module.MOST, facts)),
+        width_BK=np.full((1, facts), 0.7),
+        trust_B=np.array([0.8]),
+        slope_F=np.zeros(0),
+        scale=np.ones(1),
+    )
+
+
+def test_states_and_moves_are_sums_over_all_paths():
+    states, eras = 3, 5
+    bank, rng = bank_of(states), np.random.default_rng(1)
+    c_EM, facts_EK = rng.standard_normal((eras, 2)), rng.standard_normal((eras, 1))
+    facts_EK[2] = np.nan
+    state_BES, moves_BSS, newest_BS = _passes(_likelihood(bank, c_EM, {OUTSIDE: facts_EK}, HORIZON), bank)
+    total, state_ES, moves_SS, newest_S = 0.0, np.zeros((eras, states)), np.zeros((states, states)), np.zeros(states)
+    for path in itertools.product(range(states), repeat=eras):
+        chance = 1 / states
+        for e, s in enumerate(path):
+            miss = c_EM[e] - bank.mean_BSM[0, s]
+            log = -0.5 * miss @ bank.noise_BMM[0] @ miss / HORIZON
+            if np.isfinite(facts_EK[e, 0]):
+                log -= 0.5 * 0.8 * ((facts_EK[e, 0] - bank.fact_BSK[0, s, 0]) / 0.7) ** 2
+            chance *= np.exp(log) * (bank.chain_BSS[0, path[e - 1], s] if e else 1.0)
+        # The first era is a step of the chain from evenly likely states, as every other one.
+        chance *= bank.chain_BSS[0, :states, path[0]].sum()
+        total += chance
+        for e, s in enumerate(path):
+            state_ES[e, s] += chance
+        for before, after in itertools.pairwise(path):
+            moves_SS[before, after] += chance
+        newest_S[path[-1]] += chance
+    np.testing.assert_allclose(state_BES[0, :, :states], state_ES / total, atol=1e-10)
+    np.testing.assert_allclose(moves_BSS[0, :states, :states], moves_SS / total, atol=1e-10)
+    np.testing.assert_allclose(newest_BS[0, :states], newest_S / total, atol=1e-10)
+    assert (state_BES[0, :, states:] == 0).all()
+
+
+def series(seed, eras=500, stay=40, size=0.02, noise=0.015):
+    """Three regimes, c of five models around means of their own, labels that overlap over four eras."""
+    rng = np.random.default_rng(seed)
+    mean_RM = 0.02 + size * rng.standard_normal((3, MODELS))
+    regime_E = np.zeros(eras, dtype=int)
+    for e in range(1, eras):
+        regime_E[e] = regime_E[e - 1] if rng.random() > 1 / stay else rng.integers(3)
+    weekly = rng.standard_normal((eras + 3, MODELS)) @ np.linalg.cholesky(C_MM).T * noise
+    c_EM = mean_RM[regime_E] + sum(weekly[i : eras + i] for i in range(4)) / 2
+    return regime_E, mean_RM, c_EM
+
+
+def errors(c_EM, mean_EM, outside_ED, own_EMF=None, first=300, every=50):
+    """Mean squared errors of the regimes' forecasts of the true means, of the plain mean's, and of the members'."""
+    own_EMF = np.zeros((len(c_EM), MODELS, 0)) if own_EMF is None else own_EMF
+    regimes, rows = Regimes(MODELS, HORIZON), []
+    for era in range(first, len(c_EM)):
+        known = era - LAG + 1
+        if (era - first) % every == 0:
+            regimes.fit(c_EM[:known], own_EMF[:known], outside_ED[:known], C_MM)
+        for position in range(regimes.known, known):
+            regimes.add(c_EM[position], own_EMF[position], outside_ED[position])
+        expected_M, answers_AM = regimes.forecasts(LAG - 1 + 1, own_EMF[era], outside_ED[era])
+        regimes.settle(answers_AM, c_EM[era])
+        true_M = mean_EM[era]
+        rows.append([((expected_M - true_M) ** 2).mean(), ((c_EM[:known].mean(axis=0) - true_M) ** 2).mean()])
+    return np.mean(rows, axis=0)
+
+
+def test_regimes_are_found_where_there_are_some_and_cost_nothing_where_there_are_none():
+    nothing = np.zeros((500, 0))
+    found, plain = np.mean(
+        [errors(c_EM, mean_RM[regime_E], nothing) for regime_E, mean_RM, c_EM in map(series, range(3))], axis=0
+    )
+    assert found < 0.6 * plain
+    calm, still = np.mean(
+        [
+            errors(c_EM, mean_RM[regime_E], nothing)
+            for regime_E, mean_RM, c_EM in (series(s, size=0.0) for s in range(3))
+        ],
+        axis=0,
+    )
+    assert calm < still + 1e-6
+
+
+@pytest.mark.parametrize("kind", ["outside", "cells"])
+def test_a_fact_that_tells_the_regime_is_found_and_a_useless_one_costs_nothing(kind):
+    rng = np.random.default_rng(9)
+    regime_E, mean_RM, c_EM = series(4, stay=8)
+    nothing, true_EM = np.zeros((500, 0)), mean_RM[regime_E]
+    if kind == "outside":
+        told, useless = regime_E[:, None] - 1.0 + 0.2 * rng.standard_normal((500, 1)), rng.standard_normal((500, 1))
+        told[::17] = np.nan
+        arguments = [(nothing, None), (told, None), (useless, None)]
+    else:
+        shown = (true_EM - true_EM.mean(axis=1, keepdims=True)) / 0.02 + 0.5 * rng.standard_normal((500, MODELS))
+        useless_EMF = rng.standard_normal((500, MODELS, 1))
+        arguments = [(nothing, None), (nothing, shown[:, :, None]), (nothing, useless_EMF)]
+    without, with_told, with_useless = (errors(c_EM, true_EM, out, own)[0] for out, own in arguments)
+    assert with_told < 0.5 * without
+    assert with_useless < 1.1 * without
+
+
+def test_forecasts_from_disk_and_from_the_frozen_numbers_are_the_same_bytes():
+    _, _, c_EM = series(5, eras=120)
+    own_EMF = np.random.default_rng(0).standard_normal((120, MODELS, 2))
+    outside_ED = np.random.default_rng(1).standard_normal((120, 1))
+    regimes = Regimes(MODELS, HORIZON)
+    regimes.fit(c_EM[:100], own_EMF[:100], outside_ED[:100], C_MM)
+    back = Regimes(MODELS, HORIZON)
+    back.load(load(save({name: np.ascontiguousarray(value) for name, value in regimes.arrays().items()})))
+    for one in (regimes, back):
+        for position in range(100, 110):
+            one.add(c_EM[position], own_EMF[position], outside_ED[position])
+            one.settle(one.forecasts(LAG, own_EMF[position], outside_ED[position])[1], c_EM[position])
+    expected_M, answers_AM = regimes.forecasts(LAG, own_EMF[115], outside_ED[115])
+    again_M, _ = back.forecasts(LAG, own_EMF[115], outside_ED[115])
+    assert np.array_equal(expected_M, again_M)
+    assert np.array_equal(foresee(regimes.numbers(LAG), own_EMF[115], outside_ED[115])[0], expected_M)
+    assert len(answers_AM) == len(STATES) + 2 + 2 + 2
+
+
+def test_what_cannot_vary_is_survived():
+    regimes = Regimes(MODELS, HORIZON)
+    constant = np.full((40, MODELS), 0.01)
+    regimes.fit(constant, np.zeros((40, MODELS, 1)), np.full((40, 1), 3.0), C_MM)
+    expected_M, _ = regimes.forecasts(LAG, np.zeros((MODELS, 1)), np.array([np.nan]))
+    np.testing.assert_allclose(expected_M, 0.01, atol=1e-3)
+    bank = regimes._bank
+    assert bank is not None
+    assert CELLS not in bank.view_B
+    assert np.isfinite(replace(bank).mean_BSM).all()

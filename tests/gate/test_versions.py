@@ -1,0 +1,86 @@
+"""What the newest version would have scored in past eras, against scoring it there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eravane.gate.versions import Version, Versions, Witness
+
+MODELS, WIDTH, ROWS, VERSIONS, LENGTH = 4, 8, 4_000, 6, 20
+
+
+def world(seed=0, drift=0.35):
+    """Linear models of 8 features that are refitted every 20 eras; features' covariances with the target by era."""
+    rng = np.random.default_rng(seed)
+    weights_VMF = [rng.standard_normal((MODELS, WIDTH))]
+    for _ in range(VERSIONS - 1):
+        moved = weights_VMF[-1] + drift * rng.standard_normal((MODELS, WIDTH))
+        weights_VMF.append(moved)
+    weights_VMF = np.array(weights_VMF)
+    weights_VMF /= np.linalg.norm(weights_VMF, axis=2, keepdims=True)
+    cov_EF = 0.02 * rng.standard_normal((VERSIONS * LENGTH, WIDTH))
+    z_VMR = (weights_VMF @ rng.standard_normal((WIDTH, ROWS))).astype(np.float32)
+    return weights_VMF, cov_EF, z_VMR
+
+
+def filled(weights_VMF, cov_EF, z_VMR):
+    versions, c_EM = Versions(), []
+    for v in range(VERSIONS):
+        versions.add(Version(v * LENGTH, {0: z_VMR[v, :, : ROWS // 2], 1: z_VMR[v, :, ROWS // 2 :]}))
+        for era in range(v * LENGTH, (v + 1) * LENGTH):
+            at = versions.at(era)
+            assert at == tuple(range(max(0, v - 2), v + 1))
+            versions.bear(era, Witness(at, weights_VMF[list(at)] @ cov_EF[era]))
+            c_EM.append(weights_VMF[v] @ cov_EF[era])
+    return versions, np.array(c_EM)
+
+
+def test_the_projection_is_close_to_what_the_newest_version_scores():
+    weights_VMF, cov_EF, z_VMR = world()
+    versions, c_EM = filled(weights_VMF, cov_EF, z_VMR)
+    projected_EM = versions.project(range(len(c_EM)), c_EM)
+    true_EM = cov_EF @ weights_VMF[-1].T
+    old = slice(0, (VERSIONS - 1) * LENGTH)
+
+    def fit(found_EM):
+        return np.corrcoef(found_EM[old].ravel(), true_EM[old].ravel())[0, 1]
+
+    assert fit(projected_EM) > 0.95
+    assert fit(c_EM) < 0.85
+    assert np.array_equal(projected_EM[(VERSIONS - 1) * LENGTH :], c_EM[(VERSIONS - 1) * LENGTH :])
+
+
+def test_the_projection_is_the_regression_on_the_witnesses_of_the_era():
+    weights_VMF, cov_EF, z_VMR = world(seed=3)
+    versions, c_EM = filled(weights_VMF, cov_EF, z_VMR)
+    era = 3 * LENGTH + 4
+    z = np.concatenate([z_VMR[v] for v in (1, 2, 3)]).astype(np.float64)
+    y_KR = np.concatenate([weights_VMF[v] @ cov_EF[era] for v in (1, 2, 3)])
+    ridge = z @ z.T / ROWS + 0.1 * np.eye(len(z))
+    expected = (z_VMR[-1].astype(np.float64) @ z.T / ROWS) @ np.linalg.solve(ridge, y_KR)
+    np.testing.assert_allclose(versions.project(range(len(c_EM)), c_EM)[era], expected, atol=1e-6)
+
+
+def test_without_versions_witnesses_or_common_rows_scores_stay():
+    weights_VMF, cov_EF, z_VMR = world()
+    c_EM = cov_EF @ weights_VMF[0].T
+    assert np.array_equal(Versions().project(range(len(c_EM)), c_EM), c_EM)
+    versions = Versions()
+    versions.add(Version(0, {0: z_VMR[0]}))
+    versions.add(Version(50, {1: z_VMR[1]}))
+    versions.bear(3, Witness((0,), c_EM[3][None]))
+    assert np.array_equal(versions.project(range(len(c_EM)), c_EM), c_EM)
+
+
+def test_a_model_without_predictions_says_nothing_and_state_survives_the_disk():
+    weights_VMF, cov_EF, z_VMR = world()
+    versions, c_EM = filled(weights_VMF, cov_EF, z_VMR)
+    missing = weights_VMF[:1] @ cov_EF[5]
+    missing[0, 2] = np.nan
+    versions.bear(5, Witness((0,), missing))
+    projected_EM = versions.project(range(len(c_EM)), c_EM)
+    assert np.isfinite(projected_EM).all()
+    back = Versions()
+    back.kept = list(versions.kept)
+    back.load(versions.arrays())
+    assert np.array_equal(back.project(range(len(c_EM)), c_EM), projected_EM)
