@@ -34,8 +34,8 @@ class Step:
         return self.expected[("full", "quick", "tiny").index(sizes)]
 
     def limit(self, sizes: Sizes) -> float:
-        """Seconds after which it is ended: three times what is expected, a minute at least."""
-        return max(60.0, 3 * self.seconds(sizes))
+        """Seconds after which it is ended: three times what is expected; a minute at least, on a stand-in three."""
+        return max(180.0 if sizes == "tiny" else 60.0, 3 * self.seconds(sizes))
 
 
 _TESTS, _TREES = ("pytest", "hypothesis"), ("xgboost",)

@@ -123,10 +123,11 @@ def test_models_that_do_not_fit_together_grow_in_halves(tmp_path: Path, monkeypa
 
 
 @pytest.mark.usefixtures("device")
-def test_the_matrix_of_the_device_is_not_copied() -> None:
+def test_the_matrix_takes_half_a_byte_a_cell() -> None:
     values_CN = upload(made(0.0)[0])
     matrix = learner("cuda").matrix(DeviceTable(values_CN, tuple(names())))
-    assert matrix.columns.x_CN is values_CN
+    assert matrix.columns.half_CB.nbytes == COLUMNS * -(-ROWS // 256) * 128
+    assert matrix.columns.rows == ROWS
     assert matrix.names == tuple(names())
 
 
@@ -186,7 +187,8 @@ def test_memory_is_what_was_said() -> None:
     held = [*vars(boosting).values(), *vars(boosting._grower).values()]
     arrays = [part for whole in held for part in (whole if isinstance(whole, list) else [whole])]
     taken = {id(part): part.nbytes for part in arrays if isinstance(part, active().xp.ndarray)}
-    assert grower.bytes_needed(rows, COLUMNS, 1, 3) == pytest.approx(sum(taken.values()), rel=0.02)
+    columns = values_CN.nbytes + matrix.columns.half_CB.nbytes
+    assert grower.bytes_needed(rows, COLUMNS, 1, 3) == pytest.approx(columns + sum(taken.values()), rel=0.02)
 
 
 def test_unknown_parameters_are_refused_there_too() -> None:

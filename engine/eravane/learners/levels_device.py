@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float32]
 
 
 def device_columns(table: Any) -> tuple[Columns, tuple[str, ...]]:
-    """The columns of a table on the device, where they lie, and their names.
+    """The columns of a table on the device at four bits a cell, and their names; the table may go afterwards.
 
     Args:
         table: a `DeviceTable`.
@@ -115,10 +115,11 @@ def uploaded(columns: LevelColumns, rules: Rules, *arrays: Any, **draws: Any) ->
 
 
 def device_bytes(rows: int, columns: int, chosen: int, rules: Rules, models: int) -> int:
-    """Bytes on the device: the columns, and what models of weighed rows take while they grow."""
+    """Bytes on the device: the columns as they are sent and at half a byte, and models of weighed rows that grow."""
     from eravane_kernels.cuda.boosting import boosting_bytes
+    from eravane_kernels.cuda.growth import half_step
 
-    return rows * columns + boosting_bytes(rows, chosen, rules, models, weighed=True)
+    return rows * columns + columns * half_step(rows) + boosting_bytes(rows, chosen, rules, models, weighed=True)
 
 
 @contextmanager

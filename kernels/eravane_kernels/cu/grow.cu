@@ -1,31 +1,32 @@
 // Depth-wise trees on integer levels 0..4, -1 for missing, a level of several trees in five launches, without the host.
 //
-// Called by cuda/growth.py (Grower), for B trees on the same columns at once, tree blockIdx.y, after grow_pack
-// (records.cu), which writes the columns as records, and grow_measure and grow_quantise (quanta.cu). Specification:
-// spec/growth.py, to the bit.
+// Called by cuda/growth.py (Grower), for B trees on the same columns at once, tree blockIdx.y, after grow_measure and
+// grow_quantise (quanta.cu), and grow_pack_* (records.cu), which writes the columns as records and counts the first
+// tree's root. The launches of a round are the same ones every time, a graph is made of them: what differs from round to
+// round lies in arrays of which each round has a row, and grow_turn counts the rounds. Specification: spec/growth.py, to
+// the bit.
 //
-// Bound, for an H100 (3.35 TB/s, 132 processors at 1.75 GHz, 64 __dp4a a clock in each; not measured) and a tree of
+// Bound, for an H200 (4.3 TB/s, 132 processors at 1.98 GHz, 64 __dp4a a clock in each; not measured) and a tree of
 // depth 5 on 2.7M rows and 238 columns. The root and about 1.3 times all rows below it are counted, 1.5e9 cells.
-//   Bytes: the columns read once by grow_pack (642 MB) and written at half a byte a cell (346 MB); the records of
-//   counted rows, whole sectors (128 bytes a row, 0.8 GB); order and gradients twice a level where rows are partitioned
-//   (0.3 GB). 2.1 GB: 0.65 ms. Without records the same rows would be gathered from columns: up to a sector a cell,
-//   9.6 GB, 3 ms.
+//   Bytes: halved columns read and records written once (0.67 GB); the records of counted rows below the root, whole
+//   sectors (128 bytes a row, 0.45 GB); order and gradients twice a level where rows are partitioned (0.3 GB); outputs
+//   once, by position (30 MB). 1.45 GB: 0.34 ms.
 //   Instructions: for the eight cells of a word of four rows 40 __dp4a (4 planes of the codes, 5 bytes; a fifth plane
-//   where values are missing), 13 for planes, 6 loads from shared memory, 4 to transpose: 63, the __dp4a bind. 0.5 ms.
-//   Launches: 27, each a few microseconds, 0.1 ms.
-//   Bytes and instructions overlap only within a launch; at two thirds of either bound a tree takes 1.4 ms.
-// Not done: counting the root while packing would spare 0.1 ms of a single tree; tensor cores (int8, one-hot planes
-// times bytes of gradients) would lift the bound of the __dp4a, and leave that of the bytes.
+//   where values are missing), 13 for planes, 6 loads from shared memory: the __dp4a bind. 0.47 ms.
+//   Launches: 26 nodes of one graph, about 1 microsecond each on the device, one call of the host.
+//   Bytes and instructions overlap only within a launch; at two thirds of either bound a tree takes 1 ms.
+// Not done: tensor cores (docs/gpu-kernels.md), which would lift the bound of the __dp4a and leave that of the bytes.
 //
-// Shapes: record uint8 [N, stride]; K columns of the tree; order uint32 [B, N], rows by node, not read at the root,
-// where they are in order; quanta uint32 [B, 1 or 2, N] in the same order, as in quanta.cu; level int64 [B, nodes,
-// FIELDS], the nodes of a level of the trees, the children of split s at 2s and 2s+1; counted uint64 [B, most_counted,
-// K, PLANES, 2], sums of gradients and Hessians over rows with bit 0, bit 1, bit 2, bits 0 and 1, bits 1 and 2 of the
-// code; sums int64 [B, nodes, K, SLOTS, 2]; best int64 [B, nodes, FIELDS], gains as bits of double; tree int64 [B, 4 *
-// nodes, NODE]: parent, first child, column, 2 * (highest level on the left) + missing to the left, and as bits of
-// double gain, Hessian, weight; count int64 [B], nodes of the tree; state int64 [B, 3]: splits of the level, its nodes,
-// nodes of the tree; task int64 [B, nodes + 1]: where the chunks of a split's rows, or of its smaller child's, begin
-// among all chunks.
+// Shapes: half uint8 [C, half_ld], columns at four bits a cell (records.cu); record uint8 [N, stride]; K columns of the
+// tree, column int64 [rounds, K]; order uint32 [B, N], rows by node, not read at the root, where they are in order;
+// quanta uint32 [B, 1 or 2, N] in the same order, as in quanta.cu; level int64 [B, nodes, FIELDS], the nodes of a level
+// of the trees, the children of split s at 2s and 2s+1; counted uint64 [B, most_counted, K, PLANES, 2], sums of
+// gradients and Hessians over rows with bit 0, bit 1, bit 2, bits 0 and 1, bits 1 and 2 of the code; sums int64
+// [B, nodes, K, SLOTS, 2]; best int64 [B, nodes, FIELDS], gains as bits of double, OWN the number of the split or -1;
+// tree int64 [rounds, most, 4 * nodes, NODE]: parent, first child, column, 2 * (highest level on the left) + missing to
+// the left, and as bits of double gain, Hessian, weight; count int64 [rounds, most], nodes of the tree; state int64
+// [B, 3]: splits of the level, its nodes, nodes of the tree; task int64 [B, nodes + 1]: where the chunks of a node's
+// rows, or of a split's smaller child's, begin among all chunks; margin float32 [B, N].
 // Launch: THREADS threads a block. Sums of integers by atomics, so that their order cannot show; float32 as double.
 // Registers: at most 128, no spills.
 #include "growprefix.cuh"
@@ -145,19 +146,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) grow_evalua
 
 __device__ __forceinline__ long long chunks_of(long long rows) { return (rows + CHUNK - 1) / CHUNK; }
 
-// Writes the nodes of a level into the tree and lists the next one, children in order; a block a tree.
+// The part of an array [rounds, most, ...] that belongs to this round and this block's tree, `each` values a tree.
+template <class T> __device__ __forceinline__ T* of_turn(T* array, const long long* turn, long long most, long long each) {
+    return array + (turn[0] * most + blockIdx.y) * each;
+}
+
+// Writes the nodes of a level into the tree, lists the next one, children in order, and the chunks of all nodes' rows; a
+// block a tree.
 extern "C" __global__ void __launch_bounds__(THREADS) grow_decide(
-    const long long* __restrict__ column, const double* __restrict__ rule, long long root, long long last,
-    long long nodes, const long long* __restrict__ level, const long long* __restrict__ best,
-    long long* __restrict__ next, long long* __restrict__ tree, long long* __restrict__ count,
-    long long* __restrict__ task, long long* __restrict__ state, unsigned long long* __restrict__ cursor)
+    const long long* __restrict__ column, const long long* __restrict__ turn, long long columns, long long most,
+    const double* __restrict__ rule, long long root, long long last, long long nodes,
+    const long long* __restrict__ level, long long* __restrict__ best, long long* __restrict__ next,
+    long long* __restrict__ tree, long long* __restrict__ count, long long* __restrict__ task,
+    long long* __restrict__ state, unsigned long long* __restrict__ cursor)
 {
     __shared__ long long partial[WARPS];
+    column += turn[0] * columns;
     rule = of_tree(rule, RULES);
     level = of_tree(level, nodes * FIELDS);
     best = of_tree(best, nodes * FIELDS);
     next = of_tree(next, nodes * FIELDS);
-    tree = of_tree(tree, 4 * nodes * NODE);
+    tree = of_turn(tree, turn, most, 4 * nodes * NODE);
     task = of_tree(task, nodes + 1);
     state = of_tree(state, 3);
     cursor = of_tree(cursor, 2 * nodes);
@@ -167,15 +176,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) grow_decide(
     long long found = 0, chunks = 0;
     for (long long begin = 0; begin < given; begin += THREADS) {
         const long long number = begin + threadIdx.x;
-        const long long *node = level + number * FIELDS, *split = best + number * FIELDS;
-        const bool wins = number < given && gains(node, split, rule);
-        const Before splits = before(wins, partial), work = before(wins ? chunks_of(node[ROWS]) : 0, partial);
+        const bool here = number < given;
+        const long long* node = level + number * FIELDS;
+        long long* split = best + number * FIELDS;
+        const bool wins = here && gains(node, split, rule);
+        const Before splits = before(wins, partial), work = before(here ? chunks_of(node[ROWS]) : 0, partial);
+        const long long own = found + splits.here;
+        if (here) {
+            task[number] = chunks + work.here;
+            split[OWN] = wins ? own : LEAF;
+        }
         if (wins) {
-            const long long own = found + splits.here, child = grown + 2 * own;
+            const long long child = grown + 2 * own;
             divide(tree, node, split, column, child, rule);
             if (!last) {
                 enlist(next + 2 * own * FIELDS, node, split, number, child);
-                task[own] = chunks + work.here;
                 cursor[2 * own] = cursor[2 * own + 1] = 0;
             }
         }
@@ -183,10 +198,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) grow_decide(
         chunks += work.all;
     }
     if (threadIdx.x) return;
-    if (!last) task[found] = chunks;
+    task[given] = chunks;
     state[0] = last ? 0 : found;
     state[1] = given;
-    state[2] = of_tree(count, 1)[0] = grown + 2 * found;
+    state[2] = of_turn(count, turn, most, 1)[0] = grown + 2 * found;
 }
 
 // Whether a value goes left: at most `highest`, where -1 is the lowest value or, with `high`, the highest.
@@ -194,41 +209,66 @@ __device__ __forceinline__ bool goes_left(signed char value, int highest, bool h
     return value <= highest && !(high && value < 0);
 }
 
-// Moves the rows of every node that is split to its children, a chunk a block: left ones to the front of the node's
-// places, right ones to the back. `cursor` [B, nodes, 2] counts both; rows of a chunk stay in order.
+__device__ __forceinline__ void give(float* margin, long long row, double weight) {
+    margin[row] = narrow(widen(margin[row]) + weight);
+}
+
+// What becomes of the rows of a level's nodes, a chunk a block. Rows of a node that is split move to its children, left
+// ones to the front of the node's places, right ones to the back (`cursor` [B, nodes, 2] counts both; rows of a chunk
+// stay in order). Rows of a node that ends here, or of one whose children end, get their leaf.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_OF_ROWS) grow_part(
-    const signed char* __restrict__ x, long long ld, long long rows, const long long* __restrict__ column,
-    const double* __restrict__ rule, long long root, long long nodes, const long long* __restrict__ level,
-    const long long* __restrict__ next, const long long* __restrict__ best, const long long* __restrict__ task,
-    const long long* __restrict__ state, const unsigned* __restrict__ order, unsigned* __restrict__ to,
+    const unsigned char* __restrict__ half, long long half_ld, long long rows, const long long* __restrict__ column,
+    const long long* __restrict__ turn, long long columns, long long most, const double* __restrict__ rule,
+    long long root, long long last, long long nodes, const long long* __restrict__ level,
+    const long long* __restrict__ best, const long long* __restrict__ task, const long long* __restrict__ state,
+    const long long* __restrict__ tree, const unsigned* __restrict__ order, unsigned* __restrict__ to,
     long long words, const unsigned* __restrict__ quanta, unsigned* __restrict__ to_quanta,
-    unsigned long long* __restrict__ cursor)
+    unsigned long long* __restrict__ cursor, float* __restrict__ margin)
 {
     __shared__ unsigned votes[CHUNK / WARP];
     __shared__ long long lefts[CHUNK / WARP], partial[WARPS], taken[2];
     static_assert(CHUNK / WARP <= THREADS, "a thread a vote");
+    column += turn[0] * columns;
     level = of_tree(level, nodes * FIELDS);
-    next = of_tree(next, nodes * FIELDS);
     best = of_tree(best, nodes * FIELDS);
+    tree = of_turn(tree, turn, most, 4 * nodes * NODE);
     task = of_tree(task, nodes + 1);
     order = of_tree(order, rows);
     to = of_tree(to, rows);
     quanta = of_tree(quanta, words * rows);
     to_quanta = of_tree(to_quanta, words * rows);
     cursor = of_tree(cursor, 2 * nodes);
-    const long long splits = of_tree(state, 3)[0];
+    margin = of_tree(margin, rows);
+    const long long given = of_tree(state, 3)[1];
     const bool learned = of_tree(rule, RULES)[LEARNED] != 0.0;
-    for (long long chunk = blockIdx.x; splits && chunk < task[splits]; chunk += gridDim.x) {
-        const long long split = split_of(task, splits, chunk), number = next[2 * split * FIELDS + PARENT];
+    for (long long chunk = blockIdx.x; chunk < task[given]; chunk += gridDim.x) {
+        const long long number = split_of(task, given, chunk);
         const long long *node = level + number * FIELDS, *chosen = best + number * FIELDS;
-        const long long done = (chunk - task[split]) * CHUNK, first = node[FIRST] + done;
+        const long long done = (chunk - task[number]) * CHUNK, first = node[FIRST] + done, split = chosen[OWN];
         const int here = static_cast<int>(min(static_cast<long long>(CHUNK), node[ROWS] - done));
+        const long long* written = tree + node[ID] * NODE;
+        if (split < 0) {
+            const double weight = from_bits(written[WEIGHT]);
+            for (int place = threadIdx.x; place < here; place += THREADS)
+                give(margin, root ? first + place : order[first + place], weight);
+            continue;
+        }
         const int coded = static_cast<int>(chosen[HIGHEST]), highest = coded >= SLOTS ? coded - SLOTS : coded;
         const bool high = learned && coded < SLOTS;
-        const signed char* values = x + column[chosen[PLACE]] * ld;
+        const unsigned char* values = half + column[chosen[PLACE]] * half_ld;
+        if (last) {
+            const long long* child = tree + written[CHILD] * NODE;
+            const double to_left = from_bits(child[WEIGHT]), to_right = from_bits(child[NODE + WEIGHT]);
+            for (int place = threadIdx.x; place < here; place += THREADS) {
+                const long long row = root ? first + place : order[first + place];
+                give(margin, row, goes_left(level_at(values, row), highest, high) ? to_left : to_right);
+            }
+            continue;
+        }
         for (int place = threadIdx.x; place < CHUNK; place += THREADS) {
             bool left = false;
-            if (place < here) left = goes_left(values[root ? first + place : order[first + place]], highest, high);
+            if (place < here)
+                left = goes_left(level_at(values, root ? first + place : order[first + place]), highest, high);
             const unsigned vote = __ballot_sync(ALL_LANES, left);
             if (threadIdx.x % WARP == 0) votes[place / WARP] = vote;
         }
@@ -283,23 +323,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) grow_list(
     if (threadIdx.x == 0) task[splits] = chunks;
 }
 
-// Adds every row's leaf to its output.
-extern "C" __global__ void __launch_bounds__(THREADS) grow_output(
-    const signed char* __restrict__ x, long long ld, long long rows, const double* __restrict__ rule, long long nodes,
-    const long long* __restrict__ tree, float* __restrict__ margin)
-{
-    const bool learned = of_tree(rule, RULES)[LEARNED] != 0.0;
-    tree = of_tree(tree, 4 * nodes * NODE);
-    margin = of_tree(margin, rows);
-    for (long long row = blockIdx.x * static_cast<long long>(THREADS) + threadIdx.x; row < rows;
-         row += static_cast<long long>(gridDim.x) * THREADS) {
-        const long long* node = tree;
-        while (node[CHILD] >= 0) {
-            const long long coded = node[CODED];
-            const int highest = static_cast<int>((coded - (coded & 1)) / 2);
-            const bool left = goes_left(x[node[COLUMN] * ld + row], highest, learned && !(coded & 1));
-            node = tree + (node[CHILD] + !left) * NODE;
-        }
-        margin[row] = narrow(widen(margin[row]) + from_bits(node[WEIGHT]));
-    }
+// The next round: its row of whatever rounds have a row of.
+extern "C" __global__ void __launch_bounds__(THREADS) grow_turn(long long* __restrict__ turn) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) turn[0]++;
 }

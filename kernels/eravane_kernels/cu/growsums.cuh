@@ -59,6 +59,32 @@ __device__ __forceinline__ uint4 following(long long place) {
     return make_uint4(first, first + 1, first + 2, first + 3);
 }
 
+// The quanta of a stage's rows into `word`, four rows a word.
+template <int HESSIAN_BYTES> __device__ __forceinline__ void weigh(
+    long long rows, const unsigned* __restrict__ quanta, long long place, int left, unsigned* word)
+{
+    const int group = threadIdx.x % GROUPS;
+    if (threadIdx.x >= GROUPS) return;
+    uint4 g = four(quanta + place, left);
+    if (HESSIAN_BYTES == 1) {
+        word[BYTES * GROUPS + group] = (g.x & 1) | (g.y & 1) << 8 | (g.z & 1) << 16 | (g.w & 1) << 24;
+        const int own[4] = {static_cast<int>(g.x), static_cast<int>(g.y), static_cast<int>(g.z), static_cast<int>(g.w)};
+        g = make_uint4(own[0] >> 1, own[1] >> 1, own[2] >> 1, own[3] >> 1);
+    } else {
+        const uint4 h = four(quanta + rows + place, left), parts = transposed(h.x, h.y, h.z, h.w);
+        unsigned* to = word + BYTES * GROUPS + group;
+        to[0] = parts.x;
+        to[GROUPS] = parts.y;
+        to[2 * GROUPS] = parts.z;
+        to[3 * GROUPS] = parts.w;
+    }
+    const uint4 parts = transposed(g.x, g.y, g.z, g.w);
+    word[group] = parts.x;
+    word[GROUPS + group] = parts.y;
+    word[2 * GROUPS + group] = parts.z;
+    word[3 * GROUPS + group] = parts.w;
+}
+
 // The records of a stage's rows into `tile`, and their quanta into `word`, four rows a word of both.
 template <int HESSIAN_BYTES> __device__ __forceinline__ void stage(
     const unsigned char* __restrict__ record, long long stride, long long begin, int bytes, long long rows,
@@ -88,25 +114,7 @@ template <int HESSIAN_BYTES> __device__ __forceinline__ void stage(
             to[3 * PITCH] = across[i].w;
         }
     }
-    if (threadIdx.x >= GROUPS) return;
-    uint4 g = four(quanta + place, left);
-    if (HESSIAN_BYTES == 1) {
-        word[BYTES * GROUPS + group] = (g.x & 1) | (g.y & 1) << 8 | (g.z & 1) << 16 | (g.w & 1) << 24;
-        const int own[4] = {static_cast<int>(g.x), static_cast<int>(g.y), static_cast<int>(g.z), static_cast<int>(g.w)};
-        g = make_uint4(own[0] >> 1, own[1] >> 1, own[2] >> 1, own[3] >> 1);
-    } else {
-        const uint4 h = four(quanta + rows + place, left), parts = transposed(h.x, h.y, h.z, h.w);
-        unsigned* to = word + BYTES * GROUPS + group;
-        to[0] = parts.x;
-        to[GROUPS] = parts.y;
-        to[2 * GROUPS] = parts.z;
-        to[3 * GROUPS] = parts.w;
-    }
-    const uint4 parts = transposed(g.x, g.y, g.z, g.w);
-    word[group] = parts.x;
-    word[GROUPS + group] = parts.y;
-    word[2 * GROUPS + group] = parts.z;
-    word[3 * GROUPS + group] = parts.w;
+    weigh<HESSIAN_BYTES>(rows, quanta, place, left, word);
 }
 
 // Sums of all threads, byte by byte, brought together in shared memory and added to those of their columns.

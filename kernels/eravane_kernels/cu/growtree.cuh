@@ -2,7 +2,7 @@
 #pragma once
 #include "growsplits.cuh"
 
-constexpr int GAIN = 0, PLACE = 1, HIGHEST = 2, LEFT_GRADIENT = 3, LEFT_HESSIAN = 4;
+constexpr int GAIN = 0, PLACE = 1, HIGHEST = 2, LEFT_GRADIENT = 3, LEFT_HESSIAN = 4, OWN = 5;   // OWN: which split
 constexpr int UP = 0, CHILD = 1, COLUMN = 2, CODED = 3, GAINED = 4, SUM_H = 5, WEIGHT = 6, NODE = 7;
 constexpr double LEAST_GAIN = 9.999999974752427e-07;   // float32 1e-6
 

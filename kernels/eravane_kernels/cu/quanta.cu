@@ -4,14 +4,15 @@
 // are those of growth.py (power_for).
 //
 // Gradients are given, or those of squared error: output less goal, times the weight, of rows that are drawn and whose
-// goal is known; others are absent, and get NaN. Draws are those of spec/draws.py.
+// goal is known; others are absent, and get NaN. Draws are those of spec/draws.py, of stream turn[0].
 //
 // Shapes: margin, goal, gradient float32 [B, N]; hessian float32, `each` from one tree's to the next's (0 where all
 // have the same), read if `weighed`; largest uint32 [B, 2, parts], the largest bits of gradients and Hessians that a
 // block has met; quanta uint32 [B, 1 or 2, N]: if `counting`, where Hessians are 0 or 1, 2 * gradient + Hessian, else
 // gradients, then Hessians; rule double [B, RULES]; level int64 [B, nodes, FIELDS]; task int64 [B, nodes + 1]; state
-// int64 [B, 3]; counted uint64 [B, most_counted, K, PLANES, 2]; bad int64 [B]: bit 0 where a gradient is infinite or
-// NaN, bit 1 where a Hessian is or is negative. Such a tree has no rows.
+// int64 [B, 3]; counted uint64 [B, most_counted, K, PLANES, 2]; streams uint64 [rounds]; bad int64 [rounds, most], in
+// row turn[0]: bit 0 where a gradient is infinite or NaN, bit 1 where a Hessian is or is negative. Such a tree has no
+// rows.
 // Launch: THREADS threads a block, `parts` blocks a tree. 16 bytes a row are read and 8 written: on an H100 0.03 ms for
 // 2.7M rows. Sums of integers by atomics, so that their order cannot show.
 // Registers: at most 64, no spills.
@@ -51,8 +52,9 @@ __device__ __forceinline__ float error_of(float margin, float goal, float weight
 // All rows in the roots, nothing counted; gradients, unless they are given, and the largest of them and of Hessians.
 extern "C" __global__ void __launch_bounds__(THREADS) grow_measure(
     long long rows, long long given, const float* __restrict__ margin, const float* __restrict__ goal,
-    long long weighed, const float* __restrict__ hessian, long long each, unsigned long long stream,
-    unsigned long long share, float* __restrict__ gradient, unsigned* __restrict__ largest, long long nodes,
+    long long weighed, const float* __restrict__ hessian, long long each, const long long* __restrict__ turn,
+    const unsigned long long* __restrict__ streams, unsigned long long share, float* __restrict__ gradient,
+    unsigned* __restrict__ largest, long long nodes,
     long long* __restrict__ level, long long* __restrict__ task, long long* __restrict__ state, long long cells,
     unsigned long long* __restrict__ counted)
 {
@@ -63,6 +65,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) grow_measure(
     gradient = of_tree(gradient, rows);
     largest = of_tree(largest, 2LL * gridDim.x);
     counted = of_tree(counted, most_counted(nodes) * cells);
+    const unsigned long long stream = streams[turn[0]];
     const long long here = blockIdx.x * static_cast<long long>(THREADS) + threadIdx.x;
     const long long step = static_cast<long long>(gridDim.x) * THREADS;
     if (here == 0) {
@@ -117,7 +120,8 @@ __device__ __forceinline__ unsigned most_of(const unsigned* parts, long long cou
 extern "C" __global__ void __launch_bounds__(THREADS) grow_quantise(
     long long rows, const float* __restrict__ gradient, long long weighed, const float* __restrict__ hessian,
     long long each, long long counting, const unsigned* __restrict__ largest, unsigned* __restrict__ quanta,
-    double* __restrict__ rule, long long nodes, long long* __restrict__ level, long long* __restrict__ bad)
+    double* __restrict__ rule, long long nodes, long long* __restrict__ level, const long long* __restrict__ turn,
+    long long most, long long* __restrict__ bad)
 {
     __shared__ unsigned partial[WARPS];
     __shared__ long long sums[WARPS];
@@ -152,5 +156,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) grow_quantise(
     if (blockIdx.x) return;
     of_tree(rule, RULES)[UNIT_G] = two_to(-power_g);
     of_tree(rule, RULES)[UNIT_H] = two_to(-power_h);
-    of_tree(bad, 1)[0] = (wrong_g ? 1 : 0) + (wrong_h ? 2 : 0);
+    bad[turn[0] * most + blockIdx.y] = (wrong_g ? 1 : 0) + (wrong_h ? 2 : 0);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from eravane_kernels.arrays import Single
@@ -50,12 +52,17 @@ class Boosting:
         models = len(goal_BN)
         xp = active().xp
         self._grower = Grower(columns, rules, chosen, models, _kept(rules, models))
-        self._seed, self._share, self._turn = seed, round(share * WHOLE), 0
+        self._seed, self._turn = seed, 0
         self._width, self._chosen = columns.width, chosen
         self._goal_BN, self.margin_BN = upload(goal_BN), xp.array(upload(margin_BN))
         self._hessian_1N = None if weight_N is None else upload(weight_N[None])
         self._counting = self._hessian_1N is None or are_counts(self._hessian_1N)
-        self._gradient_BN = xp.empty(goal_BN.shape, dtype=np.float32)
+        self._gradients = Gradients(
+            xp.empty(goal_BN.shape, dtype=np.float32), self._hessian_1N, self._counting, self._goal_BN,
+            round(share * WHOLE),
+        )  # fmt: skip
+        # Launches of a round that packs its columns, and of one that does not; None where they were made once.
+        self._graphs: dict[bool, Callable[[], None] | None] = {}
 
     def grow(self, rounds: int) -> list[list[Tree]]:
         """Grow the next trees: [rounds][B]. Fewer rounds than asked for where there is no room for their trees.
@@ -66,15 +73,27 @@ class Boosting:
         rounds = max(1, min(rounds, self._grower.kept))
         turns = range(self._turn, self._turn + rounds)
         column_RK = np.stack([draw_columns(self._seed, turn, self._width, self._chosen) for turn in turns])
-        device_RK = upload(column_RK)
-        for number, column_K in enumerate(column_RK):
-            stream = stream_of(self._seed, self._turn + number, 1)
-            gradients = Gradients(
-                self._gradient_BN, self._hessian_1N, self._counting, self._goal_BN, stream, self._share
-            )
-            self._grower.enqueue(number, gradients, column_K, device_RK[number], self.margin_BN)
+        self._grower.begin(column_RK, [stream_of(self._seed, turn, 1) for turn in turns])
+        for _ in turns:
+            self._launch()
         self._turn += rounds
         return self._grower.fetch(rounds, len(self._goal_BN))
+
+    def _launch(self) -> None:
+        """A round: the first of its kind launch by launch, which loads the kernels; then they are one graph."""
+        grower, packs = self._grower, self._grower.packs
+        if packs not in self._graphs:
+            grower.launch_round(self._gradients, self.margin_BN, packs)
+            self._graphs[packs] = None
+        else:
+            if self._graphs[packs] is None:
+                self._graphs[packs] = active().record(
+                    lambda: grower.launch_round(self._gradients, self.margin_BN, packs)
+                )
+            replay = self._graphs[packs]
+            assert replay is not None
+            replay()
+        grower.passed()
 
 
 def boosting_bytes(rows: int, chosen: int, rules: Rules, models: int, *, weighed: bool) -> int:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from eravane_kernels import checks
-from eravane_kernels.arrays import LEVELS, MISSING, SLOTS, Integers
+from eravane_kernels.arrays import SLOTS, Integers
 from eravane_kernels.cuda import inputs
 from eravane_kernels.cuda.inputs import Array
 from eravane_kernels.cuda.launch import THREADS, launch
 from eravane_kernels.cuda.runtime import active, upload
 from eravane_kernels.growth import LEAF, Rules, Tree, check_columns
 
-CHUNK, STAGE, TILE = 4096, 512, 32
-"""Rows of a node and of its records that a block takes at once, and bytes of a record, as in cu/*.cuh."""
+CHUNK, TILE, HALVED = 4096, 32, 32
+"""Rows of a node that a block takes at once, bytes of a record, rows of a halved vector, as in cu/*.cuh."""
+ALIGNMENT = 128
 PLANES, FIELDS, NODE, RULES = 5, 8, 7, 10
 MOST_PARTS = 512
 """Most blocks that look for the largest gradient."""
@@ -25,35 +27,53 @@ WHOLE = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Columns on the device whose values are known to be levels.
+    """Columns on the device at four bits a cell, their values known to be levels.
 
     Attributes:
-        x_CN: int8, levels 0..4 and -1 for missing; columns contiguous, any number of bytes apart.
+        half_CB: uint8, two rows a byte, columns a multiple of 128 bytes apart.
+        rows: number of rows.
         missing: whether -1 occurs.
     """
 
-    x_CN: Array
+    half_CB: Array
+    rows: int
     missing: bool
 
     @classmethod
     def of(cls, x_CN: Array) -> Columns:
-        """Columns where they lie, or copied to the device from the host.
+        """Columns halved on the device, by cu/records.cu; x_CN may go afterwards.
+
+        Args:
+            x_CN: int8, levels 0..4 and -1 for missing, contiguous columns any number of bytes apart; on the host it is
+                copied to the device.
 
         Raises:
             ValueError: a wrong shape or dtype, or a value that is no level.
         """
         x_CN = inputs.columns(x_CN, "x_CN", "int8")
-        return cls(x_CN, _check_levels(x_CN))
+        width, rows = (int(size) for size in x_CN.shape)
+        xp, step = active().xp, half_step(rows)
+        half_CB = xp.zeros((width, step), dtype=np.uint8)
+        wrong_C, missing_C = (xp.zeros(width, dtype=np.uint32) for _ in range(2))
+        launch(
+            "records", "grow_halve", -(-width * -(-rows // HALVED) // THREADS), x_CN, inputs.stride(x_CN),
+            np.int64(rows), np.int64(width), half_CB, np.int64(step), wrong_C, missing_C,
+        )  # fmt: skip
+        host = active().host
+        if (bad_C := host(wrong_C)).any():
+            column = int(np.argmax(bad_C != 0))
+            raise checks.bad_level(host(x_CN[column]), "x_CN", column)
+        return cls(half_CB, rows, bool(host(missing_C).any()))
 
     @property
     def width(self) -> int:
         """Number of columns."""
-        return len(self.x_CN)
+        return int(self.half_CB.shape[0])
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return int(self.x_CN.shape[1])
+
+def half_step(rows: int) -> int:
+    """Bytes from one halved column to the next."""
+    return max(1, -(-rows // (2 * ALIGNMENT))) * ALIGNMENT
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +85,13 @@ class Gradients:
         hessian_BN: float32 [B, N], or [1, N] for all trees, on the device; None for ones.
         counting: whether every Hessian is 0 or 1.
         goal_BN: float32 [B, N] on the device, NaN in rows that are absent; None for given gradients.
-        stream, share: of the rows that are drawn, as in cu/quanta.cu; with a goal alone.
+        share: of the rows that are drawn, as in cu/quanta.cu; with a goal alone.
     """
 
     gradient_BN: Array
     hessian_BN: Array | None
     counting: bool
     goal_BN: Array | None = None
-    stream: int = 0
     share: int = WHOLE
 
 
@@ -88,8 +107,8 @@ class Grower:
     """
 
     def __init__(self, columns: Columns, rules: Rules, widest: int, together: int = 1, kept: int = 1) -> None:
-        self._x_CN, self._missing, self._rows = columns.x_CN, columns.missing, columns.rows
-        self._rules, self._together = rules, together
+        self._columns, self._missing, self._rows = columns, columns.missing, columns.rows
+        self._rules, self._together, self._widest = rules, together, widest
         penalties = rules.reg_alpha, rules.reg_lambda, rules.gamma, rules.min_child_weight
         values = np.array([*penalties, rules.eta, rules.learn_missing], dtype=np.float32)
         rule_R = np.array([*values, 1.0, 1.0, self._missing, rules.gain_from_weight], dtype=np.float64)
@@ -97,7 +116,11 @@ class Grower:
         self._nodes, trees = 1 << rules.max_depth - 1, together
         self._parts = max(1, min(MOST_PARTS, -(-self._rows // (4 * THREADS))))
         self._halves = max(1, self._nodes // 2)
-        self._columns_K, self._column_K = np.empty(0, dtype=np.int64), xp.empty(0, dtype=np.int64)
+        self._column_RK = np.empty((0, 0), dtype=np.int64)
+        self._packed_K = np.empty(0, dtype=np.int64)
+        # What differs from round to round, and which round it is.
+        self._columns_there, self._streams = xp.zeros(kept * widest, dtype=np.int64), xp.zeros(kept, dtype=np.uint64)
+        self._turn, self._next = xp.zeros(1, dtype=np.int64), 0
         self._record = xp.empty(self._rows * stride_of(widest), dtype=np.uint8)
         self._rule_BR = upload(np.tile(rule_R, (trees, 1)))
         self._largest = xp.empty(trees * 2 * self._parts, dtype=np.uint32)
@@ -161,36 +184,67 @@ class Grower:
         if hessian_BN is not None:
             hessian_BN = inputs.shaped(hessian_BN, "hessian_BN", shape, "float32")
             counting = are_counts(hessian_BN)
-        self.enqueue(0, Gradients(gradient_BN, hessian_BN, counting), columns_K, upload(columns_K), margin_BN)
+        self.begin(columns_K[None], [0])
+        self.enqueue(Gradients(gradient_BN, hessian_BN, counting), margin_BN)
         bad_B = active().host(self._bad_TB[0])[: shape[0]]
         if bad_B.any():
             _name_the_row(int(np.argmax(bad_B != 0)), gradient_BN, hessian_BN)
         return self.fetch(1, shape[0])[0]
 
-    def enqueue(
-        self, number: int, gradients: Gradients, columns_K: Integers, device_K: Array, margin_BN: Array
-    ) -> None:
-        """Launch the growing of trees and return before they are grown; nothing is read back.
+    def begin(self, column_RK: Integers, streams: Sequence[int]) -> None:
+        """Say what the next rounds are grown on; the first of them is the next one.
 
         Args:
-            number: where the trees are kept, 0..kept-1.
+            column_RK: ascending positions, on the host; the same number for every round.
+            streams: of the draws of rows, one a round.
+
+        Raises:
+            ValueError: wrong positions, more columns than was said, or more rounds than are kept.
+        """
+        rounds, width = column_RK.shape
+        if rounds > self.kept or width > self._widest:
+            raise ValueError(f"columns_K: expected no more columns than was said, given {width}")
+        for columns_K in column_RK:
+            check_columns(columns_K, self._columns.width)
+        self._column_RK, self._next = column_RK.copy(), 0
+        self._columns_there[: rounds * width] = upload(self._column_RK.reshape(-1))
+        self._streams[:rounds] = upload(np.array(streams, dtype=np.uint64))
+        self._turn[:] = 0
+
+    @property
+    def packs(self) -> bool:
+        """Whether the next round's columns are other ones than those that lie packed."""
+        return not np.array_equal(self._column_RK[self._next], self._packed_K)
+
+    def enqueue(self, gradients: Gradients, margin_BN: Array) -> None:
+        """Launch the growing of the next round's trees and return before they are grown; nothing is read back.
+
+        Args:
             gradients: what they are grown from.
-            columns_K, device_K: ascending positions, on the host and on the device.
             margin_BN: float32 [B, N] on the device, changed in place. All arrays are contiguous.
 
         Raises:
-            ValueError: wrong positions, or more trees than `together`.
+            ValueError: more trees than `together`.
         """
         trees = len(gradients.gradient_BN)
         if not 1 <= trees <= self._together:
             raise ValueError(f"gradient_BN: expected 1..{self._together} trees, given {trees}")
-        self._pack(columns_K, device_K)
-        self._begin(number, gradients, margin_BN)
-        self._split_levels(number, trees, gradients.counting)
-        launch(
-            "grow", "grow_output", -(-self._rows // THREADS), *self._data(), self._rule_BR, self._of_nodes(),
-            self._tree_TBM7[number], margin_BN, times=trees,
-        )  # fmt: skip
+        packs = self.packs
+        self.launch_round(gradients, margin_BN, packs)
+        self.passed()
+
+    def passed(self) -> None:
+        """The next round has been launched."""
+        self._packed_K = self._column_RK[self._next]
+        self._next += 1
+
+    def launch_round(self, gradients: Gradients, margin_BN: Array, packs: bool) -> None:
+        """The launches of a round, the same ones for every round that packs its columns, or that does not."""
+        trees = len(gradients.gradient_BN)
+        self._quantise(gradients, margin_BN)
+        self._count_roots(trees, gradients.counting, packs)
+        self._split_levels(trees, gradients.counting, margin_BN)
+        launch("grow", "grow_turn", 1, self._turn)
 
     def fetch(self, rounds: int, trees: int) -> list[list[Tree]]:
         """Trees that were grown, of every number below `rounds` the first so many, copied to the host.
@@ -209,28 +263,11 @@ class Grower:
             for number in range(rounds)
         ]
 
-    def _data(self) -> tuple[Array, np.int64, np.int64]:
-        return self._x_CN, inputs.stride(self._x_CN), np.int64(self._rows)
+    @property
+    def _width(self) -> int:
+        return int(self._column_RK.shape[1])
 
-    def _of_nodes(self) -> np.int64:
-        return np.int64(self._nodes)
-
-    def _pack(self, columns_K: Integers, device_K: Array) -> None:
-        """The columns as records, unless those of the last tree were the same."""
-        if np.array_equal(columns_K, self._columns_K):
-            return
-        check_columns(columns_K, len(self._x_CN))
-        stride = stride_of(len(columns_K))
-        if self._rows * stride > self._record.size:
-            raise ValueError(f"columns_K: expected no more columns than was said, given {len(columns_K)}")
-        self._columns_K, self._column_K = columns_K.copy(), device_K
-        blocks = -(-self._rows // STAGE) * -(-stride // TILE)
-        launch(
-            "records", "grow_pack", blocks, *self._data(), self._column_K, np.int64(len(columns_K)), self._record,
-            np.int64(stride),
-        )  # fmt: skip
-
-    def _begin(self, number: int, gradients: Gradients, margin_BN: Array) -> None:
+    def _quantise(self, gradients: Gradients, margin_BN: Array) -> None:
         """Gradients as integers, all rows in the roots."""
         xp, gradient_BN, hessian_BN, goal_BN = (
             active().xp, gradients.gradient_BN, gradients.hessian_BN, gradients.goal_BN,
@@ -240,50 +277,79 @@ class Grower:
             self._quanta_2 = [xp.empty(most, dtype=np.uint32) for _ in range(2)]
         each = np.int64(self._rows if hessian_BN is not None and len(hessian_BN) == len(gradient_BN) else 0)
         hessians = np.int64(hessian_BN is not None), gradient_BN if hessian_BN is None else hessian_BN, each
-        cells, nodes, rows = np.int64(len(self._columns_K) * PLANES * 2), self._of_nodes(), np.int64(self._rows)
+        cells, nodes, rows = np.int64(self._width * PLANES * 2), np.int64(self._nodes), np.int64(self._rows)
         launch(
             "quanta", "grow_measure", self._parts, rows, np.int64(goal_BN is None), margin_BN,
-            gradient_BN if goal_BN is None else goal_BN, *hessians, np.uint64(gradients.stream),
+            gradient_BN if goal_BN is None else goal_BN, *hessians, self._turn, self._streams,
             np.uint64(gradients.share), gradient_BN, self._largest, nodes, self._level_2[0], self._task, self._state,
             cells, self._counted_2[0], times=len(gradient_BN),
         )  # fmt: skip
         launch(
             "quanta", "grow_quantise", self._parts, rows, gradient_BN, *hessians, np.int64(gradients.counting),
-            self._largest, self._quanta_2[0], self._rule_BR, nodes, self._level_2[0], self._bad_TB[number],
-            times=len(gradient_BN),
+            self._largest, self._quanta_2[0], self._rule_BR, nodes, self._level_2[0], self._turn,
+            np.int64(self._together), self._bad_TB, times=len(gradient_BN),
         )  # fmt: skip
 
-    def _split_levels(self, number: int, trees: int, counting: bool) -> None:
-        width, rows, nodes, column_K = len(self._columns_K), np.int64(self._rows), self._of_nodes(), self._column_K
-        stride, words, rule, state = stride_of(width), np.int64(1 if counting else 2), self._rule_BR, self._state
-        columns, chunks, tiles = np.int64(width), -(-self._rows // CHUNK), -(-stride // TILE)
-        count = f"grow_count_{'rows' if counting else 'weights'}{'_missing' if self._missing else ''}"
+    def _kind(self, counting: bool) -> str:
+        return f"{'rows' if counting else 'weights'}{'_missing' if self._missing else ''}"
+
+    def _count_roots(self, trees: int, counting: bool, packs: bool) -> None:
+        """The columns as records, and on the way the first tree's root; other roots from the records."""
+        width = self._width
+        stride = stride_of(width)
+        if packs:
+            blocks = -(-self._rows // CHUNK) * -(-stride // TILE)
+            launch(
+                "records", f"grow_pack_{self._kind(counting)}", blocks, *self._half(), np.int64(self._rows),
+                self._columns_there, self._turn, np.int64(width), self._record, np.int64(stride),
+                np.int64(_lanes(width)), self._quanta_2[0], self._counted_2[0],
+            )  # fmt: skip
+        if not packs or trees > 1:
+            self._count(0, trees, counting, first=1 if packs else 0)
+
+    def _count(self, above: int, trees: int, counting: bool, first: int = 0) -> None:
+        """Sums of a level's rows from the records, of trees from the first on."""
+        now, width, words = above % 2, self._width, 1 if counting else 2
+        stride, tiles, chunks = stride_of(width), -(-stride_of(width) // TILE), -(-self._rows // CHUNK)
+        each = self._halves * width * PLANES * 2
+        launch(
+            "grow", f"grow_count_{self._kind(counting)}", (chunks + 2**above) * tiles, self._record, np.int64(stride),
+            np.int64(width), np.int64(_lanes(width)), np.int64(self._rows), self._order_2[now][first * self._rows :],
+            self._quanta_2[now][first * words * self._rows :], np.int64(self._nodes), self._level_2[now][first:],
+            self._task[first:], self._state[first:], np.int64(above == 0), self._counted_2[now][first * each :],
+            times=trees - first,
+        )  # fmt: skip
+
+    def _half(self) -> tuple[Array, np.int64]:
+        return self._columns.half_CB, np.int64(self._columns.half_CB.shape[1])
+
+    def _split_levels(self, trees: int, counting: bool, margin_BN: Array) -> None:
+        rows, nodes, width = np.int64(self._rows), np.int64(self._nodes), np.int64(self._width)
+        words, rule, state = np.int64(1 if counting else 2), self._rule_BR, self._state
+        of_round = self._columns_there, self._turn, width, np.int64(self._together)
         for above in range(self._rules.max_depth):
             now, after, root, here = above % 2, (above + 1) % 2, np.int64(above == 0), 2**above
             last, level, following = np.int64(above + 1 == self._rules.max_depth), *self._of(self._level_2, now)
             order, to = self._of(self._order_2, now)
             quanta, to_quanta = self._of(self._quanta_2, now)
             counted, upcoming = self._of(self._counted_2, now)
+            if above:
+                self._count(above, trees, counting)
             launch(
-                "grow", count, (chunks + here) * tiles, self._record, np.int64(stride), columns,
-                np.int64(_lanes(width)), rows, order, quanta, nodes, level, self._task, state, root, counted,
-                times=trees,
-            )  # fmt: skip
-            launch(
-                "grow", "grow_evaluate", here, counted, columns, rule, state, root, last, nodes, level,
+                "grow", "grow_evaluate", here, counted, width, rule, state, root, last, nodes, level,
                 self._sums_2[after], self._sums_2[now], self._best, upcoming, times=trees,
             )  # fmt: skip
             launch(
-                "grow", "grow_decide", 1, column_K, rule, root, last, nodes, level, self._best, following,
-                self._tree_TBM7[number], self._count_TB[number], self._task, state, self._cursor, times=trees,
+                "grow", "grow_decide", 1, *of_round, rule, root, last, nodes, level, self._best, following,
+                self._tree_TBM7, self._count_TB, self._task, state, self._cursor, times=trees,
             )  # fmt: skip
-            if last:
-                return
             launch(
-                "grow", "grow_part", chunks + here, *self._data(), column_K, rule, root, nodes, level, following,
-                self._best, self._task, state, order, to, words, quanta, to_quanta, self._cursor, times=trees,
+                "grow", "grow_part", -(-self._rows // CHUNK) + here, *self._half(), rows, *of_round, rule, root, last,
+                nodes, level, self._best, self._task, state, self._tree_TBM7, order, to, words, quanta, to_quanta,
+                self._cursor, margin_BN, times=trees,
             )  # fmt: skip
-            launch("grow", "grow_list", 1, nodes, level, self._cursor, state, following, self._task, times=trees)
+            if not last:
+                launch("grow", "grow_list", 1, nodes, level, self._cursor, state, following, self._task, times=trees)
 
     @staticmethod
     def _of(pair: list[Array], now: int) -> tuple[Array, Array]:
@@ -296,7 +362,9 @@ def bytes_needed(rows: int, widest: int, depth: int, together: int = 1, kept: in
     nodes = 1 << depth - 1
     per_row = 8 + (16 if weighed else 8)
     per_column = 2 * 8 * (nodes * SLOTS * 2 + max(1, nodes // 2) * PLANES * 2)
-    return rows * stride_of(widest) + together * (rows * per_row + widest * per_column + kept * 4 * nodes * NODE * 8)
+    of_round = 8 * kept * (widest + 1)
+    trees = kept * 4 * nodes * NODE * 8
+    return rows * stride_of(widest) + together * (rows * per_row + widest * per_column + trees) + of_round
 
 
 def stride_of(width: int) -> int:
@@ -335,19 +403,6 @@ def _as_tree(node_K7: Integers) -> Tree:
         (node_K7[:, 3] & 1) != 0,
         *(fact_K3[:, which].astype(np.float32) for which in range(3)),
     )
-
-
-def _check_levels(x_CN: Array) -> bool:
-    """Whether -1 occurs. Raises: ValueError for a value that is no level."""
-    if x_CN.size == 0:
-        return False
-    host = active().host
-    least, most = int(host(x_CN.min())), int(host(x_CN.max()))
-    if least < MISSING or most >= LEVELS:
-        bad_C = host((x_CN.min(axis=1) < MISSING) | (x_CN.max(axis=1) >= LEVELS))
-        column = int(np.argmax(bad_C))
-        raise checks.bad_level(host(x_CN[column]), "x_CN", column)
-    return least < 0
 
 
 def _name_the_row(tree: int, gradient_BN: Array, hessian_BN: Array | None) -> None:

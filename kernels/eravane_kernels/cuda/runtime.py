@@ -28,7 +28,8 @@ class Runtime:
 
     xp: CuPy, or its double; kernel: the compiled kernel of a file in cu/, as `cupy.RawKernel`; host: copies an array to
     NumPy; address: of an array's first value; cholesky: raises LinAlgError for a matrix that is not positive definite;
-    solve_triangular: as SciPy's; shared_bytes: most shared memory of a block; processors: of the device.
+    solve_triangular: as SciPy's; record: remembers launches without running them, and returns what runs all of them, in
+    the order of whatever else is launched; shared_bytes: most shared memory of a block; processors: of the device.
     """
 
     xp: Any
@@ -37,6 +38,7 @@ class Runtime:
     address: Callable[[Any], int]
     cholesky: Callable[[Any], Any]
     solve_triangular: Callable[..., Any]
+    record: Callable[[Callable[[], None]], Callable[[], None]]
     shared_bytes: int
     processors: int
 
@@ -115,6 +117,18 @@ def _cupy_runtime(device: int) -> Runtime:
         with cupyx.errstate(linalg="raise"):
             return cupy.linalg.cholesky(matrix)
 
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        # The legacy stream cannot be captured; the graph is launched on whichever stream is current then.
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = stream.end_capture()
+        replay: Callable[[], None] = graph.launch
+        return replay
+
     return Runtime(
         xp=cupy,
         kernel=kernel,
@@ -122,6 +136,7 @@ def _cupy_runtime(device: int) -> Runtime:
         address=lambda array: int(array.data.ptr),
         cholesky=cholesky,
         solve_triangular=solve_triangular,
+        record=record,
         shared_bytes=int(handle.attributes["MaxSharedMemoryPerBlockOptin"]),
         processors=int(handle.attributes["MultiProcessorCount"]),
     )

@@ -180,8 +180,8 @@ CASES: dict[str, Case] = {
     "growth": Case(
         "grow_tree",
         (
-            *("grow_pack", "grow_measure", "grow_quantise", "grow_count_weights_missing", "grow_evaluate"),
-            *("grow_decide", "grow_part", "grow_list", "grow_output"),
+            *("grow_halve", "grow_measure", "grow_quantise", "grow_pack_weights_missing", "grow_evaluate"),
+            *("grow_count_weights_missing", "grow_decide", "grow_part", "grow_list", "grow_turn"),
         ),
         _growth,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -34,9 +35,21 @@ def emulated_runtime(
         code = source(name).replace(*edit) if edit[0] else source(name)
         return RawModule(code, sanitizer=sanitizer, order=order, arrays=DeviceArray)
 
+    recording: list[list[Callable[[], None]]] = []
+
     @cache
-    def kernel(file: str, name: str) -> Kernel:
-        return module(file).get_function(name)
+    def kernel(file: str, name: str) -> _Launched:
+        return _Launched(module(file).get_function(name), recording)
+
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        """Arguments are kept as they are now: what lies in their arrays may be other when they are run."""
+        launches: list[Callable[[], None]] = []
+        recording.append(launches)
+        try:
+            work()
+        finally:
+            recording.pop()
+        return lambda: [run() for run in launches] and None
 
     xp = DeviceNumpy()
     return Runtime(
@@ -46,9 +59,32 @@ def emulated_runtime(
         address=lambda array: int(array.ctypes.data),
         cholesky=xp.linalg.cholesky,
         solve_triangular=_solve_triangular,
+        record=record,
         shared_bytes=shared_bytes,
         processors=1,
     )
+
+
+class _Launched:
+    """A kernel whose launches are run, or remembered while they are recorded."""
+
+    def __init__(self, kernel: Kernel, recording: list[list[Callable[[], None]]]) -> None:
+        self._kernel, self._recording = kernel, recording
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        """As CuPy's."""
+        return self._kernel.max_dynamic_shared_size_bytes
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size: int) -> None:
+        self._kernel.max_dynamic_shared_size_bytes = size
+
+    def __call__(self, *given: Any, **named: Any) -> None:
+        if self._recording:
+            self._recording[-1].append(lambda: self._kernel(*given, **named))
+        else:
+            self._kernel(*given, **named)
 
 
 def _solve_triangular(matrix: DeviceArray, right: DeviceArray, **how: Any) -> Any:
