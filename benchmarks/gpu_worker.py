@@ -22,7 +22,6 @@ from benchmarks.gpu_lab import Check, Figure, Lab, SkipError, importable, this_g
 from benchmarks.gpu_stand_in import stand_in
 from benchmarks.gpu_steps import Step, step_named
 
-
 OF_GPUS = ("dask_cuda", "pylibcudf")
 """Libraries that the stand-in does without, or has doubles of."""
 

@@ -184,7 +184,7 @@ def test_memory_is_what_was_said() -> None:
         chosen=COLUMNS,
     )
     boosting.grow(1)
-    held = [*vars(boosting).values(), *vars(boosting._grower).values()]
+    held = [*vars(boosting).values(), *vars(boosting._grower).values(), boosting._gradients.gradient_BN]
     arrays = [part for whole in held for part in (whole if isinstance(whole, list) else [whole])]
     taken = {id(part): part.nbytes for part in arrays if isinstance(part, active().xp.ndarray)}
     columns = values_CN.nbytes + matrix.columns.half_CB.nbytes
