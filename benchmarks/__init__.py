@@ -1,1 +1,1 @@
-"""One runnable program per question of speed or worth; `python -m benchmarks` lists them."""
+"""One runnable program per performance claim; `python -m benchmarks` lists them."""

@@ -1,4 +1,4 @@
-"""How far off is the cost model: predicted against measured core time, memory and disk, on runs of several sizes?
+"""Error of the cost model: predicted against measured core time, memory and disk, on runs of several sizes.
 
 The factor is whichever of predicted / measured and measured / predicted is above 1. Core time is CPU time, which on a
 busy machine still depends on who shares the caches; it was measured on one, and so were the rates.

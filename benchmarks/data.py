@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Size:
-    """How much data, and how often.
+    """Sizes of the data, and repetitions.
 
     Attributes:
         eras: eras of the two datasets of the memory test; the larger serves every other test.
@@ -62,7 +62,7 @@ QUICK = Size((30, 40), 60, 0, (30, 780), 1, "not full", False)
 
 
 def main(quick: bool) -> list[Result]:
-    """Every line of what the data layer must show."""
+    """Every result of the data layer."""
     size = QUICK if quick else FULL
     folder = Path(os.environ.get(DATA_VARIABLE) or Path(tempfile.gettempdir()) / "eravane-bench-data")
     folder.mkdir(parents=True, exist_ok=True)

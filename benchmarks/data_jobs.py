@@ -1,4 +1,4 @@
-"""The jobs that `data` measures, each in a process of its own."""
+"""Jobs measured by `data`, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def decode(data: str) -> None:
 
 
 def decode_in_blocks(data: str) -> None:
-    """Decode the same columns two hundred at a time, which spares the memory of a whole row group."""
+    """Decode the same columns two hundred at a time, which saves the memory of a whole row group."""
     for name in HISTORY:
         with pq.ParquetFile(Path(data) / name) as file:
             columns = file.schema_arrow.names
@@ -51,7 +51,7 @@ def prepare_take_in() -> None:
 
 
 def read_with_pandas(data: str) -> None:
-    """The straightforward way: one data frame of features, then one float32 matrix, file by file."""
+    """The straightforward method: one data frame of features, then one float32 matrix, file by file."""
     import pandas as pd
 
     held = []

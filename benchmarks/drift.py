@@ -1,7 +1,7 @@
-"""Made worlds whose signal stays, swings in cycles, or breaks once: what update rules are compared on.
+"""Made worlds whose signal is stationary, cyclic, or broken once, on which update rules are compared.
 
-In the cyclic world half of the signal's variance stays and half swings between a pattern and its reverse; in the broken
-one the pattern becomes an unrelated one at an era inside the loop.
+In the cyclic world half of the signal's variance is constant and half alternates between a pattern and its reverse; in
+the broken one the pattern becomes an unrelated one at an era inside the loop.
 """
 
 from __future__ import annotations

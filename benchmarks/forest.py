@@ -1,4 +1,4 @@
-"""Predictions from unfolded trees against XGBoost's own: time per row and tree, and whether the bits are the same."""
+"""Predictions from unfolded trees against XGBoost's own: time per row and tree, and equality of the bits."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def zoo_minutes(lab: Lab, rows: int, widths: Any, trees: Any, matrices: Any = No
     changed = {"row_level": 0.0, "node_column": 0.0, "column": 0.0}
     config = load_config(Path(__file__).parents[1] / "configs" / "v5.3-gpu.toml")
     shape = published(config)
-    timeline = plan_timeline(config, shape.index, shape.newest_label)
+    timeline = plan_timeline(config, shape.index, shape.newest_label, shape.horizons)
     work = Workload(config, shape, timeline, Hardware("cuda", 16, 1, 0, 0))
     work.rates = dataclasses.replace(
         H100, name=lab.name, cell=cell / rows, matrix=fixed, visit=visit, tree=once, **changed

@@ -1,4 +1,4 @@
-"""What every benchmark shares: timing, results against goals, the record of the machine, the two forms of a report."""
+"""Common parts of benchmarks: timing, results against goals, the record of the machine, both forms of a report."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def seconds(jobs: Sequence[Job], repeats: int) -> list[float]:
 
 
 def ratio(name: str, ours: Job, peer: Job, repeats: int, goal: float | None) -> Result:
-    """How many times longer the peer takes."""
+    """Ratio of the peer's time to ours."""
     fast, slow = seconds([ours, peer], repeats)
     return Result(name, slow / fast, "x", goal, "higher", described({ours: fast, peer: slow}))
 
@@ -159,5 +159,5 @@ def write_json(path: Path, facts: dict[str, str], results: Sequence[Result]) -> 
 
 
 def say(line: str) -> None:
-    """Progress, apart from the report."""
+    """Print progress on stderr, apart from the report."""
     print(line, file=sys.stderr, flush=True)

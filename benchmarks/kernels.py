@@ -26,7 +26,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Size:
-    """How much data, and how often."""
+    """Sizes of the data, and repetitions."""
 
     eras: int
     rows: int
@@ -43,7 +43,7 @@ QUICK = Size(eras=8, rows=5_000, levels=128, floats=16, models=36, features=500,
 
 
 def main(quick: bool) -> list[Result]:
-    """Every row of the table that the kernels must show."""
+    """Every result of the kernels."""
     size = QUICK if quick else FULL
     results = []
     for part in (level_statistics, level_tables, float_statistics, ranks, correlations, projections, neighbours):

@@ -1,4 +1,4 @@
-"""The job whose memory `benchmarks.levels` measures: trees grown on a mapped file."""
+"""The job whose memory is measured by `benchmarks.levels`: trees grown on a mapped file."""
 
 from __future__ import annotations
 

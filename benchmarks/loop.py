@@ -1,4 +1,4 @@
-"""Does an era cost the same however long the loop has run, and which update rule follows which drift?
+"""Cost of an era at different lengths of the loop, and update rules on different kinds of drift.
 
 Update rules are compared on made worlds whose signal stays, swings or breaks, with one model and no gate; tuning uses
 seeds 0-4, the report seeds 100-104. Kills and weekly steps are proved by the tests, which are run here.

@@ -65,7 +65,9 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
     The tiers are two halves of the groups, so that the gate has two agents.
     """
     regimes = kind if kind in ("structure", "marginal", "hidden") else "structure"
-    config = SynthConfig(eras=eras, rows=rows, features=FEATURES, groups=GROUPS, seed=seed, targets=(TARGET,))
+    config = SynthConfig(
+        eras=eras, rows=rows, features=FEATURES, groups=GROUPS, seed=seed, targets=(TARGET,), main_target=TARGET
+    )
     persistence = 0.75 if kind == "fast" else 0.97
     world = World(replace(config, regimes=regimes, null=kind == "null", persistence=persistence))
     columns = [np.flatnonzero(world.layout.home_F == group) for group in range(GROUPS)]

@@ -1,4 +1,4 @@
-"""The zoo: every cell times four folds against the bound of growing trees and against the straightforward way.
+"""The zoo: every cell times four folds against the bound of growing trees and against the straightforward method.
 
 Wall times are of this machine as it is; where strangers use its cores, the ratios of CPU time are the ones to read.
 """

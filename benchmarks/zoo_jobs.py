@@ -1,4 +1,4 @@
-"""The jobs that `benchmarks.zoo` measures, each in a process of its own, so that peaks of memory stay apart."""
+"""Jobs measured by `benchmarks.zoo`, each in a process of its own, so that memory peaks are separate."""
 
 from __future__ import annotations
 
@@ -286,14 +286,14 @@ def _plain(config: RunConfig) -> dict[str, Any]:
 
 
 def spin(seconds: float) -> None:
-    """Keep one core busy, as a stranger's program would."""
+    """Keep one core busy, as another program would."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
 
 
 def busy_neighbour() -> multiprocessing.process.BaseProcess:
-    """Start a stranger that runs for ten minutes unless it is ended."""
+    """Start a busy process that runs for ten minutes unless it is ended."""
     process = multiprocessing.get_context("spawn").Process(target=spin, args=(600.0,), daemon=True)
     process.start()
     time.sleep(1.0)

@@ -33,11 +33,14 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesise(tmp_path_factory.mktemp("api") / "data", SynthConfig(eras=48, rows=30, features=12, groups=3))
+    return synthesise(
+        tmp_path_factory.mktemp("api") / "data",
+        SynthConfig(main_target="target_ender_20", eras=48, rows=30, features=12, groups=3),
+    )
 
 
 @pytest.fixture(scope="module")
-def done(data: Path) -> api.Run:
+def done(data: Path) -> eravane.Run:
     return eravane.run(CONFIG, data=data, out=data.parent / "run", cache=data.parent / "cache")
 
 
@@ -51,7 +54,18 @@ def test_the_public_names_come_from_light_imports() -> None:
         _ = eravane.nothing
 
 
-def test_a_run_gives_its_files_as_frames(done: api.Run) -> None:
+@pytest.mark.parametrize("name", ["run", "step", "plan", "export", "fetch", "submit", "upload", "scores", "load"])
+def test_what_the_command_line_does_is_called_the_same_in_python(name: str) -> None:
+    assert getattr(eravane, name) is getattr(api, name)
+    assert name in eravane.__all__
+
+
+def test_a_plan_from_python_is_that_of_the_command_line(data: Path) -> None:
+    found = eravane.plan(data, CONFIG, cores=2)
+    assert sum(stage.seconds for stage in found.stages) == found.seconds > 0
+
+
+def test_a_run_gives_its_files_as_frames(done: eravane.Run) -> None:
     assert done.finished
     resolved = {**CONFIG, "zoo": {**CONFIG["zoo"], "learner": "levels"}}  # what "auto" chose for integer levels
     assert done.config == parse_config(resolved)
@@ -71,7 +85,7 @@ def test_a_run_gives_its_files_as_frames(done: api.Run) -> None:
     assert done.live_predictions.equals(live)
 
 
-def test_boosters_are_read_as_the_documentation_says(done: api.Run, data: Path) -> None:
+def test_boosters_are_read_as_the_documentation_says(done: eravane.Run, data: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     exec(page.split("```python\n")[1].split("```")[0], names)
@@ -83,7 +97,7 @@ def test_boosters_are_read_as_the_documentation_says(done: api.Run, data: Path) 
     np.testing.assert_array_equal(found, expected)
 
 
-def test_loading_gives_the_same_run_and_compares(done: api.Run, data: Path) -> None:
+def test_loading_gives_the_same_run_and_compares(done: eravane.Run, data: Path) -> None:
     again = eravane.load(str(done.path))
     assert again.scores.equals(done.scores)
     other = eravane.run({**CONFIG, "seed": 1}, data=data, out=data.parent / "other", cache=data.parent / "cache")
@@ -115,13 +129,13 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
             getattr(started, name)
 
 
-def test_the_command_line_uses_it(data: Path, done: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eravane.cli import local  # noqa: F401
+def test_the_command_line_uses_it(data: Path, done: eravane.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eravane.cli import runs  # noqa: F401
     from eravane.cli.app import app
 
     calls = []
 
-    def spied(config: RunConfig, **options: object) -> api.Run:
+    def spied(config: RunConfig, **options: object) -> eravane.Run:
         calls.append((config, options))
         return done
 

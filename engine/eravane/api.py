@@ -1,148 +1,41 @@
-"""The Python interface: run a batch, open a run; the command line uses nothing else."""
+"""The Python interface, which is all that the command line uses: one function per command, light to import."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from eravane.core.config import RunConfig, load_config, parse_config, read_toml, translate_config
-from eravane.core.errors import DataError, RunError
+from eravane.core.errors import ConfigError, DataError
 from eravane.core.events import Progress
-from eravane.report import Comparison, RunView, compare, load_run, write_report
-from eravane.runstate.runfolder import RunFolder
+
+if TYPE_CHECKING:
+    from eravane.data.store.store import EraStore
+    from eravane.pipeline.export import Exported
+    from eravane.pipeline.handle import Run
+    from eravane.pipeline.week import WeekReport
+    from eravane.planning.cost import CostPlan
+    from eravane.planning.doctor import Check
+    from eravane.report import Comparison
+    from eravane.tournament.diagnose import Diagnosis
+    from eravane.tournament.fetch import Fetched
+    from eravane.tournament.receipts import Receipt
+    from eravane.tournament.scores import ScoreSheet
+    from eravane.tournament.upload import Uploaded
 
 Place = str | PathLike[str]
-
-
-class Run:
-    """A run folder, finished or not; every file is read when it is asked for.
-
-    Args:
-        path: the folder.
-
-    Raises:
-        RunError: the folder is no run.
-    """
-
-    def __init__(self, path: Place) -> None:
-        self.path = Path(path)
-        self._view: RunView = load_run(self.path)
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {'finished' if self.finished else 'unfinished'})"
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run is complete."""
-        return self._view.finished
-
-    @cached_property
-    def config(self) -> RunConfig:
-        """The configuration it was started with."""
-        return RunFolder.open(self.path).config()
-
-    @property
-    def manifest(self) -> Mapping[str, Any]:
-        """Versions, device, data fingerprint, seed, periods, lags, notes and warnings."""
-        return self._view.manifest
-
-    @property
-    def metrics(self) -> Mapping[str, Any]:
-        """The headline, as in metrics.json."""
-        return self._view.metrics
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Ids of the base models in the ensemble."""
-        return self._view.models
-
-    @property
-    def zoo(self) -> pd.DataFrame:
-        """Every base model: cell, scores, kept or not and why."""
-        return self._view.table("zoo")
-
-    @property
-    def scores(self) -> pd.DataFrame:
-        """CORR by era number (index) of the ensemble, its rivals and every base model."""
-        return self._view.table("scores")
-
-    @property
-    def weights(self) -> pd.DataFrame:
-        """Weight of every base model by era number (index), and how many ran."""
-        return self._view.table("weights")
-
-    @property
-    def predictions(self) -> pd.DataFrame:
-        """The ensemble's predictions in the loop: id, era (as "0001"), prediction in (0, 1).
-
-        Raises:
-            RunError: the run has none yet.
-        """
-        return self._rows("predictions.parquet")
-
-    @property
-    def base_predictions(self) -> pd.DataFrame:
-        """Raw predictions of every base model in the loop: id, era, a column per model.
-
-        Raises:
-            RunError: the run has none yet.
-        """
-        return self._rows("base_predictions.parquet")
-
-    @property
-    def out_of_fold(self) -> pd.DataFrame:
-        """Out-of-fold predictions of every base model: id, era, a column per model.
-
-        Raises:
-            RunError: the run has none yet.
-        """
-        return self._rows("oof.parquet")
-
-    @property
-    def live_predictions(self) -> pd.DataFrame:
-        """What can be submitted: id, prediction.
-
-        Raises:
-            RunError: the run made none.
-        """
-        path = self.path / "live_predictions.csv"
-        if not path.is_file():
-            raise RunError(f"{self.path} has no live predictions; the dataset needs a live.parquet when the run starts")
-        return pd.read_csv(path)
-
-    @property
-    def report(self) -> Path:
-        """Path of report.html."""
-        return self.path / "report.html"
-
-    def write_report(self) -> Path:
-        """Write report.html again and return its path."""
-        return write_report(self.path)
-
-    def compare(self, *others: Run | Place) -> Comparison:
-        """Paired per-era differences of other runs against this one, with errors that account for overlapping eras.
-
-        Raises:
-            RunError: a folder is no run, or no eras are shared.
-        """
-        paths = [other.path if isinstance(other, Run) else Path(other) for other in others]
-        return compare([self.path, *paths])
-
-    def _rows(self, name: str) -> pd.DataFrame:
-        path = self.path / name
-        if not path.is_file():
-            raise RunError(f"{self.path} has no {name} yet; `eravane run --resume` finishes a run")
-        return pq.read_table(path).to_pandas(ignore_metadata=True)
+Configuration = RunConfig | Mapping[str, Any] | Place | None
+"""A configuration, its tables as a mapping, the path of a TOML file, or None for all defaults."""
+ByFile = Callable[[str, int, int], None]
+"""Called with a file's name, what is done of it and what there is in all."""
 
 
 def run(
-    config: RunConfig | Mapping[str, Any] | Place | None = None,
+    config: Configuration = None,
     *,
     data: Place,
     out: Place,
@@ -170,16 +63,16 @@ def run(
         DeviceError: the device asked for does not work.
     """
     from eravane.pipeline import batch
+    from eravane.pipeline.handle import Run
 
     if Path(data).is_file():
         raise DataError(f"{data} is a file; give the folder that holds it and features.json, or a store")
-    found = None if cache is None else Path(cache)
     done = batch.run(
         Path(data),
         as_config(config, Path(out) if resume else None),
         Path(out),
         resume=resume,
-        cache=found,
+        cache=None if cache is None else Path(cache),
         progress=progress,
         rebuild_store=rebuild_store,
     )
@@ -192,10 +85,269 @@ def load(run: Place) -> Run:
     Raises:
         RunError: the folder is no run.
     """
+    from eravane.pipeline.handle import Run
+
     return Run(run)
 
 
-def as_config(config: RunConfig | Mapping[str, Any] | Place | None, resumed: Path | None = None) -> RunConfig:
+def step(
+    run: Place, *, data: Place, cache: Place | None = None, progress: Progress | None = None, adopt: bool = False
+) -> WeekReport:
+    """Bring a run up to date with the newest files and predict the live rows.
+
+    Args:
+        run: folder of a finished run.
+        data: folder with the newest parquet files, or a store.
+        cache: folder of finished boosters, shared by runs (None: as for `run`).
+        progress: shows the progress; None shows nothing.
+        adopt: go on under the present rules where the run's own are no more.
+
+    Raises:
+        RunError: the run is unfinished, its state belongs to another configuration, or its results would change.
+        ConfigError: the run ends at a fixed era.
+        DataError: the files break the dataset's contract.
+        StoreError: another process steps this run, or the store cannot be written.
+    """
+    from eravane.pipeline import week
+    from eravane.pipeline.batch import default_cache
+
+    folder = default_cache() if cache is None else Path(cache)
+    return week.step(Path(run), Path(data), cache=folder, progress=progress, adopt=adopt)
+
+
+def plan(data: Place, config: Configuration = None, *, cores: int = 0, gpus: int = 1) -> CostPlan:
+    """Predict the cost of a run: time, memory and disk by stage, and changes that would make it fit.
+
+    Args:
+        data: folder of a dataset, a store, or "v5.3" for the published shape of that version.
+        config: the run's configuration; its device decides what is planned for.
+        cores: of another machine (0: this one's).
+        gpus: of the machine, where the device is a GPU.
+
+    Raises:
+        DataError: files are missing or break the dataset's contract.
+        ConfigError: the configuration is wrong, or does not fit the data.
+    """
+    from eravane.planning.cost import plan_cost
+    from eravane.planning.shape import read_shape
+    from eravane.planning.workload import this_machine
+
+    settings = as_config(config)
+    return plan_cost(settings, read_shape(Path(data), settings), this_machine(settings.compute.device, cores, gpus))
+
+
+def report(run: Place) -> Path:
+    """Write `report.html` of a run again, also of an unfinished one; returns its path.
+
+    Raises:
+        RunError: the folder is no run.
+    """
+    return load(run).write_report()
+
+
+def compare(first: Place, *others: Place) -> Comparison:
+    """Paired per-era differences of other runs against the first, with errors that account for overlapping eras.
+
+    Raises:
+        RunError: a folder is no run, or no eras are shared.
+    """
+    return load(first).compare(*others)
+
+
+def export(run: Place, out: Place, *, check: bool = False, python: str = sys.executable) -> Exported:
+    """Write a run's newest state as a model file for hosted prediction.
+
+    Args:
+        run: folder of a finished run.
+        out: file to write, ending in `.pkl`.
+        check: load the file in a fresh interpreter without eravane and compare it with the run's live predictions.
+        python: that interpreter.
+
+    Raises:
+        RunError: the run is unfinished, or cannot be repeated by a hosted model; with `check`, the model fails.
+    """
+    from eravane.pipeline import export as exporting
+
+    return exporting.export(Path(run), Path(out), check=check, python=python)
+
+
+def fetch(
+    out: Place, version: str = "v5.3", files: Sequence[str] | None = None, *, progress: ByFile | None = None
+) -> Fetched:
+    """Download a dataset: resumes after interruptions, verifies every file.
+
+    Args:
+        out: folder of the dataset; made, or brought up to date.
+        version: of the dataset.
+        files: only these (None: the four that are needed, and what comes beside them).
+        progress: called with a file's name, bytes here and bytes in all.
+
+    Raises:
+        SubmitError: the tournament does not answer, or offers no such file.
+    """
+    from eravane.tournament import fetch as fetching
+
+    return fetching.fetch(Path(out), version, files, progress=progress)
+
+
+def submit(run: Place, models: Sequence[str], *, dry_run: bool = False, force: bool = False) -> list[Receipt]:
+    """Send a run's live predictions to model slots, once, verified, with a receipt each.
+
+    Args:
+        run: folder of a run with live predictions.
+        models: names of model slots.
+        dry_run: check everything, send nothing.
+        force: send late or unusual predictions, and ones that were sent before.
+
+    Raises:
+        SubmitError: the predictions cannot or must not be sent.
+    """
+    from eravane.tournament import submit as submitting
+
+    return submitting.submit(Path(run), models, dry_run=dry_run, force=force)
+
+
+def diagnose(run: Place, model: str, *, data: Place | None = None) -> Diagnosis:
+    """Upload validation predictions; the tournament's diagnostics beside the run's own numbers.
+
+    Args:
+        run: folder of a finished run.
+        model: model slot.
+        data: dataset folder (None: the one of the run).
+
+    Raises:
+        SubmitError: the tournament refuses, or has not answered in time.
+    """
+    from eravane.tournament import diagnose as diagnosing
+
+    return diagnosing.diagnose(Path(run), model, data=None if data is None else Path(data))
+
+
+def scores(model: str, run: Place | None = None) -> ScoreSheet:
+    """A model's live scores, beside the backtest of a run where one is given.
+
+    Raises:
+        SubmitError: there is no such model, or the tournament does not answer.
+    """
+    from eravane.tournament import scores as scoring
+
+    return scoring.scores(model, None if run is None else Path(run))
+
+
+def upload(file: Place, model: str, *, data_version: str = "v5.3", python: str = "3.12") -> Uploaded:
+    """Upload a model file to a model slot, which then takes no predictions from `submit`.
+
+    Args:
+        file: model file (.pkl) made by `export`.
+        model: model slot.
+        data_version: dataset whose live file the model is given.
+        python: Python minor that the file was made with.
+
+    Raises:
+        SubmitError: the file or the image does not fit, or the tournament refuses.
+    """
+    from eravane.tournament import upload as uploading
+
+    return uploading.upload(Path(file), model, data_version=data_version, python=python)
+
+
+def synth(out: Place, preset: str = "small", *, progress: Progress | None = None, **changes: Any) -> Path:
+    """Write a dataset with Numerai's file names, columns and types, and a planted signal; returns the folder.
+
+    Args:
+        out: folder to make.
+        preset: "tiny", "small" or "v5.3".
+        progress: shows the progress; None shows nothing.
+        changes: keys of `eravane.synth.SynthConfig` that differ from the preset.
+
+    Raises:
+        ConfigError: there is no such preset, or a value is wrong.
+    """
+    from eravane.synth import PRESETS, synthesise
+
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset is one of {', '.join(PRESETS)}, given {preset!r}")
+    config = dataclasses.replace(PRESETS[preset], **changes)
+    if progress is None:
+        return synthesise(Path(out), config)
+    progress.start("synth", config.eras + 1)  # the live era comes last
+    return synthesise(Path(out), config, lambda done, total: progress.advance(f"era {done}"))
+
+
+def demo_config(preset: str = "small", seed: int = 0) -> RunConfig:
+    """The configuration that `eravane demo` runs on made data of a preset."""
+    from eravane.pipeline import demo
+
+    return dataclasses.replace(demo.demo_config(preset), seed=seed)
+
+
+def ingest(
+    data: Place,
+    store: Place,
+    *,
+    features: str = "all",
+    first_era: int | None = None,
+    last_era: int | None = None,
+    every: int = 1,
+    device: str = "cpu",
+    note: Callable[[str], None] = lambda _: None,
+    progress: ByFile | None = None,
+) -> EraStore:
+    """Stream parquet files into a store of columns x rows; an existing store gets what is new.
+
+    Args:
+        data: folder with train, validation and live parquet and features.json.
+        store: store to make, or to bring up to date.
+        features: feature set to take.
+        first_era, last_era: both inclusive; None for no bound.
+        every: take every n-th era.
+        device: what decodes the files: "cpu", "cuda" or "auto".
+        note: called with what the choice of the device rests on.
+        progress: called with a file's name, cells done and cells in all.
+
+    Raises:
+        DataError: the files break the dataset's contract.
+        StoreError: the store is another one, or cannot be written.
+        DeviceError: the device asked for does not work.
+    """
+    from eravane.backend import choose
+    from eravane.data.catalog import FeatureCatalog
+    from eravane.data.ingest import FEATURES_JSON
+    from eravane.data.ingest import ingest as fill
+
+    decode = choose(device, note).decoder() if device != "cpu" else None  # type: ignore[arg-type]
+    columns = FeatureCatalog.load(Path(data) / FEATURES_JSON, sets=[features]).columns
+    return fill(
+        Path(data),
+        Path(store),
+        columns=list(columns),
+        first_era=first_era,
+        last_era=last_era,
+        every=every,
+        progress=progress,
+        decode=decode,
+    )
+
+
+def doctor(scheduler: str = "") -> list[Check]:
+    """What this machine can do, and advice on each problem.
+
+    Args:
+        scheduler: address of a Dask scheduler to try; "" for none.
+    """
+    from eravane.planning import doctor as examining
+
+    return examining.doctor(scheduler)
+
+
+def as_text(checks: Sequence[Check]) -> str:
+    """The checks of `doctor` for people, a line each, with a summary."""
+    from eravane.planning import doctor as examining
+
+    return examining.as_text(checks)
+
+
+def as_config(config: Configuration, resumed: Path | None = None) -> RunConfig:
     """A configuration from whatever `run` takes.
 
     Args:
@@ -212,6 +364,8 @@ def as_config(config: RunConfig | Mapping[str, Any] | Place | None, resumed: Pat
     if resumed is None:
         tables: Mapping[str, Any] = {} if config is None else config if isinstance(config, Mapping) else {}
         return load_config(Path(config)) if isinstance(config, str | PathLike) else parse_config(dict(tables))
+    from eravane.runstate.runfolder import RunFolder
+
     begun = RunFolder.open(resumed).config()
     if config is None:
         return begun

@@ -1,4 +1,4 @@
-"""Checks of what callers hand in; each raises ValueError naming what is expected and what was given."""
+"""Argument checks; each raises ValueError naming the expected and the given value."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def vector(y_N: Columns, name: str, rows: int, *dtypes: str) -> None:
 
 
 def axes(x: Columns, name: str, number: int, *dtypes: str) -> None:
-    """A NumPy array of one of the dtypes with so many axes, native byte order, aligned."""
+    """A NumPy array of one of the dtypes with `axes` axes, native byte order, aligned."""
     wanted = " or ".join(dtypes)
     if not isinstance(x, np.ndarray):
         raise ValueError(f"{name}: expected a NumPy array of {wanted}, given {type(x).__name__}")

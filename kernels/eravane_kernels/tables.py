@@ -1,6 +1,6 @@
-"""Tables per (era, column) that stand for any transform of integer levels, and window sums of level counts.
+"""Tables per (era, column) for any transform of integer levels, and window sums of level counts.
 
-A table holds six int8 values: what levels 0, 1, 2, 3, 4 and missing become. Tables are small (one per era and
+A table holds six int8 values: the new values of levels 0, 1, 2, 3, 4 and missing. Tables are small (one per era and
 column), so every implementation shares these functions.
 """
 
@@ -40,7 +40,7 @@ def bounds(low_EC: Double, high_EC: Double) -> None:
 
 
 def fill_table(value_EC: Double) -> Levels:
-    """Table that fills missing cells and leaves levels alone.
+    """Table that fills missing cells and keeps levels.
 
     value_EC: float64 [E, C], rounded half to even into 0..4; NaN leaves the cell missing. Returns int8 [E, C, 6].
     Raises: ValueError for another dtype or number of axes.
@@ -53,7 +53,7 @@ def fill_table(value_EC: Double) -> Levels:
 
 
 def compose_tables(first_ECL: Levels, then_ECL: Levels) -> Levels:
-    """Table that does what `first_ECL` and afterwards `then_ECL` do.
+    """Table equal to `first_ECL` followed by `then_ECL`.
 
     Both int8 [E, C, 6]; entries of the first must be levels or -1. Returns int8 [E, C, 6]. Raises: ValueError.
     """
@@ -66,7 +66,7 @@ def compose_tables(first_ECL: Levels, then_ECL: Levels) -> Levels:
 
 
 def missing_eras(counts_ECL: Counts) -> Bools:
-    """Which columns hold level 2 in every row of an era: how Numerai v5 data mark a feature as absent.
+    """Columns that hold level 2 in every row of an era, the mark of an absent feature in Numerai v5 data.
 
     counts_ECL: uint32 [E, C, 6] of `level_counts`. Returns bool [E, C]; an empty era is False. Raises: ValueError.
     """

@@ -30,7 +30,7 @@ def commands(page: Path) -> list[str]:
 
 
 def _known_commands() -> dict[str, Any]:
-    from eravane.cli import local, tournament  # noqa: F401
+    from eravane.cli import dataset, machine, runs, tournament  # noqa: F401
     from eravane.cli.app import app
 
     group: Any = typer.main.get_command(app)

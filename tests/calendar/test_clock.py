@@ -6,24 +6,51 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eravane.calendar.clock import Clock, horizon_of
+from eravane.calendar.clock import Clock
 from eravane.calendar.folds import walk_forward
+from eravane.calendar.horizon import Horizon
 from eravane.core.errors import ConfigError
 
 
 @pytest.mark.parametrize(
     ("target", "given_eras", "horizon"),
-    [
-        ("target_ender_20", 0, 4),
-        ("target_ender_60", 0, 12),
-        ("target", 0, 4),
-        ("target", 12, 12),
-        ("target_v4_20", 9, 4),
-    ],
+    [("target_ender_20", 0, 4), ("target_ender_60", 0, 12), ("target", 12, 12), ("target_v4_20", 9, 4)],
 )
 def test_the_horizon_comes_from_the_suffix(target: str, given_eras: int, horizon: int) -> None:
-    assert horizon_of(target, given_eras) == horizon
+    assert Horizon.required(target, given_eras) == Horizon(horizon)
     assert Clock.for_target(target, horizon_eras=given_eras, observed_lag=20, score_lag=1).horizon == horizon
+
+
+@pytest.mark.parametrize("target", ["target", "target_v53", "my_target_7", "target_0"])
+def test_a_name_that_tells_nothing_is_asked_about(target: str) -> None:
+    assert Horizon.named(target) is None
+    with pytest.raises(ConfigError, match=r"set data\.horizon_eras"):
+        Clock.for_target(target)
+
+
+@given(eras=st.integers(1, 60))
+def test_everything_follows_from_the_horizon(eras: int) -> None:
+    span = Horizon(eras)
+    assert Horizon.of_days(span.days) == Horizon.named(f"target_x_{5 * eras}") == span
+    # A label of era s is made of the returns of the `eras` weeks after it: known a week after the last of them, and one
+    # more for the delay of the data.
+    assert span.score_lag > span.eras + 1
+    assert span.purge >= span.eras
+    assert span.tree_lag == span.purge + 1
+    # The Bartlett window reaches beyond every autocovariance of labels that overlap.
+    assert span.hac_lag >= span.eras
+    assert span.overlapping_rounds >= span.days
+    assert Clock.of(span).leaking is False
+    assert Clock.of(span, score_lag=span.score_lag - 1).leaking
+
+
+def test_the_published_numbers() -> None:
+    """numerai docs (purge 8 and 16); 5 and 13 empty eras in v5.3; a 60-day round overlaps about 64 others."""
+    facts = [
+        (span.score_lag, span.tree_lag, span.purge, span.hac_lag, span.empty_eras, span.overlapping_rounds)
+        for span in (Horizon(4), Horizon(12))
+    ]
+    assert facts == [(6, 9, 8, 8, 5, 24), (14, 17, 16, 16, 13, 64)]
 
 
 @pytest.mark.parametrize(("target", "score", "tree"), [("target_ender_20", 6, 9), ("target_ender_60", 14, 17)])
@@ -39,9 +66,10 @@ def test_a_later_file_lengthens_the_lags() -> None:
 
 
 def test_a_shorter_lag_is_stamped() -> None:
-    assert Clock.for_target("target", score_lag=5).leaking
-    assert Clock.for_target("target", tree_lag=8).leaking
-    assert not Clock.for_target("target", score_lag=6, tree_lag=9).leaking
+    assert Clock.for_target("target_ender_20", score_lag=5).leaking
+    assert Clock.for_target("target_ender_20", tree_lag=8).leaking
+    assert not Clock.for_target("target_ender_20", score_lag=6, tree_lag=9).leaking
+    assert Clock.for_target("target_ender_60", score_lag=6, tree_lag=9).leaking
 
 
 def test_folds_equal_the_published_table() -> None:

@@ -18,7 +18,7 @@ from eravane.scoring.by_era import corr_by_era, mmc_by_era
 
 def test_the_folds_are_those_of_numerais_benchmark_models() -> None:
     era_N = np.arange(1, 1071)
-    folds = WalkForwardSplit(0, chunk=156).folds(era_N)
+    folds = WalkForwardSplit(0, chunk=156, target="target_ender_20").folds(era_N)
     assert [(fold.train_last, fold.predict_first, fold.predict_last) for fold in folds[:3]] == [
         (148, 157, 312),
         (304, 313, 468),
@@ -62,19 +62,29 @@ def test_scikit_learn_takes_the_splits() -> None:
     rng = np.random.default_rng(0)
     x_NC, era_N = rng.normal(size=(600, 3)), np.repeat(np.arange(60), 10)
     y_N = x_NC @ [1.0, 0.0, 0.0]
-    scores = cross_val_score(LinearRegression(), x_NC, y_N, groups=era_N, cv=WalkForwardSplit(3))
+    scores = cross_val_score(LinearRegression(), x_NC, y_N, groups=era_N, cv=WalkForwardSplit(3, horizon_eras=4))
     np.testing.assert_allclose(scores, 1.0)
     with pytest.raises(ValueError, match="partitions"):
-        cross_val_predict(LinearRegression(), x_NC, y_N, groups=era_N, cv=WalkForwardSplit(3))
+        cross_val_predict(LinearRegression(), x_NC, y_N, groups=era_N, cv=WalkForwardSplit(3, horizon_eras=4))
 
 
 def test_missing_or_too_few_eras_are_named() -> None:
     with pytest.raises(DataError, match="pass eras as `groups`"):
         next(WalkForwardSplit().split(np.zeros((4, 1))))
     with pytest.raises(ConfigError, match="too few for one walk-forward fold"):
-        WalkForwardSplit(chunk=20).folds([1, 2, 3])
+        WalkForwardSplit(chunk=20, purge=8).folds([1, 2, 3])
     with pytest.raises(ConfigError, match="50 training eras"):
-        WalkForwardSplit(minimum=50).folds(np.arange(60))
+        WalkForwardSplit(minimum=50, purge=8).folds(np.arange(60))
+
+
+def test_no_purge_is_taken_in_silence() -> None:
+    era_N = np.arange(100)
+    with pytest.raises(ConfigError, match="give horizon_eras or purge"):
+        WalkForwardSplit().folds(era_N)
+    ways = ({"horizon_eras": 12}, {"target": "target_60"}, {"purge": 16})
+    first = [WalkForwardSplit(2, **way).folds(era_N)[0] for way in ways]
+    assert first[0] == first[1] == first[2]
+    assert first[0].predict_first - first[0].train_last == 17
 
 
 def test_scores_by_era_are_those_of_numerai_tools() -> None:

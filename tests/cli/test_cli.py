@@ -99,7 +99,7 @@ def test_doctor_speaks_json_and_fails_where_something_must_be_fixed() -> None:
 def test_a_weekly_step_prints_one_line_and_shows_progress_on_a_terminal_alone(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from eravane.cli import local
+    from eravane.cli import runs
 
     def week(run: Path, _data: Path, *, cache: Path, progress: Progress, adopt: bool) -> WeekReport:
         progress.start("loop", 1)
@@ -109,7 +109,7 @@ def test_a_weekly_step_prints_one_line_and_shows_progress_on_a_terminal_alone(
 
     monkeypatch.setattr("eravane.pipeline.week.step", week)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    local.step(Path("run"), Path("data"))
+    runs.step(Path("run"), Path("data"))
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 1
     assert json.loads(said.out)["eras"] == [82]

@@ -37,7 +37,10 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesise(tmp_path_factory.mktemp("cli") / "data", SynthConfig(eras=48, rows=30, features=12, groups=3))
+    return synthesise(
+        tmp_path_factory.mktemp("cli") / "data",
+        SynthConfig(main_target="target_ender_20", eras=48, rows=30, features=12, groups=3),
+    )
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ NOWHERE = [
 
 
 def test_every_command_is_fed_wrong_input() -> None:
-    importlib.import_module("eravane.cli.local")
+    importlib.import_module("eravane.cli.runs")
     importlib.import_module("eravane.cli.tournament")
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert names - {line.split()[0] for line, _, _ in NOWHERE} == set()

@@ -27,7 +27,9 @@ MICRO = {
 def micro_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """48 eras of about 50 rows and 24 features in 4 groups."""
     out = tmp_path_factory.mktemp("micro") / "data"
-    return synthesise(out, SynthConfig(eras=ERAS, rows=50, features=24, groups=4, seed=3, snr=0.5))
+    return synthesise(
+        out, SynthConfig(main_target="target_ender_20", eras=ERAS, rows=50, features=24, groups=4, seed=3, snr=0.5)
+    )
 
 
 @pytest.fixture(scope="session")

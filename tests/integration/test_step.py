@@ -44,7 +44,9 @@ TROUBLE: dict[int, dict[str, object]] = {
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("weeks") / "source"
-    return synthesise(out, SynthConfig(eras=75, rows=40, features=16, groups=3, seed=5, snr=0.5))
+    return synthesise(
+        out, SynthConfig(main_target="target_ender_20", eras=75, rows=40, features=16, groups=3, seed=5, snr=0.5)
+    )
 
 
 @pytest.fixture(scope="module")

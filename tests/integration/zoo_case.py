@@ -57,7 +57,10 @@ def configured(**changes: dict[str, Any]) -> RunConfig:
 
 def make_case(folder: Path, **changes: dict[str, Any]) -> Case:
     """Synthesise 56 eras of about 60 rows and 20 features, ingest them and plan the folds."""
-    data = synthesise(folder / "data", SynthConfig(eras=56, rows=60, features=20, groups=3, seed=5, snr=0.5))
+    data = synthesise(
+        folder / "data",
+        SynthConfig(main_target="target_ender_20", eras=56, rows=60, features=20, groups=3, seed=5, snr=0.5),
+    )
     config = configured(**changes)
     catalog = FeatureCatalog.load(data / "features.json", sets=config.data.feature_sets, groups=None)
     store = ingest(data, folder / "store", columns=list(catalog.columns))

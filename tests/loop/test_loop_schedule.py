@@ -47,7 +47,9 @@ def test_arrivals_are_known_from_the_next_era_on_and_corrections_are_seen(tmp_pa
 
 
 def test_a_timeline_goes_on_over_more_eras() -> None:
-    config = parse_config({"time": {"loop_start": 60}, "zoo": {"fold_eras": 20, "minimum_eras": 5}})
+    config = parse_config(
+        {"data": {"horizon_eras": 4}, "time": {"loop_start": 60}, "zoo": {"fold_eras": 20, "minimum_eras": 5}}
+    )
     index = EraIndex.from_counts(np.arange(1, 91), np.full(90, 3))
     planned = plan_timeline(config, index, 85)
     manifest = json.loads(json.dumps({"periods": planned.as_dict(), "lags": planned.lags_as_dict()}))

@@ -147,7 +147,7 @@ def test_kept_leaves_are_a_blend_and_untouched_ones_stay(values: np.ndarray) -> 
 
 ERAS, LOOP_START = 60, 40
 SETTINGS = {
-    "data": {"feature_sets": ["all"]},
+    "data": {"feature_sets": ["all"], "horizon_eras": 4},
     "time": {"loop_start": LOOP_START},
     "zoo": {"learner": "xgboost", "trees": 4, "fold_eras": 10, "minimum_eras": 2, "params": {"max_depth": 2}},
     "loop": {
@@ -187,7 +187,10 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     out = tmp_path_factory.mktemp("bench")
-    data = synthesise(out / "data", SynthConfig(eras=ERAS, rows=60, features=10, groups=2, seed=2, snr=0.5))
+    data = synthesise(
+        out / "data",
+        SynthConfig(main_target="target_ender_20", eras=ERAS, rows=60, features=10, groups=2, seed=2, snr=0.5),
+    )
     store, config = ingest(data, out / "store"), parse_config(SETTINGS)
     timeline = plan_timeline(config, store.index, ERAS - 5)
     specs = tuple(ModelSpec("all", f"g{n}", "target", n, store.columns[n : n + 6]) for n in range(2))

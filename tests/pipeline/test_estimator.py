@@ -28,6 +28,7 @@ from eravane.scoring.by_era import corr_by_era
 ERAS, ROWS, COLUMNS = 48, 40, 12
 NAMES = [f"feature_{place}" for place in range(COLUMNS)]
 SMALL = {
+    "horizon_eras": 4,
     "trees": 8,
     "params": {"max_depth": 2, "eta": 0.3, "colsample_bytree": 1.0},
     "folds": 3,
@@ -56,7 +57,7 @@ def fitted() -> EraGatedRegressor:
 def test_it_passes_the_checks_of_scikit_learn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = check_estimator(EraGatedRegressor(trees=60), on_fail=None)
+        found = check_estimator(EraGatedRegressor(trees=60, horizon_eras=4), on_fail=None)
     assert len(found) > 40
     assert [(check["check_name"], check["exception"]) for check in found if check["status"] == "failed"] == []
 

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from eravane.calendar.eras import EraIndex
-from eravane.cli import local  # noqa: F401  (registers its commands)
+from eravane.calendar.horizon import Horizon, TargetHorizon
+from eravane.cli import runs  # noqa: F401  (registers its commands)
 from eravane.cli.app import app
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.errors import ConfigError, DataError, EravaneError
@@ -47,7 +48,9 @@ GROUPS = {"one": ("f0", "f5"), "two": ("f1", "f2", "f6", "f7")}
 
 def shape(*, eras: int = 80, rows: int = 400, dtype: str = "int8", stored: bool = False) -> DataShape:
     index = EraIndex.from_counts(range(1, eras + 1), [rows + era for era in range(eras)])
-    return DataShape(index, eras - 5, FeatureCatalog(SETS, GROUPS, (TARGET,)), dtype, 3, rows, stored)
+    catalog = FeatureCatalog(SETS, GROUPS, (TARGET,))
+    horizons = {name: TargetHorizon(name, Horizon.required(name), "name") for name in (TARGET, "target_ender_60")}
+    return DataShape(index, eras - 5, catalog, dtype, 3, rows, stored, horizons)
 
 
 def changed(**sections: dict[str, object]) -> RunConfig:
@@ -186,7 +189,9 @@ def test_durations_are_written(seconds: float, text: str) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shape")
-    return synthesise(folder / "data", SynthConfig(eras=60, rows=40, features=24, groups=4, seed=2))
+    return synthesise(
+        folder / "data", SynthConfig(main_target="target_ender_20", eras=60, rows=40, features=24, groups=4, seed=2)
+    )
 
 
 def test_files_and_store_have_the_shape_of_the_data(made: Path, tmp_path: Path) -> None:
@@ -245,7 +250,7 @@ def test_bad_data_is_named(made: Path, tmp_path: Path) -> None:
         read_shape(tmp_path / "nowhere", RunConfig())
     with pytest.raises(DataError, match=r"features\.json is missing"):
         read_shape(tmp_path, RunConfig())
-    with pytest.raises(ConfigError, match=r"'target_joy_20' is not in .*target_ender_20"):
+    with pytest.raises(ConfigError, match=r"'target_joy_20' is not in the data.*target_ender_20"):
         read_shape(made, parse_config({"data": {"target": "target_joy_20"}}))
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -253,7 +258,7 @@ def test_bad_data_is_named(made: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.parquet is missing"):
         read_shape(broken, RunConfig())
     (broken / "train.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"train\.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"train\.parquet is truncated or no parquet"):
         read_shape(broken, RunConfig())
 
 

@@ -56,6 +56,7 @@ def plan(
 
 
 BASE: dict[str, dict[str, object]] = {
+    "data": {"horizon_eras": 4},
     "time": {"loop_start": 101},
     "zoo": {"learner": "xgboost", "fold_eras": 30, "folds": 2, "minimum_eras": 10},
     "loop": {"update": "none"},

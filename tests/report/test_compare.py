@@ -115,7 +115,7 @@ def test_payout_mix_where_both_have_references(base: Path, tmp_path: Path) -> No
         table = pd.DataFrame({"era": [f"{era:04d}" for era in ERAS[100:]], "ensemble_mmc": mmc[100:]})
         table.to_parquet(run / "references.parquet")
     item = compare([base, other]).others[0].differences[-1]
-    expected = 0.75 * NOISE[0][100:] + 2.25 * NOISE[1][100:]
+    expected = 3.0 * NOISE[0][100:] + 15.0 * NOISE[1][100:]  # the rule since round 1343
     assert (item.series, item.gain.n_eras) == ("payout", 100)
     assert item.gain.mean == pytest.approx(expected.mean(), abs=1e-15)
 

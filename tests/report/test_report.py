@@ -466,6 +466,6 @@ def test_payout_mix_where_references_exist(changed: Path, made) -> None:
     references = pd.DataFrame({"era": [f"{era:04d}" for era in mmc.index], "ensemble_mmc": mmc["ensemble"].to_numpy()})
     references.to_parquet(changed / "references.parquet")
     page = write_report(changed).read_text()
-    mean = (0.75 * made.counted["ensemble"] + 2.25 * made.counted["ensemble"] / 3).mean()
-    assert f"<strong>{mean:.4f}</strong><small>0.75 CORR + 2.25 MMC, 94 eras" in page
+    mean = (3.0 * made.counted["ensemble"] + 15.0 * made.counted["ensemble"] / 3).mean()
+    assert f"<strong>{mean:.4f}</strong><small>3 CORR60 + 15 MMC60, 94 eras" in page
     assert "Payout mix" in [view["label"] for view in figures_of(page)["cumulative"]["views"]]

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import eravane
 from eravane.core import config as configuration
 from eravane.core import editions, settings
 from eravane.core.config import EDITION, RunConfig, parse_config, to_toml
 from eravane.core.editions import Change, Retired
-from eravane.core.errors import ConfigError, RunError
+from eravane.core.errors import ConfigError, RunError, StoreError
 from eravane.core.settings import Builder, setting
+from eravane.data.ingest import ingest
 from eravane.pipeline.export import export
 from eravane.pipeline.week import step
 from eravane.runstate import runfolder
@@ -91,6 +93,50 @@ def test_a_rule_that_is_gone_is_asked_about_once(tmp_path: Path) -> None:
     manifest = json.loads((kept.run / "manifest.json").read_text())
     assert any('loop.update = "auto" is no more' in change for change in manifest["adopted"][0]["changes"])
     assert len(pd.read_csv(kept.run / "live_predictions.csv")) > 10
+
+
+def _interrupted(tmp_path: Path) -> Kept:
+    """The kept run as a kill two eras before its end would have left it."""
+    kept = Kept("defaults", tmp_path)
+    kept._downloads.write(kept.data, FIRST_WEEK)
+    shutil.rmtree(kept.run / "checkpoints" / "000041")
+    path = kept.run / "manifest.json"
+    path.write_text(path.read_text().replace('"status": "complete"', '"status": "running"'))
+    return kept
+
+
+def test_an_interrupted_run_of_an_older_release_is_resumed_to_its_own_bytes(tmp_path: Path) -> None:
+    kept = _interrupted(tmp_path)
+    expected = {name: (kept.run / name).read_bytes() for name in ("live_predictions.csv",)}
+    predictions = pd.read_parquet(kept.run / "predictions.parquet")
+    for name in (*expected, "predictions.parquet"):
+        (kept.run / name).unlink()
+    found = eravane.run(data=kept.data, out=kept.run, resume=True, cache=kept.folder / "cache")
+    assert found.finished
+    assert {name: (kept.run / name).read_bytes() for name in expected} == expected
+    pd.testing.assert_frame_equal(pd.read_parquet(kept.run / "predictions.parquet"), predictions)
+
+
+def test_a_resume_on_other_data_is_refused_before_anything_else(tmp_path: Path) -> None:
+    kept = _interrupted(tmp_path)
+    ingest(kept._downloads.write(kept.data, FIRST_WEEK + 1), kept.folder / "store")
+    before = {path: path.read_bytes() for path in kept.run.rglob("*") if path.is_file() and path.suffix != ".jsonl"}
+    with pytest.raises(RunError, match=r"was begun on data \w{16}, and .*store now holds \w{16}"):
+        eravane.run(data=kept.data, out=kept.run, resume=True, cache=kept.folder / "cache")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_one_folder_takes_one_program(tmp_path: Path) -> None:
+    out, config = tmp_path / "run", RunConfig()
+    with RunFolder.held(out, config, resume=False) as (folder, _):
+        with pytest.raises(StoreError, match="another process is writing"), RunFolder.held(out, config, resume=False):
+            pass
+        with pytest.raises(StoreError, match="another process is writing"), RunFolder.held(out, config, resume=True):
+            pass
+        assert folder.config() == config
+    with pytest.raises(RunError, match="exists already"), RunFolder.held(out, config, resume=False):
+        pass
+    assert (out / "run.toml").is_file()
 
 
 def test_a_run_of_an_older_release_is_exported(tmp_path: Path) -> None:

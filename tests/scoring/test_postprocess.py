@@ -48,7 +48,10 @@ def test_unknown_values_count_as_the_mean_and_a_constant_stays() -> None:
 
 
 def test_a_run_neutralises_history_and_live_rows(tmp_path: Path) -> None:
-    data = synthesise(tmp_path / "data", SynthConfig(eras=40, rows=60, features=16, groups=3, seed=3, snr=0.5))
+    data = synthesise(
+        tmp_path / "data",
+        SynthConfig(main_target="target_ender_20", eras=40, rows=60, features=16, groups=3, seed=3, snr=0.5),
+    )
     sections = {
         "data": {"feature_sets": ["small", "all"]},
         "time": {"loop_start": 30},

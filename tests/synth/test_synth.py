@@ -18,7 +18,17 @@ from eravane.core.errors import ConfigError, DataError
 from eravane.synth import PRESETS, SynthConfig, iter_eras, synthesise
 
 TINY = PRESETS["tiny"]
-FILES = ("features.json", "train.parquet", "validation.parquet", "live.parquet", "truth.parquet")
+FILES = (
+    "features.json",
+    "train.parquet",
+    "validation.parquet",
+    "live.parquet",
+    "truth.parquet",
+    "train_benchmark_models.parquet",
+    "validation_benchmark_models.parquet",
+    "live_benchmark_models.parquet",
+    "meta_model.parquet",
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +80,8 @@ def test_eras_and_data_types(frames):
     assert validation["era"].unique().tolist() == [f"{e:04d}" for e in range(39, 81)]
     assert set(train["data_type"]) == {"train"}
     kind = validation.groupby("era")["data_type"].agg(["min", "max"])
-    assert (kind.loc["0039":"0075"] == "validation").all(axis=None)
-    assert (kind.loc["0076":"0080"] == "test").all(axis=None)
+    assert (kind.loc["0039":"0067"] == "validation").all(axis=None)
+    assert (kind.loc["0068":"0080"] == "test").all(axis=None)
     assert set(live["era"]) == {"X"}
     assert set(live["data_type"]) == {"live"}
     assert pd.concat([train, validation, live]).index.is_unique
@@ -84,8 +94,8 @@ def test_labels_are_missing_for_5_and_13_eras(frames):
     for target in targets:
         by_era = frame[target].isna().groupby(frame["era"]).agg(["all", "any"])
         assert (by_era["all"] == by_era["any"]).all()
-        assert by_era["any"].sum() == (13 if target.endswith("_60") else 5)
-        assert by_era["any"].loc[: "0067" if target.endswith("_60") else "0075"].sum() == 0
+        assert by_era["any"].sum() == (5 if target.endswith("_20") else 13)
+        assert by_era["any"].loc[: "0075" if target.endswith("_20") else "0067"].sum() == 0
     assert frames["live"][targets].isna().all(axis=None)
     # The newest usable 20-day label is 6 eras before the live era 81, the 60-day one 14.
 
@@ -97,7 +107,7 @@ def test_missing_labels_are_nulls_not_nan(tiny: Path):
 
 def test_target_is_an_exact_copy_and_last_in_the_list(tiny: Path, frames):
     pd.testing.assert_series_equal(
-        frames["validation"]["target"], frames["validation"]["target_ender_20"], check_names=False
+        frames["validation"]["target"], frames["validation"]["target_ender_60"], check_names=False
     )
     listed = json.loads((tiny / "features.json").read_text())["targets"]
     assert listed[-1] == "target"
@@ -208,7 +218,7 @@ def test_a_bad_features_json_is_named(tmp_path: Path, content: str):
 def test_a_main_target_that_is_not_listed_is_named(tmp_path: Path):
     path = tmp_path / "features.json"
     path.write_text('{"feature_sets": {"all": ["a"], "rain": ["a"]}, "targets": ["target_sam_20", "target"]}')
-    with pytest.raises(ConfigError, match="target_ender_20"):
+    with pytest.raises(ConfigError, match="target_ender_60"):
         synthesise(tmp_path / "out", replace(TINY, features_json=path))
 
 
@@ -221,8 +231,38 @@ def test_real_names_sets_groups_and_targets(tmp_path: Path, real_features_json: 
     assert [n for n in names if n.startswith("feature_")] == given["feature_sets"]["all"]
     assert len(names) == 3_555 + 41 + 3
     assert len([c for c in pq.read_schema(out / "truth.parquet").names if c.startswith("expected_")]) == 13
-    train = pd.read_parquet(out / "train.parquet", columns=["target", "target_ender_20"])
-    pd.testing.assert_series_equal(train["target"], train["target_ender_20"], check_names=False)
+    train = pd.read_parquet(out / "train.parquet", columns=["target", "target_ender_60"])
+    pd.testing.assert_series_equal(train["target"], train["target_ender_60"], check_names=False)
+
+
+def test_v53_has_constant_features_and_half_are_missing_in_early_eras(tmp_path: Path) -> None:
+    config = replace(PRESETS["v5.3"], eras=40, rows=30, targets=("target_ender_20", "target_ender_60"))
+    blank_EF = np.array([(made.features_FN == 2).all(axis=1) for made in iter_eras(config)])
+    assert blank_EF.all(axis=0).sum() == 30
+    assert 0.5 < blank_EF.any(axis=0).mean() < 0.6
+    # Those that are missing for a while are missing from the start, and all are there after three tenths.
+    assert not (blank_EF[1:] & ~blank_EF[:-1]).any()
+    assert blank_EF[12:].any(axis=0).sum() == 30
+
+
+def test_benchmarks_start_late_and_the_meta_model_covers_the_newest_eras(tiny: Path, frames) -> None:
+    history = pd.concat([frames["train"], frames["validation"]])
+    parts = [pd.read_parquet(tiny / f"{name}_benchmark_models.parquet") for name in ("train", "validation")]
+    benchmarks, meta = pd.concat(parts), pd.read_parquet(tiny / "meta_model.parquet")
+    assert list(benchmarks.columns) == ["era", "v53_lgbm_ender20", "v53_lgbm_ender60"]
+    assert sorted(benchmarks["era"].unique()) == [f"{era:04d}" for era in range(11, 81)]
+    assert sorted(meta["era"].unique()) == [f"{era:04d}" for era in range(41, 81)]
+    assert list(meta.columns) == ["era", "data_type", "numerai_meta_model"]
+    live = pd.read_parquet(tiny / "live_benchmark_models.parquet")
+    assert live.index.equals(frames["live"].index)
+    assert set(live["era"]) == {"X"}
+    for outside, columns in ((benchmarks, benchmarks.columns[1:]), (meta, ["numerai_meta_model"])):
+        assert set(outside.index) <= set(history.index)
+        assert outside[columns].stack().between(0, 1, inclusive="neither").all()
+        joined = outside.join(history[["target"]]).dropna()
+        scores = [numerai_corr(rows[columns], rows["target"]) for _, rows in joined.groupby("era")]
+        assert (pd.DataFrame(scores).mean() > 0.02).all()  # they are worth something
+        assert (pd.DataFrame(scores).mean() < 0.3).all()  # and hold no labels
 
 
 def peak_memory(out: Path, eras: int) -> int:

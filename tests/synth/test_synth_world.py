@@ -19,7 +19,9 @@ from eravane.synth import MadeEra, SynthConfig, World, iter_eras
 from eravane.synth.signal import draw_regimes
 from eravane.synth.world import fifths
 
-FULL = SynthConfig(eras=60, rows=4_000, features=240, missing_share=0.0, targets=("target_ender_20",))
+FULL = SynthConfig(
+    eras=60, rows=4_000, features=240, missing_share=0.0, targets=("target_ender_20",), main_target="target_ender_20"
+)
 SMALL = SynthConfig(eras=40, rows=300, features=48, groups=4, seed=5)
 
 

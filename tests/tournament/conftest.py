@@ -40,7 +40,7 @@ class FakeTime:
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
     with Double(public_id=PUBLIC_ID, secret_key=SECRET_KEY) as running:
-        monkeypatch.setattr("numerapi.base_api.API_TOURNAMENT_URL", running.url)
+        monkeypatch.setenv("ERAVANE_TOURNAMENT", running.url)
         yield running
 
 

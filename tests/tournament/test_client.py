@@ -274,7 +274,7 @@ def test_without_a_network_it_gives_up_at_once(
         monkeypatch.setenv("HTTPS_PROXY", proxies["https"])
     if "nowhere" in url:
         monkeypatch.setattr(socket, "getaddrinfo", _no_such_name)
-    monkeypatch.setattr("numerapi.base_api.API_TOURNAMENT_URL", url)
+    monkeypatch.setenv("ERAVANE_TOURNAMENT", url)
     with pytest.raises(ApiError, match=f"listDatasets failed: {words}; check this machine's network"):
         Client(None, patience).datasets()
     assert fake_time.sleeps == [1.0, 2.0]
@@ -285,7 +285,7 @@ def test_a_network_that_was_there_is_waited_for(
 ) -> None:
     """A server that answered once is waited for until the deadline, as a restart of it deserves."""
     client.models()
-    monkeypatch.setattr("numerapi.base_api.API_TOURNAMENT_URL", "http://127.0.0.1:9/")
+    monkeypatch.setenv("ERAVANE_TOURNAMENT", "http://127.0.0.1:9/")
     with pytest.raises(ApiError, match=r"the connection broke \(ConnectionError\); tried \d+ times"):
         client.models()
     assert sum(fake_time.sleeps) > 200

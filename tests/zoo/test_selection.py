@@ -15,6 +15,7 @@ from eravane.core.config import SelectionConfig
 from eravane.core.errors import ConfigError
 from eravane.learners.registry import load_booster, predict
 from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
+from eravane.scoring.payout import rule_in_force
 from eravane.zoo.selection import Outcome, Verdict, select, sharpe_error
 from eravane.zoo.specs import ModelSpec
 from eravane_kernels import cpu
@@ -107,8 +108,9 @@ def test_the_payout_mix_ranks_where_the_reference_exists() -> None:
     scores, mmc = rng.normal(0.01, 0.02, (4, ERAS)), rng.normal(0.0, 0.01, (4, ERAS))
     mmc[:, : ERAS // 2] = np.nan
     for criterion, values in (("mmc", mmc), ("payout", 0.5 * scores + 2.0 * mmc)):
-        config = SelectionConfig(criterion=criterion, corr_multiplier=0.5, mmc_multiplier=2.0, minimum_corr=-1, most=1)
-        verdicts = select(_specs("abcd"), scores, np.eye(4), config, 8, {"mmc": mmc})
+        config = SelectionConfig(criterion=criterion, minimum_corr=-1, most=1)
+        payout = rule_in_force(corr=0.5, mmc=2.0)
+        verdicts = select(_specs("abcd"), scores, np.eye(4), config, 8, {"mmc": mmc}, payout)
         expected = np.nanmean(values, axis=1)
         np.testing.assert_allclose([verdict.criterion.mean for verdict in verdicts], expected, atol=1e-15)
         assert _kept(verdicts) == [int(np.argmax(expected))]

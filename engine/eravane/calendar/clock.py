@@ -1,30 +1,15 @@
-"""When a label may be used: the one place that knows the tournament's delays.
+"""When a label may be used.
 
 The label of era s is usable at era t if and only if `s <= t - lag`. Scores and weights use the score lag, anything
-that fits trees the tree lag (the purge of Numerai's benchmark models plus one).
+that fits trees the tree lag (the purge of Numerai's benchmark models plus one); both follow from the horizon.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-# A target over h eras (20 days: 4, 60 days: 12) is known h + 1 weeks later with two days of data delay; one more week
-# is what the literature and Numerai's own tools keep (numerai docs; Wong and Barahona 2023, b2 = 6).
-SCORE_MARGIN = 2
-# Numerai's benchmark models purge 8 eras for 20-day and 16 for 60-day targets: the lag is the purge plus one.
-TREE_MARGIN = 5
-DAYS_PER_ERA = 5
-DEFAULT_HORIZON = 4
-
-
-def horizon_of(target: str, horizon_eras: int = 0) -> int:
-    """Eras that a target's return spans: from its suffix (`_20`: 4, `_60`: 12), else `horizon_eras`, else 4."""
-    suffix = re.search(r"_(\d+)$", target)
-    if suffix and int(suffix.group(1)) % DAYS_PER_ERA == 0:
-        return int(suffix.group(1)) // DAYS_PER_ERA
-    return horizon_eras or DEFAULT_HORIZON
+from eravane.calendar.horizon import Horizon
 
 
 @dataclass(frozen=True)
@@ -32,17 +17,36 @@ class Clock:
     """The two lags of one target, in eras.
 
     Attributes:
+        span: how long its labels are.
         score_lag: lag for scores, weights and the gate (6 for 20-day targets, 14 for 60-day ones).
         tree_lag: lag for everything that fits trees (9 and 17).
-        minimum_score_lag, minimum_tree_lag: the smallest lags at which nothing leaks.
         observed_lag: lag between the live era and the newest label in the file.
+        stated_hac_lag: Bartlett lag that an older run began with (0: that of the horizon).
     """
 
+    span: Horizon
     score_lag: int
     tree_lag: int
-    minimum_score_lag: int
-    minimum_tree_lag: int
     observed_lag: int = 0
+    stated_hac_lag: int = 0
+
+    @classmethod
+    def of(
+        cls, span: Horizon, *, observed_lag: int = 0, score_lag: int | None = None, tree_lag: int | None = None
+    ) -> Clock:
+        """The lags of labels of some length.
+
+        Args:
+            span: how long the labels are.
+            observed_lag: lag seen in the data file; the larger of it and the rule counts.
+            score_lag, tree_lag: explicit lags that replace both; below the minimum the run is stamped as leaking.
+        """
+        return cls(
+            span=span,
+            score_lag=max(span.score_lag, observed_lag) if score_lag is None else score_lag,
+            tree_lag=max(span.tree_lag, observed_lag) if tree_lag is None else tree_lag,
+            observed_lag=observed_lag,
+        )
 
     @classmethod
     def for_target(
@@ -54,23 +58,23 @@ class Clock:
         score_lag: int | None = None,
         tree_lag: int | None = None,
     ) -> Clock:
-        """Derive the lags of a target.
+        """The lags of a target whose name states its horizon, else of `horizon_eras`; the rest as in `of`.
 
-        Args:
-            target: column name; its suffix gives the horizon.
-            horizon_eras: horizon of targets without a suffix, eras.
-            observed_lag: lag seen in the data file; the larger of it and the rule counts.
-            score_lag, tree_lag: explicit lags that replace both; below the minimum the run is stamped as leaking.
+        Raises:
+            ConfigError: neither tells the horizon.
         """
-        horizon = horizon_of(target, horizon_eras)
-        least_score, least_tree = horizon + SCORE_MARGIN, horizon + TREE_MARGIN
-        return cls(
-            score_lag=max(least_score, observed_lag) if score_lag is None else score_lag,
-            tree_lag=max(least_tree, observed_lag) if tree_lag is None else tree_lag,
-            minimum_score_lag=least_score,
-            minimum_tree_lag=least_tree,
-            observed_lag=observed_lag,
-        )
+        span = Horizon.required(target, horizon_eras)
+        return cls.of(span, observed_lag=observed_lag, score_lag=score_lag, tree_lag=tree_lag)
+
+    @property
+    def minimum_score_lag(self) -> int:
+        """Smallest score lag at which nothing leaks."""
+        return self.span.score_lag
+
+    @property
+    def minimum_tree_lag(self) -> int:
+        """Smallest tree lag at which nothing leaks."""
+        return self.span.tree_lag
 
     @property
     def leaking(self) -> bool:
@@ -85,12 +89,12 @@ class Clock:
     @property
     def horizon(self) -> int:
         """Eras that a label spans."""
-        return self.minimum_score_lag - SCORE_MARGIN
+        return self.span.eras
 
     @property
     def hac_lag(self) -> int:
-        """Bartlett lag for means over eras: twice the horizon (8 for 20 days, 16 was set for 60)."""
-        return 8 if self.horizon <= DEFAULT_HORIZON else 16
+        """Bartlett lag for means over eras (8 for 20 days, 16 for 60)."""
+        return self.stated_hac_lag or self.span.hac_lag
 
     def newest_score(self, era: int) -> int:
         """Newest era whose label may enter scores and weights at `era`."""

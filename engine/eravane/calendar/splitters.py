@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import BaseCrossValidator
 
-from eravane.calendar.clock import TREE_MARGIN, horizon_of
 from eravane.calendar.eras import era_numbers
 from eravane.calendar.folds import Fold, walk_forward
+from eravane.calendar.horizon import Horizon
 from eravane.core.errors import ConfigError, DataError
 
 # Numerai's benchmark models predict 156 eras, three years, per fold.
@@ -26,9 +26,10 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
     Args:
         n_splits: newest folds to use (0: all).
         chunk: eras per test chunk (0: `even_chunk`).
-        purge: eras left out between training and test; None takes that of the target, 8 for 20-day targets and 16 for
-            60-day ones (Numerai's benchmark models).
-        target: target column, whose suffix says how long its labels are.
+        purge: eras left out between training and test; None takes that of the labels' length, 8 for 20-day targets
+            and 16 for 60-day ones (Numerai's benchmark models).
+        target: target column, whose suffix (_20, _60) says how long its labels are.
+        horizon_eras: eras that a label spans (4 for 20 days, 12 for 60), where neither purge nor the name tells.
         window: newest eras to train on (0: all).
         minimum: fewest eras to train on.
     """
@@ -43,18 +44,21 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
         chunk: int = 0,
         purge: int | None = None,
         target: str = "target",
+        horizon_eras: int = 0,
         window: int = 0,
         minimum: int = 1,
     ) -> None:
         self.n_splits, self.chunk, self.purge = n_splits, chunk, purge
-        self.target, self.window, self.minimum = target, window, minimum
+        self.target, self.horizon_eras = target, horizon_eras
+        self.window, self.minimum = window, minimum
 
     def folds(self, groups: Any) -> list[Fold]:
         """The folds of these eras.
 
         Raises:
             DataError: no eras were given, or no numbers.
-            ConfigError: the eras are too few for one fold.
+            ConfigError: neither purge, nor horizon_eras, nor the target's name tells how long labels are, or the eras
+                are too few for one fold.
         """
         return self._cut(_eras_of(groups))
 
@@ -80,7 +84,9 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
 
     def _cut(self, era_N: NDArray[np.int64]) -> list[Fold]:
         eras_E = np.unique(era_N)
-        purge = horizon_of(self.target) + TREE_MARGIN - 1 if self.purge is None else self.purge
+        purge = self.purge
+        if purge is None:
+            purge = Horizon.required(self.target, self.horizon_eras, "give horizon_eras or purge").purge
         first, last = int(eras_E[0]), int(eras_E[-1])
         chunk = self.chunk or even_chunk(last - first + 1, self.n_splits)
         cut = walk_forward(first, last, chunk=chunk, tree_lag=purge + 1, window=self.window)

@@ -9,6 +9,7 @@ from typing import Any
 from eravane.calendar.clock import Clock
 from eravane.calendar.eras import EraIndex
 from eravane.calendar.folds import Fold, walk_forward
+from eravane.calendar.horizon import SCORE_MARGIN, Horizon, TargetHorizon
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, RunError
 
@@ -81,12 +82,13 @@ class Timeline:
         """
         try:
             periods, lags = manifest["periods"], manifest["lags"]
+            span = Horizon(lags["minimum_score"] - SCORE_MARGIN)
             clock = Clock(
+                span=span,
                 score_lag=lags["score"],
                 tree_lag=lags["tree"],
-                minimum_score_lag=lags["minimum_score"],
-                minimum_tree_lag=lags["minimum_tree"],
                 observed_lag=lags["observed"],
+                stated_hac_lag=0 if lags["hac"] == span.hac_lag else lags["hac"],
             )
             return cls(
                 first_era=periods["first_era"],
@@ -102,22 +104,26 @@ class Timeline:
             raise RunError(f"manifest.json lacks the run's periods or lags ({error}); finish the run first") from error
 
 
-def plan_timeline(config: RunConfig, index: EraIndex, newest_label: int) -> Timeline:
+def plan_timeline(
+    config: RunConfig, index: EraIndex, newest_label: int, horizons: Mapping[str, TargetHorizon] | None = None
+) -> Timeline:
     """Fix the periods of a run.
 
     Args:
         config: the run's configuration.
         index: eras in the store.
         newest_label: newest era with a known main target.
+        horizons: how long the labels of each target are, as the data tell; None takes names and configuration.
 
     Raises:
-        ConfigError: the loop leaves no eras for the folds, or no labelled era for itself.
+        ConfigError: a target's horizon is not known, or the loop leaves no eras for the folds, or no labelled era for
+            itself.
     """
     newest = index.select(config.data.first_era, config.data.last_era or index.last)
     observed = newest.last + 1 - newest_label if config.time.observed_lag else 0
-    clock = Clock.for_target(
-        config.data.target,
-        horizon_eras=config.data.horizon_eras,
+    spans = _spans(config, horizons or {})
+    clock = Clock.of(
+        spans[config.data.target],
         observed_lag=observed,
         score_lag=config.time.score_lag,
         tree_lag=config.time.tree_lag,
@@ -128,7 +134,7 @@ def plan_timeline(config: RunConfig, index: EraIndex, newest_label: int) -> Time
             f"the loop would start at era {loop_start}, but eras {newest.first} to {newest_label} have labels; "
             "set time.loop_start, or time.loop_eras to fewer than the labelled eras"
         )
-    lags = tree_lags(config, clock)
+    lags = tree_lags(config, clock, spans)
     folds = tuple(
         walk_forward(
             newest.first,
@@ -158,11 +164,35 @@ def plan_timeline(config: RunConfig, index: EraIndex, newest_label: int) -> Time
     )
 
 
-def tree_lags(config: RunConfig, clock: Clock) -> dict[str, int]:
-    """Tree lag of each training target, eras; a 60-day target waits longer than the main one."""
+def horizons_before(config: RunConfig) -> dict[str, TargetHorizon]:
+    """Horizons as versions before 0.2 took them, for runs that these began: 20 days where the name does not tell."""
+    eras = config.data.horizon_eras or Horizon.of_days(20).eras
+    return {
+        target: TargetHorizon(target, Horizon.named(target) or Horizon(eras), "configuration")
+        for target in dict.fromkeys((config.data.target, *config.targets))
+    }
+
+
+def _spans(config: RunConfig, horizons: Mapping[str, TargetHorizon]) -> dict[str, Horizon]:
+    """Horizon of the main target and of every training target."""
+    return {
+        target: horizons[target].span if target in horizons else Horizon.required(target, config.data.horizon_eras)
+        for target in dict.fromkeys((config.data.target, *config.targets))
+    }
+
+
+def tree_lags(config: RunConfig, clock: Clock, spans: Mapping[str, Horizon] | None = None) -> dict[str, int]:
+    """Tree lag of each training target, eras; a 60-day target waits longer than the main one.
+
+    Args:
+        config: the run's configuration.
+        clock: lags of the main target.
+        spans: horizon of each target; None takes names and configuration.
+
+    Raises:
+        ConfigError: a target's horizon is not known.
+    """
     if config.time.tree_lag is not None:
         return dict.fromkeys(config.targets, config.time.tree_lag)
-    return {
-        target: max(clock.tree_lag, Clock.for_target(target, horizon_eras=config.data.horizon_eras).minimum_tree_lag)
-        for target in config.targets
-    }
+    spans = _spans(config, {}) if spans is None else spans
+    return {target: max(clock.tree_lag, spans[target].tree_lag) for target in config.targets}

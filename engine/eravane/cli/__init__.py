@@ -26,7 +26,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    from eravane.cli import local, tournament  # noqa: F401  (they register their commands)
+    from eravane.cli import dataset, machine, runs, tournament  # noqa: F401  (they register their commands)
 
     errors = Console(stderr=True)
     try:

@@ -1,38 +1,19 @@
-"""Commands of the tournament."""
+"""Commands about model slots of the tournament: predictions, scores, model files."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eravane.cli.app import AsJson, RunPath, app, console, progress, show, tell
-from eravane.cli.progress import ConsoleProgress, number, print_table
+from eravane import api
+from eravane.cli.app import AsJson, RunPath, app, console, show, tell
+from eravane.cli.progress import number, print_table
 
 Model = Annotated[str, typer.Option(help="Model slot of the account.")]
 Models = Annotated[list[str], typer.Option("--model", help="Model slot of the account; may be given several times.")]
-MEBIBYTE = 1 << 20
-
-
-@app.command()
-def fetch(
-    out: Annotated[Path, typer.Argument(help="Folder of the dataset; made, or brought up to date.")],
-    version: Annotated[str, typer.Option(help="Dataset version.")] = "v5.3",
-    file: Annotated[
-        list[str] | None, typer.Option(help="Only this file; may be given several times (default: the four needed).")
-    ] = None,
-) -> None:
-    """Download the dataset: resumes after interruptions, verifies every file."""
-    from eravane.tournament.fetch import fetch as bring
-
-    with progress() as shown:
-        found = bring(out, version, file, progress=_in_mebibytes(shown))
-    tell(f"{version} in {out}: {', '.join(found.fetched) or 'nothing new'}")
-    if found.newer:
-        tell(f"the tournament offers {found.newer}; fetch it into a folder of its own with --version {found.newer}")
 
 
 @app.command()
@@ -46,9 +27,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Send a run's live predictions, once, verified, with a receipt."""
-    from eravane.tournament.submit import submit as send
-
-    receipts = send(run, model, dry_run=dry_run, force=force)
+    receipts = api.submit(run, model, dry_run=dry_run, force=force)
     lines = [
         f"{receipt.model}: {receipt.status}, round {receipt.round}, {receipt.rows:,} predictions"
         + (f", submission {receipt.submission_id}" if receipt.submission_id else "")
@@ -66,9 +45,7 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Upload validation predictions and show the tournament's diagnostics beside the run's own numbers."""
-    from eravane.tournament.diagnose import diagnose as examine
-
-    found = examine(run, model, data=data)
+    found = api.diagnose(run, model, data=data)
     if as_json:
         show(found, "", as_json=True)
         return
@@ -83,9 +60,7 @@ def scores(
     as_json: AsJson = False,
 ) -> None:
     """Show a model's live scores beside its backtest, and the current payout multipliers."""
-    from eravane.tournament.scores import scores as read
-
-    sheet = read(model, run)
+    sheet = api.scores(model, run)
     if as_json:
         show(sheet, "", as_json=True)
         return
@@ -116,9 +91,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a finished run as one file that Numerai's hosted prediction runs by itself."""
-    from eravane.pipeline.export import export as write
-
-    done = write(run, out, check=check, python=python)
+    done = api.export(run, out, check=check, python=python)
     checked = (
         "" if done.difference is None else f"; largest difference from the run's predictions {done.difference:.1g}"
     )
@@ -133,21 +106,5 @@ def upload(
     python: Annotated[str, typer.Option(help="Python minor that the file was made with.")] = "3.12",
 ) -> None:
     """Upload a model file to a model slot, which then takes no predictions from submit."""
-    from eravane.tournament.upload import upload as send
-
-    done = send(file, model, data_version=data_version, python=python)
+    done = api.upload(file, model, data_version=data_version, python=python)
     tell(f"{model} now predicts with {file} on {done.data_version} in {done.image} (upload {done.upload_id})")
-
-
-def _in_mebibytes(shown: ConsoleProgress) -> Callable[[str, int, int], None]:
-    """Shows (file, bytes here, bytes in all) as one stage per file."""
-    current = ""
-
-    def at(file: str, here: int, total: int) -> None:
-        nonlocal current
-        if file != current:
-            current = file
-            shown.start(f"{file} (MiB)", max(1, total // MEBIBYTE))
-        shown.reach(here // MEBIBYTE)
-
-    return at

@@ -23,7 +23,12 @@ class DataConfig:
     """Which eras, features and target the run uses."""
 
     target: str = setting("target", "Target column on which the ensemble is scored.")
-    horizon_eras: int = setting(0, "Eras a label spans, for targets without a _20 or _60 suffix (0: 4 eras).", least=0)
+    horizon_eras: int = setting(
+        0,
+        "Eras a label spans, for targets whose name (_20, _60) does not tell (0: as the data tell, by the target "
+        "column that it equals, else by its newest, empty eras).",
+        least=0,
+    )
     first_era: int = setting(0, "Oldest era to use (0: all).", least=0)
     last_era: int = setting(0, "Newest era to use (0: all).", least=0)
     feature_sets: tuple[str, ...] = setting(("small", "medium", "all"), "Feature sets; large means all.")
@@ -108,8 +113,15 @@ class SelectionConfig:
         "corr", "Models are ranked by mean CORR, MMC, BMC, or the payout mix of CORR and MMC; Sharpe breaks ties."
     )
     benchmark: str = setting("", "Column of the dataset's benchmark predictions that BMC is measured against.")
-    corr_multiplier: float = setting(0.75, "Weight of CORR in the payout mix.", least=0)
-    mmc_multiplier: float = setting(2.25, "Weight of MMC in the payout mix.", least=0)
+    corr_multiplier: float | None = setting(
+        None,
+        "Weight of CORR in the payout mix (unset: the payout rule in force, `eravane rules` prints it).",
+        least=0,
+        earlier={1: 0.75},
+    )
+    mmc_multiplier: float | None = setting(
+        None, "Weight of MMC in the payout mix (unset: the payout rule in force).", least=0, earlier={1: 2.25}
+    )
     per_cell: int = setting(2, "At most this many models per feature set and group.", least=1)
     most: int = setting(24, "At most this many models in all.", least=1)
     minimum_corr: float = setting(0.0, "Models whose mean CORR is not above this are dropped.")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from eravane.core.errors import StoreError
+
+PART = ".part"
+# Half-written files of processes that were killed are deleted after this many seconds.
+STALE = 24 * 3600.0
+# Seconds between two looks at a lock that another process holds, and between two lines about it.
+LOOK_EVERY, NOTE_EVERY = 0.2, 30.0
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 @contextmanager
@@ -21,7 +32,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the disk is full or cannot be written; the old file, if any, is untouched.
     """
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PART}")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -53,19 +64,52 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def delete_stale_parts(folder: Path) -> None:
+    """Delete half-written files that a killed process left in a folder long ago."""
+    with suppress(OSError):
+        for path in folder.glob(f"*{PART}"):
+            if time.time() - path.stat().st_mtime > STALE:
+                path.unlink(missing_ok=True)
+
+
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Lock a folder for one writer; the lock ends with the process, however that ends.
+def exclusive(folder: Path, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold a folder for one writer; the lock goes with the process, however it ends.
+
+    Where the file system has no locks, that is logged, and the folder is not held.
+
+    Args:
+        folder: the folder.
+        wait: where to say that another process holds it, while waiting for its end; None does not wait.
 
     Raises:
         StoreError: another process holds it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another process is writing to {folder}; wait for it to end") from None
+        _lock(descriptor, folder, wait)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path, wait: Callable[[str], None] | None) -> None:
+    noted = -NOTE_EVERY
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if wait is None:
+                raise StoreError(f"another process is writing to {folder}; wait for it to end") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logging.getLogger("eravane").warning(
+                "%s is on a file system without locks: start no second program that writes to it", folder
+            )
+            return
+        if time.monotonic() - noted >= NOTE_EVERY:
+            noted = time.monotonic()
+            wait(f"waiting for another process that writes to {folder}")
+        time.sleep(LOOK_EVERY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from eravane.data.store.builder import Builder, LabelChanges
 from eravane.data.store.digest import digest_file
 from eravane.data.store.intake import Choice, Intake, brings_new_eras, check_unique, prepare_intake
 from eravane.data.store.manifest import LiveRecord, Manifest, SegmentRecord, SourceRecord
+from eravane.data.store.segments import Segment
 from eravane.data.store.shape import Shape, check_shape, check_wish, new_shape
 from eravane.data.store.site import CATALOG, Site, writing
 from eravane.data.store.source import Decode, Source
-from eravane.data.store.store import EraStore, IngestReport
+from eravane.data.store.store import EraStore, IngestReport, survey_segments
+from eravane.data.store.targets import TargetFacts, require_same_twin
 from eravane.data.store.transfer import Progress, silent
 
 HISTORY = ("train.parquet", "validation.parquet")
@@ -34,6 +36,8 @@ def ingest(
     every: int = 1,
     progress: Progress | None = None,
     decode: Decode | None = None,
+    wait: Callable[[str], None] | None = None,
+    anew: bool = False,
 ) -> EraStore:
     """Bring a store up to date with a folder of parquet files.
 
@@ -50,6 +54,8 @@ def ingest(
         progress: called with a file's name, cells done and cells in all.
         decode: decodes features and labels, from `Backend.decoder` (None: Arrow, on the CPU); the store's bytes are
             the same.
+        wait: where to say that another process is writing, while waiting for its end; None does not wait.
+        anew: delete the store first; processes that read it keep what they opened.
 
     Returns:
         The opened store; `report` says what changed.
@@ -60,7 +66,9 @@ def ingest(
             process is writing.
     """
     data, path = Path(data_dir), Path(store_dir)
-    with writing(path) as site:
+    with writing(path, wait) as site:
+        if anew:
+            site.delete()
         wish = _Wish(columns, first_era or 0, last_era or _NO_LAST, every)
         report = _Update(data, site, wish, progress or silent, decode).run()
     store = EraStore.open(path)
@@ -124,7 +132,8 @@ class _Update:
                 segments[record.name] = record
         added = [plan for intake in intakes for plan in intake.plans]
         live = self._live(bool(added))
-        self._commit(tuple(segments[name] for name in sorted(segments)), live)
+        records = tuple(segments[name] for name in sorted(segments))
+        self._commit(records, live, self._survey(records))
         return IngestReport(
             eras_added=tuple(era for plan in added for era in plan.eras),
             rows_added=sum(rows for plan in added for rows in plan.rows),
@@ -156,7 +165,26 @@ class _Update:
         source.require_live()
         return self._builder.add_live(source, self._records[LIVE].digest)
 
-    def _commit(self, segments: tuple[SegmentRecord, ...], live: LiveRecord | None) -> None:
+    def _survey(self, records: tuple[SegmentRecord, ...]) -> dict[str, TargetFacts]:
+        """What the labels tell of each target.
+
+        Raises:
+            ChangedDataError: a target that equalled another column now equals a different one, or none.
+        """
+        shape, old = self._shape, self._old
+        if old is not None and old.facts and records == old.segments:
+            return old.facts
+        segments = [
+            Segment(self._site.path, record, len(shape.columns), shape.dtype, len(shape.targets)) for record in records
+        ]
+        facts = survey_segments(shape.targets, segments)
+        for name, before in ({} if old is None else old.facts).items():
+            require_same_twin(name, before, facts[name])
+        return facts
+
+    def _commit(
+        self, segments: tuple[SegmentRecord, ...], live: LiveRecord | None, facts: dict[str, TargetFacts]
+    ) -> None:
         for source in self._sources:
             if source.path.stat().st_size != self._records[source.name].size:
                 raise DataError(f"{source.path} changed while it was read; let the download end and run again")
@@ -172,6 +200,7 @@ class _Update:
                 segments=segments,
                 live=live,
                 sources={**known, **self._records},
+                facts=facts,
             ),
             self._data / FEATURES_JSON,
         )

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.calendar.clock import DEFAULT_HORIZON
 from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.gate.choice import EXPERTS, PRIOR, Choice, LearnReport, expert_names
@@ -31,6 +30,8 @@ INPUTS = ("scores", "structure", "marginals", "agreement")
 # A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
 # it is below this share of an equal weight.
 NEGLIGIBLE = 0.25
+# Eras that the labels of a 20-day target span.
+TWENTY_DAYS = 4
 
 
 class MetaLearner:
@@ -55,7 +56,7 @@ class MetaLearner:
         *,
         lag: int,
         seed: int,
-        horizon: int = DEFAULT_HORIZON,
+        horizon: int = TWENTY_DAYS,
         device: str = "cpu",
         aim: str = "corr",
     ) -> None:

@@ -43,7 +43,7 @@ def make_loop(
         zoo: trains them.
         backend: the device.
         neutral_columns: features that the ensemble is neutralised to; empty for none.
-        known_at: labels that came later than the lags say.
+        known_at: labels that arrived later than the lags.
     """
     store, ops = features.store, backend.ops
     pool = [GateModel(spec.model_id, spec.feature_set, spec.group) for spec in specs]

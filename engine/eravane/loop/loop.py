@@ -1,4 +1,4 @@
-"""The prequential loop: predict an era, wait until older labels fall due, score, learn, save, go on."""
+"""The prequential loop: predict an era, wait until older labels are known, score, learn."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Loop:
         timeline: periods and lags.
         target: the main target.
         ops: the kernels' namespace.
-        known_at: labels that came later than the lags say.
+        known_at: labels that arrived later than the lags.
         neutraliser: what is taken out of the ensemble; None for nothing.
         device: torch device of the gate.
 
@@ -117,12 +117,12 @@ class Loop:
         self._boosters: dict[str, list[Any]] = {}
 
     def await_labels(self, era: int, base_MN: NDArray[np.float32]) -> None:
-        """Hand in predictions of an era (out-of-fold, or of a journal) whose labels the gate has not seen."""
+        """Add predictions of an era (out-of-fold, or of a journal) whose labels the gate has not seen."""
         raw_CN = source_of(self._features, era).raw()
         self._pending.append(Pending(era, base_MN, self._context.facts(raw_CN, era)))
 
     def step(self, era: int, source: EraSource) -> tuple[EraRecord, StepReport]:
-        """Do one era: use the labels that are due, update, then predict it from its features alone."""
+        """Handle one era: use the labels that became known, update, then predict it from its features alone."""
         clock = _StopClock()
         resolved = self._resolve(era)
         clock.lap("resolve")
@@ -174,7 +174,7 @@ class Loop:
         history: History,
         base_of: Callable[[int], NDArray[np.float32]],
     ) -> None:
-        """Take over a state.
+        """Restore a state.
 
         Args:
             models: the base models at that time.
@@ -191,7 +191,7 @@ class Loop:
             self.await_labels(era, base_of(era))
 
     def _resolve(self, era: int) -> tuple[EraOutcome, ...]:
-        """Hand the gate the eras whose labels are there; one that stays away is passed over when a later one comes.
+        """Pass the gate the eras whose labels are known; a missing one is skipped when a later one arrives.
 
         The gate learns in the order of eras, so a label that arrives after a later one no longer reaches it.
         """
@@ -240,7 +240,7 @@ class Loop:
 def outcome_of(
     pending: Pending, label_N: NDArray[np.float32], ops: Any, meta_N: NDArray[np.float32] | None = None
 ) -> EraOutcome:
-    """What a resolved era teaches the gate: scores and sufficient statistics over its labelled rows.
+    """Outcome of a resolved era for the gate: scores and sufficient statistics over its labelled rows.
 
     `meta_N` is the meta model's prediction, NaN where it has none; with it the models' contributions are known.
     """

@@ -1,4 +1,4 @@
-"""What the loop of a run is made of, on disk: the selected base models and their out-of-fold predictions."""
+"""The pool of a run on disk: the selected base models and their out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OofOf = Callable[[int], NDArray[np.float32]]
 
 
 def neutral_columns(config: RunConfig, catalog: FeatureCatalog) -> tuple[str, ...]:
-    """Features that the ensemble is neutralised to; empty where that is switched off.
+    """Features that the ensemble is neutralised to; empty where neutralisation is off.
 
     Raises:
         ConfigError: it is not among the feature sets of the run.
@@ -43,7 +43,7 @@ def neutral_columns(config: RunConfig, catalog: FeatureCatalog) -> tuple[str, ..
 
 
 def write_pool(folder: Path, specs: Sequence[ModelSpec], neutral: tuple[str, ...]) -> None:
-    """Keep what the loop is made of, so that weekly steps need no features.json and no selection."""
+    """Store the pool, so that weekly steps need no features.json and no selection."""
     content = {"models": [dataclasses.asdict(spec) for spec in specs], "neutral_columns": list(neutral)}
     (folder / "checkpoints").mkdir(exist_ok=True)
     write_atomically(folder / "checkpoints" / POOL, (json.dumps(content) + "\n").encode())
@@ -69,7 +69,7 @@ class StoredOof:
 
     Args:
         folder: the run folder.
-        model_ids: the pool, in the order wanted.
+        model_ids: the pool, in the requested order.
     """
 
     def __init__(self, folder: Path, model_ids: Sequence[str]) -> None:

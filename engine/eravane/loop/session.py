@@ -1,4 +1,4 @@
-"""A loop that survives being killed: each era is journalled and checkpointed, and resuming ends in the same bytes."""
+"""A loop with its state on disk: each era is journalled and checkpointed, and resuming ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from eravane.loop.boosters import ModelFolder, StoredModel
 from eravane.loop.loop import StepReport
 from eravane.loop.pool import OofOf
 from eravane.loop.results import ResultFiles
+from eravane.loop.running import RunningScores
 from eravane.loop.sources import StoredEra, digest_of_rows, has_era, source_of
-from eravane.loop.tally import Tally
 from eravane.loop.updates import Model
 from eravane.runstate.checkpoint import Checkpoints
 from eravane.runstate.journal import Journal
@@ -35,18 +35,18 @@ from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, start_models
 from eravane.zoo.training import Finished
 
-# Eras behind the present one that the loop itself may still read; older pages of the store are given back.
+# Eras before the present one that the loop may still read; older pages of the store are released.
 READ_BEHIND = 64
 ERAS, RESOLVED = "checkpoints/eras", "checkpoints/resolved"
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a session goes on.
+    """Where a session continues.
 
     Attributes:
-        era: the era that is done; None where the loop has to be begun.
-        notes: what the user should know.
+        era: the last finished era; None where the loop has not begun.
+        notes: facts for the user.
     """
 
     era: int | None
@@ -56,8 +56,8 @@ class Resumed:
 class Session:
     """A loop with its state on disk.
 
-    What grows with the eras (records, resolved eras, boosters) is written once; a checkpoint holds the rest, so that it
-    costs the same at every era.
+    Data that grow with the eras (records, resolved eras, boosters) are written once; a checkpoint holds the rest, so
+    that it costs the same at every era.
 
     Args:
         folder: the run folder; `checkpoints/` and `models/` are made in it.
@@ -75,7 +75,7 @@ class Session:
         features, timeline, specs: as given.
         loop: the loop, fresh until `resume` or `begin`.
         journal: what has been predicted so far.
-        tally: scores so far.
+        running: scores so far.
         results: writes the run's result files.
         newest: newest era that is done; -1 for none.
     """
@@ -98,7 +98,7 @@ class Session:
         self.loop = make_loop(config, features, timeline, specs, zoo, backend, neutral_columns, known_at)
         target = config.data.target
         self.journal = Journal(folder.path / ERAS)
-        self.tally = Tally(features, target, timeline.report_start, backend.ops)
+        self.running = RunningScores(features, target, timeline.report_start, backend.ops)
         self.results = ResultFiles(folder, features, self.model_ids, timeline, target, backend.ops, known_at)
         self._resolved = ResolvedEras(folder.path / RESOLVED)
         self._checkpoints = Checkpoints(folder.path / "checkpoints", identity)
@@ -131,10 +131,10 @@ class Session:
         self.loop.models = {model_id: Model(found) for model_id, found in trees.items()}
 
     def resume(self, oof_of: OofOf) -> Resumed:
-        """Restore the newest whole checkpoint.
+        """Restore the newest complete checkpoint.
 
-        A checkpoint after a live era counts only while the data still say of that era what they said then; else the era
-        is done again.
+        A checkpoint after a live era counts only while the data of that era are unchanged; otherwise the era is
+        predicted again.
 
         Args:
             oof_of: out-of-fold predictions of an era before the loop.
@@ -162,21 +162,21 @@ class Session:
         history = self._resolved.history(facts["resolved"], len(self._columns), gate_facts(files)["names"])
         models = self._models.get(stored_models(facts), self._columns)
         self.loop.restore(models, files, facts["loop"], history, base_of)
-        self.tally.restore(facts["tally"])
+        self.running.restore(facts["tally"])
         self._newest_resolved, self.newest = facts["resolved"], era
         return Resumed(era, tuple(notes))
 
     @property
     def newest_saved(self) -> int:
-        """Era of the newest checkpoint, whole or not; -1 where there is none."""
+        """Era of the newest checkpoint, complete or not; -1 where there is none."""
         return max(self._checkpoints.steps(), default=-1)
 
     def rewind(self, era: int) -> None:
-        """Forget `era` and all later ones; call `resume` afterwards, on a fresh loop."""
+        """Drop `era` and all later ones; call `resume` afterwards, on a fresh loop."""
         self._checkpoints.drop_from(era)
 
     def advance(self, era: int) -> StepReport:
-        """Do one era and save: afterwards a kill loses nothing."""
+        """Handle one era and save: afterwards a kill loses nothing."""
         source = source_of(self.features, era)
         stored = isinstance(source, StoredEra)
         record, report = self.loop.step(era, source)
@@ -184,8 +184,8 @@ class Session:
         for outcome in report.resolved:
             self._resolved.write(outcome)
             self._newest_resolved = outcome.era
-            if outcome.era >= self.tally.start:
-                self.tally.add(self.journal.read(outcome.era))
+            if outcome.era >= self.running.start:
+                self.running.add(self.journal.read(outcome.era))
         files, facts = self.loop.state()
         self._checkpoints.save(
             era,
@@ -194,7 +194,7 @@ class Session:
                 "loop": facts,
                 "models": {name: asdict(where) for name, where in self._models.put(self.loop.models).items()},
                 "resolved": self._newest_resolved,
-                "tally": self.tally.state(),
+                "tally": self.running.state(),
                 "live": "" if stored else digest_of_rows(source),
             },
         )
@@ -210,7 +210,7 @@ class Session:
         self._models.write_index(self._models.put(self.loop.models), self._columns)
 
     def _still_true(self, era: int, digest: str) -> bool:
-        """Whether the data say of an era that was live what they said then."""
+        """Whether the data of an era that was live are the same as then."""
         if not digest:
             return True
         if not has_era(self.features, era):
@@ -225,18 +225,18 @@ def gate_facts(files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def stored_models(facts: Mapping[str, Any]) -> dict[str, StoredModel]:
-    """Where the models of a checkpoint lie, by name, from its facts."""
+    """Files of the models of a checkpoint, by name, from its facts."""
     return {name: StoredModel(tuple(where["blocks"]), where["margins"]) for name, where in facts["models"].items()}
 
 
 def saved_state(
     folder: Path, identity: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, StoredModel]]:
-    """The newest whole checkpoint of a run, for those who read it: the gate's arrays and facts, and the models.
+    """The newest complete checkpoint of a run: the gate's arrays and facts, and the models.
 
     Args:
         folder: the run folder.
-        identity: what the checkpoint must have been made with.
+        identity: required identity of the checkpoint.
 
     Raises:
         RunError: there is none, it belongs to another run or build, or a file it needs is damaged.

@@ -1,4 +1,4 @@
-"""Where the loop reads an era from: the store's history, or the live rows."""
+"""Sources of an era's rows: the store's history, or the live rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EraSource(Protocol):
         """Row ids, N strings."""
 
     def raw(self) -> NDArray[Any]:
-        """All stored columns as they are, [C, N]."""
+        """All stored columns, unprepared, [C, N]."""
 
     def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
         """Prepared columns of one cell, [C, N]."""
@@ -49,7 +49,7 @@ class StoredEra:
 
 
 class LiveEra:
-    """The live rows as the loop reads an era."""
+    """The live rows as an era."""
 
     def __init__(self, features: Features, frame: EraFrame) -> None:
         self._features, self._frame = features, frame
@@ -75,7 +75,7 @@ def has_era(features: Features, era: int) -> bool:
 
 
 def source_of(features: Features, era: int) -> StoredEra | LiveEra:
-    """Where an era is read from: the store's history, else its live rows.
+    """The source of an era: the store's history, else its live rows.
 
     Raises:
         DataError: neither holds it.

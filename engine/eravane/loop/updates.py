@@ -1,4 +1,4 @@
-"""How the zoo learns while the loop goes on: refits, trees appended on cached margins, leaf values that follow."""
+"""Updates of the zoo during the loop: refits, trees appended on cached margins, re-estimated leaf values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from eravane.zoo.training import era_weights
 
 @dataclass(frozen=True)
 class Model:
-    """A base model between two updates: its trees, and what they say on the window that the next ones grow on."""
+    """A base model between two updates: its trees, and their outputs on the window that the next ones grow on."""
 
     trees: Trees
     margins: Margins = Margins({})
@@ -44,8 +44,8 @@ class UpdateTask:
     """The models of one cell that are updated on the same eras, with one matrix.
 
     Attributes:
-        store, prepare: where the features are, and how they are prepared.
-        specs, models: what is updated, in the same order.
+        store, prepare: path of the features, and their preparation.
+        specs, models: the models to update, in the same order.
         first, last: eras of the window, inclusive.
         hidden: target -> eras of the window whose labels are not to be seen.
         half_life: of the era weights, eras (0: equal weights).
@@ -80,7 +80,7 @@ class UpdateTask:
 
 @dataclass(frozen=True)
 class AppendTask(UpdateTask):
-    """Grow trees on what the models leave unexplained.
+    """Grow trees on the residuals of the models.
 
     Attributes:
         rounds: trees to append.
@@ -96,13 +96,13 @@ class RefreshTask(UpdateTask):
     """Re-estimate leaf values.
 
     Attributes:
-        keep: share of the old value that stays.
+        keep: share of the old value that is kept.
     """
 
     keep: float
 
     def matrix(self, features: Features) -> Any:
-        """The window's rows, as XGBoost finds the leaves that they fall into."""
+        """The window's rows in a form in which XGBoost finds their leaves."""
         if self.learner.name == "xgboost":
             return super().matrix(features)
         return quantile_matrix(features.table(self.specs[0].columns, self.first, self.last), self.learner.params)
@@ -113,7 +113,7 @@ def append(task: AppendTask, control: TaskControl | None = None) -> tuple[Model,
 
     Raises:
         RunError: no row of the window has a label.
-        TrainingInterruptedError: the caller gave up.
+        TrainingInterruptedError: the caller cancelled.
     """
     features = Features.open(task.store, task.prepare, backend_of(task.learner.device))
     columns, eras = task.specs[0].columns, features.eras(task.first, task.last)
@@ -144,9 +144,9 @@ def renew_leaves(task: RefreshTask, control: TaskControl | None = None) -> tuple
     """Re-estimate the leaf values of every model of a task; their margins are void afterwards.
 
     Raises:
-        TrainingInterruptedError: the caller gave up.
+        TrainingInterruptedError: the caller cancelled.
     """
-    # Leaves are found by XGBoost; another learner's columns on a GPU are of no use to it.
+    # XGBoost finds the leaves; it cannot use another learner's columns on a GPU.
     backend = backend_of(task.learner.device if task.learner.name == "xgboost" else "cpu")
     features = Features.open(task.store, task.prepare, backend)
     matrix, params = task.matrix(features), task.learner.params
@@ -167,7 +167,7 @@ class Updater:
         config: the run's configuration.
         timeline: the run's periods.
         zoo: trains refits.
-        known_at: labels that came later than the lags say.
+        known_at: labels that arrived later than the lags.
 
     Raises:
         ConfigError: leaf values cannot be re-estimated under these parameters.
@@ -244,7 +244,7 @@ class Updater:
     def _shared(
         self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int, window: int, kind: str
     ) -> list[dict[str, Any]]:
-        """What every task of an update knows, one per cell and tree lag, the widest cell first."""
+        """Common parts of an update's tasks, one per cell and tree lag, the widest cell first."""
         found: list[dict[str, Any]] = []
         for lag, group in self._by_matrix(specs):
             last = era - lag

@@ -17,18 +17,20 @@ from numpy.typing import NDArray
 from eravane.backend import choose
 from eravane.calendar.timeline import Timeline, plan_timeline
 from eravane.core.config import RunConfig
-from eravane.core.errors import ConfigError, DataError, EravaneError, RunError
+from eravane.core.errors import EravaneError, RunError
 from eravane.core.events import Progress, Silent
-from eravane.core.files import exclusive
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
+from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
+from eravane.data.store.snapshot import held, open_as_of
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner, with_learner
 from eravane.loop.pool import OOF, neutral_columns, write_pool
 from eravane.loop.schedule import Schedule, label_digests
 from eravane.loop.session import Session
 from eravane.pipeline.cachedstore import cached_store, described
+from eravane.pipeline.rules import Settled, settle
 from eravane.pipeline.stages import Stages
 from eravane.planning.memory import plan_memory
 from eravane.report import write_report
@@ -101,10 +103,10 @@ def run(
     """
     progress, cache = progress or Silent(), cache or default_cache()
     backend = choose(config.compute.device, progress.note, config.compute.pool)
-    folder, config = RunFolder.resume(out, config) if resume else (RunFolder.create(out, config), config)
     cluster = local_cluster(config.compute, backend.xgboost_device, progress.note)
     watch = Telemetry(gpu_meter() if backend.name == "cuda" else None)
-    with exclusive(folder.path), _readable_disk_errors(folder), cluster as compute, watch:
+    entered = RunFolder.held(out, config, resume=resume)
+    with entered as (folder, config), _readable_disk_errors(folder), cluster as compute, watch:
         try:
             config = replace(config, compute=compute)
             stages = Stages(folder, config, data, backend, cache, progress, watch)
@@ -134,12 +136,16 @@ class _Batch:
         self._schedule = Schedule() if replay_of is None else Schedule.read(RunFolder.open(replay_of))
         self._data, self._config, self._folder = stages.data, stages.config, stages.folder
         self._backend, self._progress, self._events = stages.backend, stages.progress, stages.events
-        self._say = stages.note
+        self._say, self._settled = stages.note, Settled()
         self._warnings: list[str] = []
 
     def run(self, rebuild_store: bool) -> RunResult:
-        stages, catalog = self._stages, self._catalog()
-        store = self._store(catalog, rebuild_store)
+        catalog = self._catalog()
+        with held(self._store(catalog, rebuild_store), self._folder.path) as store:
+            return self._run(catalog, store)
+
+    def _run(self, catalog: FeatureCatalog, store: EraStore) -> RunResult:
+        stages = self._stages
         self._settle_learner(store)
         with self._events.stage("verify"):
             store.verify()
@@ -189,25 +195,30 @@ class _Batch:
 
     def _store(self, catalog: FeatureCatalog, anew: bool) -> EraStore:
         self._progress.start("ingest", 1)
+        begun = self._folder.manifest()["data"] if self._folder.started else None
         with self._events.stage("ingest") as found:
-            store = cached_store(self._data, self._config.data, catalog, self._stages.cache, anew=anew)
+            if begun is not None and not anew and (Path(begun["store"]) / STORE_MANIFEST).is_file():
+                store = open_as_of(Path(begun["store"]), begun["fingerprint"])
+            else:
+                cache, wait = self._stages.cache, self._progress.note
+                store = cached_store(self._data, self._config.data, catalog, cache, anew=anew, wait=wait)
             found |= {"rows": store.index.rows, "columns": len(store.columns)}
+        if begun is not None and store.fingerprint != begun["fingerprint"]:
+            raise RunError(
+                f"{self._folder.path} was begun on data {begun['fingerprint']}, and {store.home} now holds "
+                f"{store.fingerprint}: another run or step has taken newer files in; start a new run"
+            )
         self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
         return store
 
-    def _newest_label(self, store: EraStore) -> int:
-        target = self._config.data.target
-        if target not in store.targets:
-            raise ConfigError(f"data.target {target!r} is not in the data; it has {', '.join(store.targets)}")
-        for era in reversed(list(store.index)):
-            if not np.isnan(store.target(target, era, era)).all():
-                return era
-        raise DataError(f"target {target!r} is missing in every row of {self._data}; choose another data.target")
-
     def _timeline(self, store: EraStore) -> Timeline:
         if self._replay_of is not None:
-            return Timeline.from_manifest(RunFolder.open(self._replay_of).read_json("manifest.json"), store.index)
-        return plan_timeline(self._config, store.index, self._newest_label(store))
+            manifest = RunFolder.open(self._replay_of).read_json("manifest.json")
+            self._settled = Settled.from_manifest(manifest)
+            return Timeline.from_manifest(manifest, store.index)
+        self._settled = settled = settle(self._config, self._data, store, self._folder, self._say)
+        newest = store.facts[self._config.data.target].newest
+        return plan_timeline(self._config, store.index, newest, settled.horizons)
 
     def _say_periods(self, timeline: Timeline) -> None:
         clock = timeline.clock
@@ -215,10 +226,9 @@ class _Batch:
             f"eras {timeline.first_era} to {timeline.last_era}, labels to {timeline.newest_label}; "
             f"{len(timeline.folds)} folds, loop from era {timeline.loop_start}, report from {timeline.report_start}"
         )
-        self._say(
-            f"lags: {clock.score_lag} eras for scores, {clock.tree_lag} for trees (the rule: {clock.minimum_score_lag} "
-            f"and {clock.minimum_tree_lag}; seen in the file: {clock.observed_lag or 'not used'})"
-        )
+        self._say(self._settled.sentence(clock) or f"lags {clock.score_lag} and {clock.tree_lag}")
+        if clock.observed_lag > clock.minimum_score_lag:
+            self._say(f"the labels in the files come later than the rule says: {clock.observed_lag} eras")
         if clock.leaking:
             self._say("LEAKING: a lag is shorter than the labels need; no score of this run can be believed")
 
@@ -252,6 +262,7 @@ class _Batch:
                 "config_digest": self._config.digest(),
                 "seed": self._config.seed,
                 "target": self._config.data.target,
+                **self._settled.as_dict(),
                 "periods": timeline.as_dict(),
                 "lags": timeline.lags_as_dict(),
                 "leaking": clock.leaking,
@@ -278,7 +289,8 @@ class _Batch:
         ops, newest = self._backend.ops, timeline.selection_end
         scores = score_out_of_fold(oof, features, config.data.target, newest, ops, references)
         lag, device = timeline.clock.hac_lag, self._backend.xgboost_device
-        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.selection, lag, scores.beyond)
+        beyond, payout = scores.beyond, self._settled.payout
+        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.selection, lag, beyond, payout)
         table = zoo_table(verdicts, scores, config.zoo, oof.seconds, device=device, hac_lag=lag)
         self._folder.write_table("zoo.parquet", table)
         write_oof(self._folder.path / OOF, oof, features)

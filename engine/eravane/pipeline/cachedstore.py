@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ from eravane.data.store.store import EraStore
 from eravane.synth import TRUTH
 
 
-def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache: Path, *, anew: bool) -> EraStore:
+def cached_store(
+    data: Path,
+    config: DataConfig,
+    catalog: FeatureCatalog,
+    cache: Path,
+    *,
+    anew: bool,
+    wait: Callable[[str], None] | None = None,
+) -> EraStore:
     """Open the store of a run, brought up to date with its files; its path is absolute.
 
     Args:
@@ -24,6 +32,7 @@ def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache:
         catalog: the features to keep.
         cache: folder that holds the stores of earlier runs.
         anew: delete what earlier runs left of this data, and ingest it again.
+        wait: where to say that another process is ingesting the same data; None does not wait.
 
     Raises:
         ConfigError: a store of the user's is to be deleted.
@@ -36,10 +45,8 @@ def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache:
     first, last = config.first_era or None, config.last_era or None
     name = digest_of([str(data.resolve()), list(catalog.columns), first, last])
     path = cache.resolve() / "stores" / name
-    if anew and path.exists():
-        shutil.rmtree(path)
     try:
-        return ingest(data, path, columns=list(catalog.columns), first_era=first, last_era=last)
+        return ingest(data, path, columns=list(catalog.columns), first_era=first, last_era=last, wait=wait, anew=anew)
     except ChangedDataError as error:
         mend = f"--rebuild-store makes the store that earlier runs of this data left in {path} anew"
         raise ChangedDataError(error.fact, mend) from None
@@ -48,4 +55,4 @@ def cached_store(data: Path, config: DataConfig, catalog: FeatureCatalog, cache:
 def described(data: Path, store: EraStore) -> dict[str, Any]:
     """What a manifest says of a run's data: where they lie, the store's content, and whether `synth` made them."""
     made = (data / TRUTH).is_file()
-    return {"path": str(data.resolve()), "store": str(store.path), "fingerprint": store.fingerprint, "made": made}
+    return {"path": str(data.resolve()), "store": str(store.home), "fingerprint": store.fingerprint, "made": made}

@@ -15,7 +15,7 @@ DEMO = {
 TINY = {
     "data": {"feature_sets": ["small", "medium", "all"]},
     "time": {"loop_eras": 20},
-    "zoo": {"trees": 15, "fold_eras": 14, "folds": 2, "minimum_eras": 8, "params": {"max_depth": 3, "eta": 0.15}},
+    "zoo": {"trees": 15, "fold_eras": 12, "folds": 2, "minimum_eras": 8, "params": {"max_depth": 3, "eta": 0.15}},
     "selection": {"most": 8},
     "gate": {"warmup": 12, "seeds": 2, "steps": 40},
     "loop": {"update": "append", "every": 5, "append_trees": 3},

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from eravane.calendar.clock import Clock
 from eravane.calendar.eras import EraFrame, era_numbers
 from eravane.calendar.folds import Fold
+from eravane.calendar.horizon import Horizon
 from eravane.calendar.splitters import WalkForwardSplit
 from eravane.core.config import GateConfig, RunConfig, parse_config
 from eravane.core.seeds import derive_seed
@@ -60,6 +61,8 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         groups: name -> column names or positions, or into how many contiguous blocks the columns are cut; a model on
             all columns is always there.
         target: target column that y stands for; its suffix (_20, _60) gives the lags.
+        horizon_eras: eras that a label spans (4 for 20 days, 12 for 60); `fit` with eras asks for it where the name
+            does not tell.
         trees, params, seeds, half_life: as in [zoo] of a configuration.
         folds, fold_eras, minimum_eras: as in [zoo]; fold_eras 0 cuts the eras into equal parts of at most 156.
         selection, gate: keys of the sections [selection] and [gate] that differ from their defaults.
@@ -78,6 +81,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         groups: Mapping[str, Sequence[str | int]] | int = 4,
         *,
         target: str = "target",
+        horizon_eras: int = 0,
         trees: int = 200,
         params: Mapping[str, Any] | None = None,
         seeds: int = 1,
@@ -90,7 +94,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
-        self.groups, self.target = groups, target
+        self.groups, self.target, self.horizon_eras = groups, target, horizon_eras
         self.trees, self.params, self.seeds, self.half_life = trees, params, seeds, half_life
         self.folds, self.fold_eras, self.minimum_eras = folds, fold_eras, minimum_eras
         self.selection, self.gate = selection, gate
@@ -105,7 +109,8 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             eras: era of every row, integers or labels such as "0001"; rows may come in any order.
 
         Raises:
-            ConfigError: a parameter is out of bounds, or the eras are too few for one fold.
+            ConfigError: a parameter is out of bounds, the labels' horizon is not known, or the eras are too few for one
+                fold.
             DataError: eras that are no eras.
             ValueError: X and y are no numbers, or differ in length; n_jobs is 0.
         """
@@ -209,10 +214,10 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _learn_gate(self, grower: _Grower, specs: list[ModelSpec], config: RunConfig) -> list[ModelSpec]:
         """Select by out-of-fold scores, show the gate its history, and keep its state; returns the selected."""
+        clock = Clock.of(Horizon.required(self.target, self.horizon_eras, "give horizon_eras"))
         splitter = WalkForwardSplit(
-            self.folds, chunk=self.fold_eras, target=self.target, minimum=config.zoo.minimum_eras
+            self.folds, chunk=self.fold_eras, purge=clock.purge, minimum=config.zoo.minimum_eras
         )
-        clock = Clock.for_target(self.target)
         history = grower.out_of_fold(specs, splitter.folds(grower.known_eras()))
         scores_ME = np.stack([cpu.numerai_corr(base_MN, y_N, one_era(y_N.size))[:, 0] for _, base_MN, y_N in history]).T
         similarity_MM = np.mean([_similarity(gaussianize(base_MN, cpu)) for _, base_MN, _ in history], axis=0)

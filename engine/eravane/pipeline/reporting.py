@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eravane.calendar.timeline import Timeline
 from eravane.data.features import Features
+from eravane.data.store.snapshot import open_as_of
 from eravane.loop.pool import POOL, read_pool
 from eravane.loop.results import ResultFiles
 from eravane.loop.session import ERAS
@@ -50,7 +51,8 @@ def assemble(run: Path) -> bool:
     from eravane_kernels import cpu
 
     config, (specs, _) = folder.config(), read_pool(run)
-    features = Features.open(Path(manifest["data"]["store"]), config.prepare)
+    store = open_as_of(Path(manifest["data"]["store"]), manifest["data"]["fingerprint"])
+    features = Features.open(store.path, config.prepare)
     timeline = Timeline.from_manifest(manifest, features.store.index)
     model_ids = tuple(spec.model_id for spec in specs)
     ResultFiles(folder, features, model_ids, timeline, config.data.target, cpu).write(journal)

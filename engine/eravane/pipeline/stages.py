@@ -155,7 +155,7 @@ class Stages:
                 self.events.write("era", **report.as_event())
                 for text in report.learnt.notes:
                     self.note(f"era {era}: {text}")
-                shown = [f"era {era}, {report.n_open} ran", session.tally.as_text()]
+                shown = [f"era {era}, {report.n_open} ran", session.running.as_text()]
                 self.progress.advance(", ".join(filter(None, shown)))
         self.events.write("usage", stage="loop", **used)
         session.finish()

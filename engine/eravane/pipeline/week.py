@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eravane.backend import choose
+from eravane.calendar.horizon import Horizon
 from eravane.calendar.timeline import Timeline
 from eravane.core.errors import ChangedDataError, ConfigError, RunError
 from eravane.core.events import Progress, Silent
 from eravane.core.files import exclusive
 from eravane.data.ingest import ingest
 from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
+from eravane.data.store.snapshot import held
 from eravane.data.store.store import EraStore
+from eravane.data.store.targets import require_same_twin
 from eravane.loop.pool import StoredOof, read_pool
 from eravane.loop.schedule import Digests, Schedule, label_digests
 from eravane.loop.session import Session
@@ -91,23 +94,24 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
         )
     backend = choose(config.compute.device, progress.note, config.compute.pool)
     with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.note) as compute:
-        store = _bring_up_to_date(data, Path(manifest["data"]["store"]))
+        found = _bring_up_to_date(data, Path(manifest["data"]["store"]), progress.note)
         adopted = folder.adopt() if adopt else ()
-        manifest = folder.manifest()
-        stages = Stages(folder, replace(config, compute=compute), data, backend, cache, progress)
-        stages.notes += [f"adopted: {what}" for what in adopted]
-        report = _Week(stages, manifest, store).do()
+        config, manifest = replace(config, compute=compute), folder.manifest()
+        with held(found) as store:
+            stages = Stages(folder, config, data, backend, cache, progress)
+            stages.notes += [f"adopted: {what}" for what in adopted]
+            report = _Week(stages, manifest, store).do()
     return replace(report, seconds=round(time.perf_counter() - started, 3))
 
 
-def _bring_up_to_date(data: Path, store: Path) -> EraStore:
+def _bring_up_to_date(data: Path, store: Path, wait: Callable[[str], None]) -> EraStore:
     if (data / STORE_MANIFEST).is_file():
         return EraStore.open(data)
     if not (store / STORE_MANIFEST).is_file():
         raise RunError(f"the run's store {store} is gone; make it again with `eravane ingest {data} {store}`")
     first = EraStore.open(store).manifest.first_era
     try:
-        return ingest(data, store, first_era=first or None)
+        return ingest(data, store, first_era=first or None, wait=wait)
     except ChangedDataError as error:
         mend = f"a new run takes it in: eravane run {data} --rebuild-store --out NEW"
         raise ChangedDataError(error.fact, mend) from None
@@ -124,6 +128,7 @@ class _Week:
         self._zoo = stages.zoo(store, self._timeline)
         config = stages.config
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))
+        self._check_target()
 
     def do(self) -> WeekReport:
         """Catch up with the data; nothing is written where they brought nothing."""
@@ -147,6 +152,23 @@ class _Week:
         self._write(session)
         schedule.seen(labels, session.newest).write(self._folder)
         return self._report(session, changed=True, eras=eras, arrived=arrived, corrected=corrected, again_from=again)
+
+    def _check_target(self) -> None:
+        """Compare what the main target equals now with what it equalled when the run began.
+
+        Raises:
+            ChangedDataError: it is another target now.
+        """
+        target, began = self._config.data.target, self._manifest.get("horizon")
+        now, clock = self._store.facts[target], self._timeline.clock
+        if began is not None and began["twin"]:
+            require_same_twin(target, replace(now, twins=(began["twin"],), near=None), now)
+        longer = [name for name in now.twins if (span := Horizon.named(name)) and span.eras > clock.horizon]
+        if began is None and longer:
+            self._say(
+                f"{target!r} equals {longer[0]!r}: its labels are longer than the {clock.span} whose lags this run "
+                "began with and keeps; a new run takes the right ones"
+            )
 
     def _open(self, schedule: Schedule) -> Session:
         specs, neutral = read_pool(self._folder.path)
@@ -188,7 +210,7 @@ class _Week:
         _, warnings = self._stages.write_results(session, session.features, catalog)
         newest_label = max(self._labels[self._config.data.target])
         timeline = replace(self._timeline, newest_label=newest_label)
-        data = {"store": str(self._store.path.resolve()), "fingerprint": self._store.fingerprint}
+        data = {"store": str(self._store.home.resolve()), "fingerprint": self._store.fingerprint}
         if not (self._data / STORE_MANIFEST).is_file():
             data["path"] = str(self._data.resolve())
         changes = {

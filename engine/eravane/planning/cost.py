@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from eravane.calendar.timeline import plan_timeline
+from eravane.calendar.timeline import Timeline, plan_timeline
 from eravane.core.config import RunConfig
 from eravane.learners.choice import resolve_learner
 from eravane.planning.memory import MemoryPlan, format_size, plan_memory
@@ -43,6 +43,7 @@ class CostPlan:
         learner: what grows the trees and why, where the configuration leaves it open; else empty.
         rates: whose rates they rest on.
         counts: what was counted, for people.
+        target: the main target's horizon and the lags that follow from it, and what in the data speaks against it.
         device_memory: bytes of the largest training on a GPU; 0 on the CPU.
         allowed: bytes of memory that the configuration allows or the hardware has, whichever is less.
         free_disk: free bytes on disk.
@@ -53,6 +54,7 @@ class CostPlan:
     learner: str
     rates: str
     counts: str
+    target: tuple[str, ...]
     device_memory: int
     allowed: float
     free_disk: float
@@ -80,6 +82,7 @@ class CostPlan:
         lines.append(_line("in all", self.seconds, sum(stage.work for stage in self.stages), self.memory, self.disk))
         lines += [
             "",
+            *self.target,
             *filter(None, [self.learner]),
             self.counts,
             f"rates of {self.rates}; time is that of idle hardware",
@@ -133,7 +136,7 @@ def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPl
         ConfigError: the periods do not fit the data, or `compute.memory` is no size.
     """
     config, learner = resolve_learner(config, shape.dtype)
-    timeline = plan_timeline(config, shape.index, shape.newest_label)
+    timeline = plan_timeline(config, shape.index, shape.newest_label, shape.horizons)
     work = Workload(config, shape, timeline, hardware)
     memory = plan_memory(config, shape.catalog, shape.index, shape.dtype, timeline, work.workers, hardware.device)
     seconds, held, disk = work.seconds(), _held(memory), work.disk()
@@ -142,6 +145,7 @@ def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPl
         learner=learner,
         rates=work.rates.name,
         counts=work.as_text(),
+        target=_target(config, shape, timeline),
         device_memory=work.device_memory(),
         allowed=min(memory.budget, hardware.memory),
         free_disk=hardware.disk,
@@ -150,6 +154,12 @@ def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPl
     if plan.memory <= plan.allowed:
         return plan
     return dataclasses.replace(plan, alternatives=tuple(_alternatives(config, shape, hardware)))
+
+
+def _target(config: RunConfig, shape: DataShape, timeline: Timeline) -> tuple[str, ...]:
+    clock, main = timeline.clock, shape.horizons[config.data.target]
+    notes = [f"CONTRADICTION: {note}" for horizon in shape.horizons.values() for note in horizon.notes]
+    return (main.sentence(clock.score_lag, clock.tree_lag), *notes)
 
 
 def _held(memory: MemoryPlan) -> dict[str, int]:
@@ -179,7 +189,7 @@ def _alternatives(config: RunConfig, shape: DataShape, hardware: Hardware) -> It
 
 def _needed(config: RunConfig, shape: DataShape, hardware: Hardware) -> tuple[int, int]:
     """Bytes that a configuration holds at its peak, and those that it allows."""
-    timeline = plan_timeline(config, shape.index, shape.newest_label)
+    timeline = plan_timeline(config, shape.index, shape.newest_label, shape.horizons)
     workers = Workload(config, shape, timeline, hardware).workers
     plan = plan_memory(config, shape.catalog, shape.index, shape.dtype, timeline, workers, hardware.device)
     return plan.total, plan.budget

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from eravane.calendar.eras import EraIndex, era_number
+from eravane.calendar.eras import EraIndex
+from eravane.calendar.horizon import Horizon, TargetHorizon
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, DataError
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.ingest import FEATURES_JSON, HISTORY, LIVE
+from eravane.data.store.cast import as_floats
 from eravane.data.store.manifest import MANIFEST
+from eravane.data.store.source import Source
 from eravane.data.store.store import EraStore
+from eravane.data.store.targets import LabelBlock, TargetFacts, survey, target_horizons
 
-# Version 5.3 as published in November 2026: eras, mean rows of an era, eras without labels, targets, and per feature
+# Version 5.3 as published in November 2026: eras, mean rows of an era, targets, and per feature
 # group the features in small, in medium and in all.
 VERSION = "v5.3"
-ERAS, ROWS, UNLABELLED, TARGETS = 1231, 5567, 5, 41
+ERAS, ROWS, TARGETS = 1231, 5567, 41
+# There `target` equals target_ender_60 (numerai/example-scripts, 2026).
+TARGET_TWIN = "target_ender_60"
 SIZES = {"small": 42, "medium": 780, "all": 3555}
 SMALL_AND_MEDIUM = 11
 GROUPS: Mapping[str, tuple[int, int, int]] = {
@@ -55,6 +61,7 @@ class DataShape:
         targets: target columns.
         live_rows: rows of the live era.
         stored: whether it is a store, which needs no ingest.
+        horizons: how long the labels of each target in use are.
     """
 
     index: EraIndex
@@ -64,6 +71,7 @@ class DataShape:
     targets: int
     live_rows: int
     stored: bool
+    horizons: Mapping[str, TargetHorizon]
 
 
 def read_shape(data: Path, config: RunConfig) -> DataShape:
@@ -81,8 +89,8 @@ def read_shape(data: Path, config: RunConfig) -> DataShape:
     groups = settings.feature_groups or None
     catalog = FeatureCatalog.load(data / FEATURES_JSON, sets=settings.feature_sets, groups=groups)
     if (data / MANIFEST).is_file():
-        return _of_store(EraStore.open(data), catalog, settings.target)
-    return _of_files(data, catalog, settings.target)
+        return _of_store(EraStore.open(data), catalog, config)
+    return _of_files(data, catalog, config)
 
 
 def published(config: RunConfig) -> DataShape:
@@ -117,57 +125,80 @@ def published(config: RunConfig) -> DataShape:
         {name: sets[name] for name in wanted}, {name: listed[name] for name in chosen if name in listed}, ()
     )
     index = EraIndex.from_counts(range(1, ERAS + 1), [ROWS] * ERAS)
-    return DataShape(index, ERAS - UNLABELLED, catalog, "int8", TARGETS, ROWS, False)
+    horizons = {target: _published_horizon(target, config) for target in (config.data.target, *config.targets)}
+    empty = horizons[config.data.target].span.empty_eras
+    return DataShape(index, ERAS - empty, catalog, "int8", TARGETS, ROWS, False, horizons)
 
 
-def _of_store(store: EraStore, catalog: FeatureCatalog, target: str) -> DataShape:
-    if target not in store.targets:
-        raise ConfigError(f"data.target {target!r} is not in the data; it has {', '.join(store.targets)}")
-    newest = next((era for era in reversed(list(store.index)) if not np.isnan(store.target(target, era, era)).all()), 0)
-    live = store.live()
+def _published_horizon(target: str, config: RunConfig) -> TargetHorizon:
+    if target == "target":
+        return TargetHorizon(target, Horizon.required(TARGET_TWIN), "twin", TARGET_TWIN)
+    return TargetHorizon(target, Horizon.required(target, config.data.horizon_eras), "name")
+
+
+def _of_store(store: EraStore, catalog: FeatureCatalog, config: RunConfig) -> DataShape:
+    horizons = target_horizons(config, store.facts)
+    newest, live = store.facts[config.data.target].newest, store.live()
     rows = 0 if live is None else live.index.rows
-    return DataShape(store.index, _known(newest, target), catalog, store.dtype, len(store.targets), rows, True)
+    return DataShape(store.index, newest, catalog, store.dtype, len(store.targets), rows, True, horizons)
 
 
-def _of_files(data: Path, catalog: FeatureCatalog, target: str) -> DataShape:
-    counts: dict[int, int] = {}
-    newest, dtype, targets = 0, "int8", 0
-    for name in HISTORY:
-        columns, schema = _columns(data / name, target)
-        targets = sum(column.startswith("target") for column in schema.names)
-        first = schema.field(catalog.columns[0]) if catalog.columns[0] in schema.names else None
-        if first is not None and pa.types.is_floating(first.type):
-            dtype = "float32"
-        found = columns.group_by("era").aggregate([("era", "count"), ("known", "max")]).to_pydict()
-        for label, rows, known in zip(found["era"], found["era_count"], found["known_max"], strict=True):
-            era = era_number(label)
-            counts[era] = counts.get(era, 0) + rows
-            newest = max(newest, era) if known else newest
+def _of_files(data: Path, catalog: FeatureCatalog, config: RunConfig) -> DataShape:
+    found = read_targets(data)
+    horizons = target_horizons(config, found.facts)
+    dtype = "int8"
+    for source in found.sources:
+        kind = source.types.get(catalog.columns[0])
+        dtype = "float32" if kind is not None and pa.types.is_floating(kind) else dtype
     live = data / LIVE
     rows = pq.read_metadata(live).num_rows if live.is_file() else 0
-    eras = sorted(counts)
-    index = EraIndex.from_counts(eras, [counts[era] for era in eras])
-    return DataShape(index, _known(newest, target), catalog, dtype, targets, rows, False)
+    newest = found.facts[config.data.target].newest
+    return DataShape(found.index, newest, catalog, dtype, len(found.facts), rows, False, horizons)
 
 
-def _columns(path: Path, target: str) -> tuple[pa.Table, pa.Schema]:
-    try:
-        schema = pq.read_schema(path)
-        if target not in schema.names:
-            listed = ", ".join(name for name in schema.names if name.startswith("target"))
-            raise ConfigError(f"data.target {target!r} is not in {path}; it has {listed or 'no targets'}")
-        table = pq.read_table(path, columns=["era", target])
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; the dataset needs it (`eravane fetch` gets it)") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}); fetch it again") from None
-    known = pc.is_valid(table[target]) if table.num_rows else table[target]
-    if pa.types.is_floating(table.schema.field(target).type):
-        known = pc.invert(pc.is_null(table[target], nan_is_null=True))
-    return pa.table({"era": table["era"].cast(pa.string()), "known": known.cast(pa.int8())}), schema
+@dataclass(frozen=True)
+class FileTargets:
+    """What the files of a dataset say of eras and targets.
+
+    Attributes:
+        index: historical eras and their rows.
+        facts: target -> what its labels tell.
+        sources: the files.
+    """
+
+    index: EraIndex
+    facts: Mapping[str, TargetFacts]
+    sources: tuple[Source, ...]
 
 
-def _known(newest: int, target: str) -> int:
-    if not newest:
-        raise DataError(f"target {target!r} is missing in every row; choose another data.target")
-    return newest
+def read_targets(data: Path) -> FileTargets:
+    """Read the era and target columns of a folder of files; features are not touched.
+
+    Raises:
+        DataError: a file is missing or breaks the dataset's contract.
+    """
+    sources = tuple(Source(data / name) for name in HISTORY)
+    targets = sources[0].targets
+    for source in sources:
+        lacking = [name for name in targets if name not in source.types]
+        if lacking or not targets:
+            raise DataError(f"{source.path} has no column {lacking[0] if lacking else 'target'!r}; fetch it again")
+    eras = {source.path: source.eras().astype(np.int64) for source in sources}
+    labels, counts = np.unique(np.concatenate(list(eras.values())), return_counts=True)
+    blocks = (block for source in sources for block in _label_blocks(source, targets, eras[source.path]))
+    return FileTargets(EraIndex.from_counts(labels, counts), survey(targets, labels.tolist(), blocks), sources)
+
+
+def _label_blocks(source: Source, targets: tuple[str, ...], era_N: NDArray[np.int64]) -> Iterator[LabelBlock]:
+    for group in source.groups:
+        first, values = group.first, []
+        for block in source.blocks(targets, [group]):
+            names = targets[block.first :]
+            values += [
+                as_floats(source, name, column, first) for name, column in zip(names, block.columns, strict=False)
+            ]
+
+        def id_of(row: int, first: int = first) -> str:
+            return str(source.ids[first + row].as_py())
+
+        yield LabelBlock(np.stack(values), era_N[first : first + group.rows], id_of)

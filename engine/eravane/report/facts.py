@@ -15,13 +15,12 @@ from scipy.stats import rankdata
 
 from eravane.report.load import RunView
 from eravane.scoring.metrics import HacMean, Summary, hac_mean, summarise
+from eravane.scoring.payout import RULES, PayoutRule
 
 FloatArray = NDArray[np.float64]
 
 # Two-sided 5 % and 80 % power: 1.960 + 0.842 standard errors (Cohen 1988, normal approximation).
 DETECTABLE_ERRORS = 2.8016
-# Payout since 2026-01: 0.75 CORR + 2.25 MMC; a run's manifest may state the round's own multipliers.
-PAYOUT = {"corr": 0.75, "mmc": 2.25}
 CORRELATION_ERAS = 40
 # Telemetry of a stage, and the rule that combines the parts of an interrupted one.
 USAGE = {
@@ -318,12 +317,12 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
 
 
-def payout_multipliers(view: RunView) -> dict[str, float]:
-    """The payout mix: the manifest's `payout` table, else 0.75 CORR + 2.25 MMC."""
-    stated = view.fact("payout")
-    if isinstance(stated, Mapping) and {"corr", "mmc"} <= set(stated):
-        return {key: float(stated[key]) for key in ("corr", "mmc")}
-    return dict(PAYOUT)
+def payout_rule(view: RunView) -> PayoutRule:
+    """What is paid: as the run's manifest states it, else the newest rule of the table."""
+    try:
+        return PayoutRule.from_dict(view.fact("payout"))
+    except (KeyError, TypeError, ValueError):
+        return RULES[-1]
 
 
 def payout(view: RunView, name: str) -> pd.Series[float]:
@@ -332,6 +331,5 @@ def payout(view: RunView, name: str) -> pd.Series[float]:
     column = f"{name}_mmc"
     if column not in references:
         return pd.Series(dtype=np.float64)
-    mix = payout_multipliers(view)
-    mmc = references[column].astype(np.float64).dropna()
-    return (mix["corr"] * view.counted(name) + mix["mmc"] * mmc).dropna()
+    rule, mmc = payout_rule(view), references[column].astype(np.float64).dropna()
+    return (rule.corr * view.counted(name) + rule.mmc * mmc).dropna()

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eravane.calendar.clock import Clock
+from eravane.calendar.horizon import Horizon, TargetHorizon
 from eravane.core.errors import RunError
 
 CONTRACT = {
@@ -83,10 +83,19 @@ class RunView:
         return str(self.fact("target", default=configured))
 
     @property
+    def target_sentence(self) -> str:
+        """The target with its twin, horizon and lags; its name alone where the manifest does not state them."""
+        noted, score, tree = self.fact("horizon"), self.fact("lags.score"), self.fact("lags.tree")
+        try:
+            return TargetHorizon.from_dict(noted).sentence(int(score), int(tree))
+        except (KeyError, TypeError, ValueError):
+            return self.target
+
+    @property
     def hac_lag(self) -> int:
-        """Bartlett lag in eras: the manifest's, else by the target's horizon (8 for 20-day, 16 for 60-day)."""
+        """Bartlett lag in eras: the manifest's, else by the target's name (8 for 20-day, 16 for 60-day or unknown)."""
         stated = self.fact("lags.hac")
-        return int(stated) if isinstance(stated, int) else Clock.for_target(self.target).hac_lag
+        return int(stated) if isinstance(stated, int) else (Horizon.named(self.target) or Horizon.of_days(60)).hac_lag
 
     @property
     def report_start(self) -> int:

@@ -21,7 +21,7 @@ from eravane.report.facts import (
     judgeable_eras,
     model_facts,
     payout,
-    payout_multipliers,
+    payout_rule,
     series_facts,
     stage_costs,
     stage_usage,
@@ -63,11 +63,12 @@ class Gain:
 
 
 def chips(view: RunView) -> list[tuple[str, str]]:
-    """The facts that name a run: target, eras, device, seed, version, time."""
+    """The facts that name a run: target with its horizon and lags, payout rule, eras, device, seed, version, time."""
     scores = view.table("scores")
     span = f"{era_label(int(scores.index[0]))} {DASH} {era_label(int(scores.index[-1]))}" if len(scores) else ""
     facts = (
-        ("target", view.target),
+        ("target", view.target_sentence),
+        ("payout", payout_rule(view).sentence() if view.fact("payout") else ""),
         ("loop eras", span),
         ("device", view.fact("device", default="")),
         ("seed", view.fact("seed", default="")),
@@ -133,8 +134,8 @@ def tiles(view: RunView) -> list[Tile]:
         idle = f"{saved.loc[opened.index].mean():.0%} of trees not evaluated"
         found.append(Tile("Open models", f"{mean_open:.1f} of {opened.shape[1]}", idle))
     if len(mix := payout(view, "ensemble")):
-        paid, parts = hac_mean(mix.to_numpy(), view.hac_lag), payout_multipliers(view)
-        formula = f"{parts['corr']:g} CORR + {parts['mmc']:g} MMC, {paid.n_eras} eras, t {number(paid.t, '.1f')}"
+        paid, rule = hac_mean(mix.to_numpy(), view.hac_lag), payout_rule(view)
+        formula = f"{rule.formula()}, {paid.n_eras} eras, t {number(paid.t, '.1f')}"
         found.append(Tile("Payout mix", number(paid.mean), formula))
     return found
 

@@ -6,7 +6,8 @@ import importlib.metadata
 import json
 import platform
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from eravane import __version__
 from eravane.core.config import RunConfig, digest_of, to_toml, translate_config
 from eravane.core.editions import CHANGES, EDITION, FIRST_EDITION, Change
 from eravane.core.errors import RunError
-from eravane.core.files import replacing, write_atomically
+from eravane.core.files import delete_stale_parts, exclusive, replacing, write_atomically
 from eravane.core.settings import Reading
 from eravane.learners.choice import with_learner
 
@@ -64,6 +65,27 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
         return folder
+
+    @classmethod
+    @contextmanager
+    def held(cls, path: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[RunFolder, RunConfig]]:
+        """Hold a run folder, new or that of an interrupted run, for one program; gives it with its configuration.
+
+        Raises:
+            RunError: as `create` and `resume` do.
+            StoreError: another process holds it.
+        """
+        if resume:
+            cls.open(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise RunError(f"{path} is a file; give another --out") from None
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
+        with exclusive(path):
+            delete_stale_parts(path)
+            yield cls.resume(path, config) if resume else (cls.create(path, config), config)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

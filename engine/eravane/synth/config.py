@@ -43,10 +43,13 @@ class SynthConfig:
         eras: historical eras, numbered from 1; the live era comes after them.
         rows: mean rows per era; `row_spread` is the largest relative deviation of one era from it.
         features, groups: feature columns and named groups; `features_json` replaces both.
-        targets: target names, each ending in `_20` or `_60`; `main_target` is copied to `target`.
+        targets: target names, each ending in `_20` or `_60`; `main_target` is copied to `target` (in Numerai's v5.3
+            that is target_ender_60).
         features_json: a Numerai `features.json` whose names, sets, groups and targets are used.
         row_group_eras: eras per parquet row group (a group also never exceeds 1,048,576 rows).
         train_share: share of the eras that goes to train.parquet.
+        benchmark_from: first era of the benchmark files (0: none are written).
+        meta_eras: newest eras that `meta_model.parquet` covers (0: none is written).
 
     Signal:
         snr: correlation of the latent target with the regime's own mix of group signals.
@@ -54,6 +57,7 @@ class SynthConfig:
         correlation: correlation of two latent features of one group.
         overlap: share of the features that also belong to a second group.
         missing_share: share of the features that are missing (level 2, float NaN) in early eras.
+        constant_features: how many are so throughout.
         return_noise: standard deviation over eras of a group's realised weight around its expected
             weight, in units of the expected weights (which have squares that sum to 1).
         feature_persistence: correlation of a stock's latent features in consecutive eras.
@@ -74,7 +78,7 @@ class SynthConfig:
     groups: int = 12
     seed: int = 0
     targets: tuple[str, ...] = DEFAULT_TARGETS
-    main_target: str = "target_ender_20"
+    main_target: str = "target_ender_60"
     features_json: Path | None = None
     row_group_eras: int = 10
     train_share: float = 0.47
@@ -84,12 +88,15 @@ class SynthConfig:
     correlation: float = 0.25
     overlap: float = 0.15
     missing_share: float = 0.1
+    constant_features: int = 0
     return_noise: float = 0.1
     feature_persistence: float = 0.995
     regimes: Visibility = "structure"
     n_regimes: int = 4
     persistence: float = 0.97
     null: bool = False
+    benchmark_from: int = 0
+    meta_eras: int = 0
 
     def __post_init__(self) -> None:
         """Check ranges, so that a bad number is named before any file is written."""
@@ -99,6 +106,9 @@ class SynthConfig:
             _require(0 <= getattr(self, name) <= high, name, getattr(self, name), f"from 0 to {high}")
         _require(1 <= self.groups <= 13, "groups", self.groups, "1 to 13")
         _require(self.features >= self.groups, "features", self.features, "at least one per group")
+        _require(self.constant_features < self.features, "constant_features", self.constant_features, "below features")
+        for name in ("constant_features", "benchmark_from", "meta_eras"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(self.regimes in get_args(Visibility), "regimes", self.regimes, f"one of {get_args(Visibility)}")
         for target in self.targets:
             _require(target.endswith(("_20", "_60")), "targets", target, "names that end in _20 or _60")
@@ -113,9 +123,20 @@ def _require(holds: bool, name: str, given: object, expected: str) -> None:
 
 
 PRESETS: dict[str, SynthConfig] = {
-    "tiny": SynthConfig(eras=80, rows=150, features=60, snr=0.5, persistence=0.93),
-    "small": SynthConfig(eras=200, rows=1_000, features=240, snr=0.18, persistence=0.93),
-    "v5.3": SynthConfig(eras=120, rows=5_000, features=3_555, groups=13),
+    "tiny": SynthConfig(eras=80, rows=150, features=60, snr=0.5, persistence=0.93, benchmark_from=11, meta_eras=40),
+    "small": SynthConfig(
+        eras=200, rows=1_000, features=240, snr=0.18, persistence=0.93, benchmark_from=26, meta_eras=90
+    ),
+    "v5.3": SynthConfig(
+        eras=120,
+        rows=5_000,
+        features=3_555,
+        groups=13,
+        missing_share=0.54,
+        constant_features=30,
+        benchmark_from=16,
+        meta_eras=40,
+    ),
 }
 """Named sizes.
 
@@ -123,6 +144,7 @@ PRESETS: dict[str, SynthConfig] = {
 last 14 eras on average instead of 33, so that a short history holds several. On `small` a model of 40 trees per
 group, trained on 60 eras, scores a CORR of .03 on average (.01 to .055), the equally weighted mean of the twelve .065,
 and the best weights per regime .08.
-`v5.3` has the full width and Numerai's signal-to-noise; its 120 eras hold 600,000 rows (2.1 GB in memory). The full
-history is `eras=1231, rows=5567`.
+`v5.3` has the full width, Numerai's signal-to-noise, 30 constant features and 1,920 that are missing in early eras, as
+the files of August 2026; its 120 eras hold 600,000 rows (2.1 GB in memory). The full history is `eras=1231, rows=5567,
+benchmark_from=158, meta_eras=99`; the smaller presets begin their benchmarks after the same share of their eras.
 """

@@ -171,8 +171,11 @@ def _row_counts(rng: np.random.Generator, config: SynthConfig, n_eras: int) -> N
 def _first_eras(rng: np.random.Generator, config: SynthConfig, n_features: int) -> NDArray[np.int64]:
     """Return each feature's first era with data: 1, or for late ones an era in the first 30 %."""
     first_era_F = np.ones(n_features, dtype=np.int64)
-    late = rng.permutation(n_features)[: round(config.missing_share * n_features)]
+    order = rng.permutation(n_features)
+    late = order[: round(config.missing_share * n_features)]
     first_era_F[late] = rng.integers(2, round(0.3 * config.eras), late.size, endpoint=True)
+    if config.constant_features:
+        first_era_F[order[-config.constant_features :]] = config.eras + 2
     return first_era_F
 
 

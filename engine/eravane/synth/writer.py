@@ -14,21 +14,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from eravane.calendar.horizon import Horizon
 from eravane.core.errors import DataError
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import MadeEra, World
 
 TRUTH = "truth.parquet"
 _MAX_GROUP_ROWS = 1_048_576
-UNRESOLVED = {"20": 5, "60": 13}
-"""Newest eras whose target is missing, by horizon: usable labels end 6 and 14 eras before the live era."""
+BENCHMARKS = ("v53_lgbm_ender20", "v53_lgbm_ender60")
+META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
+# How much of its variance each outside prediction shares with the equally weighted group signals.
+_QUALITY = {BENCHMARKS[0]: 0.25, BENCHMARKS[1]: 0.3, META_COLUMN: 0.5}
 
 
 def synthesise(out_dir: Path | str, config: SynthConfig, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write features.json, train/validation/live.parquet and truth.parquet of a made dataset.
 
-    The folder appears complete or not at all. Memory: `config.row_group_eras` eras and the stocks' latent
-    state, independent of the number of eras. `progress(done, total)` is called after each era.
+    With `benchmark_from` and `meta_eras` also the benchmark models' and the meta model's predictions.
+
+    The folder appears complete or not at all. Memory: `config.row_group_eras` eras and the stocks' latent state,
+    independent of the number of eras, and the outside predictions. `progress(done, total)` is called after each era.
 
     Returns:
         The folder written.
@@ -61,18 +66,21 @@ def _write_all(folder: Path, world: World, progress: Callable[[int, int], None] 
     (folder / "features.json").write_text(document + "\n", encoding="utf-8")
     n_train = max(1, round(config.train_share * config.eras))
     limits = {"train": n_train, "validation": config.eras, "live": config.eras + 1}
-    truth = _Truth(world.layout.groups)
+    truth, outside = _Truth(world.layout.groups), _Outside(config)
     made_eras = world.eras()
     done = 0
     for name, last in limits.items():
         with _EraWriter(folder / f"{name}.parquet", world) as writer:
             for made in itertools.islice(made_eras, last - done):
-                writer.add(made)
+                batch = _era_batch(made, world, writer.schema)
+                writer.add(batch)
+                outside.add(name, made, batch)
                 truth.add(made)
                 done = made.era
                 if progress is not None:
                     progress(done, config.eras + 1)
     pq.write_table(truth.table(config.eras), folder / TRUTH)
+    outside.write(folder)
 
 
 class _Truth:
@@ -100,13 +108,53 @@ class _Truth:
         return pa.table(columns)
 
 
+class _Outside:
+    """Predictions of the benchmark models and of the meta model: noisy looks at the groups' signals, no labels in them.
+
+    They are kept in memory until all eras are made: about 30 bytes a row.
+    """
+
+    def __init__(self, config: SynthConfig) -> None:
+        self._config = config
+        self._frames: dict[str, list[pd.DataFrame]] = {}
+
+    def add(self, part: str, made: MadeEra, batch: pa.RecordBatch) -> None:
+        """Predict the rows of an era of train, validation or live."""
+        config, names = self._config, dict[str, tuple[str, ...]]()
+        if config.benchmark_from and made.era >= config.benchmark_from:
+            names[f"{part}_benchmark_models.parquet"] = BENCHMARKS
+        if config.eras - config.meta_eras < made.era <= config.eras:
+            names[META_MODEL] = (META_COLUMN,)
+        for file, columns in names.items():
+            frame = batch.select(["id", "era", "data_type"]).to_pandas(ignore_metadata=True).set_index("id")
+            for column in columns:
+                frame[column] = self._predictions(made, column)
+            if file != META_MODEL:
+                frame = frame.drop(columns="data_type")
+            self._frames.setdefault(file, []).append(frame)
+
+    def write(self, folder: Path) -> None:
+        """Write a file for each part that has rows."""
+        for file, frames in self._frames.items():
+            pd.concat(frames).to_parquet(folder / file)
+
+    def _predictions(self, made: MadeEra, column: str) -> NDArray[np.float64]:
+        """Percentile ranks within the era."""
+        rng = np.random.default_rng([self._config.seed, 7, made.era, list(_QUALITY).index(column)])
+        signal_N = made.signals_GN.mean(axis=0, dtype=np.float64)
+        spread = signal_N.std()
+        share = _QUALITY[column] if spread > 0 else 0.0
+        mixed_N = np.sqrt(share) * signal_N / (spread or 1.0) + np.sqrt(1 - share) * rng.standard_normal(signal_N.size)
+        return np.asarray((np.argsort(np.argsort(mixed_N, kind="stable")) + 0.5) / signal_N.size)
+
+
 class _EraWriter:
     """A parquet file that takes whole eras and writes them in row groups of several."""
 
     def __init__(self, path: Path, world: World) -> None:
         self._world = world
-        self._schema = _schema(world)
-        self._writer = pq.ParquetWriter(path, self._schema)
+        self.schema = _schema(world)
+        self._writer = pq.ParquetWriter(path, self.schema)
         self._waiting: list[pa.RecordBatch] = []
 
     def __enter__(self) -> _EraWriter:
@@ -119,15 +167,15 @@ class _EraWriter:
         finally:
             self._writer.close()
 
-    def add(self, made: MadeEra) -> None:
+    def add(self, batch: pa.RecordBatch) -> None:
         """Append one era; it reaches the disk when its row group is full."""
-        self._waiting.append(_era_batch(made, self._world, self._schema))
+        self._waiting.append(batch)
         if len(self._waiting) == self._world.config.row_group_eras:
             self._flush()
 
     def _flush(self) -> None:
         if self._waiting:
-            table = pa.Table.from_batches(self._waiting, self._schema)
+            table = pa.Table.from_batches(self._waiting, self.schema)
             self._waiting = []
             self._writer.write_table(table, row_group_size=_MAX_GROUP_ROWS)
 
@@ -151,7 +199,7 @@ def _era_batch(made: MadeEra, world: World, schema: pa.Schema) -> pa.RecordBatch
     eras = world.config.eras
     live = made.era > eras
     targets = [
-        pa.nulls(n, pa.float32()) if made.era > eras - UNRESOLVED[name.rsplit("_", 1)[1]] else pa.array(y_N)
+        pa.nulls(n, pa.float32()) if made.era > eras - Horizon.required(name).empty_eras else pa.array(y_N)
         for name, y_N in zip(world.layout.targets, made.targets_TN, strict=True)
     ]
     main = targets[world.layout.main]

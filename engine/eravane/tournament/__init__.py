@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+from eravane.core.errors import SubmitError
 
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
 
 
-def connect() -> Client:
+ADDRESS_VARIABLE, DEADLINE_VARIABLE = "ERAVANE_TOURNAMENT", "ERAVANE_DEADLINE_S"
+OFF = "off"
+
+
+def connect(deadline_s: float | None = None) -> Client:
     """A client with the credentials of the environment or the private `.env`; without any, for what is public.
 
-    numerapi is imported here, and not before a command needs the tournament.
+    $ERAVANE_TOURNAMENT names another address than the tournament's own, for staging and tests. numerapi is imported
+    here, and not before a command needs the tournament.
+
+    Args:
+        deadline_s: seconds without progress after which an operation is given up; None takes $ERAVANE_DEADLINE_S,
+            else 300.
 
     Raises:
-        SubmitError: the credentials are half there, or open to other users.
+        SubmitError: the credentials are half there or open to other users, a variable is no number, or the tournament
+            is switched off by ERAVANE_TOURNAMENT=off.
     """
+    if switched_off():
+        raise SubmitError(f"the tournament is switched off by {ADDRESS_VARIABLE}={OFF}; unset it")
     from eravane.tournament.client import Client
     from eravane.tournament.credentials import find_credentials
+    from eravane.tournament.transport import Patience
 
-    return Client(find_credentials())
+    seconds = _deadline() if deadline_s is None else deadline_s
+    return Client(find_credentials(), Patience() if seconds is None else Patience(deadline_s=seconds))
+
+
+def address(usual: str) -> str:
+    """Where the tournament is: $ERAVANE_TOURNAMENT, else the usual address."""
+    return usual if switched_off() else os.environ.get(ADDRESS_VARIABLE, "").strip() or usual
+
+
+def switched_off() -> bool:
+    """Whether $ERAVANE_TOURNAMENT says `off`: nothing is asked of the tournament then."""
+    return os.environ.get(ADDRESS_VARIABLE, "").strip().lower() == OFF
+
+
+def _deadline() -> float | None:
+    text = os.environ.get(DEADLINE_VARIABLE, "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise SubmitError(f"{DEADLINE_VARIABLE} is a number of seconds above 0, given {text!r}")
+    return seconds

@@ -81,11 +81,11 @@ def submit(
     """
     for name in model_names:
         check_model_name(name)
+    if not run.is_dir():
+        raise SubmitError(f"{run} is no folder; give the run folder that `eravane run` made")
     client, now = client or connect(), now or partial(datetime.now, UTC)
     if not client.authorized and not dry_run:
         raise SubmitError(f"submitting needs an API key: {HOW_TO}")
-    if not run.is_dir():
-        raise SubmitError(f"{run} is no folder; give the run folder that `eravane run` made")
     frame, content = read_live_predictions(run / FILE_NAME)
     current, late = _open_round(client.current_round(), now(), force=force)
     profile = _examine_predictions(client, frame, version, _live_weights(run))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import threading
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger("eravane")
@@ -19,7 +19,7 @@ class BoosterCache:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+        self._folder, self._reported = folder, False
 
     def get(self, key: str) -> bytes | None:
         """A booster, or None where it is missing or damaged (which is logged)."""
@@ -28,7 +28,7 @@ class BoosterCache:
         path = self._folder / f"{key}.ubj"
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
         digest, block = content[:32], content[32:]
         if hashlib.sha256(block).digest() != digest:
@@ -40,7 +40,14 @@ class BoosterCache:
         """Store a booster; a reader sees the complete file or none."""
         if self._folder is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f".{key}.{os.getpid()}.{threading.get_ident()}"
-        temporary.write_bytes(hashlib.sha256(block).digest() + block)
-        temporary.replace(self._folder / f"{key}.ubj")
+        temporary = self._folder / f".{key}.{uuid.uuid4().hex[:12]}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(hashlib.sha256(block).digest() + block)
+            temporary.replace(self._folder / f"{key}.ubj")
+        except OSError as error:  # the run goes on; only another one has to train the booster again
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if not self._reported:
+                self._reported = True
+                logger.warning("boosters are not kept in %s: %s", self._folder, error.strerror or error)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from eravane.core.config import SelectionConfig
 from eravane.core.errors import ConfigError
 from eravane.scoring.metrics import HacMean, Summary, hac_mean, summarise
+from eravane.scoring.payout import RULES, PayoutRule
 from eravane.zoo.specs import ModelSpec
 
 FloatArray = NDArray[np.float64]
@@ -67,6 +68,7 @@ def select(
     config: SelectionConfig,
     hac_lag: int,
     beyond: Mapping[str, FloatArray] | None = None,
+    payout: PayoutRule = RULES[-1],
 ) -> list[Verdict]:
     """Judge every model by its out-of-fold scores.
 
@@ -81,6 +83,7 @@ def select(
         similarity_MM: mean correlation of the models' predictions over those eras.
         config: limits.
         hac_lag: Bartlett lag of the standard errors, eras.
+        payout: what is paid, for the criterion "payout".
         beyond: "mmc" or "bmc" -> contribution per model and era, NaN where the reference is missing.
 
     Returns:
@@ -90,7 +93,7 @@ def select(
         ConfigError: the criterion's reference has no era in common with the out-of-fold eras.
     """
     summaries = [summarise(scores) for scores in scores_ME]
-    criterion_ME = _criterion(scores_ME, beyond or {}, config)
+    criterion_ME = _criterion(scores_ME, beyond or {}, config, payout)
     criteria = [hac_mean(values, hac_lag) for values in criterion_ME]
     sharpes = [summarise(values).sharpe for values in criterion_ME]
     order = sorted(range(len(specs)), key=lambda m: _merit(specs[m], criteria[m].mean, sharpes[m]))
@@ -122,7 +125,9 @@ def sharpe_error(scores_E: FloatArray, lag: int) -> float:
     return hac_mean(z - x.mean() / std * (z**2 - 1) / 2, lag).se
 
 
-def _criterion(scores_ME: FloatArray, beyond: Mapping[str, FloatArray], config: SelectionConfig) -> FloatArray:
+def _criterion(
+    scores_ME: FloatArray, beyond: Mapping[str, FloatArray], config: SelectionConfig, payout: PayoutRule
+) -> FloatArray:
     if config.criterion == "corr":
         return scores_ME
     wanted = "bmc" if config.criterion == "bmc" else "mmc"
@@ -133,7 +138,7 @@ def _criterion(scores_ME: FloatArray, beyond: Mapping[str, FloatArray], config: 
             "or newer folds"
         )
     if config.criterion == "payout":
-        return config.corr_multiplier * scores_ME + config.mmc_multiplier * found_ME
+        return payout.mix(scores_ME, found_ME)
     return found_ME
 
 

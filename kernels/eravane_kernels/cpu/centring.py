@@ -1,4 +1,4 @@
-"""Columns less their mean."""
+"""Centring of columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eravane_kernels.cpu.jit import summing
 
 @summing
 def centre(x_S: Columns, start_C: Integers, hole: float, centred_CN: Double) -> Double:
-    """Fills in columns less their mean, with 0 where a value is NaN or equals `hole`.
+    """Fills in columns minus their mean, with 0 where a value is NaN or equals `hole`.
 
     x_S, start_C: as of `layout.flat`. Returns the columns' lengths, float64 [C], NaN for a constant or empty column.
     """

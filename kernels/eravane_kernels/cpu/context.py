@@ -1,4 +1,4 @@
-"""What an era looks like as a whole, from one matrix of correlations per era."""
+"""Statistics of an era as a whole, from one matrix of correlations per era."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def between_groups(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Doubl
 
 
 def _union(groups: Groups, width: int) -> tuple[Integers, Integers]:
-    """Columns that any group holds, and where each column stands among them."""
+    """Columns of any group, and the position of each column among them."""
     held_C = np.zeros(width, dtype=np.bool_)
     for group in groups:
         held_C[np.asarray(group, dtype=np.intp)] = True

@@ -14,7 +14,7 @@ from eravane_kernels.cpu.jit import kernel
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 WHOLE = 2**24
-"""A share of rows is rounded to so many parts."""
+"""A share of rows is rounded to this number of parts."""
 
 
 @kernel

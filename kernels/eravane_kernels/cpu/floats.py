@@ -145,7 +145,7 @@ def _describe(sorted_CN: Single, wanted_Q: Double, count_C: Integers, value_5C: 
 
 @kernel
 def _present(sorted_N: Single) -> int:
-    """How many sorted values come before the first NaN."""
+    """Number of sorted values before the first NaN."""
     low, high = 0, sorted_N.shape[0]
     while low < high:
         middle = (low + high) // 2
@@ -186,7 +186,7 @@ def _mode(values: Single) -> np.float32:
 
 @kernel
 def _recurs(values: Single, gap: int) -> bool:
-    """Whether any of the sorted values stands `gap` places on as well: whether it is there more than `gap` times."""
+    """Whether some sorted value equals the one `gap` places later, that is, occurs more than `gap` times."""
     ahead, recurs = values[gap:], False
     for row in range(ahead.shape[0]):
         recurs |= values[row] == ahead[row]

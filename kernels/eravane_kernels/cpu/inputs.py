@@ -25,7 +25,7 @@ def check_predictions(p_MN: Floats, offsets_E1: Integers) -> None:
 
 
 def checked_rows(p_MN: Floats, offsets_E1: Integers) -> Iterator[slice]:
-    """Rows of every era; what `check_predictions` checks of values is checked when their era comes.
+    """Rows of every era; the value checks of `check_predictions` run when their era is reached.
 
     Then they are read again from the cache. Raises: ValueError, for infinities and NaN in the loop.
     """

@@ -1,4 +1,4 @@
-"""Columns as one flat array, which Numba knows to be contiguous whatever lies between the columns."""
+"""Columns as one flat array, which Numba knows to be contiguous whatever the stride of the columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eravane_kernels.arrays import Columns, Integers
 
 
 def flat(x_CN: Columns) -> tuple[npt.NDArray[Any], Integers]:
-    """Read-only view over all columns and whatever lies between them, and where each column begins in it.
+    """Read-only view over all columns and the bytes between them, and the start of each column in it.
 
     x_CN: contiguous columns with any stride between them, zero and negative too. Returns [S] of its dtype, int64 [C].
     """

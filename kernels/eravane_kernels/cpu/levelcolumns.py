@@ -1,4 +1,4 @@
-"""Columns of levels where they lie, by address: in segments of rows, and without a copy."""
+"""Columns of levels by address, in segments of rows, without a copy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LevelColumns:
     Attributes:
         address_SC: int64, where each column begins in each segment.
         row_S: int64, rows of the segments.
-        owner: what keeps the memory alive.
+        owner: the object that keeps the memory alive.
         missing: whether -1 occurs.
     """
 

@@ -1,4 +1,4 @@
-"""Rows of levels as float32, from the columns where they lie."""
+"""Rows of levels as float32, read from columns in place."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fill_rows(address_C: Integers, first: int, x_RC: npt.NDArray[np.float32]) ->
     """Write rows `first` to `first + R` of int8 columns into float32 [R, C].
 
     Args:
-        address_C: int64, where each column begins; whoever calls keeps the memory alive, and vouches that it holds
+        address_C: int64, where each column begins; the caller keeps the memory alive and guarantees that it holds
             the rows.
         first: the first row to take.
         x_RC: float32, filled in place.

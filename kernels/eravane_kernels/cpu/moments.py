@@ -59,7 +59,7 @@ def _moments(
 def _moments_run(x_S: Single, start: int, rows: int, distance: int, rest_B: Single) -> tuple[int, float, float]:
     """Count, mean and standard deviation of a run with NaN, in one pass about its first value.
 
-    Where the mean lies so far from that value that the squares would cancel, a second pass takes them about the mean.
+    Where the mean is so far from that value that the squares would cancel, a second pass takes them about the mean.
     What is left of a block is summed in rest_B, filled up with NaN.
     """
     blocks = rows * SIZE // BLOCK

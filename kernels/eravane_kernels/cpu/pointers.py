@@ -29,14 +29,14 @@ def _pointer(_: Any, address: Any) -> Any:
 
 @kernel
 def levels_at(address: int, rows: int) -> Levels:
-    """int8 [rows] that lie at an address; whoever calls keeps them alive."""
+    """int8 [rows] that lie at an address; the caller keeps them alive."""
     view: Levels = numba.carray(_pointer(address), (rows,), np.int8)
     return view
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def borrowed(_: Any, values: Any) -> Any:
-    """A named tuple whose arrays are not counted as used: whoever calls keeps them alive.
+    """A named tuple whose arrays are not counted as used: the caller keeps them alive.
 
     Threads would count, at every view of an array, in the same place of memory, and wait for each other there.
     """
@@ -85,7 +85,7 @@ def taken(counter: Integers) -> int:
 
 @kernel
 def meet(arrived: Integers, threads: int) -> None:
-    """Waits until all threads have come here; what they wrote before is seen by all afterwards.
+    """Waits until all threads have arrived; their earlier writes are visible to all afterwards.
 
     arrived: int64 [1], shared, 0 at first.
     """

@@ -185,7 +185,7 @@ def _sum_tied(row_N: Places, twice_N: Places, table: Double, against_TN: Double,
 
 @kernel
 def _tied(key_N: Keys, shift: np.uint64) -> bool:
-    """Whether any two neighbours agree in all bits but the row's."""
+    """Whether any two neighbours agree in all bits except the row's."""
     tied = False
     for place in range(key_N.shape[0] - 1):
         tied |= (key_N[place] >> shift) == (key_N[place + 1] >> shift)

@@ -1,4 +1,4 @@
-"""Statistics of columns of either kind."""
+"""Statistics of columns of levels and of floats."""
 
 from __future__ import annotations
 

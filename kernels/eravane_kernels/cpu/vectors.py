@@ -28,7 +28,7 @@ _BYTE, _INTEGER = ir.IntType(8), ir.IntType(32)
 
 @kernel
 def ahead(start_C: Integers, column: int, stop: int, rows: int, size: int) -> int:
-    """How many bytes ahead to ask for memory in the run of a column that ends at row `stop`.
+    """Prefetch distance in bytes in the run of a column that ends at row `stop`.
 
     AHEAD, which the next column's beginning follows without a gap; where columns are shorter than that, the same run
     of the next column. start_C: where columns of so many rows begin; size: bytes of a value.

@@ -48,7 +48,7 @@ def neutralize(p_MN: Array, f_FN: Array, offsets_E1: Integers, proportion: float
     """Predictions less `proportion` of their least-squares projection on the features and a constant, per era.
 
     Arguments as `spec.neutralize`. The features' Gram matrix is solved by Cholesky, or by its eigenvectors where it is
-    singular; where eigenvalues do not tell which directions count, singular values of the features do. Returns float64
+    singular; where eigenvalues do not decide which directions count, singular values do. Returns float64
     [M, N] on the device; a prediction constant in the era is NaN there. Raises: ValueError.
     """
     p_MN, eras = predictions(p_MN, offsets_E1)

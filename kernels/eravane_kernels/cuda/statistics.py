@@ -102,7 +102,7 @@ def _wanted(quantiles: Sequence[float]) -> tuple[Array, np.int64]:
 
 
 def quantiles_of_counts(counts_ECB: Array, quantiles: Sequence[float]) -> Array:
-    """Quantiles of the values 0, 1, 2, ... of which counts_ECB says how many there are; float64 [Q, E, C]."""
+    """Quantiles of the values 0, 1, 2, ... with the counts counts_ECB; float64 [Q, E, C]."""
     xp = active().xp
     total_ECB = xp.cumsum(counts_ECB, axis=2)
     count = total_ECB[..., -1]

@@ -1,4 +1,4 @@
-"""The kernels in plain NumPy: their specification, readable before fast."""
+"""Specification of the kernels in plain NumPy, written for readability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an era looks like as a whole: agreement of predictions, correlation inside and between feature groups."""
+"""Statistics of an era as a whole: agreement of predictions, correlation inside and between feature groups."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def dispersion(p_MN: Floats, offsets_E1: Integers) -> Double:
 
 
 def group_structure(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
-    """How far the columns of a group move together in an era.
+    """Common movement of the columns of a group in an era.
 
     x_CN: int8 levels or float32 with NaN; groups: column positions. A missing cell counts as its column's mean;
     columns that are constant or missing throughout the era are left out. Returns float64 [E, G, 5]: mean correlation,

@@ -1,4 +1,4 @@
-"""Columns and rows that a round of boosting is grown on: what the compiled draws must give."""
+"""Draws of columns and rows for a round of boosting: the specification of the compiled draws."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def draw_columns(seed: int, turn: int, width: int, chosen: int) -> Integers:
     Args:
         seed: 0..2^63-1.
         turn: number of the round, from 0.
-        width: columns there are.
-        chosen: how many are drawn.
+        width: number of columns.
+        chosen: number of drawn columns.
 
     Returns:
         int64 [chosen].

@@ -22,7 +22,7 @@ def fill_values(
     constant: float | None = None,
     window: int = 0,
 ) -> Double:
-    """What a missing cell of every (era, column) becomes, from that era pooled with the `window` eras before it.
+    """Fill value for missing cells of every (era, column), from that era pooled with the `window` eras before it.
 
     x_CN: int8 levels or float32 with NaN; `constant` is taken by the method of that name alone. Returns float64 [E, C],
     NaN where no value is present. Raises: ValueError for bad arrays, methods or windows, and for a missing constant.
@@ -43,7 +43,7 @@ def fill_values(
 
 
 def check_fill_values(x_CN: Columns, offsets_E1: Integers, method: str, constant: float | None, window: int) -> None:
-    """Checks what `fill_values` takes, but for infinities."""
+    """Checks the arguments of `fill_values`, except for infinities."""
     checks.columns(x_CN, "x_CN", "int8", "float32")
     checks.offsets(offsets_E1, x_CN.shape[1])
     checks.choice(method, "method", FILL_METHODS)
@@ -86,7 +86,7 @@ def missing_indicators(x_CN: Columns) -> Levels:
 
 
 def knn_impute(x_CN: Single, offsets_E1: Integers, k: int = 5) -> Single:
-    """Fills every NaN with the mean of the column in the `k` nearest rows of the era that hold a value there.
+    """Fills every NaN with the mean of the column in the `k` nearest rows of the era that have a value there.
 
     Distance is Euclidean over the columns that both rows hold, scaled up by the share of columns held, as in
     `sklearn.metrics.pairwise.nan_euclidean_distances`; equal distances go to the lower row; a row that shares no
@@ -103,7 +103,7 @@ def knn_impute(x_CN: Single, offsets_E1: Integers, k: int = 5) -> Single:
 
 
 def check_knn(x_CN: Single, offsets_E1: Integers, k: int) -> None:
-    """Checks what `knn_impute` takes, but for infinities."""
+    """Checks the arguments of `knn_impute`, except for infinities."""
     checks.columns(x_CN, "x_CN", "float32")
     checks.offsets(offsets_E1, x_CN.shape[1])
     if k < 1:

@@ -49,7 +49,7 @@ def clip_bounds(
 def check_bounds(
     x_CN: Columns, offsets_E1: Integers, method: str, low: float, high: float, k: float, window: int
 ) -> None:
-    """Checks what `clip_bounds` takes, but for infinities."""
+    """Checks the arguments of `clip_bounds`, except for infinities."""
     checks.columns(x_CN, "x_CN", "int8", "float32")
     checks.offsets(offsets_E1, x_CN.shape[1])
     checks.choice(method, "method", METHODS)
@@ -105,7 +105,7 @@ def clip(x_CN: Single, offsets_E1: Integers, low_EC: Double, high_EC: Double) ->
 
 
 def check_clip(x_CN: Columns, offsets_E1: Integers, low_EC: Double, high_EC: Double, *dtypes: str) -> None:
-    """Checks columns (float32 unless said) and their bounds."""
+    """Checks columns (float32 by default) and their bounds."""
     checks.columns(x_CN, "x_CN", *(dtypes or ("float32",)))
     checks.offsets(offsets_E1, x_CN.shape[1])
     checks.shape(low_EC, "low_EC", (len(offsets_E1) - 1, len(x_CN)), "float64")

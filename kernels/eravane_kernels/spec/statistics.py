@@ -61,7 +61,7 @@ def stats_of_counts(counts_ECL: Integers, quantiles: Sequence[float]) -> Stats:
 
 
 def quantiles_of_counts(counts_ECB: Integers, quantiles: Sequence[float]) -> Double:
-    """Quantiles of the values 0, 1, 2, ... of which counts_ECB says how many there are; float64 [Q, E, C]."""
+    """Quantiles of the values 0, 1, 2, ... with the counts counts_ECB; float64 [Q, E, C]."""
     total_ECB = counts_ECB.cumsum(axis=2)
     count = total_ECB[..., -1]
     result = np.empty((len(quantiles), *count.shape))

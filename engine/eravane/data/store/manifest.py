@@ -12,6 +12,7 @@ from typing import Any
 from eravane.core.errors import StoreError
 from eravane.core.files import write_atomically
 from eravane.data.store.matrixfile import MatrixLayout
+from eravane.data.store.targets import TargetFacts
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
@@ -83,6 +84,7 @@ class Manifest:
         segments: in era order.
         live: the live rows, if there are any.
         sources: parquet file name -> how it was.
+        facts: target -> what its labels tell; empty in stores made before 0.2, which are surveyed when it is asked for.
     """
 
     columns: tuple[str, ...]
@@ -94,6 +96,7 @@ class Manifest:
     segments: tuple[SegmentRecord, ...] = ()
     live: LiveRecord | None = None
     sources: dict[str, SourceRecord] = field(default_factory=dict)
+    facts: dict[str, TargetFacts] = field(default_factory=dict)
 
     def files(self) -> dict[str, int]:
         """Every file that belongs to the store and has a known size: relative path -> bytes."""
@@ -174,6 +177,7 @@ def _build(body: dict[str, Any]) -> Manifest:
         if live is None
         else LiveRecord(live["rows"], MatrixLayout(**live["features"]), FileRecord(**live["ids"])),
         sources={name: SourceRecord(**entry) for name, entry in body["sources"].items()},
+        facts={name: TargetFacts.from_dict(entry) for name, entry in body.get("facts", {}).items()},
     )
 
 

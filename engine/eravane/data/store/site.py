@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from eravane.core.errors import DataError, StoreError
-from eravane.core.files import exclusive, write_atomically
+from eravane.core.files import PART, exclusive, write_atomically
 from eravane.data.store.manifest import BUILDING, MANIFEST, Manifest
 from eravane.data.store.matrixfile import digests_path
+from eravane.data.store.snapshot import delete_unused
+from eravane.data.store.store import SNAPSHOTS
 
 CATALOG = "features.json"
 _SEGMENTS = "segments"
-_PARTS = tuple(name + ".part" for name in (CATALOG, BUILDING, MANIFEST))
+_OWN = (CATALOG, BUILDING, MANIFEST)
 
 
 class Site:
@@ -54,10 +56,22 @@ class Site:
             write_atomically(self.path / CATALOG, catalog.read_bytes())
         manifest.write(self.path)
         self._clear(manifest)
+        delete_unused(self.path)
 
     def discard(self) -> None:
         """Delete everything that the current manifest does not name."""
         self._clear(self.old)
+
+    def delete(self) -> None:
+        """Delete the store; snapshots that are read stay."""
+        self._clear(None)
+        for name in _OWN:
+            (self.path / name).unlink(missing_ok=True)
+        delete_unused(self.path)
+        self.old = None
+
+    def _parts(self) -> list[Path]:
+        return [part for name in _OWN for part in self.path.glob(f"{name}.*{PART}")]
 
     def _clear(self, manifest: Manifest | None) -> None:
         kept = set() if manifest is None else set(manifest.files())
@@ -65,15 +79,20 @@ class Site:
         for file in (self.path / _SEGMENTS).glob("*"):
             if file.relative_to(self.path).as_posix() not in kept:
                 file.unlink()
-        for name in (BUILDING, *_PARTS):
-            (self.path / name).unlink(missing_ok=True)
+        (self.path / BUILDING).unlink(missing_ok=True)
+        for part in self._parts():
+            part.unlink(missing_ok=True)
         if manifest is None and (self.path / _SEGMENTS).exists():
             (self.path / _SEGMENTS).rmdir()
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Site]:
+def writing(path: Path, wait: Callable[[str], None] | None = None) -> Iterator[Site]:
     """Lock a store's folder for one writer, creating it if absent; after bad data it is unchanged.
+
+    Args:
+        path: the folder.
+        wait: where to say that another process is writing, while waiting for its end; None does not wait.
 
     Raises:
         StoreError: the folder holds something else, another process is writing, or the disk is full.
@@ -82,7 +101,7 @@ def writing(path: Path) -> Iterator[Site]:
     fresh = not path.exists()
     with _storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        with exclusive(path):
+        with exclusive(path, wait):
             site = Site(path)
             try:
                 yield site
@@ -97,11 +116,15 @@ def _read_manifest(path: Path) -> Manifest | None:
     try:
         return Manifest.read(path)
     except FileNotFoundError:
-        ours = {_SEGMENTS, CATALOG, BUILDING, *_PARTS}
-        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+        ours = {_SEGMENTS, SNAPSHOTS, *_OWN}
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours and not _is_part(entry))
         if foreign:
             raise StoreError(f"{path} is not a store, it holds {foreign[0]!r}; give a new or empty folder") from None
         return None
+
+
+def _is_part(path: Path) -> bool:
+    return path.name.endswith(PART) and path.name.startswith(tuple(f"{name}." for name in _OWN))
 
 
 @contextmanager

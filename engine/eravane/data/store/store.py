@@ -7,12 +7,14 @@ segments/00000.labels-0.arrow      [targets, rows] float32; labels-1 and so on o
 segments/00000.ids.arrow           row ids
 segments/live-*.arrow              the live rows
 segments/*.digests.npy             uint64 [eras, columns], beside every matrix; a matrix without is unfinished
+snapshots/                         the store as readers opened it, by hard links (see `snapshot`)
 building.json                      there while an ingest is under way or was interrupted
 """
 
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +28,10 @@ from eravane.calendar.eras import EraFrame, EraIndex
 from eravane.core.errors import DataError, StoreError
 from eravane.data.store.manifest import BUILDING, Manifest
 from eravane.data.store.segments import Matrix, Segment, read_ids, verify_file
+from eravane.data.store.targets import LabelBlock, TargetFacts, survey
 from eravane.data.store.window import Piece, RollingWindow, Window, positions_of
+
+SNAPSHOTS = "snapshots"
 
 
 @dataclass(frozen=True)
@@ -89,24 +94,27 @@ class EraStore:
             StoreError: there is no finished store, or it is damaged.
         """
         path = Path(path)
-        try:
-            manifest = Manifest.read(path)
-        except FileNotFoundError:
-            if (path / BUILDING).exists():
-                raise StoreError(f"the store {path} is unfinished; run `eravane ingest` again to resume it") from None
-            raise StoreError(f"there is no store in {path}; `eravane ingest DATA {path}` makes one") from None
-        for name, size in manifest.files().items():
-            file = path / name
-            found = file.stat().st_size if file.exists() else -1
-            if found != size:
-                state = "is missing" if found < 0 else f"has {found} bytes instead of {size}"
-                raise StoreError(f"{file} {state}; the store is damaged, delete it and ingest again")
+        manifest = _manifest(path)
+        while (problem := _first_problem(path, manifest)) is not None:
+            before, manifest = manifest, _manifest(path)
+            if manifest == before:  # else a writer swapped the store in between
+                raise StoreError(f"{problem}; the store is damaged, delete it and ingest again")
         return cls(path, manifest)
+
+    @property
+    def home(self) -> Path:
+        """Folder of the store that writers bring up to date; the store's own, but where it is a snapshot."""
+        return self.path.parent.parent if self.path.parent.name == SNAPSHOTS else self.path
 
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits over everything the store holds: columns, eras, features, ids, labels, live rows."""
         return self.manifest.fingerprint()
+
+    @cached_property
+    def facts(self) -> Mapping[str, TargetFacts]:
+        """What each target's labels tell: extent, scale, equal columns."""
+        return self.manifest.facts or survey_segments(self.targets, self.segments)
 
     def window(self, first_era: int, last_era: int, columns: Sequence[str] | None = None) -> Window:
         """Eras first..last (inclusive) of some columns (None: all), without reading anything.
@@ -203,3 +211,36 @@ class EraStore:
                 pieces.append(Piece(segment, rows, start))
                 start += rows.stop - rows.start
         return pieces
+
+
+def survey_segments(targets: Sequence[str], segments: Sequence[Segment]) -> dict[str, TargetFacts]:
+    """What the labels of a store's segments tell of each target."""
+    eras = (era for segment in segments for era in segment.index)
+    return survey(targets, eras, (_labels(segment) for segment in segments))
+
+
+def _labels(segment: Segment) -> LabelBlock:
+    return LabelBlock(segment.labels.values, segment.index.per_row(), lambda row: str(segment.ids[row].as_py()))
+
+
+def _manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.read(path)
+    except FileNotFoundError:
+        if (path / BUILDING).exists():
+            raise StoreError(f"the store {path} is unfinished; run `eravane ingest` again to resume it") from None
+        raise StoreError(
+            f"there is no store in {path} (on {platform.node()}); `eravane ingest DATA {path}` makes one"
+        ) from None
+
+
+def _first_problem(path: Path, manifest: Manifest) -> str | None:
+    for name, size in manifest.files().items():
+        file = path / name
+        try:
+            found = file.stat().st_size
+        except FileNotFoundError:
+            found = -1
+        if found != size:
+            return f"{file} {'is missing' if found < 0 else f'has {found} bytes instead of {size}'}"
+    return None

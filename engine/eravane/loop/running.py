@@ -1,4 +1,4 @@
-"""Running scores: what the ensemble has earned so far against equal weight, told while the loop goes on."""
+"""Running scores of the ensemble and of equal weight, shown during the loop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from eravane.loop.results import ENSEMBLE, EQUAL_WEIGHT, score_era
 from eravane.runstate.journal import EraRecord
 
 
-class Tally:
-    """Sums CORR over eras as their labels come in.
+class RunningScores:
+    """Sums CORR over eras as their labels arrive.
 
     Args:
         features: gives labels.
@@ -44,9 +44,9 @@ class Tally:
         return f"CORR {ensemble:.4f} against {equal:.4f} at equal weight over {self._eras} eras"
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The sums, for a checkpoint."""
         return {"eras": self._eras, "sums": self._sums}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore from `state`."""
         self._eras, self._sums = int(state["eras"]), {name: float(state["sums"][name]) for name in self._sums}

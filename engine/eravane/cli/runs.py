@@ -1,0 +1,155 @@
+"""Commands about runs: plan, run, step, report, compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eravane import api
+from eravane.cli.app import AsJson, RunPath, app, console, progress, show, tell
+from eravane.cli.progress import gain_sentence, print_metrics
+from eravane.core.config import RunConfig
+from eravane.core.errors import ConfigError
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML configuration; without it every key has its default.")
+]
+Device = Annotated[
+    str, typer.Option(help="auto (a working GPU, else the CPU), cpu or cuda; empty: the configuration's.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Folder of stores and finished boosters (default: $ERAVANE_CACHE, else ~/.cache/eravane)."),
+]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the made data, the cache and the run.")] = Path("demo"),
+    preset: Annotated[str, typer.Option(help="Size of the made data: tiny or small.")] = "small",
+    seed: Annotated[int, typer.Option(help="Seed of data and run.")] = 0,
+    device: Device = "",
+) -> None:
+    """Make a Numerai-shaped dataset, run the whole batch on it, and show the result."""
+    data = out / "data"
+    if not (data / "features.json").is_file():
+        with progress() as shown:
+            api.synth(data, preset, progress=shown, seed=seed)
+        tell(f"made data in {data}")
+    config = _with_compute(api.demo_config(preset, seed), device)
+    _run(data, config, out / "run", resume=(out / "run").exists(), cache=out / "cache")
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Argument(help="Folder with Numerai's files, or a store made by `eravane ingest`.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    config: Config = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    device: Device = "",
+    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
+    workers: Annotated[int, typer.Option(help="Models trained at once (0: as configured).", min=0)] = 0,
+    cache: Cache = None,
+    rebuild_store: Annotated[
+        bool, typer.Option("--rebuild-store", help="Ingest from scratch, for data whose old eras changed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole batch: ingest, zoo, selection, gate, loop, live predictions, report."""
+    settings = api.as_config(config, out if resume else None)
+    settings = _with_compute(settings, device, scheduler, workers)
+    _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store, as_json=as_json)
+
+
+@app.command()
+def plan(
+    data: Annotated[
+        Path,
+        typer.Argument(help="Folder with Numerai's files, a store, or v5.3 for the published shape of that version."),
+    ],
+    config: Config = None,
+    device: Device = "",
+    cores: Annotated[int, typer.Option(help="Cores of another machine (0: this one's).", min=0)] = 0,
+    gpus: Annotated[int, typer.Option(help="GPUs of the machine, with --device cuda.", min=1)] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the cost of a run: time, memory and disk by stage, and changes that would make it fit."""
+    found = api.plan(data, _with_compute(api.as_config(config), device), cores=cores, gpus=gpus)
+    show(found.as_dict(), "\n".join(found.lines()), as_json=as_json)
+
+
+@app.command()
+def step(
+    run: RunPath,
+    data: Annotated[Path, typer.Option(help="Folder with the newest files, or a store.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="Submit to this model slot afterwards; may be given several times.")
+    ] = None,
+    no_submit: Annotated[bool, typer.Option("--no-submit", help="Send nothing, even with --model.")] = False,
+    cache: Cache = None,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Go on under the present rules where the run's own are no more.")
+    ] = False,
+) -> None:
+    """Run one production week: new eras and labels, updates, live predictions; prints one JSON line."""
+    with progress(aside=True, quiet=True) as shown:
+        done = api.step(run, data=data, cache=cache, progress=shown, adopt=adopt)
+    sent: list[Any] = []
+    if model and not no_submit and done.live_era is not None:
+        sent = [dataclasses.asdict(receipt) for receipt in api.submit(run, model)]
+    tell(json.dumps({**done.as_dict(), "submitted": sent}, default=str))
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write RUN/report.html again, also for an unfinished run."""
+    tell(str(api.report(run)))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders; the first is the base.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs: paired per-era differences with standard errors that account for overlapping eras."""
+    found = api.compare(*runs)
+    show(found.as_dict(), found.as_text(), as_json=as_json)
+
+
+def _run(
+    data: Path,
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool,
+    cache: Path | None,
+    rebuild_store: bool = False,
+    as_json: bool = False,
+) -> None:
+    with progress(aside=as_json) as shown:
+        result = api.run(
+            config, data=data, out=out, resume=resume, cache=cache, progress=shown, rebuild_store=rebuild_store
+        )
+    if as_json:
+        facts = {"run": result.path, "report": result.report, "warnings": result.manifest["warnings"]}
+        show({**facts, "metrics": dict(result.metrics)}, "", as_json=True)
+        return
+    print_metrics(console, result.metrics)
+    tell(gain_sentence(result.metrics, result.judgeable_eras))
+    for warning in result.manifest["warnings"]:
+        tell(f"warning: {warning}")
+    if result.metrics["leaking"]:
+        console.print("LEAKING: a lag is shorter than the labels need; these scores are void", style="bold red")
+    tell(f"report {result.report}")
+
+
+def _with_compute(config: RunConfig, device: str = "", scheduler: str = "", workers: int = 0) -> RunConfig:
+    given = {"device": device, "scheduler": scheduler, "workers": workers}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if device and device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device is auto, cpu or cuda, given {device!r}")
+    return dataclasses.replace(config, compute=dataclasses.replace(config.compute, **changes))

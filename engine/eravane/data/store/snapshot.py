@@ -1,0 +1,154 @@
+"""Snapshots of a store: what a reader opened stays as it was, whatever writers do to the store meanwhile.
+
+A snapshot is a folder of hard links to the files of one manifest, `snapshots/FINGERPRINT` in the store; it is a store
+itself and costs no space but for labels that were replaced since. It is deleted once nobody reads it: no process holds
+its lock, and no unfinished run that named itself as owner is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from eravane.core.errors import StoreError
+from eravane.core.files import STALE
+from eravane.data.store.manifest import MANIFEST
+from eravane.data.store.matrixfile import digests_path
+from eravane.data.store.store import SNAPSHOTS, EraStore
+
+OWNERS, LOCK = "owners", ".lock"
+CATALOG = "features.json"
+# How often a store may be swapped while a snapshot is taken before it is given up.
+ATTEMPTS = 200
+
+
+@contextmanager
+def held(store: EraStore, owner: Path | None = None) -> Iterator[EraStore]:
+    """The store as it is now, kept while the block runs; the store itself where no snapshot can be made of it.
+
+    Args:
+        store: an open store.
+        owner: a run folder that may go on with the same data after a kill; the snapshot outlives the block until the
+            run is finished or deleted.
+    """
+    if store.path != store.home:
+        yield store
+        return
+    with ExitStack() as stack:
+        try:
+            stack.callback(delete_unused, store.home)
+            kept = _take(store, owner, stack)
+        except OSError:  # a read-only folder, or a file system without hard links
+            kept = store
+        yield kept
+
+
+def snapshot_of(store: Path, fingerprint: str) -> Path | None:
+    """Folder of the snapshot with this content, where a store has one."""
+    path = store / SNAPSHOTS / fingerprint
+    return path if (path / MANIFEST).is_file() else None
+
+
+def open_as_of(store: Path, fingerprint: str) -> EraStore:
+    """A store with the content that a run saw, where it is still kept; the store as it is now otherwise.
+
+    Raises:
+        StoreError: there is no store, or it is damaged.
+    """
+    kept = snapshot_of(store, fingerprint)
+    return EraStore.open(store if kept is None else kept)
+
+
+def delete_unused(store: Path) -> None:
+    """Delete the snapshots that nobody reads."""
+    for path in (store / SNAPSHOTS).glob("[!.]*"):
+        with suppress(OSError), _alone(path) as alone:
+            if alone and not _owned(path):
+                (path / MANIFEST).unlink(missing_ok=True)  # first, so that whoever waits for the lock takes another
+                shutil.rmtree(path)
+    for path in (store / SNAPSHOTS).glob(".*"):  # of a reader that was killed while it made links
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                shutil.rmtree(path)
+    with suppress(OSError):
+        (store / SNAPSHOTS).rmdir()
+
+
+def _take(store: EraStore, owner: Path | None, stack: ExitStack) -> EraStore:
+    for _ in range(ATTEMPTS):
+        path = store.path / SNAPSHOTS / store.fingerprint
+        try:
+            if not (path / MANIFEST).is_file():
+                _link(store, path)
+            descriptor = _hold(path, owner)
+        except FileNotFoundError:  # a writer swapped the store in between, or the last reader deleted the snapshot
+            store = EraStore.open(store.path)
+            continue
+        if (path / MANIFEST).is_file():
+            stack.callback(os.close, descriptor)
+            return EraStore.open(path)
+        os.close(descriptor)
+    raise StoreError(f"{store.path} is being rewritten again and again; try again once that has ended")
+
+
+def _link(store: EraStore, path: Path) -> None:
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}")
+    temporary.mkdir(parents=True)
+    try:
+        for name in store.manifest.files():
+            for file in (Path(name), digests_path(Path(name))):
+                if (store.path / file).exists() or file == Path(name):
+                    (temporary / file).parent.mkdir(exist_ok=True)
+                    os.link(store.path / file, temporary / file)
+        if (store.path / CATALOG).exists():
+            shutil.copyfile(store.path / CATALOG, temporary / CATALOG)
+        store.manifest.write(temporary)
+        (temporary / LOCK).touch()
+        temporary.rename(path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another reader was faster, or is deleting it
+            return
+        raise
+
+
+def _hold(path: Path, owner: Path | None) -> int:
+    descriptor = os.open(path / LOCK, os.O_RDWR)
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if owner is not None:
+        with (path / OWNERS).open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(str(owner.resolve()))}\n")
+    return descriptor
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether no process reads a snapshot; while the block runs nobody begins to."""
+    descriptor = os.open(path / LOCK, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _owned(path: Path) -> bool:
+    """Whether an unfinished run goes on with the snapshot."""
+    with suppress(FileNotFoundError):
+        for line in (path / OWNERS).read_text(encoding="utf-8").splitlines():
+            with suppress(OSError, ValueError):
+                run = json.loads((Path(json.loads(line)) / "manifest.json").read_text(encoding="utf-8"))
+                if run["status"] != "complete" and run["data"]["fingerprint"] == path.name:
+                    return True
+    return False

@@ -1,0 +1,145 @@
+"""Readers keep what they opened while writers rewrite the store; snapshots go when nobody reads them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eravane.core.errors import StoreError
+from eravane.data.ingest import ingest
+from eravane.data.store import snapshot
+from eravane.data.store.snapshot import delete_unused, held, open_as_of, snapshot_of
+from eravane.data.store.store import SNAPSHOTS, EraStore
+from tests.runstate.formats.download import FIRST_WEEK, Download
+
+SOURCE = Path(__file__).parents[2] / "runstate" / "formats" / "0.1.0" / "source"
+TARGET = "target_ender_20"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return Download(SOURCE).write(tmp_path / "data", FIRST_WEEK)
+
+
+@pytest.fixture
+def store(data: Path, tmp_path: Path) -> EraStore:
+    return ingest(data, tmp_path / "store")
+
+
+def _next(data: Path, store: EraStore, week: int) -> EraStore:
+    return ingest(Download(SOURCE).write(data, week), store.home)
+
+
+def _labels(store: EraStore) -> bytes:
+    """Read by files that are opened now."""
+    return EraStore(store.path, store.manifest).target(TARGET, store.index.first, store.index.last).tobytes()
+
+
+def test_a_reader_keeps_what_it_opened_through_any_number_of_ingests(data: Path, store: EraStore) -> None:
+    before = _labels(store)
+    with held(store) as kept:
+        for week in range(FIRST_WEEK + 1, FIRST_WEEK + 4):
+            newer = _next(data, store, week)
+            assert newer.fingerprint != kept.fingerprint
+            assert kept.home == store.path
+            kept.verify()
+            assert _labels(kept) == before == _labels(EraStore.open(kept.path))
+        with pytest.raises((FileNotFoundError, StoreError)):
+            _labels(store)  # the case can fail: without the snapshot the files are gone
+    assert not (store.path / SNAPSHOTS).exists()
+
+
+def test_two_readers_share_a_snapshot_and_the_last_one_closes_it(data: Path, store: EraStore) -> None:
+    with held(store) as first:
+        with held(EraStore.open(store.path)) as second:
+            assert first.path == second.path
+            _next(data, store, FIRST_WEEK + 1)
+        _next(data, store, FIRST_WEEK + 2)
+        first.verify()
+    assert not (store.path / SNAPSHOTS).exists()
+
+
+def test_an_unfinished_run_keeps_its_snapshot_after_its_death(data: Path, store: EraStore, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    manifest = {"status": "running", "data": {"fingerprint": store.fingerprint}}
+    with held(store, run) as kept:
+        (run / "manifest.json").write_text(json.dumps(manifest))
+    _next(data, store, FIRST_WEEK + 1)
+    assert snapshot_of(store.path, kept.fingerprint) == kept.path
+    assert open_as_of(store.path, store.fingerprint).fingerprint == store.fingerprint
+    (run / "manifest.json").write_text(json.dumps({**manifest, "status": "complete"}))
+    delete_unused(store.path)
+    assert snapshot_of(store.path, kept.fingerprint) is None
+
+
+def test_a_deleted_run_keeps_nothing(store: EraStore, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with held(store, run):
+        (run / "manifest.json").write_text(
+            json.dumps({"status": "running", "data": {"fingerprint": store.fingerprint}})
+        )
+    assert snapshot_of(store.path, store.fingerprint) is not None
+    shutil.rmtree(run)
+    delete_unused(store.path)
+    assert not (store.path / SNAPSHOTS).exists()
+
+
+def test_a_store_that_is_made_anew_leaves_readers_their_own(data: Path, store: EraStore) -> None:
+    before = _labels(store)
+    with held(store) as kept:
+        again = ingest(data, store.path, anew=True)
+        assert again.fingerprint == store.fingerprint
+        assert _labels(kept) == before
+        kept.verify()
+
+
+def test_where_links_are_refused_the_store_itself_is_read(store: EraStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(snapshot.os, "link", refuse)
+    with held(store) as kept:
+        assert kept is store
+    assert not (store.path / SNAPSHOTS).exists()
+
+
+def test_opening_while_a_writer_swaps_never_calls_the_store_damaged(data: Path, store: EraStore) -> None:
+    """Ingests go on in one thread while others open, snapshot and read: every reader sees one whole content."""
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                with held(EraStore.open(store.path)) as kept:
+                    kept.verify()
+                    assert np.isfinite(kept.target(TARGET, 1, 20)).any()
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for week in range(FIRST_WEEK + 1, FIRST_WEEK + 9):
+            _next(data, store, week)
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert failures == []
+
+
+def test_a_damaged_store_is_still_called_so(store: EraStore) -> None:
+    file = next(path for path in (store.path / "segments").glob("*.labels-0.arrow"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"labels-0\.arrow has \d+ bytes instead of \d+; the store is damaged"):
+        EraStore.open(store.path)
