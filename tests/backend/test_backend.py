@@ -25,7 +25,7 @@ def test_cpu_is_taken_when_asked_for() -> None:
     told: list[str] = []
     backend = choose("cpu", told.append)
     assert (backend.name, backend.xgboost_device, backend.torch_device) == ("cpu", "cpu", "cpu")
-    assert told == ["device cpu, as asked for"]
+    assert told == ["device cpu, as configured"]
 
 
 def test_auto_says_why_it_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The choice of a device: made once, said aloud, never silently."""
+"""Choice of the device: made once and logged, never silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ Device = Literal["auto", "cpu", "cuda"]
 Pool = Literal["async", "pool", "none"]
 # Which pool this process took; the workers it starts inherit it.
 POOL_VARIABLE = "ERAVANE_POOL"
-MEND = "`eravane doctor` says what is missing; a GPU needs a driver, and eravane installed with the extra cu12 or cu13"
+ADVICE = (
+    "`eravane doctor` lists what is missing; a GPU needs a driver, and eravane installed with the extra cu12 or cu13"
+)
 
 
 def choose(device: Device, log: Log, pool: Pool | None = None) -> Backend:
@@ -27,7 +29,7 @@ def choose(device: Device, log: Log, pool: Pool | None = None) -> Backend:
 
     Args:
         device: "cpu"; "cuda" for a GPU and nothing else; "auto" takes a working GPU, else the CPU.
-        log: told which device was taken and why.
+        log: called with the device and the reason for it.
         pool: device memory: the driver's asynchronous pool, a pool of RMM's own, or none (None: as chosen before in
             this process or by the one that started it, else "async").
 
@@ -38,13 +40,13 @@ def choose(device: Device, log: Log, pool: Pool | None = None) -> Backend:
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {device!r} is unknown; choose auto, cpu or cuda")
     if device == "cpu":
-        log("device cpu, as asked for")
+        log("device cpu, as configured")
         return CpuBackend()
     reason = why_no_gpu()
     if reason is None:
         return _cuda(pool, log)
     if device == "cuda":
-        raise DeviceError(f"no GPU works here: {reason}; {MEND}")
+        raise DeviceError(f"no GPU works here: {reason}; {ADVICE}")
     log(f"device cpu, because no GPU works here: {reason}")
     return CpuBackend()
 
@@ -60,12 +62,12 @@ def backend_of(device: str) -> Backend:
 
 
 def reclaim(device: str) -> None:
-    """Give back memory of a device that nobody uses, for libraries with pools of their own."""
+    """Release unused memory of a device, for libraries with pools of their own."""
     backend_of(device).reclaim()
 
 
 def why_no_gpu() -> str | None:
-    """Why no GPU can be used, or None where one can: a kernel is compiled and run to know."""
+    """Why no GPU can be used, or None where one can: tested by compiling and running a kernel."""
     if (listed := os.environ.get(VARIABLE)) is not None and listed.split(",")[0].strip() in ("", "-1"):
         return visible(listed, ()).problem
     try:
@@ -78,7 +80,7 @@ def why_no_gpu() -> str | None:
 
 
 def _why_hidden() -> str:
-    """What CUDA_VISIBLE_DEVICES has to do with it, as far as the driver tells."""
+    """The part of CUDA_VISIBLE_DEVICES in it, as far as the driver reports."""
     if VARIABLE not in os.environ:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The CPU as a device: what is on the host is on the device."""
+"""The CPU as a device: host memory is device memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CpuBackend:
         return self.ops
 
     def room(self) -> int:
-        """Bytes of memory that the machine can still give."""
+        """Bytes of memory that are still available."""
         return available_memory()
 
     def to_device(self, values: Any) -> NDArray[Any]:
@@ -88,7 +88,7 @@ class CpuBackend:
             matrix[columns, block.first_row : block.first_row + block.rows] = values
 
     def stream(self, matrices: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """The matrices as they come."""
+        """The matrices, unchanged."""
         yield from matrices
 
     def columns_of(self, matrix: NDArray[Any], places: NDArray[np.int64], rows: slice) -> NDArray[Any]:

@@ -51,7 +51,7 @@ class CudaBackend:
     Args:
         pool: "async" puts cuDF and CuPy on the driver's asynchronous pool, "pool" on a growing pool of RMM's own,
             "none" leaves both libraries to themselves.
-        log: told about the device and its memory.
+        log: called with the device and its memory.
     """
 
     name = "cuda"
@@ -61,8 +61,8 @@ class CudaBackend:
     def __init__(self, pool: Pool, log: Log) -> None:
         properties = cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)
         name, size = properties["name"].decode(), properties["totalGlobalMem"]
-        told, self._unused = use_pool(pool)
-        log(f"device cuda: {name}, {size / 1e9:.0f} GB, {told}")
+        described, self._unused = use_pool(pool)
+        log(f"device cuda: {name}, {size / 1e9:.0f} GB, {described}")
         self._staging: list[_Staging] = []
         self._sending = threading.Lock()
 
@@ -80,7 +80,7 @@ class CudaBackend:
 
     @property
     def direct(self) -> bool:
-        """Whether KvikIO is there and was told to try GPUDirect (KVIKIO_COMPAT_MODE is OFF or AUTO).
+        """Whether KvikIO is installed and configured to try GPUDirect (KVIKIO_COMPAT_MODE is OFF or AUTO).
 
         Without GPUDirect, pinned copies out of the page cache are the shorter way.
         """
@@ -88,7 +88,7 @@ class CudaBackend:
         return wanted and importlib.util.find_spec("kvikio") is not None
 
     def room(self) -> int:
-        """Bytes that can still be allocated: what the driver has free and what the pool holds unused."""
+        """Bytes that can still be allocated: free memory of the driver and unused memory of the pool."""
         return free_bytes(self._unused)
 
     def decoder(self) -> Callable[[Path, int, Sequence[str]], pa.Table]:
@@ -98,7 +98,7 @@ class CudaBackend:
         return decoder()
 
     def reclaim(self) -> None:
-        """Give cached blocks back to the driver, for libraries with pools of their own."""
+        """Return cached blocks to the driver, for libraries with pools of their own."""
         reclaim()
 
     def to_device(self, values: Any) -> Any:

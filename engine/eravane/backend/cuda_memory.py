@@ -1,4 +1,4 @@
-"""Memory of an NVIDIA GPU: whose pool it comes from, how much is left, and what to do when it runs out."""
+"""Memory of an NVIDIA GPU: its pool, the free bytes, and the handling of exhaustion."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def free_bytes(unused: Callable[[], int]) -> int:
 
 
 def reclaim() -> None:
-    """Give back to the driver what nobody uses: kept labels, arrays in reference cycles, CuPy's cached blocks."""
+    """Return unused memory to the driver: cached labels, arrays in reference cycles, CuPy's cached blocks."""
     from eravane_kernels.cuda.cross_section import forget_labels
 
     forget_labels()

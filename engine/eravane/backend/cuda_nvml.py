@@ -1,4 +1,4 @@
-"""What the driver tells of the GPUs that this process may use, through NVML; needs no CUDA context and no CuPy."""
+"""The driver's facts of the GPUs that this process may use, through NVML; without a CUDA context or CuPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 _reasons = (
     getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
 )
-# Why clocks are below what was asked for; an idle GPU lowers them too, which is no reason to worry.
+# Reasons for lowered clocks; an idle GPU lowers them too, which is harmless.
 THROTTLES: Mapping[int, str] = {
     0x4: "power cap",
     0x8: "hardware slowdown",
@@ -42,13 +42,13 @@ class Gpus:
             nvml.nvmlInit()
             handles, problem = _visible(os.environ.get(VARIABLE))
         except nvml.NVMLError as error:
-            raise DeviceError(f"NVML tells of no GPU: {error}") from error
+            raise DeviceError(f"NVML reports no GPU: {error}") from error
         if not handles:
-            raise DeviceError(problem or "NVML tells of no GPU")
+            raise DeviceError(problem or "NVML reports no GPU")
         self._handles = handles[:most]
 
     def sample(self) -> dict[str, float]:
-        """How busy the GPUs are now; what a driver cannot tell (under MIG, say) is left out.
+        """Present load of the GPUs; counters that a driver does not report (for example under MIG) are left out.
 
         `utilisation` (%, share of time with a kernel running) and `sm_mhz` are means over the GPUs, `memory_bytes` (of
         all processes) and `power_watts` sums, `throttle` the bits of `THROTTLES` of any of them.
@@ -68,7 +68,7 @@ class Gpus:
         return None if millijoules is None else millijoules / 1000
 
     def facts(self) -> list[dict[str, Any]]:
-        """What stays the same while a run goes on, a dictionary per GPU."""
+        """Constant facts of the GPUs, one dictionary each."""
         return [{name: value for name, value in _facts(gpu).items() if value is not None} for gpu in self._handles]
 
     def _each(self, ask: Callable[[Any], float]) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""What the engine asks of a device."""
+"""Protocol of a device."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Backend(Protocol):
         ...
 
     def reclaim(self) -> None:
-        """Give back memory of the device that nobody uses."""
+        """Release unused memory of the device."""
         ...
 
     def hold(self, shape: tuple[int, int], dtype: str) -> Any:

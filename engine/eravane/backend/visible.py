@@ -1,4 +1,4 @@
-"""Which GPUs CUDA_VISIBLE_DEVICES leaves to this process, as CUDA reads it, and why it leaves none."""
+"""GPUs that CUDA_VISIBLE_DEVICES leaves to this process, by CUDA's rules, and why it leaves none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Visible:
-    """What the variable leaves.
+    """The GPUs that the variable leaves.
 
     Attributes:
         numbers: positions of whole GPUs, or names of MIG instances, in the order in which CUDA numbers them.

@@ -1,4 +1,4 @@
-"""Which learner grows the trees where the configuration leaves it open (`zoo.learner = "auto"`)."""
+"""Choice of the learner where the configuration leaves it open (`zoo.learner = "auto"`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Choice = Literal["auto", "levels", "xgboost", "lightgbm"]
 
 
 def resolve_learner(config: RunConfig, dtype: str) -> tuple[RunConfig, str]:
-    """The configuration with a learner in the place of "auto", and a sentence that says which and why.
+    """The configuration with a learner in place of "auto", and a sentence with the choice and its reason.
 
     The level grower grows the trees wherever it can, on both devices: XGBoost's own trees in a fraction of the time.
     XGBoost grows them on float features, with parameters that the level grower does not have, and where one booster
@@ -26,8 +26,8 @@ def resolve_learner(config: RunConfig, dtype: str) -> tuple[RunConfig, str]:
         return config, ""
     reason = _against_levels(config, dtype)
     learner: Choice = "xgboost" if reason else "levels"
-    told = f'zoo.learner "auto" is "{learner}": {reason or "all features are integer levels"}'
-    return with_learner(config, learner), told
+    note = f'zoo.learner "auto" is "{learner}": {reason or "all features are integer levels"}'
+    return with_learner(config, learner), note
 
 
 def with_learner(config: RunConfig, learner: Choice) -> RunConfig:

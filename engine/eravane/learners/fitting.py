@@ -1,4 +1,4 @@
-"""Fits of the stand-alone estimators: trees grown on levels, and what a fitted model predicts."""
+"""Fits of the stand-alone estimators: trees grown on levels, and predictions of a fitted model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KEPT_BYTES = 2**28
 
 @dataclass(eq=False)
 class Fitted:
-    """What fitting left.
+    """Result of fitting.
 
     Attributes:
         block: the model as UBJ.

@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float32]
 class Predictor(xgb.Booster):  # type: ignore[misc]
     """A booster of one thread that unfolds its trees once it has been asked about enough rows of integer levels.
 
-    What it says does not depend on whether it has.
+    Its predictions are the same either way.
 
     Args:
         block: UBJ bytes.

@@ -39,7 +39,7 @@ ONLY: Mapping[str, str] = {"objective": "reg:squarederror", "booster": "gbtree",
 BYTES_PER_ROW, BYTES_PER_THREAD, BYTES_PER_SHARD, BYTES_PER_SUM = 24, 2**19, 8 * 49_152, 240
 # Models of several targets that are grown at once, and bytes a row that each of them takes.
 LEVELS_TOGETHER, LEVELS_ROW_BYTES = 8, 18
-# Trees are grown for so long before somebody is asked whether to go on: rounds in one call hold no interpreter lock.
+# Seconds of growing between two checks of the stop flag: rounds in one call hold no interpreter lock.
 SECONDS_PER_CALL = 0.2
 
 

@@ -116,7 +116,7 @@ def _written(trees: Sequence[Tree], width: int, cut_CB: npt.NDArray[np.float32] 
 
 @lru_cache(1024)
 def _around(nodes: int, width: int) -> tuple[bytes, ...]:
-    """What stands before, between and behind the values of a tree of so many nodes."""
+    """Bytes before, between and behind the values of a tree of `nodes` nodes."""
     numbers, truths, links = (Written(array_head(kind, nodes) + _HOLE) for kind in ("f4", "u1", "i4"))
     tree = {
         "base_weights": numbers,

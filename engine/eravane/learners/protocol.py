@@ -24,7 +24,7 @@ class TrainingInterruptedError(RunError):
 
 
 class Stop(Protocol):
-    """Asked between two trees whether to go on."""
+    """Checked between two trees: whether to stop."""
 
     def is_set(self) -> bool:
         """Whether training shall end."""
@@ -44,7 +44,7 @@ class Model(Protocol):
 
 
 class Learner(Protocol):
-    """Grows trees. A frozen value: it travels to workers, and what it says of itself names cached models."""
+    """Grows trees. A frozen value: it is sent to workers, and its identity names cached models."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Every learner by its name in the configuration, and every fitted block by what wrote it."""
+"""Registry of learners by their name in the configuration, and of fitted blocks by their writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounds of boosting with what people hang on them: sets that are evaluated, early stopping, callbacks, progress."""
+"""Rounds of boosting with evaluation sets, early stopping, callbacks and progress."""
 
 from __future__ import annotations
 

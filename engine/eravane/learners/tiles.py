@@ -1,4 +1,4 @@
-"""Hands XGBoost a wide table of levels a tile of rows at a time, in the form that its CPU code reads fastest.
+"""Passes XGBoost a wide table of levels a tile of rows at a time, in the form that its CPU code reads fastest.
 
 XGBoost reads every cell three times while it bins a table, each time by a call that looks up the column's type and
 address. Nanoseconds a cell in all, one thread of an Intel Xeon, 60,000 to 100,000 rows, medians of 5:
@@ -8,7 +8,7 @@ address. Nanoseconds a cell in all, one thread of an Intel Xeon, 60,000 to 100,0
     NumPy in C order, int8                                    55            51 to 55
     NumPy in C order, float32                                 52            47 to 52
     a data frame on float32 in C order                        33            31
-    the same frame filled anew for every tile                 41            38 to 42
+    the same frame refilled for every tile                    41            38 to 42
 
 A NumPy array is slow because 16 bytes are loaded before each cell that were stored as two words, which the processor
 cannot forward: a third of the time. Arrow's columns are slow once they are many: every cell of a row lies on a page and
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from eravane_kernels.cpu.levelrows import empty_rows, fill_rows
 
-# Naming the columns to XGBoost anew for every tile takes about 8 us a column: fewer rows cost more than they save.
+# Naming the columns to XGBoost for every tile takes about 8 us a column: fewer rows cost more than they save.
 FEWEST_ROWS, MOST_ROWS = 8_192, 16_384
 # As many float32 tiles at least as a float32 has bytes: a tile is no larger than the int8 table.
 FEWEST_TILES = 4
@@ -59,7 +59,7 @@ def worth_it(table: pa.Table) -> bool:
 
 
 class Tiles(xgb.DataIter):  # type: ignore[misc]
-    """A table of int8 levels as batches for `xgboost.QuantileDMatrix`, through one frame that is filled anew.
+    """A table of int8 levels as batches for `xgboost.QuantileDMatrix`, through one frame that is refilled.
 
     Args:
         table: int8 columns without nulls, cut alike.
