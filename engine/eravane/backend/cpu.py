@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eravane.backend.protocol import FileBlock, Part
 from eravane.core.errors import OutOfDeviceMemoryError
+from eravane_kernels.namespace import Kernels
 
 
 class CpuBackend:
@@ -24,14 +25,14 @@ class CpuBackend:
     direct = False
 
     @property
-    def ops(self) -> Any:
+    def ops(self) -> Kernels:
         """The CPU kernels; compiled at their first call."""
         from eravane_kernels import cpu
 
         return cpu
 
     @property
-    def kernels(self) -> Any:
+    def kernels(self) -> Kernels:
         """The CPU kernels."""
         return self.ops
 

@@ -13,8 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import cupy as cp
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from eravane.backend.cuda_memory import Pool, free_bytes, reclaim, taken, use_pool
 from eravane.backend.protocol import DeviceTable, FileBlock, Log, Part
 from eravane.core.errors import OutOfDeviceMemoryError
+from eravane_kernels.namespace import Kernels
 
 STAGING_BYTES = 64 << 20
 # Columns begin at multiples of this, as bulk copies within the device ask for.
@@ -67,12 +67,12 @@ class CudaBackend:
         self._sending = threading.Lock()
 
     @property
-    def ops(self) -> Any:
+    def ops(self) -> Kernels:
         """The CUDA kernels, their results brought to the host."""
-        return _HostResults(self.kernels)
+        return cast(Kernels, _HostResults(self.kernels))
 
     @property
-    def kernels(self) -> Any:
+    def kernels(self) -> Kernels:
         """The CUDA kernels, their results left on the device."""
         from eravane_kernels import cuda
 
@@ -240,7 +240,7 @@ class _Staging:
 class _HostResults:
     """The kernels' namespace with results brought to the host."""
 
-    def __init__(self, kernels: ModuleType) -> None:
+    def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

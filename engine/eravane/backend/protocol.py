@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane_kernels.namespace import Kernels
+
 Log = Callable[[str], None]
 Part = tuple[int, NDArray[Any]]
 """Rows of a matrix on the host: the row they start at, and their values [C, n]."""
@@ -59,12 +61,12 @@ class Backend(Protocol):
         ...
 
     @property
-    def ops(self) -> Any:
+    def ops(self) -> Kernels:
         """The kernels' namespace; takes arrays of the host or the device, gives NumPy arrays."""
         ...
 
     @property
-    def kernels(self) -> Any:
+    def kernels(self) -> Kernels:
         """The same namespace, its results left on the device."""
         ...
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraFrame, EraIndex
 from eravane.core.config import PrepareConfig
+from eravane_kernels.namespace import Kernels
 
 INDICATOR = "missing_"
 MISSING = -1  # code of a missing integer level
@@ -27,7 +28,7 @@ class Preparer:
         ops: the kernels' namespace (`eravane_kernels.cpu` or another that gives NumPy arrays).
     """
 
-    def __init__(self, config: PrepareConfig, ops: Any) -> None:
+    def __init__(self, config: PrepareConfig, ops: Kernels) -> None:
         self._config, self._ops = config, ops
 
     @property
@@ -70,7 +71,7 @@ class Preparer:
             values_CN = np.concatenate([values_CN, flags_CN])
         return EraFrame(values_CN, self.columns(frame.columns), own.index, own.ids)
 
-    def _outliers(self, dtype: str) -> str:
+    def _outliers(self, dtype: str) -> Literal["none", "winsorize", "std", "mad"]:
         if self._config.outliers == "auto":
             return "winsorize" if dtype == "float32" else "none"
         return self._config.outliers

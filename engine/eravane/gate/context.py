@@ -15,6 +15,7 @@ from eravane.core.config import GateConfig
 from eravane.core.errors import RunError
 from eravane.gate.facts import OutsideFacts
 from eravane.gate.outcomes import EraFacts, GateModel
+from eravane_kernels.namespace import Kernels
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 STRUCTURE = ("mean_corr", "mean_abs_corr", "mean_squared_corr", "eigen_1", "eigen_2", "between", "missing")
@@ -41,7 +42,7 @@ class ContextBuilder:
         self,
         models: Sequence[GateModel],
         columns_of_cell: Mapping[tuple[str, str], NDArray[np.int64]],
-        ops: Any,
+        ops: Kernels,
         config: GateConfig,
         outside: OutsideFacts | None = None,
     ) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import xgboost as xgb
-from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DataError
 from eravane.learners.forest import Nodes, keys_of
 from eravane.learners.frames import Frame, blocks
@@ -28,8 +28,7 @@ from eravane_kernels.cpu.boosting import Boosting
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import Tree
 
-FloatArray = NDArray[np.float32]
-EvalSet = tuple[str, Frame, FloatArray, FloatArray | None]
+EvalSet = tuple[str, Frame, Float32s, Float32s | None]
 
 ROWS_PER_THREAD = 8_192
 TREES_AT_ONCE = 256
@@ -92,7 +91,7 @@ class Fitted:
         types = list(frame.types) or None
         return xgb.DMatrix(x_NC, missing=self.missing, feature_names=list(frame.names) or None, feature_types=types)
 
-    def predict(self, frame: Frame, margin: bool, iteration_range: tuple[int, int] | None) -> FloatArray:
+    def predict(self, frame: Frame, margin: bool, iteration_range: tuple[int, int] | None) -> Float32s:
         """Predictions float32 [N] or [N, K]."""
         begin, end = self.rounds(iteration_range)
         if self.coding is None or self.objective is None:
@@ -106,7 +105,7 @@ class Fitted:
         total = total_BN[0] if self.targets == 1 else total_BN.T
         return np.ascontiguousarray(total if margin else self.objective.predicted(total))
 
-    def _walk(self, columns: LevelColumns, used_U: Any, key_TK: Any, leaf_TL: Any, total_N: FloatArray) -> None:
+    def _walk(self, columns: LevelColumns, used_U: Any, key_TK: Any, leaf_TL: Any, total_N: Float32s) -> None:
         address_SU = np.ascontiguousarray(columns.address_SC[:, used_U])
         pieces, start = [], 0
         step = max(ROWS_PER_THREAD, -(-columns.rows // max(1, self.threads)))
@@ -158,8 +157,8 @@ class Fitted:
 
 def fit_levels(
     frame: Frame,
-    labels: FloatArray,
-    weight_N: FloatArray | None,
+    labels: Float32s,
+    weight_N: Float32s | None,
     sets: Sequence[EvalSet],
     params: Mapping[str, Any],
     settings: Settings,
@@ -225,7 +224,7 @@ def fit_levels(
     )  # fmt: skip
 
 
-def check_labels(label_BN: FloatArray, objective: Objective | None) -> None:
+def check_labels(label_BN: Float32s, objective: Objective | None) -> None:
     """Warns of rows without a label, and refuses labels that are no probabilities where they must be.
 
     Raises:
@@ -256,7 +255,7 @@ def missing_value(frame: Frame) -> DataError:
 
 
 def intercepts(
-    params: Mapping[str, Any], objective: Objective, label_BN: FloatArray, weight_N: FloatArray | None
+    params: Mapping[str, Any], objective: Objective, label_BN: Float32s, weight_N: Float32s | None
 ) -> list[np.float32]:
     """What is predicted before the first tree, for every target.
 
@@ -302,7 +301,7 @@ def joined(earlier: bytes, block: bytes) -> bytes:
     return dump(old)
 
 
-def _margins(frame: Frame, start: Sequence[np.float32], earlier: bytes | None) -> FloatArray:
+def _margins(frame: Frame, start: Sequence[np.float32], earlier: bytes | None) -> Float32s:
     """Outputs before the new trees, float32 [B, N]."""
     margin_BN = np.repeat(np.array(start, dtype=np.float32)[:, None], frame.rows, axis=1)
     if earlier is None:
@@ -321,9 +320,9 @@ def _growth(
     params: Mapping[str, Any],
     settings: Settings,
     table: LevelTable,
-    label_BN: FloatArray,
-    weight_N: FloatArray | None,
-    margin_BN: FloatArray,
+    label_BN: Float32s,
+    weight_N: Float32s | None,
+    margin_BN: Float32s,
     threads: int,
 ) -> Growth:
     columns = table.columns

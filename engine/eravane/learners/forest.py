@@ -13,11 +13,10 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.learners.ubj import load
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD, add_leaves
-
-FloatArray = NDArray[np.float32]
 
 
 class Predictor(xgb.Booster):  # type: ignore[misc]
@@ -35,7 +34,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         self._rows, self._tried = 0, False
         self._forest: Forest | None = None
 
-    def output(self, values_CN: NDArray[Any]) -> FloatArray:
+    def output(self, values_CN: NDArray[Any]) -> Float32s:
         """What the booster predicts for int8 or float32 columns [C, N], in the order of training; float32 [N].
 
         Columns on a GPU are predicted there where trees unfold, and on the host otherwise; the output lies on the host.
@@ -43,10 +42,10 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         if (found_N := self._unfolded(values_CN, None)) is not None:
             return found_N
         values_CN = at_hand(values_CN)
-        predicted_N: FloatArray = self.inplace_predict(values_CN.T, validate_features=False)
+        predicted_N: Float32s = self.inplace_predict(values_CN.T, validate_features=False)
         return predicted_N
 
-    def margin(self, values_CN: NDArray[Any], margin_N: FloatArray | None = None) -> FloatArray:
+    def margin(self, values_CN: NDArray[Any], margin_N: Float32s | None = None) -> Float32s:
         """The sum of the trees, float32 [N].
 
         Args:
@@ -56,12 +55,12 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         if (found_N := self._unfolded(values_CN, margin_N)) is not None:
             return found_N
         values_CN = at_hand(values_CN)
-        total_N: FloatArray = self.inplace_predict(
+        total_N: Float32s = self.inplace_predict(
             values_CN.T, predict_type="margin", validate_features=False, base_margin=margin_N
         )
         return total_N
 
-    def _unfolded(self, values_CN: NDArray[Any], margin_N: FloatArray | None) -> FloatArray | None:
+    def _unfolded(self, values_CN: NDArray[Any], margin_N: Float32s | None) -> Float32s | None:
         """What the unfolded trees predict; None where they are not to be used."""
         if values_CN.dtype != np.int8:
             return None
@@ -83,7 +82,7 @@ class Forest:
 
     column_TK: NDArray[np.int32]
     below_TK: NDArray[np.int8]
-    leaf_TL: FloatArray
+    leaf_TL: Float32s
     intercept: np.float32
     _there: list[Any] = field(default_factory=list, repr=False)
 
@@ -111,7 +110,7 @@ class Forest:
         below_TK = np.clip(np.ceil(condition_TK), -128, 127).astype(np.int8)
         return cls(column_TK, below_TK, leaf_TL, np.float32(intercept))
 
-    def predict(self, values_CN: Any, margin_N: FloatArray | None = None) -> FloatArray | None:
+    def predict(self, values_CN: Any, margin_N: Float32s | None = None) -> Float32s | None:
         """What XGBoost predicts, to the bit: float32 [N]; None where the values are none that deep trees take.
 
         Args:
@@ -138,7 +137,7 @@ class Forest:
         """Columns that the trees split on, and the keys of the splits."""
         return keys_of(self.column_TK, self.below_TK, None)
 
-    def _on_device(self, values_CN: Any, margin_N: FloatArray | None) -> FloatArray:
+    def _on_device(self, values_CN: Any, margin_N: Float32s | None) -> Float32s:
         """The same for columns on a GPU, by a kernel there; the output comes to the host."""
         from eravane_kernels import cuda
         from eravane_kernels.cuda.runtime import upload
@@ -148,7 +147,7 @@ class Forest:
         if not self._there:
             self._there.extend(map(upload, (self.column_TK, self.below_TK, self.leaf_TL)))
         column_TK, below_TK, leaf_TL = self._there
-        found_N: FloatArray = at_hand(cuda.add_leaves(values_CN, column_TK, below_TK, leaf_TL, upload(total_N)))
+        found_N: Float32s = at_hand(cuda.add_leaves(values_CN, column_TK, below_TK, leaf_TL, upload(total_N)))
         return found_N
 
 
@@ -203,7 +202,7 @@ class Nodes:
             here, depth = np.concatenate([self.left_K[inner], self.right_K[inner]]), depth + 1
         return depth
 
-    def unfolded(self) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.bool_], FloatArray]:
+    def unfolded(self) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.bool_], Float32s]:
         """Columns, conditions and sides of missing values of complete trees, and their leaves.
 
         A leaf above the lowest level stands for all below it.

@@ -9,14 +9,13 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import DataError
 from eravane.learners.fitting import EvalSet, Fitted, check_labels, missing_value
 from eravane.learners.frames import Frame
 from eravane.learners.levelinput import infinite_value
 from eravane.learners.objectives import ALIASES, Objective
 from eravane.learners.settings import seed_of
-
-FloatArray = NDArray[np.float32]
 
 # LightGBM's and our own parameters, which XGBoost does not know.
 OURS = (
@@ -35,8 +34,8 @@ OURS = (
 
 def fit_histogram(
     frame: Frame,
-    labels: FloatArray,
-    weight_N: FloatArray | None,
+    labels: Float32s,
+    weight_N: Float32s | None,
     sets: Sequence[EvalSet],
     params: Mapping[str, Any],
     earlier: bytes | None,
@@ -97,7 +96,7 @@ def _objective(objective: Any) -> Any:
     return of
 
 
-def _known(label: FloatArray, weight_N: FloatArray | None, name: str) -> tuple[FloatArray, FloatArray | None]:
+def _known(label: Float32s, weight_N: Float32s | None, name: str) -> tuple[Float32s, Float32s | None]:
     """Labels without NaN, and weights that leave those rows out."""
     absent: NDArray[Any] = np.isnan(label)
     if not absent.any():

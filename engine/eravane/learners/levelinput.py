@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import DataError
 from eravane.learners.frames import Column, Frame
 from eravane_kernels.cpu.encode import MOST, OTHER, collect, encode, held
 from eravane_kernels.cpu.levelcolumns import LevelColumns
-
-FloatArray = NDArray[np.float32]
 
 WHOLE = np.arange(MOST, dtype=np.float32)
 MISSING_BIT, AS_THEY_LIE = 1, 0b111110  # bits of `held`: of -1, and of 0..4
@@ -39,8 +38,8 @@ class Coding:
         missing: the value beside NaN that is missing; NaN for none.
     """
 
-    value_CL: FloatArray
-    cut_CB: FloatArray
+    value_CL: Float32s
+    cut_CB: Float32s
     missing: float
 
 
@@ -122,7 +121,7 @@ class _Store:
         self.owners.append(column)
         return True
 
-    def write(self, place: int, column: Column, missing: float, value_L: FloatArray) -> None:
+    def write(self, place: int, column: Column, missing: float, value_L: Float32s) -> None:
         """Writes the levels of a column into memory of our own."""
         code_N = np.empty(int(self._edge_S[-1]), dtype=np.int8)
         for segment, part in enumerate(column.parts):
@@ -144,7 +143,7 @@ def _values(column: Column, missing: float) -> Sequence[np.float32]:
     return [np.float32(value) for value in np.sort(value_V[:many])]
 
 
-def _refuse(column: Column, value: np.float32, row: int, known_V: FloatArray) -> None:
+def _refuse(column: Column, value: np.float32, row: int, known_V: Float32s) -> None:
     if not np.isfinite(value):
         raise infinite_value(column, row)
     listed = ", ".join(f"{entry:g}" for entry in known_V)
@@ -161,7 +160,7 @@ def infinite_value(column: Column, row: int) -> DataError:
     )
 
 
-def _cuts(value_CL: FloatArray, held_C: NDArray[np.int64]) -> FloatArray:
+def _cuts(value_CL: Float32s, held_C: NDArray[np.int64]) -> Float32s:
     """For each column and b in 0..5 the least value held whose level is at least b; beyond it XGBoost's last cut."""
     top_C = np.zeros(len(value_CL), dtype=np.float32)
     for level in range(MOST):

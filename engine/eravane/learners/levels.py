@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import xgboost as xgb
-from numpy.typing import NDArray
 from packaging.version import Version
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, RunError
 from eravane.learners.levels_device import DeviceBoosting, device_bytes, device_columns
 from eravane.learners.levels_model import to_ubj
@@ -22,8 +22,6 @@ from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
 from eravane.learners.tiles import addresses
 from eravane.learners.xgboost import DEFAULT_PARAMS, resolve_params
 from eravane_kernels.growth import Rules, Tree
-
-FloatArray = NDArray[np.float32]
 
 # XGBoost's names of what the grower knows; others would be ignored, which XGBoost itself only warns of.
 ALIASES = {
@@ -145,12 +143,12 @@ class Levels:
     def fit(
         self,
         matrix: LevelMatrix,
-        label_N: FloatArray,
-        weight_N: FloatArray | None,
+        label_N: Float32s,
+        weight_N: Float32s | None,
         *,
         trees: int,
         seed: int,
-        margin_N: FloatArray | None = None,
+        margin_N: Float32s | None = None,
         stop: Stop | None = None,
     ) -> bytes:
         """Grow trees; see `Learner.fit`.
@@ -166,8 +164,8 @@ class Levels:
     def fit_together(
         self,
         matrix: LevelMatrix,
-        label_BN: FloatArray,
-        weight_N: FloatArray | None,
+        label_BN: Float32s,
+        weight_N: Float32s | None,
         *,
         trees: int,
         seed: int,
@@ -184,9 +182,9 @@ class Levels:
     def _fitted(
         self,
         matrix: LevelMatrix,
-        label_BN: FloatArray,
-        weight_N: FloatArray | None,
-        start_BN: FloatArray | None,
+        label_BN: Float32s,
+        weight_N: Float32s | None,
+        start_BN: Float32s | None,
         base: float,
         trees: int,
         seed: int,
@@ -203,9 +201,9 @@ class Levels:
     def _growing(
         self,
         matrix: LevelMatrix,
-        label_BN: FloatArray,
-        weight_N: FloatArray | None,
-        margin_BN: FloatArray,
+        label_BN: Float32s,
+        weight_N: Float32s | None,
+        margin_BN: Float32s,
         seed: int,
     ) -> Growing:
         """Models about to grow, on the learner's device."""

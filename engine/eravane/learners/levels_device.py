@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DeviceError, RunError
 from eravane.learners.protocol import OutOfDeviceMemoryError
 from eravane_kernels.growth import Rules, Tree
@@ -16,8 +16,6 @@ from eravane_kernels.growth import Rules, Tree
 if TYPE_CHECKING:
     from eravane_kernels.cpu.levelcolumns import LevelColumns
     from eravane_kernels.cuda.growth import Columns
-
-FloatArray = NDArray[np.float32]
 
 
 def device_columns(table: Any) -> tuple[Columns, tuple[str, ...]]:
@@ -64,9 +62,9 @@ class DeviceBoosting:
         self,
         columns: Columns,
         rules: Rules,
-        label_BN: FloatArray,
-        weight_N: FloatArray | None,
-        margin_BN: FloatArray,
+        label_BN: Float32s,
+        weight_N: Float32s | None,
+        margin_BN: Float32s,
         *,
         seed: int,
         chosen: int,

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, RunError
 from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
-
-FloatArray = NDArray[np.float32]
 
 DEFAULT_PARAMS: Mapping[str, Any] = {
     "objective": "regression",
@@ -94,12 +93,12 @@ class LightGbm:
     def fit(
         self,
         matrix: Any,
-        label_N: FloatArray,
-        weight_N: FloatArray | None,
+        label_N: Float32s,
+        weight_N: Float32s | None,
         *,
         trees: int,
         seed: int,
-        margin_N: FloatArray | None = None,
+        margin_N: Float32s | None = None,
         stop: Stop | None = None,
     ) -> bytes:
         """Grow trees; see `Learner.fit`.
@@ -154,7 +153,7 @@ class Boosted:
         """Trees."""
         return int(self._booster.num_trees())
 
-    def output(self, values_CN: NDArray[Any]) -> FloatArray:
+    def output(self, values_CN: NDArray[Any]) -> Float32s:
         """Predict rows from columns [C, N]; float32 [N]."""
         raw_N = self._booster.predict(values_CN.T.astype(np.float32), num_threads=1)
         return np.asarray(raw_N + self._base, dtype=np.float32)

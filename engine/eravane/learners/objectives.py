@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError
 
-FloatArray = NDArray[np.float32]
-Gradients = Callable[[FloatArray, FloatArray, FloatArray | None], tuple[FloatArray, FloatArray]]
+Gradients = Callable[[Float32s, Float32s, Float32s | None], tuple[Float32s, Float32s]]
 Metric = Callable[[NDArray[Any], NDArray[Any], NDArray[Any] | None], float]
 
 SQUARED, LOGISTIC = "reg:squarederror", ("binary:logistic", "reg:logistic")
@@ -59,7 +59,7 @@ class Objective:
         """Whether predictions are probabilities."""
         return self.name in LOGISTIC
 
-    def intercept(self, label_N: FloatArray, weight_N: FloatArray | None) -> np.float32:
+    def intercept(self, label_N: Float32s, weight_N: Float32s | None) -> np.float32:
         """What is predicted before the first tree, from the known labels: their mean; .5 for a function."""
         if self.gradients is not None and not self.probabilities:
             return np.float32(0.5)
@@ -81,9 +81,7 @@ class Objective:
         return _sigmoid(margin) if self.probabilities else margin
 
 
-def logistic(
-    margin_BN: FloatArray, label_BN: FloatArray, weight_BN: FloatArray | None
-) -> tuple[FloatArray, FloatArray]:
+def logistic(margin_BN: Float32s, label_BN: Float32s, weight_BN: Float32s | None) -> tuple[Float32s, Float32s]:
     """Gradients and Hessians of the logistic loss, as XGBoost computes them."""
     chance_BN = _sigmoid(margin_BN)
     gradient_BN = chance_BN - label_BN
@@ -106,9 +104,7 @@ def _custom(function: Callable[..., Any]) -> Gradients:
     except (TypeError, ValueError):
         takes = 2
 
-    def gradients(
-        margin_BN: FloatArray, label_BN: FloatArray, weight_BN: FloatArray | None
-    ) -> tuple[FloatArray, FloatArray]:
+    def gradients(margin_BN: Float32s, label_BN: Float32s, weight_BN: Float32s | None) -> tuple[Float32s, Float32s]:
         alone = len(margin_BN) == 1
         labels, margins = (label_BN[0], margin_BN[0]) if alone else (label_BN.T, margin_BN.T)
         shape = margins.shape

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import OutOfDeviceMemoryError as OutOfDeviceMemoryError
 from eravane.core.errors import RunError
-
-FloatArray = NDArray[np.float32]
 
 # Learners whose blocks are XGBoost's models.
 GROW_XGBOOST = ("xgboost", "levels")
@@ -38,7 +36,7 @@ class Model(Protocol):
         """Trees in the block."""
         ...
 
-    def output(self, values_CN: NDArray[Any]) -> FloatArray:
+    def output(self, values_CN: NDArray[Any]) -> Float32s:
         """Predict rows from int8 or float32 columns [C, N]; float32 [N]."""
         ...
 
@@ -83,12 +81,12 @@ class Learner(Protocol):
     def fit(
         self,
         matrix: Any,
-        label_N: FloatArray,
-        weight_N: FloatArray | None,
+        label_N: Float32s,
+        weight_N: Float32s | None,
         *,
         trees: int,
         seed: int,
-        margin_N: FloatArray | None = None,
+        margin_N: Float32s | None = None,
         stop: Stop | None = None,
     ) -> bytes:
         """Grow trees on a matrix that may already have served other targets.
@@ -129,8 +127,8 @@ class GrowsTogether(Protocol):
     def fit_together(
         self,
         matrix: Any,
-        label_BN: FloatArray,
-        weight_N: FloatArray | None,
+        label_BN: Float32s,
+        weight_N: Float32s | None,
         *,
         trees: int,
         seed: int,

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.config import ZooConfig
 from eravane.learners import lightgbm, outside
 from eravane.learners.forest import Predictor, at_hand
 from eravane.learners.levels import Levels
 from eravane.learners.protocol import Learner, Model
 from eravane.learners.xgboost import XGBoost, resolve_params
-
-FloatArray = NDArray[np.float32]
 
 
 def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
@@ -71,7 +70,7 @@ class Trees:
         return sum(booster.num_boosted_rounds() for booster in self.boosters())
 
 
-def predict(boosters: Sequence[Model], values_CN: NDArray[Any]) -> FloatArray:
+def predict(boosters: Sequence[Model], values_CN: NDArray[Any]) -> Float32s:
     """Predict rows with the sum of a model's blocks.
 
     Args:

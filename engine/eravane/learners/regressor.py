@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from eravane.core.arrays import Floats
 from eravane.core.errors import ConfigError, DataError
 from eravane.learners.fitting import Fitted, fit_levels
 from eravane.learners.frames import Frame, frame_of, is_table, plain, read_columns
@@ -21,8 +22,6 @@ from eravane.learners.histogram import fit_histogram
 from eravane.learners.labels import labels_of, weights_of
 from eravane.learners.levelinput import NotLevelsError
 from eravane.learners.settings import NotGrownError, check, settings_of
-
-FloatArray = NDArray[np.float64]
 
 
 class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -168,9 +167,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self._fitted, self.grower_ = fitted, fitted.grower
         return self
 
-    def predict(
-        self, X: Any, *, output_margin: bool = False, iteration_range: tuple[int, int] | None = None
-    ) -> FloatArray:
+    def predict(self, X: Any, *, output_margin: bool = False, iteration_range: tuple[int, int] | None = None) -> Floats:
         """Predict rows.
 
         Args:
@@ -186,7 +183,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         frame, _ = self._read(X, None, reset=False)
-        found: FloatArray = self._fitted.predict(frame, output_margin, iteration_range).astype(np.float64)
+        found: Floats = self._fitted.predict(frame, output_margin, iteration_range).astype(np.float64)
         return found
 
     def apply(self, X: Any, iteration_range: tuple[int, int] | None = None) -> NDArray[np.int32]:

@@ -13,6 +13,7 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError
 from eravane.learners.objectives import Measure, Objective
 from eravane_kernels.cpu import walk
@@ -21,7 +22,6 @@ from eravane_kernels.cpu.growth import Grower
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import Rules, Tree
 
-FloatArray = NDArray[np.float32]
 SECONDS_PER_CALL = 0.2
 
 
@@ -54,9 +54,9 @@ class ByGradients:
         columns: LevelColumns,
         rules: Rules,
         objective: Objective,
-        label_BN: FloatArray,
-        weight_N: FloatArray | None,
-        margin_BN: FloatArray,
+        label_BN: Float32s,
+        weight_N: Float32s | None,
+        margin_BN: Float32s,
         *,
         seed: int,
         chosen: int,
@@ -110,7 +110,7 @@ class Watched:
     columns: LevelColumns
     labels: NDArray[Any]
     weights: NDArray[Any] | None
-    margin_BN: FloatArray
+    margin_BN: Float32s
     history: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, trees: Sequence[Tree], learned: bool) -> None:
@@ -130,7 +130,7 @@ class Watched:
         return higher
 
 
-def unfold(tree: Tree, learned: bool) -> tuple[NDArray[np.int64], NDArray[np.int32], FloatArray]:
+def unfold(tree: Tree, learned: bool) -> tuple[NDArray[np.int64], NDArray[np.int32], Float32s]:
     """A tree as a complete one: the columns that it splits on, keys and leaves for `walk.walk`.
 
     Args:

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xgboost as xgb
-from numpy.typing import NDArray
 
 from eravane.backend.protocol import DeviceTable
+from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DeviceError, RunError
 from eravane.learners.protocol import INTERCEPT, OutOfDeviceMemoryError, Stop, TrainingInterruptedError
 from eravane.learners.tiles import Tiles, worth_it
-
-FloatArray = NDArray[np.float32]
 
 DEFAULT_PARAMS: Mapping[str, Any] = {
     "objective": "reg:squarederror",
@@ -104,12 +102,12 @@ class XGBoost:
     def fit(
         self,
         matrix: xgb.QuantileDMatrix,
-        label_N: FloatArray,
-        weight_N: FloatArray | None,
+        label_N: Float32s,
+        weight_N: Float32s | None,
         *,
         trees: int,
         seed: int,
-        margin_N: FloatArray | None = None,
+        margin_N: Float32s | None = None,
         stop: Stop | None = None,
     ) -> bytes:
         """Grow trees; see `fit`.
@@ -168,13 +166,13 @@ def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatri
 
 def fit(
     matrix: xgb.QuantileDMatrix,
-    label_N: FloatArray,
-    weight_N: FloatArray | None,
+    label_N: Float32s,
+    weight_N: Float32s | None,
     *,
     trees: int,
     params: Mapping[str, Any],
     seed: int,
-    margin_N: FloatArray | None = None,
+    margin_N: Float32s | None = None,
     stop: Stop | None = None,
 ) -> bytes:
     """Grow trees on a matrix that may already have served other targets.

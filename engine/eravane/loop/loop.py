@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.timeline import Timeline
+from eravane.core.arrays import Floats
 from eravane.data.features import Features
 from eravane.gate.choice import LearnReport
 from eravane.gate.context import ContextBuilder
@@ -27,8 +28,7 @@ from eravane.scoring.ensemble import combine, gaussianize, one_era, standardised
 from eravane.scoring.neutralization import Neutraliser
 from eravane.zoo.outside import META_GIVEN
 from eravane.zoo.specs import ModelSpec
-
-FloatArray = NDArray[np.float64]
+from eravane_kernels.namespace import Kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class Loop:
         updater: Updater,
         timeline: Timeline,
         target: str,
-        ops: Any,
+        ops: Kernels,
         known_at: KnownAt = KnownAt(),  # noqa: B008
         neutraliser: Neutraliser | None = None,
         device: str = "cpu",
@@ -238,7 +238,7 @@ class Loop:
 
 
 def outcome_of(
-    pending: Pending, label_N: NDArray[np.float32], ops: Any, meta_N: NDArray[np.float32] | None = None
+    pending: Pending, label_N: NDArray[np.float32], ops: Kernels, meta_N: NDArray[np.float32] | None = None
 ) -> EraOutcome:
     """Outcome of a resolved era for the gate: scores and sufficient statistics over its labelled rows.
 
@@ -263,7 +263,7 @@ def outcome_of(
     )
 
 
-def _agreement(z_MN: FloatArray, base_MN: NDArray[np.float32], ops: Any) -> tuple[FloatArray, FloatArray]:
+def _agreement(z_MN: Floats, base_MN: NDArray[np.float32], ops: Kernels) -> tuple[Floats, Floats]:
     """Gram matrix [M, M] and spread [M] of the models that ran; NaN for the others."""
     ran = ~np.isnan(base_MN).any(axis=1)
     C_MM, dispersion_M = np.full((ran.size, ran.size), np.nan), np.full(ran.size, np.nan)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from eravane.core.arrays import Float32s
 from eravane.learners.forest import Predictor
 
-FloatArray = NDArray[np.float32]
 ValuesOf = Callable[[int], NDArray[Any]]
 
 
@@ -28,7 +28,7 @@ class Margins:
         by_era: era -> float32 [N].
     """
 
-    by_era: Mapping[int, FloatArray]
+    by_era: Mapping[int, Float32s]
 
     def over(self, eras: Sequence[int], boosters: Sequence[Predictor], values_of: ValuesOf) -> Margins:
         """Margins of a window: known eras are kept, others computed, eras outside dropped."""
@@ -49,7 +49,7 @@ class Margins:
             }
         )
 
-    def joined(self) -> FloatArray:
+    def joined(self) -> Float32s:
         """All eras in ascending order, float32 [N]."""
         return np.concatenate([self.by_era[era] for era in sorted(self.by_era)])
 
@@ -64,7 +64,7 @@ class Margins:
         return cls({int(era): margin for era, margin in load(content).items()})
 
 
-def full_margin(boosters: Sequence[Predictor], values_CN: NDArray[Any]) -> FloatArray:
+def full_margin(boosters: Sequence[Predictor], values_CN: NDArray[Any]) -> Float32s:
     """Output of all blocks, float32 [N]; the first brings the intercept.
 
     Args:
@@ -78,6 +78,6 @@ def full_margin(boosters: Sequence[Predictor], values_CN: NDArray[Any]) -> Float
     return margin_N
 
 
-def add_margin(booster: Predictor, values_CN: NDArray[Any], margin_N: FloatArray) -> FloatArray:
+def add_margin(booster: Predictor, values_CN: NDArray[Any], margin_N: Float32s) -> Float32s:
     """`margin_N` plus the output of a block without intercept, added tree by tree as XGBoost does."""
     return booster.margin(values_CN, margin_N)

@@ -19,8 +19,6 @@ from eravane.core.errors import ConfigError
 from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
 from eravane.learners.registry import load_booster
 
-FloatArray = NDArray[np.float64]
-
 SQUARED_ERROR = "reg:squarederror"
 
 

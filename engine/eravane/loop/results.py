@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.eras import era_label
 from eravane.calendar.timeline import Timeline
+from eravane.core.arrays import Floats
 from eravane.core.files import replacing
 from eravane.data.features import Features
 from eravane.runstate.journal import EraRecord, Journal
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import combine, gaussianize, one_era
 from eravane.scoring.metrics import hac_mean, summarise
-
-FloatArray = NDArray[np.float64]
+from eravane_kernels.namespace import Kernels
 
 ENSEMBLE, EQUAL_WEIGHT = "ensemble", "equal_weight"
 
@@ -39,10 +39,10 @@ class ScoredEra:
 
     era: int
     series: Mapping[str, float]
-    models_M: FloatArray
+    models_M: Floats
 
 
-def score_era(record: EraRecord, label_N: NDArray[np.float32], ops: Any) -> ScoredEra:
+def score_era(record: EraRecord, label_N: NDArray[np.float32], ops: Kernels) -> ScoredEra:
     """Score a record's stored values with numerai_corr; rows without a label do not count."""
     z_MN = gaussianize(record.base_MN, ops)
     names = [ENSEMBLE, EQUAL_WEIGHT, *(name for name in record.comparators if name != EQUAL_WEIGHT)]
@@ -89,7 +89,7 @@ class ResultFiles:
     model_ids: tuple[str, ...]
     timeline: Timeline
     target: str
-    ops: Any
+    ops: Kernels
     known_at: KnownAt = field(default_factory=KnownAt)
 
     def write(self, journal: Journal) -> dict[str, Any]:

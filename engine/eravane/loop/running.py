@@ -10,6 +10,7 @@ import numpy as np
 from eravane.data.features import Features
 from eravane.loop.results import ENSEMBLE, EQUAL_WEIGHT, score_era
 from eravane.runstate.journal import EraRecord
+from eravane_kernels.namespace import Kernels
 
 
 class RunningScores:
@@ -22,7 +23,7 @@ class RunningScores:
         ops: the kernels' namespace.
     """
 
-    def __init__(self, features: Features, target: str, start: int, ops: Any) -> None:
+    def __init__(self, features: Features, target: str, start: int, ops: Kernels) -> None:
         self.start = start
         self._features, self._target, self._ops = features, target, ops
         self._sums = dict.fromkeys((ENSEMBLE, EQUAL_WEIGHT), 0.0)

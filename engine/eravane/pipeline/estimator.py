@@ -18,6 +18,7 @@ from eravane.calendar.eras import EraFrame, era_numbers
 from eravane.calendar.folds import Fold
 from eravane.calendar.horizon import Horizon
 from eravane.calendar.splitters import WalkForwardSplit
+from eravane.core.arrays import Floats
 from eravane.core.config import GateConfig, RunConfig, parse_config
 from eravane.core.seeds import derive_seed
 from eravane.data.catalog import WHOLE_SET
@@ -38,8 +39,6 @@ from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import era_weights
 from eravane_kernels import cpu
-
-FloatArray = NDArray[np.float64]
 
 COLUMNS = "columns"  # stands for the feature set in the names of base models
 OutOfFoldEra = tuple[int, NDArray[np.float32], NDArray[np.float32]]
@@ -134,7 +133,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.weights_ = np.full(len(specs), 1.0 / len(specs))
         return self
 
-    def predict(self, X: Any, eras: Any = None) -> FloatArray:
+    def predict(self, X: Any, eras: Any = None) -> Floats:
         """Predict.
 
         Args:
@@ -235,7 +234,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self._gate_state, self._gate_config = gate.state(), config.gate
         return kept
 
-    def _predict_era(self, frame: EraFrame, gate: MetaLearner | None) -> FloatArray:
+    def _predict_era(self, frame: EraFrame, gate: MetaLearner | None) -> Floats:
         specs, everyone = self._selected, np.ones(len(self._selected), dtype=bool)
         if gate is None:
             raw_MN = _evaluate(frame, specs, self.models_, everyone)
@@ -341,7 +340,7 @@ def _evaluate(
     return base_MN
 
 
-def _labels(y: Any, rows: int | None) -> FloatArray:
+def _labels(y: Any, rows: int | None) -> Floats:
     """Targets as float64 [N], NaN where unknown.
 
     Raises:
@@ -349,7 +348,7 @@ def _labels(y: Any, rows: int | None) -> FloatArray:
     """
     if y is None:
         raise ValueError("EraGatedRegressor requires y to be passed, but the target y is None")
-    y_N: FloatArray = check_array(
+    y_N: Floats = check_array(
         column_or_1d(y, warn=True), ensure_2d=False, ensure_all_finite="allow-nan", dtype=np.float64, input_name="y"
     )
     if rows is not None and len(y_N) != rows:
@@ -359,7 +358,7 @@ def _labels(y: Any, rows: int | None) -> FloatArray:
     return y_N
 
 
-def _similarity(z_MN: FloatArray) -> FloatArray:
+def _similarity(z_MN: Floats) -> Floats:
     """Correlation of the models' gaussianized predictions [M, M], 0 where one is constant."""
     gram_MM = cpu.gram(z_MN, one_era(z_MN.shape[1]))[0]
     scale_M = np.sqrt(np.diag(gram_MM))

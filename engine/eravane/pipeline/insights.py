@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraIndex, era_label, era_number
+from eravane.core.arrays import Floats
 from eravane.core.config import SelectionConfig
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
@@ -28,8 +29,7 @@ from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.tournament.references import META_COLUMN, META_MODEL
 from eravane.zoo.selection import corr_bounds
 from eravane.zoo.table import OUTSIDE
-
-FloatArray = NDArray[np.float64]
+from eravane_kernels.namespace import Kernels
 
 # Evenly spaced eras on which exposure is measured: a year of weekly ones, whatever the length of the loop.
 EXPOSURE_ERAS = 52
@@ -41,7 +41,7 @@ FEW_MODELS = 3
 
 
 def write_insights(
-    folder: RunFolder, features: Features, catalog: FeatureCatalog, data: Path, target: str, ops: Any
+    folder: RunFolder, features: Features, catalog: FeatureCatalog, data: Path, target: str, ops: Kernels
 ) -> list[str]:
     """Write `prototypes.parquet`, `exposure.parquet`, `missing.parquet` and, with a meta model, `references.parquet`.
 
@@ -95,7 +95,7 @@ def missing_features(store: EraStore) -> pa.Table:
     return pa.table({"era": [era_label(era) for era in store.index], "n_missing": store.blank().sum(axis=1)})
 
 
-def exposure(rows: _Predictions, features: Features, catalog: FeatureCatalog, ops: Any) -> pa.Table:
+def exposure(rows: _Predictions, features: Features, catalog: FeatureCatalog, ops: Kernels) -> pa.Table:
     """Correlation of the ensemble with the features of every cell, over at most `EXPOSURE_ERAS` eras of the loop.
 
     `mean` is the mean over eras and features of the absolute correlation, `max` the mean over eras of the largest one
@@ -114,7 +114,7 @@ def exposure(rows: _Predictions, features: Features, catalog: FeatureCatalog, op
     return pa.table(table)
 
 
-def _exposure_of(rows: _Predictions, era: int, features: Features, columns: Sequence[str], ops: Any) -> FloatArray:
+def _exposure_of(rows: _Predictions, era: int, features: Features, columns: Sequence[str], ops: Kernels) -> Floats:
     """Absolute correlation of the prediction with every column in one era, NaN where it is undefined."""
     p_MN = rows.values[rows.index.rows_of(era)][None]
     found_F = np.full(len(columns), np.nan)
@@ -135,7 +135,7 @@ def _rows(values_CN: Any, which: NDArray[np.intp]) -> Any:
     return np.stack([values_CN[place] for place in which.tolist()])
 
 
-def regime_map(eras: Sequence[str], scores_EM: FloatArray, count: int) -> pa.Table:
+def regime_map(eras: Sequence[str], scores_EM: Floats, count: int) -> pa.Table:
     """Regimes among scored eras, and a plane in which they lie apart.
 
     Eras are clustered by the base models' scores (see `find_regimes`); the plane is spanned by the directions in which
@@ -154,7 +154,7 @@ def regime_map(eras: Sequence[str], scores_EM: FloatArray, count: int) -> pa.Tab
 
 
 def payout_scores(
-    rows: _Predictions, base: Path, models: Sequence[str], features: Features, data: Path, target: str, ops: Any
+    rows: _Predictions, base: Path, models: Sequence[str], features: Features, data: Path, target: str, ops: Kernels
 ) -> pa.Table:
     """Numerai's MMC of the ensemble and of equal weight in every era that has labels and a meta model."""
     labels = [era_label(era) for era in rows.index]

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from eravane.core.arrays import Floats
 from eravane.report.load import RunView
 from eravane.scoring.metrics import HacMean, Summary, hac_mean, summarise
 from eravane.scoring.payout import RULES, PayoutRule
-
-FloatArray = NDArray[np.float64]
 
 # Two-sided 5 % and 80 % power: 1.960 + 0.842 standard errors (Cohen 1988, normal approximation).
 DETECTABLE_ERRORS = 2.8016
@@ -54,7 +52,7 @@ def series_facts(view: RunView, name: str) -> SeriesFacts:
     return SeriesFacts(name, summarise(scores), hac_mean(scores, view.hac_lag), gain)
 
 
-def difference(one: pd.Series[float], other: pd.Series[float]) -> FloatArray:
+def difference(one: pd.Series[float], other: pd.Series[float]) -> Floats:
     """`one - other` on the eras that both have, float64 [E], in era order."""
     shared = one.index.intersection(other.index).sort_values()
     return np.asarray(one.loc[shared] - other.loc[shared], dtype=np.float64)

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Floats
 from eravane.runstate.eradisk import EraFiles
-
-FloatArray = NDArray[np.float64]
 
 COMPARATOR = "comparator."
 
@@ -32,10 +31,10 @@ class EraRecord:
 
     era: int
     base_MN: NDArray[np.float32]
-    prediction_N: FloatArray
-    weights_M: FloatArray
+    prediction_N: Floats
+    weights_M: Floats
     open_M: NDArray[np.bool_]
-    comparators: Mapping[str, FloatArray]
+    comparators: Mapping[str, Floats]
 
     def as_arrays(self) -> dict[str, NDArray[Any]]:
         """The record as named arrays."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from eravane.core.arrays import Floats
+from eravane_kernels.namespace import Kernels
 
 # Rows that tie in exact arithmetic must tie, whatever order a library sums in.
 MIX_DECIMALS = 12
@@ -18,29 +17,29 @@ def one_era(rows: int) -> NDArray[np.int64]:
     return np.array([0, rows], dtype=np.int64)
 
 
-def gaussianize(base_MN: NDArray[np.float32], ops: Any) -> FloatArray:
+def gaussianize(base_MN: NDArray[np.float32], ops: Kernels) -> Floats:
     """Tie-kept ranks of each model's predictions in one era as normal quantiles, float64 [M, N]."""
-    z_MN: FloatArray = ops.gaussianize(base_MN, one_era(base_MN.shape[1]))
+    z_MN: Floats = ops.gaussianize(base_MN, one_era(base_MN.shape[1]))
     return z_MN
 
 
-def combine(z_MN: FloatArray, weights_M: FloatArray) -> FloatArray:
+def combine(z_MN: Floats, weights_M: Floats) -> Floats:
     """Weighted sum of the models with weight, float64 [N]; values of closed models are ignored, NaN included."""
     used = weights_M > 0
-    mixed: FloatArray = np.round(weights_M[used] @ z_MN[used], MIX_DECIMALS)
+    mixed: Floats = np.round(weights_M[used] @ z_MN[used], MIX_DECIMALS)
     return mixed
 
 
-def to_prediction(mixed_N: FloatArray, ops: Any) -> FloatArray:
+def to_prediction(mixed_N: Floats, ops: Kernels) -> Floats:
     """Tie-kept ranks in (0, 1) of one era's mix: (rank - 0.5) / n, float64 [N]."""
-    prediction_N: FloatArray = ops.rank(mixed_N[None, :], one_era(mixed_N.size))[0]
+    prediction_N: Floats = ops.rank(mixed_N[None, :], one_era(mixed_N.size))[0]
     return prediction_N
 
 
-def standardised_target(label_N: NDArray[np.float32]) -> FloatArray:
+def standardised_target(label_N: NDArray[np.float32]) -> Floats:
     """A target as numerai_corr transforms it: centred, sign * |.|^1.5, then unit variance; NaN labels stay NaN."""
     centred = label_N.astype(np.float64) - np.nanmean(label_N, dtype=np.float64)
     powered = np.sign(centred) * np.abs(centred) ** 1.5
     spread = np.nanstd(powered)
-    centred_power: FloatArray = powered - np.nanmean(powered)
+    centred_power: Floats = powered - np.nanmean(powered)
     return centred_power / spread if spread > 0 else centred_power

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Floats
 from eravane.scoring.ensemble import MIX_DECIMALS, one_era
-
-FloatArray = NDArray[np.float64]
+from eravane_kernels.namespace import Kernels
 
 
 class Neutraliser:
@@ -21,10 +21,10 @@ class Neutraliser:
         ops: the kernels' namespace.
     """
 
-    def __init__(self, columns: tuple[str, ...], proportion: float, ops: Any) -> None:
+    def __init__(self, columns: tuple[str, ...], proportion: float, ops: Kernels) -> None:
         self.columns, self._proportion, self._ops = columns, proportion, ops
 
-    def apply(self, mixed_N: FloatArray, values_CN: NDArray[Any]) -> FloatArray:
+    def apply(self, mixed_N: Floats, values_CN: NDArray[Any]) -> Floats:
         """Neutralise one era's mix.
 
         The mix is gauss-ranked first, so that the explained part does not depend on the width of its tails; an unknown
@@ -41,7 +41,7 @@ class Neutraliser:
             return mixed_N
         offsets = one_era(mixed_N.size)
         z_1N = self._ops.gaussianize(mixed_N[None, :], offsets)
-        neutral_N: FloatArray = self._ops.neutralize(z_1N, _known(values_CN), offsets, self._proportion)[0]
+        neutral_N: Floats = self._ops.neutralize(z_1N, _known(values_CN), offsets, self._proportion)[0]
         return np.round(neutral_N, MIX_DECIMALS)
 
 

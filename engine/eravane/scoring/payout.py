@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from eravane.calendar.horizon import Horizon
+from eravane.core.arrays import Floats
 from eravane.core.errors import ConfigError
 
-FloatArray = NDArray[np.float64]
-Scores = TypeVar("Scores", float, FloatArray)
+Scores = TypeVar("Scores", float, Floats)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PayoutRule:
         """The payout mix of scores, before factor and clip: multiplier-weighted sum of CORR and MMC."""
         return self.corr * corr + self.mmc * mmc
 
-    def paid(self, corr_E: ArrayLike, mmc_E: ArrayLike) -> FloatArray:
+    def paid(self, corr_E: ArrayLike, mmc_E: ArrayLike) -> Floats:
         """What a stake of 1 earns with scores [E]; a factor that is not known counts as 1."""
         mix_E = self.mix(np.asarray(corr_E, dtype=np.float64), np.asarray(mmc_E, dtype=np.float64))
         return np.asarray(np.clip((1.0 if self.factor is None else self.factor) * mix_E, -self.clip, self.clip))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Floats
 from eravane.scoring.ensemble import one_era
 from eravane.tournament.dataset import read_columns
 from eravane.tournament.receipts import Profile
@@ -21,8 +22,6 @@ MOST_EXPOSURE_CHANGE = 0.2
 MOST_LARGEST_EXPOSURE_RISE = 0.15
 MOST_WEIGHT_MOVED = 0.5
 LEAST_SHARED = 50  # rows; fewer tell nothing of a correlation
-
-FloatArray = NDArray[np.float64]
 
 
 def profile_of(
@@ -53,14 +52,14 @@ def profile_of(
     return Profile(exposures, largest, tuple(missing), dict(weights))
 
 
-def _without_gaps(values_FN: NDArray[np.float32]) -> FloatArray:
+def _without_gaps(values_FN: NDArray[np.float32]) -> Floats:
     """Features with missing values at the mean of the others, or 0 where there are none."""
     known_FN = ~np.isnan(values_FN)
     means_F = np.nan_to_num(values_FN).sum(axis=1) / np.maximum(known_FN.sum(axis=1), 1)
     return np.where(known_FN, values_FN, means_F[:, None]).astype(np.float64)
 
 
-def _correlations(values_FN: FloatArray, prediction_N: FloatArray) -> FloatArray:
+def _correlations(values_FN: Floats, prediction_N: Floats) -> Floats:
     """Correlation of each row with the predictions, float64 [F]; 0 for a constant feature."""
     return np.nan_to_num(cpu.exposure(prediction_N[None, :], values_FN, one_era(prediction_N.size))[0, :, 0])
 

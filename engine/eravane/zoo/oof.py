@@ -7,20 +7,19 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraIndex
 from eravane.calendar.folds import Fold
+from eravane.core.arrays import Float32s
 from eravane.data.features import Features
 from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
-
-FloatArray = NDArray[np.float32]
+from eravane_kernels.namespace import Kernels
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class OutOfFold:
 
     first_era: int
     last_era: int
-    values: Mapping[str, FloatArray]
+    values: Mapping[str, Float32s]
     seconds: Mapping[str, float]
 
-    def era(self, index: EraIndex, era: int, model_ids: Sequence[str] = ()) -> FloatArray:
+    def era(self, index: EraIndex, era: int, model_ids: Sequence[str] = ()) -> Float32s:
         """Predictions of one era, float32 [M, N].
 
         Args:
@@ -86,7 +85,7 @@ def out_of_fold(
     return OutOfFold(first, last, rows_of_model, seconds)
 
 
-def _scratch(shape: tuple[int, int], folder: Path | None) -> FloatArray:
+def _scratch(shape: tuple[int, int], folder: Path | None) -> Float32s:
     if folder is None or 0 in shape:
         return np.empty(shape, dtype=np.float32)
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -117,7 +116,7 @@ def score_out_of_fold(
     features: Features,
     target: str,
     newest: int,
-    ops: Any,
+    ops: Kernels,
     references: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> OofScores:
     """Score every model on the out-of-fold eras up to `newest` that have labels.

@@ -12,12 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError
 from eravane.data.store.store import EraStore
 from eravane.zoo.specs import GIVEN_PREFIX, GIVEN_SET, ModelSpec
-
-FloatArray = NDArray[np.float32]
 
 HISTORY = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
 LIVE = "live_benchmark_models.parquet"
@@ -40,8 +39,8 @@ class Member:
     """
 
     name: str
-    values_N: FloatArray = field(repr=False)
-    live_N: FloatArray | None = field(repr=False)
+    values_N: Float32s = field(repr=False)
+    live_N: Float32s | None = field(repr=False)
     eras: tuple[int, ...] = field(repr=False)
 
 
@@ -53,7 +52,7 @@ class Reference:
         values_N: float32 [N] over all eras of the store, NaN where it has no row; live_N: it has no live rows.
     """
 
-    values_N: FloatArray = field(repr=False)
+    values_N: Float32s = field(repr=False)
     live_N: None = None
 
 
@@ -154,14 +153,14 @@ def _tables(path: Path, column: str) -> Iterator[pa.Table]:
         yield pa.table({"id": table[key].cast(pa.string()), "value": table[column].cast(pa.float64())})
 
 
-def _fill(values_N: FloatArray, store: EraStore) -> Iterator[int]:
+def _fill(values_N: Float32s, store: EraStore) -> Iterator[int]:
     """Fill missing rows in place; gives the eras that have a prediction."""
     for era in store.index:
         if _fill_one(values_N[store.index.rows_of(era)]):
             yield era
 
 
-def _fill_one(values_n: FloatArray) -> bool:
+def _fill_one(values_n: Float32s) -> bool:
     missing = np.isnan(values_n)
     values_n[missing] = NEUTRAL if missing.all() else np.median(values_n[~missing])
     return not bool(missing.all())

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eravane.core.arrays import Floats
 from eravane.core.config import SelectionConfig
 from eravane.core.errors import ConfigError
 from eravane.scoring.metrics import HacMean, Summary, hac_mean, summarise
 from eravane.scoring.payout import RULES, PayoutRule
 from eravane.zoo.specs import ModelSpec
-
-FloatArray = NDArray[np.float64]
 
 NAMES = {"corr": "CORR", "mmc": "MMC", "bmc": "BMC", "payout": "payout mix"}
 
@@ -63,11 +61,11 @@ class Verdict:
 
 def select(
     specs: Sequence[ModelSpec],
-    scores_ME: FloatArray,
-    similarity_MM: FloatArray,
+    scores_ME: Floats,
+    similarity_MM: Floats,
     config: SelectionConfig,
     hac_lag: int,
-    beyond: Mapping[str, FloatArray] | None = None,
+    beyond: Mapping[str, Floats] | None = None,
     payout: PayoutRule = RULES[-1],
 ) -> list[Verdict]:
     """Judge every model by its out-of-fold scores.
@@ -115,7 +113,7 @@ def select(
     ]
 
 
-def sharpe_error(scores_E: FloatArray, lag: int) -> float:
+def sharpe_error(scores_E: Floats, lag: int) -> float:
     """HAC error of mean/std over eras, by the delta method (Lo 2002): the error of the mean of its influence series."""
     x = scores_E[~np.isnan(scores_E)]
     std = x.std() if x.size else 0.0
@@ -125,9 +123,7 @@ def sharpe_error(scores_E: FloatArray, lag: int) -> float:
     return hac_mean(z - x.mean() / std * (z**2 - 1) / 2, lag).se
 
 
-def _criterion(
-    scores_ME: FloatArray, beyond: Mapping[str, FloatArray], config: SelectionConfig, payout: PayoutRule
-) -> FloatArray:
+def _criterion(scores_ME: Floats, beyond: Mapping[str, Floats], config: SelectionConfig, payout: PayoutRule) -> Floats:
     if config.criterion == "corr":
         return scores_ME
     wanted = "bmc" if config.criterion == "bmc" else "mmc"
@@ -177,7 +173,7 @@ class _Judge:
         specs: Sequence[ModelSpec],
         summaries: Sequence[Summary],
         criteria: Sequence[HacMean],
-        similarity_MM: FloatArray,
+        similarity_MM: Floats,
         config: SelectionConfig,
     ) -> None:
         self._specs, self._summaries, self._criteria = specs, summaries, criteria

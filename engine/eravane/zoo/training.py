@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.backend.choice import backend_of, reclaim
+from eravane.core.arrays import Float32s
 from eravane.core.config import PrepareConfig
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
@@ -23,8 +24,6 @@ from eravane.learners.registry import load_booster, predict
 from eravane.zoo.cache import BoosterCache
 from eravane.zoo.fleet import TaskControl
 from eravane.zoo.specs import ModelSpec
-
-FloatArray = NDArray[np.float32]
 
 # Binning a matrix costs as much as this many trees on it (measured 10 to 26, narrow to wide).
 TREES_PER_MATRIX = 25
@@ -152,7 +151,7 @@ class Trained:
     """
 
     blocks: Mapping[str, bytes]
-    predictions: Mapping[str, FloatArray]
+    predictions: Mapping[str, Float32s]
     seconds: Mapping[str, float]
     matrix_seconds: float
     predict_seconds: float
@@ -262,7 +261,7 @@ class _OneMatrix:
         return [task.learner.fit(self._matrix, label_N, weight_N, **how) for label_N in label_BN]
 
     def _together(
-        self, learner: GrowsTogether, label_BN: FloatArray, weight_N: FloatArray | None, how: dict[str, Any]
+        self, learner: GrowsTogether, label_BN: Float32s, weight_N: Float32s | None, how: dict[str, Any]
     ) -> list[bytes]:
         """Blocks of models that grow together; half as many at a time where memory runs out: the same trees."""
         try:
@@ -288,23 +287,23 @@ def draw_seed(task: TrainTask, spec: ModelSpec) -> int:
     return derive_seed(task.seed, spec.model_id, task.train_last)
 
 
-def row_weights(task: TrainTask, era_N: NDArray[np.int64]) -> FloatArray | None:
+def row_weights(task: TrainTask, era_N: NDArray[np.int64]) -> Float32s | None:
     """Weights of rows of these eras, float32 [N]; None where all are equal."""
     return era_weights(era_N, task.train_last, task.half_life)
 
 
-def era_weights(era_N: NDArray[np.int64], newest: int, half_life: float) -> FloatArray | None:
+def era_weights(era_N: NDArray[np.int64], newest: int, half_life: float) -> Float32s | None:
     """Row weights [N] that halve every `half_life` eras before `newest`; None for equal weights (0)."""
     if not half_life:
         return None
     return np.exp2((era_N - newest) / half_life).astype(np.float32)
 
 
-def _predict(task: TrainTask, blocks: Mapping[str, bytes], features: Features) -> dict[str, FloatArray]:
+def _predict(task: TrainTask, blocks: Mapping[str, bytes], features: Features) -> dict[str, Float32s]:
     if task.predict_last < task.predict_first:
         return {}
     boosters = {spec.model_id: load_booster(blocks[spec.model_id]) for spec in task.specs}
-    found: dict[str, list[FloatArray]] = {name: [] for name in boosters}
+    found: dict[str, list[Float32s]] = {name: [] for name in boosters}
     for frame in features.each(task.predict_first, task.predict_last, task.specs[0].columns):
         for name, booster in boosters.items():
             found[name].append(predict([booster], frame.values))
