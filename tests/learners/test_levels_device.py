@@ -15,9 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from eravane.backend.cpu import CpuBackend
 from eravane.backend.protocol import DeviceTable
-from eravane.core.config import parse_config
+from eravane.core.config import PrepareConfig, parse_config
 from eravane.core.errors import ConfigError, DeviceError, RunError
+from eravane.data.features import Features
+from eravane.data.resident import forget
 from eravane.learners.levels import Levels
 from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
 from eravane.learners.registry import make_learner
@@ -120,6 +123,44 @@ def test_models_that_do_not_fit_together_grow_in_halves(tmp_path: Path, monkeypa
     monkeypatch.setattr(Levels, "fit_together", short)
     assert train(task).blocks == wanted.blocks
     assert tried.count(1) == len(wanted.blocks)
+
+
+class Board(CpuBackend):
+    """A device with a certain memory."""
+
+    name = "board"
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def room(self) -> int:
+        """Its memory."""
+        return self.size
+
+
+@pytest.mark.parametrize(("spare", "mode"), [(1.2, "whole"), (0.6, "columns"), (0.0, "eras")])
+def test_features_stay_in_what_the_largest_task_leaves(tmp_path: Path, spare: float, mode: str) -> None:
+    case = make_case(tmp_path, zoo={"learner": "levels"})
+    zoo = Zoo(case.store.path, configured(zoo={"learner": "levels"}), case.timeline, xgboost_device="cpu", cache=None)
+    narrow = [spec for spec in case.specs if len(spec.columns) < 0.5 * len(case.store.columns)]
+    tasks = zoo.fold_tasks(narrow) + zoo.start_tasks(narrow, case.timeline.last_era)
+    largest = max(map(zoo._bytes_needed, tasks))
+    column = -(-case.store.index.rows // 128) * 128
+    backend = Board(int(largest + spare * column * len(case.store.columns)))
+    zoo._room = backend.size
+    opened = Features.open(case.store.path, PrepareConfig(), backend)
+    opened.raw(case.store.index.first)
+    try:
+        kept = zoo.keep_features(backend, narrow)
+        assert kept.mode == mode
+        assert kept.bytes + largest <= backend.size
+        assert zoo._room == max(1, backend.size - kept.bytes)
+        # What was opened before reads from the same memory as what is opened later.
+        assert opened._resident is Features.open(case.store.path, PrepareConfig(), backend)._resident
+        assert opened._resident.kept == kept
+        np.testing.assert_array_equal(opened.raw(3), Features.open(case.store.path, PrepareConfig()).raw(3))
+    finally:
+        forget("board")
 
 
 @pytest.mark.usefixtures("device")

@@ -17,7 +17,7 @@ from eravane.calendar.eras import EraFrame
 from eravane.core.config import PrepareConfig
 from eravane.core.errors import DataError
 from eravane.data.prepare import Preparer, joined
-from eravane.data.resident import resident
+from eravane.data.resident import Resident, resident
 from eravane.data.store.store import EraStore
 
 
@@ -47,8 +47,12 @@ class Features:
     def __init__(self, store: EraStore, preparer: Preparer, backend: Backend | None = None) -> None:
         self.store, self._preparer = store, preparer
         self._backend = backend or CpuBackend()
-        self._resident = resident(store, self._backend)
         self._given: Mapping[str, Given] = {}
+
+    @property
+    def _resident(self) -> Resident:
+        """Where values are read; asked for anew each time, since what stays on a device is decided after opening."""
+        return resident(self.store, self._backend)
 
     @classmethod
     def open(cls, path: Path, config: PrepareConfig, backend: Backend | None = None) -> Features:

@@ -201,17 +201,23 @@ def resident(store: EraStore, backend: Backend, kept: Residence | None = None) -
     key = store.path.resolve(), backend.name
     with _lock:
         known = _held.get(key)
-        same = known is not None and known.store.manifest.fingerprint() == store.manifest.fingerprint()
+        same = known is not None and _alike(known.store, store)
         if known is not None and same and kept in (None, known.kept):
             return known
         if kept is None:
-            kept = residence(store, backend.name, backend.room() // 2, len(store.columns), 1)
+            room = 0 if backend.name == "cpu" else backend.room() // 2
+            kept = residence(store, backend.name, room, len(store.columns), 1)
         if known is not None:
             _held.pop(key).release()
         made = Resident(store, backend, kept)
         if not made.mapped:
             _held[key] = made
         return made
+
+
+def _alike(one: EraStore, other: EraStore) -> bool:
+    """Whether two stores hold the same."""
+    return one.manifest is other.manifest or one.manifest.fingerprint() == other.manifest.fingerprint()
 
 
 def forget(device: str) -> None:
