@@ -147,14 +147,14 @@ def test_features_stay_in_what_the_largest_task_leaves(tmp_path: Path, spare: fl
     largest = max(map(zoo._bytes_needed, tasks))
     column = -(-case.store.index.rows // 128) * 128
     backend = Board(int(largest + spare * column * len(case.store.columns)))
-    zoo._room = backend.size
+    zoo._memory_budget = backend.size
     opened = Features.open(case.store.path, PrepareConfig(), backend)
     opened.raw(case.store.index.first)
     try:
         kept = zoo.keep_features(backend, narrow)
         assert kept.mode == mode
         assert kept.bytes + largest <= backend.size
-        assert zoo._room == max(1, backend.size - kept.bytes)
+        assert zoo._memory_budget == max(1, backend.size - kept.bytes)
         # What was opened before reads from the same memory as what is opened later.
         assert opened._resident is Features.open(case.store.path, PrepareConfig(), backend)._resident
         assert opened._resident.kept == kept
