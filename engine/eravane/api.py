@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eravane.report import Comparison
     from eravane.tournament.diagnose import Diagnosis
     from eravane.tournament.fetch import Fetched
+    from eravane.tournament.overview import Rule
     from eravane.tournament.receipts import Receipt
     from eravane.tournament.scores import ScoreSheet
     from eravane.tournament.upload import Uploaded
@@ -190,7 +191,9 @@ def fetch(
     return fetching.fetch(Path(out), version, files, progress=progress)
 
 
-def submit(run: Place, models: Sequence[str], *, dry_run: bool = False, force: bool = False) -> list[Receipt]:
+def submit(
+    run: Place, models: Sequence[str], *, dry_run: bool = False, force: bool = False, wait_hours: float = 0.0
+) -> list[Receipt]:
     """Send a run's live predictions to model slots, once, verified, with a receipt each.
 
     Args:
@@ -198,13 +201,42 @@ def submit(run: Place, models: Sequence[str], *, dry_run: bool = False, force: b
         models: names of model slots.
         dry_run: check everything, send nothing.
         force: send late or unusual predictions, and ones that were sent before.
+        wait_hours: hours to wait for a round to open (0: none).
 
     Raises:
         SubmitError: the predictions cannot or must not be sent.
+        PartlySubmittedError: some of several models have no submission.
     """
     from eravane.tournament import submit as submitting
 
-    return submitting.submit(Path(run), models, dry_run=dry_run, force=force)
+    return submitting.submit(Path(run), models, dry_run=dry_run, force=force, wait_s=3600 * wait_hours)
+
+
+def await_round(wait_hours: float = 6.0) -> int:
+    """Wait until a round is open; returns its number.
+
+    Raises:
+        SubmitError: none opened in time.
+    """
+    from eravane.tournament import connect
+    from eravane.tournament import submit as submitting
+
+    return submitting.await_round(connect(), 3600 * wait_hours).number
+
+
+def rules(config: Place | None = None, run: Place | None = None) -> list[Rule]:
+    """The rules in force, each with where it comes from.
+
+    Args:
+        config: TOML configuration whose multipliers override the payout rule.
+        run: run folder whose target, horizon and rule are listed.
+
+    Raises:
+        ConfigError, RunError: the configuration or the run cannot be read.
+    """
+    from eravane.tournament.overview import rules_in_force
+
+    return rules_in_force(None if config is None else Path(config), None if run is None else Path(run))
 
 
 def diagnose(run: Place, model: str, *, data: Place | None = None) -> Diagnosis:
@@ -234,21 +266,44 @@ def scores(model: str, run: Place | None = None) -> ScoreSheet:
     return scoring.scores(model, None if run is None else Path(run))
 
 
-def upload(file: Place, model: str, *, data_version: str = "v5.3", python: str = "3.12") -> Uploaded:
-    """Upload a model file to a model slot, which then takes no predictions from `submit`.
+def upload(
+    file: Place,
+    model: str,
+    *,
+    data_version: str = "v5.3",
+    python: str | None = None,
+    wait: bool = False,
+    assign: bool = False,
+    wait_minutes: float = 30.0,
+    progress: Callable[[str], None] | None = None,
+) -> Uploaded:
+    """Upload a model file to a model slot, which takes no predictions from `submit` once it is assigned.
 
     Args:
         file: model file (.pkl) made by `export`.
         model: model slot.
         data_version: dataset whose live file the model is given.
-        python: Python minor that the file was made with.
+        python: Python minor that the file was made with (None: this one's).
+        wait: wait until the tournament has validated it.
+        assign: wait, then let the slot predict with it.
+        wait_minutes: minutes after which waiting ends.
+        progress: called with every state of the validation.
 
     Raises:
-        SubmitError: the file or the image does not fit, or the tournament refuses.
+        SubmitError: the file or the image does not fit, or the tournament refuses, or its validation failed.
     """
     from eravane.tournament import upload as uploading
 
-    return uploading.upload(Path(file), model, data_version=data_version, python=python)
+    return uploading.upload(
+        Path(file),
+        model,
+        data_version=data_version,
+        python=python or uploading.PYTHON,
+        wait=wait,
+        assign=assign,
+        wait_s=60 * wait_minutes,
+        progress=progress or (lambda text: None),
+    )
 
 
 def synth(out: Place, preset: str = "small", *, progress: Progress | None = None, **changes: Any) -> Path:
@@ -329,15 +384,20 @@ def ingest(
     )
 
 
-def doctor(scheduler: str = "") -> list[Check]:
+def doctor(scheduler: str = "", data: Place | None = None) -> list[Check]:
     """What this machine can do, and advice on each problem.
 
     Args:
         scheduler: address of a Dask scheduler to try; "" for none.
+        data: dataset folder or store whose targets are examined, too.
+
+    Raises:
+        DataError, StoreError: the data cannot be read.
     """
     from eravane.planning import doctor as examining
+    from eravane.planning.targets import examine_targets
 
-    return examining.doctor(scheduler)
+    return examining.doctor(scheduler) + ([] if data is None else examine_targets(Path(data)))
 
 
 def as_text(checks: Sequence[Check]) -> str:

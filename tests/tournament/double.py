@@ -74,6 +74,12 @@ class Double:
     diagnostics: dict[str, Any] = field(default_factory=dict)
     diagnostics_wait: int = 0
     pickles: list[dict[str, Any]] = field(default_factory=list)
+    images: tuple[str, ...] = tuple(f"Python 3.{minor}" for minor in (10, 11, 12, 13))
+    validation: list[str] = field(default_factory=lambda: ["pending", "running", "validated"])
+    validation_log: tuple[str, ...] = ("loaded", "predicted")
+    assigned: dict[str, str] = field(default_factory=dict)
+    late_rounds: int = 0
+    moves: list[int] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -154,6 +160,8 @@ class Double:
             return [entry for entry in self.rounds if entry["status"] == variables["status"]]
         if self.round is None:
             raise GraphQLError("Current round not open for submissions")
+        if self.moves and (number := self.moves.pop(0)) != self.round["number"]:
+            self.round = {**self.round, "number": number}
         return [self.round]
 
     def _account(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +207,7 @@ class Double:
             "insertedAt": datetime.now(UTC).isoformat(),
             "selected": error is None,
             "errorInfo": error,
-            "round": {"number": self.round["number"], "tournament": 8},
+            "round": {"number": self.round["number"] + self.late_rounds, "tournament": 8},
         }
         self.submissions.append(made)
         return {"id": made["id"]}
@@ -218,11 +226,34 @@ class Double:
         return [{"name": name, "id": f"data-{name}"} for name in ("v5.2", "v5.3")]
 
     def _compute_pickle_docker_images(self, _: dict[str, Any]) -> list[dict[str, str]]:
-        return [{"name": f"Python 3.{minor}", "id": f"image-3.{minor}"} for minor in (10, 11, 12, 13)]
+        return [{"name": name, "id": f"image-{name.replace('Python ', '')}"} for name in self.images]
 
     def _create_compute_pickle_upload(self, variables: dict[str, Any]) -> dict[str, str]:
         self.pickles.append(variables)
-        return {"id": "pickle-1"}
+        return {"id": f"pickle-{len(self.pickles)}"}
+
+    def _compute_pickles(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
+        """Uploads of a model; the state of the newest moves on with every look."""
+        status = self.validation.pop(0) if len(self.validation) > 1 else self.validation[0]
+        listed = [
+            {
+                "id": f"pickle-{place}",
+                "filename": made["filename"],
+                "modelId": made["modelId"],
+                "assignedModelSlots": [slot for slot, held in self.assigned.items() if held == f"pickle-{place}"],
+                "validationStatus": status,
+            }
+            for place, made in enumerate(self.pickles, 1)
+        ]
+        wanted = variables.get("id")
+        return [item for item in listed if wanted in (None, item["id"]) and item["modelId"] == variables["modelId"]]
+
+    def _diagnostics_trigger_logs(self, _: dict[str, Any]) -> list[dict[str, str]]:
+        return [{"timestamp": "2026-11-28T12:00:00Z", "message": line} for line in self.validation_log]
+
+    def _assign_pickle_to_model(self, variables: dict[str, Any]) -> str:
+        self.assigned[variables["modelId"]] = variables["pickleId"]
+        return "true"
 
     def _submission_scores(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
         return [score for score in self.scores if score["modelId"] == variables["modelId"]]

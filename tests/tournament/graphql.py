@@ -22,6 +22,9 @@ SCHEMA: dict[str, set[str]] = {
     "create_submission": {"id"},
     "createDiagnostics": {"id"},
     "createComputePickleUpload": {"id"},
+    "computePickles": {"id", "filename", "modelId", "assignedModelSlots", "validationStatus", "diagnosticsStatus"}
+    | {"triggerStatus", "insertedAt", "updatedAt"},
+    "diagnosticsTriggerLogs": {"timestamp", "message"},
 }
 
 

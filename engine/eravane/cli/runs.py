@@ -12,8 +12,9 @@ import typer
 from eravane import api
 from eravane.cli.app import AsJson, RunPath, app, console, progress, show, tell
 from eravane.cli.progress import gain_sentence, print_metrics
+from eravane.cli.tournament import Wait, WaitHours, submissions
 from eravane.core.config import RunConfig
-from eravane.core.errors import ConfigError
+from eravane.core.errors import ConfigError, SubmitError
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML configuration; without it every key has its default.")
@@ -90,18 +91,37 @@ def step(
         list[str] | None, typer.Option(help="Submit to this model slot afterwards; may be given several times.")
     ] = None,
     no_submit: Annotated[bool, typer.Option("--no-submit", help="Send nothing, even with --model.")] = False,
+    wait: Wait = False,
+    wait_hours: WaitHours = 6.0,
     cache: Cache = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Go on under the present rules where the run's own are no more.")
     ] = False,
 ) -> None:
-    """Run one production week: new eras and labels, updates, live predictions; prints one JSON line."""
+    """Run one production week: new eras and labels, updates, live predictions; prints one JSON line.
+
+    Exit code 1 where predictions were to be sent and a model has no submission.
+    """
+    if wait:
+        api.await_round(wait_hours)
     with progress(aside=True, quiet=True) as shown:
         done = api.step(run, data=data, cache=cache, progress=shown, adopt=adopt)
-    sent: list[Any] = []
-    if model and not no_submit and done.live_era is not None:
-        sent = [dataclasses.asdict(receipt) for receipt in api.submit(run, model)]
+    sent, failed = _sent(run, model or [], done.live_era) if model and not no_submit else ([], False)
     tell(json.dumps({**done.as_dict(), "submitted": sent}, default=str))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _sent(run: Path, models: list[str], live_era: int | None) -> tuple[list[dict[str, Any]], bool]:
+    """What became of every model's submission, and whether one has none."""
+    if live_era is None:
+        reason = "the data have no live rows"
+    else:
+        try:
+            return submissions(run, models)
+        except SubmitError as error:
+            reason = str(error)
+    return [{"model": name, "status": "failed", "error": reason} for name in models], True
 
 
 @app.command()

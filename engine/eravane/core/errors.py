@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class EravaneError(Exception):
     """Base of every error that a user can correct; the command line prints it as one message and exits with 1."""
@@ -46,3 +49,19 @@ class OutOfDeviceMemoryError(DeviceError):
 
 class SubmitError(EravaneError, RuntimeError):
     """Predictions cannot or must not be sent to the tournament."""
+
+
+class PartlySubmittedError(SubmitError):
+    """Some of several models have no submission.
+
+    Attributes:
+        receipts: of those that have one.
+        failures: model -> why it has none.
+    """
+
+    def __init__(self, receipts: Sequence[Any], failures: Mapping[str, str]) -> None:
+        self.receipts, self.failures = tuple(receipts), dict(failures)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        done = ", ".join(receipt.model for receipt in receipts) or "none"
+        count = len(receipts) + len(failures)
+        super().__init__(f"{len(failures)} of {count} models have no submission (done: {done}). {reasons}")

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import IO, Any, TypeVar
 
 import requests
 
+from eravane.tournament.answers import (
+    HostedFile,
+    Model,
+    Round,
+    Submission,
+    hosted_of,
+    model_of,
+    round_of,
+    submission_of,
+)
 from eravane.tournament.api import GuardedApi
 from eravane.tournament.credentials import Credentials
 from eravane.tournament.transport import ApiError, Patience, TransientError, Transport
@@ -45,36 +53,15 @@ _CREATE_PICKLE = """mutation($filename: String! $tournament: Int! $modelId: Stri
                               dataVersionId: $dataVersionId dockerImageId: $dockerImageId) { id }
 }"""
 
-
-@dataclass(frozen=True)
-class Model:
-    """A model slot of the account; `pickle` names the uploaded model that answers for it, if any."""
-
-    name: str
-    id: str
-    pickle: str | None
-
-
-@dataclass(frozen=True)
-class Round:
-    """A tournament round: opens, takes stakes until `stakes_until`, takes late predictions until `closes`."""
-
-    number: int
-    opens: datetime
-    stakes_until: datetime
-    closes: datetime | None
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A submission as the tournament lists it; `error` is what it found wrong with it."""
-
-    id: str
-    filename: str
-    round: int
-    inserted_at: datetime
-    selected: bool
-    error: str | None
+_PICKLES = """query($id: ID, $modelId: ID, $unassigned: Boolean!) {
+    computePickles(id: $id, modelId: $modelId, unassigned: $unassigned) {
+        id filename modelId assignedModelSlots validationStatus
+    }
+}"""
+_PICKLE_LOG = "query($pickleId: ID!) { diagnosticsTriggerLogs(pickleId: $pickleId) { timestamp message } }"
+_ASSIGN = """mutation($modelId: String, $pickleId: ID) {
+    assignPickleToModel(modelId: $modelId, pickleId: $pickleId)
+}"""
 
 
 class Client:
@@ -113,7 +100,7 @@ class Client:
             if "round not open" in str(error).lower():
                 return None
             raise
-        return self.shaped("rounds", lambda: _round(found[0])) if found and found[0] is not None else None
+        return self.shaped("rounds", lambda: round_of(found[0])) if found and found[0] is not None else None
 
     def unresolved_rounds(self) -> list[dict[str, Any]]:
         """Rounds that are open or resolving, newest first, with numerapi's fields."""
@@ -127,7 +114,7 @@ class Client:
     def models(self) -> dict[str, Model]:
         """The account's model slots by name."""
         account = self._query(_MODELS, {}, "account")
-        return self.shaped("account", lambda: {m.name: m for m in map(_model, _classic(account["models"]))})
+        return self.shaped("account", lambda: {m.name: m for m in map(model_of, _classic(account["models"]))})
 
     def model(self, name: str) -> Model:
         """A model slot of the account, by name."""
@@ -146,7 +133,7 @@ class Client:
     def submissions(self, model_id: str) -> list[Submission]:
         """What was submitted for a model, oldest first."""
         listed = self._query(_SUBMISSIONS, {"modelId": model_id}, "submissions")
-        read = self.shaped("submissions", lambda: [_submission(item) for item in listed if item["round"]])
+        read = self.shaped("submissions", lambda: [submission_of(item) for item in listed if item["round"]])
         return sorted(read, key=lambda submission: submission.inserted_at)
 
     def submission(self, model_id: str, submission_id: str) -> Submission:
@@ -229,20 +216,61 @@ class Client:
         def grant() -> Any:
             return self._query(_PICKLE_AUTH, {"filename": name, "modelId": model_id}, "computePickleUploadAuth")
 
+        stored = self._store(grant, name, open_file)
         variables = {
-            "filename": self._store(grant, name, open_file),
+            "filename": stored,
             "tournament": CLASSIC,
             "modelId": model_id,
             "dataVersionId": data_id,
             "dockerImageId": image_id,
         }
-        return self._create("createComputePickleUpload", _CREATE_PICKLE, variables)
+
+        def already() -> str | None:
+            listed = self._query(_PICKLES, {"id": None, "modelId": model_id, "unassigned": True}, "computePickles")
+            named = [item for item in listed or [] if item["filename"] == stored]
+            return str(named[0]["id"]) if named else None
+
+        return self._create("createComputePickleUpload", _CREATE_PICKLE, variables, already)
 
     def hosting(self) -> tuple[dict[str, str], dict[str, str]]:
         """Name -> id of the data versions and of the container images that a hosted model can ask for."""
         versions = self.shaped("computePickleDataVersions", self._api.model_upload_data_versions)
         images = self.shaped("computePickleDockerImages", self._api.model_upload_docker_images)
         return versions, images
+
+    def hosted_file(self, model_id: str, upload_id: str) -> HostedFile:
+        """An uploaded model file; one that is not listed yet is looked for until the deadline."""
+
+        def attempt() -> HostedFile:
+            variables = {"id": upload_id, "modelId": model_id, "unassigned": True}
+            listed = self._query(_PICKLES, variables, "computePickles")
+            found = self.shaped("computePickles", lambda: [hosted_of(item) for item in listed or []])
+            named = [item for item in found if item.id == upload_id]
+            if not named:
+                raise TransientError("it is not listed")
+            return named[0]
+
+        return self.patience.insist(f"finding upload {upload_id}", attempt)
+
+    def hosted_log(self, upload_id: str) -> tuple[str, ...]:
+        """What an uploaded model printed while it was validated, oldest line first."""
+        lines = self._query(_PICKLE_LOG, {"pickleId": upload_id}, "diagnosticsTriggerLogs")
+        return self.shaped("diagnosticsTriggerLogs", lambda: tuple(str(line["message"]) for line in lines or []))
+
+    def assign(self, model_id: str, upload_id: str) -> None:
+        """Let a model slot predict with an uploaded file, and make sure that it does.
+
+        Raises:
+            ApiError: the slot does not name the file afterwards.
+        """
+        variables = {"modelId": model_id, "pickleId": upload_id}
+
+        def attempt() -> None:
+            self._api.ask_once(_ASSIGN, variables, authorization=True)
+
+        self.patience.insist("assignPickleToModel", attempt)
+        if model_id not in self.hosted_file(model_id, upload_id).slots:
+            raise ApiError(f"upload {upload_id} is valid, but the tournament did not assign it; do so on the website")
 
     def scores(self, model_id: str) -> list[dict[str, Any]]:
         """Every score of a model, with numerapi's fields."""
@@ -303,36 +331,3 @@ class Client:
 
 def _classic(models: Iterable[Any]) -> list[Any]:
     return [model for model in models if model["tournament"] == CLASSIC]
-
-
-def _model(item: Mapping[str, Any]) -> Model:
-    pickle = item["computePickleUpload"]
-    return Model(str(item["name"]), str(item["id"]), str(pickle["filename"]) if pickle else None)
-
-
-def _round(item: Mapping[str, Any]) -> Round:
-    closes = item["closeTime"]
-    return Round(
-        number=int(item["number"]),
-        opens=_moment(item["openTime"]),
-        stakes_until=_moment(item["closeStakingTime"]),
-        closes=_moment(closes) if closes else None,
-    )
-
-
-def _submission(item: Mapping[str, Any]) -> Submission:
-    error = item["errorInfo"]
-    return Submission(
-        id=str(item["id"]),
-        filename=str(item["filename"]),
-        round=int(item["round"]["number"]),
-        inserted_at=_moment(item["insertedAt"]),
-        selected=bool(item["selected"]),
-        error=str(error) if error else None,
-    )
-
-
-def _moment(text: str) -> datetime:
-    """A point in time; one without a zone is in UTC, as all times of the API are."""
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

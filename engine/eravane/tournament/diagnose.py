@@ -16,7 +16,16 @@ from eravane.core.errors import DataError, SubmitError
 from eravane.scoring.metrics import summarise
 from eravane.tournament import connect
 from eravane.tournament.receipts import check_model_name
-from eravane.tournament.references import BMC, CORR, FNC, MMC, era_scores, manifest_of, stored_predictions
+from eravane.tournament.references import (
+    BMC,
+    CORR,
+    FNC,
+    MMC,
+    era_scores,
+    manifest_of,
+    stored_predictions,
+    tournament_benchmark,
+)
 from eravane.tournament.transport import TransientError
 
 if TYPE_CHECKING:
@@ -86,7 +95,7 @@ def diagnose(run: Path, model_name: str, *, data: Path | None = None, client: Cl
         eras=frame["era"].nunique(),
         rows=len(frame),
         message=str(verdict.get("message") or ""),
-        comparisons=tuple(compare(client.shaped("diagnostics", lambda: _per_era(verdict)), ours)),
+        comparisons=tuple(compare(client.shaped("diagnostics", lambda: _per_era(verdict)), ours, _days(run))),
     )
 
 
@@ -122,17 +131,27 @@ def _per_era(verdict: Mapping[str, Any]) -> dict[str, pd.Series]:
     }
 
 
-def compare(numerai: Mapping[str, pd.Series], ours: Mapping[str, pd.Series]) -> list[Comparison]:
+def _days(run: Path) -> int | None:
+    """Trading days of the run's labels; None where an older run did not note them."""
+    horizon = manifest_of(run).get("horizon")
+    return int(horizon["days"]) if isinstance(horizon, Mapping) and "days" in horizon else None
+
+
+def compare(
+    numerai: Mapping[str, pd.Series], ours: Mapping[str, pd.Series], days: int | None = None
+) -> list[Comparison]:
     """Both sides' numbers over the eras that both have scored.
 
     Args:
         numerai: metric -> score per era number.
-        ours: the same; BMC may carry the benchmark's name.
+        ours: the same; BMC carries the benchmark's name, which the comparison then names.
+        days: trading days of the labels, by which the benchmark is chosen.
     """
     found = []
     for metric, theirs in numerai.items():
-        mine = next((series for name, series in ours.items() if name.split()[0] == metric), pd.Series(dtype="float64"))
-        found += _rows(metric, theirs, mine)
+        name = tournament_benchmark(ours, days) if metric == BMC else metric
+        mine = ours.get(name or "", pd.Series(dtype="float64"))
+        found += _rows(name or metric, theirs, mine)
     return found
 
 

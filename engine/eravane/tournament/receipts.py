@@ -40,7 +40,7 @@ class Receipt:
 
     Attributes:
         status: `sent`, `found` (the same predictions were there already), or `dry run` (nothing was sent).
-        round: number of the round.
+        round: number of the round, as the tournament states it for what was sent.
         model, model_id: the model slot.
         submission_id: the tournament's id; empty after a dry run.
         sha256: of the predictions file, byte for byte as it was sent.
@@ -49,6 +49,8 @@ class Receipt:
         late: whether the round took no more stakes by then.
         overridden: the objections that were overridden by force.
         profile: what the predictions looked like.
+        selected: whether the tournament counts it as the model's selected one, on which the stake rests; None where
+            nothing was sent, or an older version noted nothing.
     """
 
     status: str
@@ -62,6 +64,7 @@ class Receipt:
     late: bool
     overridden: tuple[str, ...]
     profile: Profile
+    selected: bool | None = None
 
 
 def check_model_name(name: str) -> None:

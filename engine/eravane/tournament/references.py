@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,17 @@ def era_scores(run: Path, data: Path | None = None) -> dict[str, pd.Series]:
         series[f"{BMC} {name}"] = scored.contribution(benchmark_N)
     series[FNC] = scored.neutral()
     return {metric: values.dropna() for metric, values in series.items() if values.notna().any()}
+
+
+def tournament_benchmark(metrics: Iterable[str], days: int | None) -> str | None:
+    """The metric "BMC name" whose benchmark the tournament's BMC is against: that of the horizon, else the first.
+
+    Args:
+        metrics: names as `era_scores` gives them.
+        days: trading days of the score; the benchmark's name ends in it (`v53_lgbm_ender60`).
+    """
+    found = sorted(name for name in metrics if name.split()[0] == BMC)
+    return next((name for name in found if days is not None and name.endswith(str(days))), next(iter(found), None))
 
 
 class _Scored:

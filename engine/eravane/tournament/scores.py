@@ -1,27 +1,30 @@
-"""Live performance of a model beside what a backtest promised, and what the tournament pays for it."""
+"""Live performance of a model beside what a backtest promised, and what a stake on it would have earned."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
-from eravane.core.errors import RunError
+from eravane.calendar.horizon import SCORE_MARGIN, Horizon
+from eravane.core.errors import DataError, RunError
 from eravane.scoring.metrics import Summary, hac_mean, summarise
+from eravane.scoring.payout import PayoutRule, rule_of
 from eravane.tournament import connect
+from eravane.tournament.history import History, RoundScore
 from eravane.tournament.receipts import check_model_name
-from eravane.tournament.references import CORR, reference_scores
+from eravane.tournament.references import BMC, CORR, ReferenceScore, reference_scores, tournament_benchmark
+from eravane.tournament.rules import MMC, days_of, kind_of, rules_of
+from eravane.tournament.transport import ApiError
 
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
 
-# Five rounds open a week and a round lasts four weeks: 20 neighbours share returns.
-OVERLAPPING_ROUNDS = 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,96 +33,197 @@ class LiveScore:
 
     Attributes:
         metric: the tournament's name of it.
-        rounds: rounds with a score; `resolved` of them are final.
+        days: trading days that it runs over; None where neither its name nor the rounds state that.
+        rounds: rounds with a score; `resolved` of them have had their last day.
         summary: over all of them, each with its newest score.
-        promised: the same metric in the backtest, when a run was given and knows it.
+        promised: the same metric, of the same horizon, in the backtest; None without one.
+        against: what `promised` is: CORR, MMC, or BMC with the benchmark's name; else why nothing is compared.
         t: (live mean - promised mean) over its standard error, rounds that overlap accounted for.
     """
 
     metric: str
+    days: int | None
     rounds: int
     resolved: int
     summary: Summary
     promised: Summary | None
+    against: str
     t: float | None
 
 
 @dataclass(frozen=True)
-class Multiplier:
-    """What a round pays for a score: payout = stake * clip(payout_factor * sum(multiplier * score), +-clip)."""
+class Earned:
+    """What a stake of 1 on every round would have earned, each under its own rule.
 
-    round: int
-    metric: str
-    multiplier: float
-    payout_factor: float | None
-    clip: float | None
+    Attributes:
+        rounds: round, share earned, whether it is final, and the rule's mix, in order.
+        total, mean: over all rounds; resolved: over the final ones alone, None without.
+    """
+
+    rounds: tuple[tuple[int, float, bool, str], ...]
+    total: float | None
+    mean: float | None
+    resolved: float | None
 
 
 @dataclass(frozen=True)
 class ScoreSheet:
-    """Live scores of a model and the current multipliers."""
+    """Live scores of a model.
+
+    Attributes:
+        model: its name.
+        scores: one entry per metric.
+        earned: what a stake would have earned.
+        rule: the rule of the newest round that pays; None where the tournament did not state it.
+        notes: facts to know.
+        failures: queries that failed, a sentence each; what else arrived is there.
+    """
 
     model: str
     scores: tuple[LiveScore, ...]
-    multipliers: tuple[Multiplier, ...]
+    earned: Earned
+    rule: PayoutRule | None
+    notes: tuple[str, ...]
+    failures: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: numbers that are undefined are None."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+@dataclass(frozen=True)
+class _Backtest:
+    """Scores of a run: its horizon in trading days, and metric -> summary."""
+
+    days: int
+    promises: Mapping[str, Summary]
 
 
 def scores(model_name: str, run: Path | None = None, *, client: Client | None = None) -> ScoreSheet:
-    """Read a model's live scores and the multipliers of the newest round that has them.
+    """Read a model's live scores and the rules of its rounds, and keep them in the run folder.
+
+    A query that fails costs its own part alone; it is named in `failures`.
 
     Args:
         model_name: any model of the tournament; no credentials are needed.
-        run: run folder whose backtest is put beside them; None shows live scores alone.
+        run: run folder whose backtest is put beside them, and whose `live_scores/` keeps them; None shows what the
+            tournament lists now.
         client: the tournament's API; None connects.
 
     Raises:
-        ApiError: there is no such model, or the tournament does not answer.
+        ApiError: there is no such model, or nothing at all arrived.
         RunError: the run folder has no metrics.
     """
     check_model_name(model_name)
-    client = client or connect()
-    promises = {} if run is None else _promises(run)
-    listed = pd.DataFrame(client.scores(client.public_model_id(model_name)))
-    rounds = client.unresolved_rounds()
+    backtest = None if run is None else _backtest(run)
+    history = History.read(run, model_name)
+    client, failures = client or connect(), list[str]()
+
+    def attempt(what: str, query: Callable[[Client], T], otherwise: T) -> T:
+        try:
+            return query(client)
+        except ApiError as error:
+            failures.append(f"{what}: {error}")
+            return otherwise
+
+    listed = attempt("live scores", lambda api: _listed(api, model_name), None)
+    rounds = attempt("rounds", lambda api: api.unresolved_rounds(), None)
+    if listed is None and (rounds is None or not history.scores):
+        raise ApiError("; ".join(failures))
+    stated = client.shaped("rounds", lambda: rules_of(rounds or [], "tournament"))
+    days = client.shaped("rounds", lambda: _stated_days(rounds or []))
+    history = client.shaped("submissionScores", lambda: history.with_news(listed or [], stated))
+    if run is not None:
+        history.write(run, model_name)
     return ScoreSheet(
         model=model_name,
-        scores=tuple(client.shaped("submissionScores", lambda: _all_live(listed, promises))),
-        multipliers=tuple(client.shaped("rounds", lambda: _multipliers(rounds))),
+        scores=tuple(_live_scores(history, days, backtest)),
+        earned=_earned(history, days),
+        rule=stated[max(stated)] if stated else None,
+        notes=history.notes,
+        failures=tuple(failures),
     )
 
 
-def _all_live(listed: pd.DataFrame, promises: Mapping[str, Summary]) -> list[LiveScore]:
-    if listed.empty:
-        return []
-    return [_live(str(name), rows, promises) for name, rows in listed.groupby("displayName")]
+def _listed(client: Client, model_name: str) -> list[dict[str, Any]]:
+    return client.scores(client.public_model_id(model_name))
 
 
-def _live(metric: str, rows: pd.DataFrame, promises: Mapping[str, Summary]) -> LiveScore:
-    newest = rows[rows["value"].notna()].sort_values(["roundNumber", "day"]).groupby("roundNumber").last()
-    values = newest["value"].to_numpy(dtype=np.float64)
-    promised = promises.get(_ours(metric))
+def _stated_days(rounds: list[dict[str, Any]]) -> dict[str, int]:
+    """Trading days of each metric as the rounds' score configurations state them, for names without a number."""
+    configs = [config for entry in rounds for config in entry.get("roundScoreConfigs") or []]
+    return {
+        str(config.get("displayName") or config.get("name")).lower(): int(config["totalScoreDays"])
+        for config in configs
+        if config.get("totalScoreDays")
+    }
+
+
+def _days(metric: str, stated: Mapping[str, int]) -> int | None:
+    return days_of(metric) or stated.get(metric.lower())
+
+
+def _live_scores(history: History, stated: Mapping[str, int], backtest: _Backtest | None) -> list[LiveScore]:
+    by_metric: dict[str, list[RoundScore]] = {}
+    for (metric, _), score in sorted(history.scores.items()):
+        by_metric.setdefault(metric, []).append(score)
+    return [_live(metric, entries, _days(metric, stated), backtest) for metric, entries in by_metric.items()]
+
+
+def _live(metric: str, entries: list[RoundScore], days: int | None, backtest: _Backtest | None) -> LiveScore:
+    values_E = np.array([entry.value for entry in entries])
+    promised, against = (None, "") if backtest is None else _promised(metric, days, backtest)
     t = None
-    if promised is not None and values.size > 1:
-        error = hac_mean(values, OVERLAPPING_ROUNDS).se
-        t = (float(values.mean()) - promised.corr_mean) / error if error > 0 else None
-    return LiveScore(
-        metric=metric,
-        rounds=len(newest),
-        resolved=int(newest["resolved"].astype(bool).sum()),
-        summary=summarise(values),
-        promised=promised,
-        t=t,
-    )
+    if promised is not None and days is not None and values_E.size > 1:
+        error = hac_mean(values_E, Horizon.of_days(days).overlapping_rounds).se
+        t = (float(values_E.mean()) - promised.corr_mean) / error if error > 0 else None
+    resolved = sum(entry.resolved for entry in entries)
+    return LiveScore(metric, days, len(entries), resolved, summarise(values_E), promised, against, t)
 
 
-def _ours(metric: str) -> str:
-    """Our name of a live metric: `canon_mmc20` is MMC, `v2_corr20` is CORR."""
-    name = metric.lower()
-    return next((ours for ours in ("cwmm", "mmc", "bmc", "fnc", "corr") if ours in name), name).upper()
+def _promised(metric: str, days: int | None, backtest: _Backtest) -> tuple[Summary | None, str]:
+    """The backtest's own number for a metric, and what it is; or why there is none."""
+    if days is None:
+        return None, "not compared: its horizon is not stated"
+    if days != backtest.days:
+        return None, f"not compared: the backtest is on {backtest.days}-day labels"
+    kind = kind_of(metric)
+    name = tournament_benchmark(backtest.promises, days) if kind == BMC else kind
+    if name is None or name not in backtest.promises:
+        return None, f"not compared: the backtest has no {kind}"
+    return backtest.promises[name], name
 
 
-def _promises(run: Path) -> dict[str, Summary]:
-    """What the backtest says of each metric that it knows.
+def _earned(history: History, stated: Mapping[str, int]) -> Earned:
+    """What a stake of 1 earns in every round that has both of its rule's scores."""
+    found = []
+    for number in sorted({number for _, number in history.scores}):
+        rule = history.rules.get(number) or rule_of(number)
+        corr, mmc = (_paid_score(history, kind, number, rule.horizon, stated) for kind in (CORR, MMC))
+        if corr is None or mmc is None:
+            continue
+        share = float(rule.paid(corr.value, mmc.value))
+        found.append((number, share, corr.resolved and mmc.resolved, rule.formula()))
+    shares_E = np.array([share for _, share, _, _ in found])
+    final = [share for _, share, resolved, _ in found if resolved]
+    if not found:
+        return Earned((), None, None, None)
+    return Earned(tuple(found), float(shares_E.sum()), float(shares_E.mean()), sum(final) if final else None)
+
+
+def _paid_score(history: History, kind: str, number: int, days: int, stated: Mapping[str, int]) -> RoundScore | None:
+    """A round's score of one definition and horizon; the tournament's own canonical name first."""
+    fitting = [
+        score
+        for (metric, at), score in history.scores.items()
+        if at == number and kind_of(metric) == kind and _days(metric, stated) == days
+    ]
+    return min(fitting, key=lambda score: (not score.metric.startswith("canon"), score.metric), default=None)
+
+
+def _backtest(run: Path) -> _Backtest:
+    """What the backtest of a run says of each metric that it knows.
 
     Raises:
         RunError: the run folder has no metrics.
@@ -131,28 +235,24 @@ def _promises(run: Path) -> dict[str, Summary]:
             for name in ("corr_mean", "corr_std", "sharpe", "max_drawdown")
         )
         corr = Summary(mean, std, sharpe, fall, int(noted["n_eras"]))
+        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+        span = Horizon(int(manifest["lags"]["minimum_score"]) - SCORE_MARGIN)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise RunError(f"{run} has no metrics.json of a finished run; `eravane run` writes it") from None
-    references = {score.metric.split()[0]: score.summary for score in reference_scores(run)}
-    return {**references, CORR: corr}
+    references: dict[str, Summary] = {score.metric: score.summary for score in _references(run)}
+    return _Backtest(span.days, {**references, CORR: corr})
 
 
-def _multipliers(rounds: Sequence[Mapping[str, Any]]) -> list[Multiplier]:
-    """The multipliers of the newest round that pays for anything."""
-    for entry in rounds:
-        paying = [config for config in entry.get("roundScoreConfigs") or [] if config.get("isPayout")]
-        if paying:
-            return [_multiplier(entry, config) for config in paying]
-    return []
+def _references(run: Path) -> list[ReferenceScore]:
+    try:
+        return reference_scores(run)
+    except DataError:  # without the dataset CORR alone is known
+        return []
 
 
-def _multiplier(entry: Mapping[str, Any], config: Mapping[str, Any]) -> Multiplier:
-    factor = config.get("payoutFactor") or entry.get("payoutFactor")
-    clip = config.get("clipThreshold")
-    return Multiplier(
-        round=int(entry["number"]),
-        metric=str(config.get("displayName") or config.get("name")),
-        multiplier=float(config["defaultMultiplier"]),
-        payout_factor=None if factor is None else float(factor),
-        clip=None if clip is None else float(clip),
-    )
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from eravane.core.errors import SubmitError
+from eravane.core.errors import PartlySubmittedError, SubmitError
 from eravane.core.files import exclusive
 from eravane.data.catalog import FeatureCatalog
 from eravane.tournament import connect
@@ -42,11 +43,38 @@ from eravane.tournament.receipts import (
     predictions_of,
     receipts,
 )
+from eravane.tournament.transport import TransientError
 
 if TYPE_CHECKING:
-    from eravane.tournament.client import Client, Model, Round, Submission
+    from eravane.tournament.answers import Model, Round, Submission
+    from eravane.tournament.client import Client
 
+# A round that opens late does so within hours (forum; dashboards); a weekly job may wait that long.
+WAIT_S, EVERY_S = 6 * 3600.0, 60.0
 TRIES = 2  # a submission that does not read back as it was sent is sent once more
+
+
+def await_round(client: Client, wait_s: float = WAIT_S, now: Callable[[], datetime] | None = None) -> Round:
+    """Wait until a round is open.
+
+    Args:
+        client: the tournament's API.
+        wait_s: seconds after which waiting ends.
+        now: tells the time, with a zone; None takes the machine's clock.
+
+    Raises:
+        SubmitError: none opened in time.
+    """
+    tell = now or partial(datetime.now, UTC)
+
+    def attempt() -> Round:
+        current = client.current_round()
+        if current is None or tell() < current.opens or (current.closes is not None and tell() >= current.closes):
+            raise TransientError("no round is open")
+        return current
+
+    patience = dataclasses.replace(client.patience, deadline_s=wait_s, first_wait_s=EVERY_S, longest_wait_s=EVERY_S)
+    return patience.insist("waiting for a round to open", attempt)
 
 
 def submit(
@@ -55,6 +83,7 @@ def submit(
     *,
     dry_run: bool = False,
     force: bool = False,
+    wait_s: float = 0.0,
     version: str = VERSION,
     client: Client | None = None,
     now: Callable[[], datetime] | None = None,
@@ -71,12 +100,14 @@ def submit(
         model_names: model slots of the account.
         dry_run: do everything but send; without credentials what needs them is left out.
         force: send late predictions, unusual ones, and those that the round already has.
+        wait_s: seconds to wait for a round to open (0: none).
         version: dataset version that the predictions were made from.
         client: the tournament's API; None connects with the credentials at hand.
         now: tells the time, with a zone; None takes the machine's clock.
 
     Raises:
-        SubmitError: naming each model that was not submitted to, and why; receipts of the others are kept.
+        SubmitError: the only model was not submitted to, and why.
+        PartlySubmittedError: naming each of several models that was not; receipts of the others are kept.
         ApiError: the tournament refuses, or does not answer before the deadline.
     """
     for name in model_names:
@@ -87,7 +118,8 @@ def submit(
     if not client.authorized and not dry_run:
         raise SubmitError(f"submitting needs an API key: {HOW_TO}")
     frame, content = read_live_predictions(run / FILE_NAME)
-    current, late = _open_round(client.current_round(), now(), force=force)
+    opened = await_round(client, wait_s, now) if wait_s else client.current_round()
+    current, late = _open_round(opened, now(), force=force)
     profile = _examine_predictions(client, frame, version, _live_weights(run))
     dispatch = _Dispatch(client, run, frame, content, profile, current, late, now, dry_run=dry_run, force=force)
     if dry_run:
@@ -101,7 +133,8 @@ def _all(names: Sequence[str], send: Callable[[str], Receipt]) -> list[Receipt]:
     """Send to every model, whatever becomes of the others.
 
     Raises:
-        SubmitError: the only model's own error, or one that names every model that failed.
+        SubmitError: the only model's own error.
+        PartlySubmittedError: some of several failed.
     """
     made, failures = [], {}
     for name in names:
@@ -112,9 +145,7 @@ def _all(names: Sequence[str], send: Callable[[str], Receipt]) -> list[Receipt]:
                 raise
             failures[name] = str(error)
     if failures:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        done = ", ".join(receipt.model for receipt in made) or "none"
-        raise SubmitError(f"{len(failures)} of {len(names)} models have no submission (done: {done}). {reasons}")
+        raise PartlySubmittedError(made, failures)
     return made
 
 
@@ -204,9 +235,7 @@ class _Dispatch:
         overridden = self._refuse_unless_forced(self._objections(name, stored))
         if self.dry_run:
             return self._receipt(DRY_RUN, name, model.id, "", overridden)
-        receipt = self._receipt(SENT, name, model.id, self._send(model), overridden)
-        keep_receipt(self.run, receipt, self.content)
-        return receipt
+        return self._send(model, overridden)
 
     def _model(self, name: str) -> Model:
         model = self.client.model(name)
@@ -266,31 +295,60 @@ class _Dispatch:
             raise SubmitError(f"held back: {'; '.join(found)}. Look into it; --force sends it all the same")
         return tuple(found)
 
-    def _send(self, model: Model) -> str:
-        """Send the file as it lies in the run folder, and make sure that it arrived."""
-        problem = ""
-        for _ in range(TRIES):
-            submission_id = self.client.submit(lambda: io.BytesIO(self.content), model.id)
-            problem = self._problem(model, submission_id)
-            if not problem:
-                return submission_id
-        raise SubmitError(f"submission {submission_id} to {model.name!r} failed: {problem}; submit again")
-
-    def _problem(self, model: Model, submission_id: str) -> str:
-        """What another try may mend in a submission as the tournament has it; empty when nothing is wrong.
+    def _send(self, model: Model, overridden: tuple[str, ...]) -> Receipt:
+        """Send the file as it lies in the run folder, make sure that it arrived, and keep its receipt.
 
         Raises:
-            SubmitError: it went to another round.
+            SubmitError: the round moved, the tournament put it into another round, or it did not arrive whole.
         """
-        listed = self.client.submission(model.id, submission_id)
+        problem = ""
+        for _ in range(TRIES):
+            self._require_same_round()
+            submission_id = self.client.submit(lambda: io.BytesIO(self.content), model.id)
+            listed = self.client.submission(model.id, submission_id)
+            problem = self._problem(listed)
+            if not problem:
+                return self._keep(model, listed, overridden)
+        raise SubmitError(f"submission {submission_id} to {model.name!r} failed: {problem}; submit again")
+
+    def _require_same_round(self) -> None:
+        """Check that the round is still the one whose live file the predictions were held against.
+
+        Raises:
+            SubmitError: it is another one, or none is open.
+        """
+        now = self.client.current_round()
+        if now is None or now.number != self.round.number:
+            present = "no round is open any more" if now is None else f"round {now.number} is"
+            raise SubmitError(
+                f"round {self.round.number} was open when the predictions were checked, now {present}: nothing was "
+                "sent; fetch the new live file, predict it and submit again"
+            )
+
+    def _keep(self, model: Model, listed: Submission, overridden: tuple[str, ...]) -> Receipt:
+        """Keep the receipt of what the tournament lists, under the round that it states.
+
+        Raises:
+            SubmitError: that is another round, and the submission was not late.
+        """
+        receipt = dataclasses.replace(
+            self._receipt(SENT, model.name, model.id, listed.id, overridden),
+            round=listed.round,
+            selected=listed.selected,
+        )
+        keep_receipt(self.run, receipt, self.content)
+        if listed.round != self.round.number and not self.late:
+            raise SubmitError(
+                f"submission {listed.id} to {model.name!r} went to round {listed.round}, not to {self.round.number} "
+                "(its receipt says so); predict that round's live file and submit again"
+            )
+        return receipt
+
+    def _problem(self, listed: Submission) -> str:
+        """What another try may set right in a submission as the tournament has it; empty when nothing is wrong."""
         if listed.error is not None:
             return f"the tournament finds it invalid ({listed.error[:200]})"
-        if listed.round != self.round.number:
-            raise SubmitError(
-                f"submission {submission_id} to {model.name!r} went to round {listed.round}, not "
-                f"to {self.round.number}; predict that round's live file and submit again"
-            )
-        if not self._same(self.client.submitted_file(submission_id)):
+        if not self._same(self.client.submitted_file(listed.id)):
             return "the tournament stored something else than was sent"
         return ""
 
