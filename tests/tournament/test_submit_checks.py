@@ -64,7 +64,8 @@ def test_a_round_that_changes_on_the_way_is_an_error(double: Double, client: Cli
     with pytest.raises(SubmitError, match="went to round 1331, not to 1330"):
         submit(run, ["alpha"], client=client)
     assert len(double.submissions) == 1
-    assert made.receipt_files(run) == []
+    (kept,) = made.receipt_files(run)
+    assert json.loads(kept.read_text())["round"] == 1331
 
 
 def test_predictions_for_another_live_file_are_refused(double: Double, client: Client, run: Path) -> None:

@@ -36,7 +36,7 @@ def connect(deadline_s: float | None = None) -> Client:
     from eravane.tournament.transport import Patience
 
     seconds = _deadline() if deadline_s is None else deadline_s
-    return Client(find_credentials(), Patience() if seconds is None else Patience(deadline_s=seconds))
+    return Client(find_credentials(), None if seconds is None else Patience(deadline_s=seconds))
 
 
 def address(usual: str) -> str:
