@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,9 +81,13 @@ def test_data_is_fetched(eravane: Command, double: Double, tmp_path: Path) -> No
 def test_scores_and_uploads_answer(eravane: Command, double: Double, tmp_path: Path) -> None:
     code, output, _ = eravane("scores", "--model", "alpha")
     assert (code, "live scores of alpha" in output) == (0, True)
-    (tmp_path / "model.pkl").write_bytes(b"x")
-    code, output, _ = eravane("upload", tmp_path / "model.pkl", "--model", "alpha")
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps([1]))
+    code, output, _ = eravane("upload", tmp_path / "model.pkl", "--model", "alpha", "--python", "3.12")
     assert code == 0
-    assert "on v5.3 in Python 3.12 (upload pickle-1)" in output
+    assert "upload pickle-1 to alpha: created, v5.3 in Python 3.12; the slot does not predict with it before" in output
+    double.validation = ["validated"]
+    arguments = ("upload", tmp_path / "model.pkl", "--model", "alpha", "--python", "3.12", "--assign", "--json")
+    code, output, _ = eravane(*arguments)
+    assert (code, json.loads(output)["status"]) == (0, "assigned")
     code, _, errors = eravane("export", tmp_path, "--out", tmp_path / "out.pkl")
     assert (code, "is not a run folder" in errors) == (1, True)
