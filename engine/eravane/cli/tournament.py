@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,6 @@ from eravane import api
 from eravane.cli.app import AsJson, RunPath, app, console, show, tell
 from eravane.cli.progress import number, print_table
 from eravane.core.errors import PartlySubmittedError
-
-if TYPE_CHECKING:
-    from eravane.tournament.scores import LiveScore, ScoreSheet
 
 Model = Annotated[str, typer.Option(help="Model slot of the account.")]
 Models = Annotated[list[str], typer.Option("--model", help="Model slot of the account; may be given several times.")]
@@ -106,7 +103,7 @@ def scores(
         raise typer.Exit(1)
 
 
-def _show_scores(sheet: ScoreSheet) -> None:
+def _show_scores(sheet: Any) -> None:
     columns = ("metric", "days", "rounds", "resolved", "mean", "Sharpe", "promised", "t", "against")
     print_table(console, f"live scores of {sheet.model}", columns, [_score_row(row) for row in sheet.scores])
     earned = sheet.earned
@@ -120,7 +117,7 @@ def _show_scores(sheet: ScoreSheet) -> None:
         tell(note)
 
 
-def _score_row(row: LiveScore) -> tuple[str, ...]:
+def _score_row(row: Any) -> tuple[str, ...]:
     return (
         row.metric,
         "-" if row.days is None else str(row.days),
