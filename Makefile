@@ -1,24 +1,34 @@
 # Everything a developer types; `make help` lists it.
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+LOCK ?= newest
+TORCH ?= cpu
+STAMP := $(VENV)/.installed-$(LOCK)-$(TORCH)
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=20 --durations-min=1
 
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo lint test test-full bench gpu-check reference clean
+.PHONY: help install lock fresh demo lint test test-full bench gpu-check reference clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(VENV)/.installed  ## make .venv and install eravane with its CPU libraries into it
+install: $(STAMP)  ## make .venv with eravane and its CPU libraries; TORCH=cuda for PyPI's torch, LOCK=oldest
 
-$(VENV)/.installed: pyproject.toml constraints-cpu.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints-cpu.txt --editable '.[cpu,dev]'
+$(STAMP): pyproject.toml tools/install $(wildcard constraints/*.txt)
+	PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$(LOCK) TORCH=$(TORCH) tools/install
+	rm -f $(VENV)/.installed-*
 	touch $@
+
+lock:  ## renew constraints/: newest versions for each Python, and the oldest allowed
+	PYTHON=$(PYTHON) tools/lock
+
+fresh:  ## try install, demo and test on every bare machine and Python that can be had here
+	tools/fresh-machine
 
 demo: install  ## make a dataset, run the whole batch on it, show the result
 	$(BIN)/eravane demo
@@ -40,10 +50,10 @@ bench: install  ## run every benchmark
 
 MODE ?= --quick
 gpu-check:  ## prove it on a GPU: checks and measurements, resumable; PYTHON=... MODE=--full to choose; needs no install
-	PYTHONPATH=engine:kernels:.$${PYTHONPATH:+:$$PYTHONPATH} $(if $(wildcard $(VENV)/.installed),$(if $(filter python3,$(PYTHON)),$(BIN)/python,$(PYTHON)),$(PYTHON)) -m benchmarks gpu $(MODE)
+	PYTHONPATH=engine:kernels:.$${PYTHONPATH:+:$$PYTHONPATH} $(if $(wildcard $(BIN)/python),$(if $(filter python3,$(PYTHON)),$(BIN)/python,$(PYTHON)),$(PYTHON)) -m benchmarks gpu $(MODE)
 
 reference: install  ## write docs/configuration.md from the code
 	$(BIN)/python -m tests.architecture.configuration
 
 clean:  ## remove the environment and everything generated
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo .fresh .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
