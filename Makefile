@@ -7,7 +7,8 @@ LOCK ?= newest
 TORCH ?= cpu
 STAMP := $(VENV)/.installed-$(LOCK)-$(TORCH)
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=20 --durations-min=1
+SHUFFLE ?=
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=20 --durations-min=1 $(if $(SHUFFLE),--shuffle $(SHUFFLE))
 
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
@@ -39,7 +40,7 @@ lint: install  ## format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint  ## lint, then every test but the long proofs
+test: lint  ## lint, then every test but the long proofs; WORKERS=4, SHUFFLE=seed for another order
 	$(PYTEST) -m 'not full'
 
 test-full: lint  ## lint, then every test

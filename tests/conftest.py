@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.shared import Runs, Shared
 
 # No test asks the real tournament anything; those that need one set the address of a double.
 os.environ["ERAVANE_TOURNAMENT"] = "off"
@@ -13,8 +18,18 @@ os.environ["ERAVANE_TOURNAMENT"] = "off"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where no CUDA device works."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--shuffle SEED` runs files, and the tests in each, in another order."""
+    parser.addoption("--shuffle", type=int, default=None, metavar="SEED", help="run the tests in a random order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle where that is asked for; skip tests marked `gpu` where no CUDA device works."""
+    if (seed := config.getoption("--shuffle")) is not None:
+        draw = random.Random(seed)
+        files = {item.path: draw.random() for item in items}
+        order = {item: (files[item.path], draw.random()) for item in items}
+        items.sort(key=order.__getitem__)
     reason = _no_gpu()
     if reason is None:
         return
@@ -29,6 +44,27 @@ def _no_gpu() -> str | None:
     except ImportError:
         return "needs a GPU: cupy is not installed"
     return None if cupy.cuda.is_available() else "needs a GPU: cupy finds no CUDA device"
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Folders that are made once for all workers: each has a base of its own in that of the session."""
+    base = tmp_path_factory.getbasetemp()
+    return Shared((base.parent if base.name.startswith("popen-") else base) / "shared")
+
+
+@pytest.fixture(scope="session")
+def runs(shared: Shared) -> Runs:
+    """Finished runs by configuration, made once for all workers."""
+    return Runs(shared)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """SIGINT ends a program, as at a terminal; what a script starts in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

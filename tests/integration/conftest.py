@@ -8,6 +8,7 @@ import pytest
 
 from eravane.core.config import RunConfig, parse_config
 from eravane.synth import SynthConfig, synthesise
+from tests.support.shared import Runs, Shared
 
 ERAS = 48
 LOOP_START = 32
@@ -18,21 +19,25 @@ MICRO = {
     "zoo": {"trees": 4, "fold_eras": 10, "folds": 2, "minimum_eras": 2, "params": {"max_depth": 2, "eta": 0.3}},
     "selection": {"most": 5, "minimum_corr": -1.0},
     "gate": {"warmup": 8, "seeds": 2, "steps": 12, "refit_every": 6},
-    "loop": {"update": "append", "every": 4, "append_trees": 2},
+    "loop": {"every": 4, "leaves_every": 2},
     "compute": {"device": "cpu"},
 }
 
 
 @pytest.fixture(scope="session")
-def micro_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def micro_data(shared: Shared) -> Path:
     """48 eras of about 50 rows and 24 features in 4 groups."""
-    out = tmp_path_factory.mktemp("micro") / "data"
-    return synthesise(
-        out, SynthConfig(main_target="target_ender_20", eras=ERAS, rows=50, features=24, groups=4, seed=3, snr=0.5)
-    )
+    made = SynthConfig(main_target="target_ender_20", eras=ERAS, rows=50, features=24, groups=4, seed=3, snr=0.5)
+    return shared.folder("micro-data", lambda folder: synthesise(folder / "data", made)) / "data"
 
 
 @pytest.fixture(scope="session")
 def micro_config() -> RunConfig:
     """Every stage at its smallest, gate and tree updates included."""
     return parse_config(MICRO)
+
+
+@pytest.fixture(scope="session")
+def micro_run(runs: Runs, micro_data: Path, micro_config: RunConfig) -> Path:
+    """The folder of a finished run of that configuration; for reading only."""
+    return runs(micro_data, micro_config) / "run"

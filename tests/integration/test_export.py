@@ -37,13 +37,14 @@ def proof(changes: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory: pytest.TempPathFactory, micro_run: Path) -> Path:
+    """What the finished run left there, for runs of other gates and preparations."""
+    return Path(shutil.copytree(micro_run.parent / "cache", tmp_path_factory.mktemp("cache") / "cache"))
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, micro_data: Path, micro_config: RunConfig, cache: Path) -> Path:
-    return run(micro_data, micro_config, tmp_path_factory.mktemp("done") / "run", cache=cache).path
+def done(micro_run: Path) -> Path:
+    return micro_run
 
 
 @pytest.fixture(scope="module")

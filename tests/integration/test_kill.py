@@ -15,15 +15,18 @@ from eravane.core.errors import RunError
 from eravane.pipeline.batch import run
 from tests.integration.conftest import MICRO
 from tests.integration.victim import Moments, disk_full, run_and_die
+from tests.support.shared import Runs
 
 FINAL = ("live_predictions.csv", "metrics.json", "known_at.json", "models/index.json", "live.json")
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.integration.victim"])
 
 
-@pytest.fixture(scope="module")
-def config() -> RunConfig:
-    return parse_config(MICRO)
+@pytest.fixture(scope="module", params=["refit+leaves", pytest.param("append", marks=pytest.mark.full)])
+def config(request: pytest.FixtureRequest) -> RunConfig:
+    """With the default learner and the default update of its models, and with appended trees."""
+    loop = {"append": {"every": 4, "append_trees": 2}}.get(request.param, MICRO["loop"])
+    return parse_config({**MICRO, "loop": {**loop, "update": request.param}})
 
 
 def _state(folder: Path) -> dict[str, bytes]:
@@ -39,11 +42,11 @@ def _state(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(
-    micro_data: Path, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+    runs: Runs, micro_data: Path, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, bytes], int]:
     """A run that was left alone: its cache, its state, and how many moments it has with that cache."""
-    folder = tmp_path_factory.mktemp("whole")
-    run(micro_data, config, folder / "first", cache=folder / "cache")
+    folder = runs.started(micro_data, config, tmp_path_factory.mktemp("whole") / "whole")
+    shutil.rmtree(folder / "run")
     with Moments(0, disk_full) as moments:
         run(micro_data, config, folder / "run", cache=folder / "cache")
     return folder / "cache", _state(folder / "run"), moments.count

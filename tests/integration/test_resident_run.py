@@ -21,9 +21,8 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def mapped(micro_data: Path, micro_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("mapped")
-    return _bytes(run(micro_data, micro_config, folder / "run", cache=folder / "cache").path)
+def mapped(micro_run: Path) -> dict[str, bytes]:
+    return _bytes(micro_run)
 
 
 @pytest.mark.parametrize("kept", [Residence("whole", 24), Residence("columns", 24 - 1), Residence("eras")], ids=str)

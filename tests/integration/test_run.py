@@ -19,7 +19,7 @@ from numerai_tools.scoring import numerai_corr
 from eravane.core.config import RunConfig, load_config
 from eravane.core.errors import ConfigError, DataError, RunError
 from eravane.core.events import Silent
-from eravane.pipeline.batch import RunResult, run
+from eravane.pipeline.batch import run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONTRACT = [
@@ -30,10 +30,9 @@ CONTRACT = [
 REPEATED = [name for name in CONTRACT if name.endswith((".parquet", ".csv")) or name == "metrics.json"]
 
 
-@pytest.fixture(scope="module")
-def done(micro_data: Path, micro_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    folder = tmp_path_factory.mktemp("done")
-    return run(micro_data, micro_config, folder / "run", cache=folder / "cache")
+@pytest.fixture
+def done(micro_run: Path) -> Path:
+    return micro_run
 
 
 def _labels(data: Path, target: str = "target") -> pd.DataFrame:
@@ -86,48 +85,48 @@ def _check_metrics(folder: Path, scores: pd.DataFrame) -> None:
     assert metrics["gain_over_equal_weight"]["mean"] == pytest.approx(gain, abs=1e-9)
 
 
-def test_every_file_of_the_contract_is_there(done: RunResult, micro_data: Path, micro_config: RunConfig) -> None:
-    assert [name for name in CONTRACT if not (done.path / name).is_file()] == []
-    assert load_config(done.path / "run.toml") == micro_config
-    manifest = json.loads((done.path / "manifest.json").read_text())
+def test_every_file_of_the_contract_is_there(done: Path, micro_data: Path, micro_config: RunConfig) -> None:
+    assert [name for name in CONTRACT if not (done / name).is_file()] == []
+    assert load_config(done / "run.toml") == micro_config
+    manifest = json.loads((done / "manifest.json").read_text())
     assert manifest["status"] == "complete"
     assert manifest["lags"]["score"] == 6
-    zoo = pd.read_parquet(done.path / "zoo.parquet")
+    zoo = pd.read_parquet(done / "zoo.parquet")
     expected = "model_id feature_set group target learner n_features n_trees corr_mean corr_std sharpe max_drawdown"
     assert set(expected.split()) | {"selected", "reason", "seconds"} <= set(zoo.columns)
     assert zoo["selected"].sum() == 5
     assert zoo["reason"].str.len().gt(5).all()
     for name in ("oof", "base_predictions", "weights", "predictions", "scores"):
-        eras = pd.read_parquet(done.path / f"{name}.parquet")["era"]
+        eras = pd.read_parquet(done / f"{name}.parquet")["era"]
         assert eras.str.fullmatch(r"\d{4}").all()
-    assert set(pq.read_schema(done.path / "oof.parquet").names) == {"id", "era", *zoo["model_id"]}
-    live = pd.read_csv(done.path / "live_predictions.csv")
+    assert set(pq.read_schema(done / "oof.parquet").names) == {"id", "era", *zoo["model_id"]}
+    live = pd.read_csv(done / "live_predictions.csv")
     assert set(live["id"]) == set(pd.read_parquet(micro_data / "live.parquet").index)
     assert live["prediction"].between(0, 1, inclusive="neither").all()
 
 
-def test_scores_equal_numerai_tools(done: RunResult, micro_data: Path) -> None:
-    assert _check_scores(done.path, micro_data) >= 10
+def test_scores_equal_numerai_tools(done: Path, micro_data: Path) -> None:
+    assert _check_scores(done, micro_data) >= 10
 
 
-def test_gates_and_weights_move_and_trees_are_updated(done: RunResult) -> None:
-    weights = pd.read_parquet(done.path / "weights.parquet").drop(columns=["era", "n_active"])
+def test_gates_and_weights_move_and_trees_are_updated(done: Path) -> None:
+    weights = pd.read_parquet(done / "weights.parquet").drop(columns=["era", "n_active"])
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
     assert (weights >= 0).all(axis=None)
     assert weights.std().max() > 0.01
-    index = json.loads((done.path / "models" / "index.json").read_text())
+    index = json.loads((done / "models" / "index.json").read_text())
     assert {len(entry["blocks"]) for entry in index.values()} == {1 + 4}  # the loop of 17 eras updates every 4
 
 
 def test_one_and_two_workers_give_the_same_bytes(
-    done: RunResult, micro_data: Path, micro_config: RunConfig, tmp_path: Path
+    done: Path, micro_data: Path, micro_config: RunConfig, tmp_path: Path
 ) -> None:
     one = dataclasses.replace(micro_config, compute=dataclasses.replace(micro_config.compute, workers=1))
     again = run(micro_data, one, tmp_path / "run", cache=tmp_path / "cache")
     for name in REPEATED:
         if name != "zoo.parquet":
-            assert (again.path / name).read_bytes() == (done.path / name).read_bytes(), name
-    first, second = (pd.read_parquet(path / "zoo.parquet").drop(columns="seconds") for path in (done.path, again.path))
+            assert (again.path / name).read_bytes() == (done / name).read_bytes(), name
+    first, second = (pd.read_parquet(path / "zoo.parquet").drop(columns="seconds") for path in (done, again.path))
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -149,14 +148,14 @@ class _Interrupting(Silent):
 
 @pytest.mark.parametrize(("stage", "step"), [("zoo", 3), ("first models", 2), ("history", 2), ("loop", 1), ("loop", 9)])
 def test_an_interrupted_run_resumes_to_the_same_bytes(
-    stage: str, step: int, done: RunResult, micro_data: Path, micro_config: RunConfig, tmp_path: Path
+    stage: str, step: int, done: Path, micro_data: Path, micro_config: RunConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(micro_data, micro_config, tmp_path / "run", cache=tmp_path / "cache", progress=_Interrupting(stage, step))
     again = run(micro_data, micro_config, tmp_path / "run", resume=True, cache=tmp_path / "cache")
     for name in REPEATED:
         if name != "zoo.parquet":
-            assert (again.path / name).read_bytes() == (done.path / name).read_bytes(), name
+            assert (again.path / name).read_bytes() == (done / name).read_bytes(), name
 
 
 def test_real_rows_of_2018(sample_2018: Path, tmp_path: Path) -> None:
@@ -207,12 +206,12 @@ def test_a_target_that_is_all_missing(micro_data: Path, micro_config: RunConfig,
 
 
 def test_a_run_folder_that_exists_and_one_of_another_run(
-    done: RunResult, micro_data: Path, micro_config: RunConfig, tmp_path: Path
+    done: Path, micro_data: Path, micro_config: RunConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(RunError, match="exists already"):
-        run(micro_data, micro_config, done.path, cache=tmp_path)
+        run(micro_data, micro_config, done, cache=tmp_path)
     with pytest.raises(RunError, match="another configuration"):
-        run(micro_data, dataclasses.replace(micro_config, seed=9), done.path, resume=True, cache=tmp_path)
+        run(micro_data, dataclasses.replace(micro_config, seed=9), done, resume=True, cache=tmp_path)
     with pytest.raises(RunError, match="not a run folder"):
         run(micro_data, micro_config, tmp_path / "none", resume=True, cache=tmp_path)
 
@@ -277,7 +276,7 @@ def test_damaged_input_is_named_and_leaves_nothing(
 @pytest.mark.parametrize("write", [1, 3, 8, 40])
 def test_a_full_disk_is_said_and_mended(
     write: int,
-    done: RunResult,
+    done: Path,
     micro_data: Path,
     micro_config: RunConfig,
     tmp_path: Path,
@@ -301,4 +300,4 @@ def test_a_full_disk_is_said_and_mended(
     resume = (tmp_path / "run" / "run.toml").exists()
     again = run(micro_data, micro_config, tmp_path / "run", resume=resume, cache=tmp_path / "cache")
     for name in ("predictions.parquet", "metrics.json", "live_predictions.csv"):
-        assert (again.path / name).read_bytes() == (done.path / name).read_bytes(), name
+        assert (again.path / name).read_bytes() == (done / name).read_bytes(), name
