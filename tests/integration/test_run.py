@@ -87,7 +87,8 @@ def _check_metrics(folder: Path, scores: pd.DataFrame) -> None:
 
 def test_every_file_of_the_contract_is_there(done: Path, micro_data: Path, micro_config: RunConfig) -> None:
     assert [name for name in CONTRACT if not (done / name).is_file()] == []
-    assert load_config(done / "run.toml") == micro_config
+    chosen = dataclasses.replace(micro_config.zoo, learner="levels")  # by auto
+    assert load_config(done / "run.toml") == dataclasses.replace(micro_config, zoo=chosen)
     manifest = json.loads((done / "manifest.json").read_text())
     assert manifest["status"] == "complete"
     assert manifest["lags"]["score"] == 6
@@ -114,8 +115,12 @@ def test_gates_and_weights_move_and_trees_are_updated(done: Path) -> None:
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
     assert (weights >= 0).all(axis=None)
     assert weights.std().max() > 0.01
-    index = json.loads((done / "models" / "index.json").read_text())
-    assert {len(entry["blocks"]) for entry in index.values()} == {1 + 4}  # the loop of 17 eras updates every 4
+    events = [json.loads(line) for line in (done / "events.jsonl").read_text().splitlines()]
+    updates = [event["update"] for event in events if event["event"] == "era"]
+    wanted = ["refit" if n % 4 == 0 else "leaves" if n % 2 == 0 else "" for n in range(len(updates))]
+    assert updates == ["", *wanted[1:]]
+    assert len(updates) >= 17
+    assert {event["updated"] for event in events if event.get("update")} == {5}
 
 
 def test_one_and_two_workers_give_the_same_bytes(
