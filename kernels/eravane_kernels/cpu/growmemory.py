@@ -13,12 +13,12 @@ import numpy as np
 from eravane_kernels.arrays import Double, Integers, Single
 from eravane_kernels.cpu.growstate import Level, Nodes, Rows, Scratch, Source, Terms
 from eravane_kernels.cpu.levelcolumns import LevelColumns
-from eravane_kernels.cpu.levelsums import MOST_ROWS, SHIFT, SUMS, WIDE
+from eravane_kernels.cpu.levelsums import GROUPS, MOST_ROWS, PLANE, SHIFT, SUMS, WIDE
 from eravane_kernels.growth import Rules, Tree
 
 NO_WEIGHTS = np.empty((0, 0), dtype=np.float32)
 """Of rows that all count as one."""
-GROUPS_SHARED = 4
+GROUPS_SHARED = 2 * GROUPS
 """Groups of columns that are joined before the trees that share them count: so many joint levels stay in the cache."""
 
 APART = 8
@@ -43,7 +43,7 @@ class Memory:
         self.columns, self.threads, self.models, self.depth = columns, threads, models, rules.max_depth
         self.rule_7, self._base = rule_7(rules), 6 if columns.missing else 5
         self.shard_P4 = _shards(columns.row_S, threads)
-        most, together = int(self.shard_P4[:, 3].max(initial=0)), 1 if models == 1 else GROUPS_SHARED
+        most, together = int(self.shard_P4[:, 3].max(initial=0)), GROUPS if models == 1 else GROUPS_SHARED
         self._hessian_BN = np.empty((models, 0), dtype=np.int32)
         self._place_BN = np.empty((models, columns.rows), dtype=np.uint16)
         self._edge_BP22K = np.zeros((models, len(self.shard_P4), 2, 2, self._nodes + 1), dtype=np.int32)
@@ -54,8 +54,9 @@ class Memory:
             np.empty((threads, together, most), dtype=np.uint8),
             np.empty((threads, most), dtype=np.uint16),
             np.empty((threads, models, most), dtype=np.int64),
-            np.zeros((threads, 2, SUMS), dtype=np.int64),
-            np.empty((threads, APART, 6, 2), dtype=np.int64),
+            np.zeros((threads, 2 * GROUPS, SUMS), dtype=np.int64),
+            np.zeros((threads, PLANE), dtype=np.int64),
+            np.zeros((threads, 2, APART, 6), dtype=np.int64),
         )
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 

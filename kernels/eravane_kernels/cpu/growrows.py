@@ -9,15 +9,17 @@ from eravane_kernels.cpu import splits
 from eravane_kernels.cpu.growstate import ABOVE, SPLITS, Level, Rows, Scratch, Source, Terms
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.levelsums import (
+    GROUPS,
+    SHIFT,
     TOGETHER,
     Places,
+    add,
     add_all,
     add_pairs,
-    add_rows,
     gather,
     join,
+    merge,
     share_out,
-    share_out_pairs,
 )
 from eravane_kernels.cpu.pointers import levels_at
 from eravane_kernels.growth import LEAF
@@ -70,8 +72,21 @@ def count(
                 scratch.code_TGN[me, which, : source.shard_P4[shard, 3]],
             )
         for model in range(rows.margin_BN.shape[0]):
-            for which in range(here):
-                _add(me, shard, depth, model, first, which, source, rows, level, scratch, terms)
+            for which in range(0, here, GROUPS):
+                _add(
+                    me,
+                    shard,
+                    depth,
+                    model,
+                    first,
+                    which,
+                    min(GROUPS, here - which),
+                    source,
+                    rows,
+                    level,
+                    scratch,
+                    terms,
+                )
 
 
 @kernel
@@ -109,17 +124,18 @@ def _add(
     model: int,
     first: int,
     which: int,
+    groups: int,
     source: Source,
     rows: Rows,
     level: Level,
     scratch: Scratch,
     terms: Terms,
 ) -> None:
-    """Adds the summands of a tree to its sums of a group of columns."""
+    """Adds the summands of a tree to its sums of some groups of columns, first + which and those behind it."""
     start, count = source.shard_P4[shard, 2], source.shard_P4[shard, 3]
-    place_N, code_N = rows.place_BN[model, start : start + count], scratch.code_TGN[me, which, :count]
+    place_N, code_GN = rows.place_BN[model, start : start + count], scratch.code_TGN[me, which : which + groups]
     edge_K, packed_N = rows.edge_BP22K[model, shard, depth % 2, 0], scratch.packed_TBN[me, model]
-    found = 0
+    found, sum_SJ = 0, scratch.joint_TSJ[me]
     for slot in range(_slots(depth, level, model)):
         child = 2 * slot + level.smaller_BJ[model, slot]
         own_n = place_N[edge_K[child] : edge_K[child + 1]]
@@ -128,30 +144,48 @@ def _add(
         if own_n.shape[0] == 0:
             continue
         if not terms.counting:
-            add_pairs(code_N, own_n, packed_n, scratch.joint_T2J[me])
+            for group in range(groups):
+                add_pairs(code_GN[group], own_n, packed_n, sum_SJ[2 * group], sum_SJ[2 * group + 1])
         elif own_n.shape[0] == count:
-            add_all(code_N, packed_n, scratch.joint_T2J[me])
+            add_all(groups, code_GN, packed_n, sum_SJ)
         else:
-            add_rows(code_N, own_n, packed_n, scratch.joint_T2J[me])
-        _keep(me, model, slot, first + which, source, level, scratch, terms)
+            add(groups, code_GN, own_n, packed_n, sum_SJ)
+        if terms.counting and groups == 1:
+            merge(sum_SJ[0], sum_SJ[1])
+        for group in range(groups):
+            _keep(me, model, slot, first + which + group, group, source, level, scratch, terms)
 
 
 @kernel
 def _keep(
-    me: int, model: int, node: int, group: int, source: Source, level: Level, scratch: Scratch, terms: Terms
+    me: int,
+    model: int,
+    node: int,
+    group: int,
+    place: int,
+    source: Source,
+    level: Level,
+    scratch: Scratch,
+    terms: Terms,
 ) -> None:
-    """Adds sums of joint levels to the node's sums of a group of columns."""
-    single_3D2 = scratch.single_T3D2[me]
+    """Adds sums of joint levels to the node's sums of a group of columns; they lie at a place of the pass."""
+    single_S3D, plane_J = scratch.single_TS3D[me], scratch.plane_TJ[me]
     if terms.counting:
-        share_out(scratch.joint_T2J[me], source.base, single_3D2)
+        share_out(scratch.joint_TSJ[me, place], source.base, plane_J, single_S3D[0])
     else:
-        share_out_pairs(scratch.joint_T2J[me], source.base, single_3D2)
+        share_out(scratch.joint_TSJ[me, 2 * place], source.base, plane_J, single_S3D[0])
+        share_out(scratch.joint_TSJ[me, 2 * place + 1], source.base, plane_J, single_S3D[1])
     first = group * TOGETHER
     for which in range(min(TOGETHER, source.column_K.shape[0] - first)):
         sum_D2 = level.counted_TBJKD2[me, model, node, first + which]
         for digit in range(source.base):
-            sum_D2[digit, 0] += single_3D2[which, digit, 0]
-            sum_D2[digit, 1] += single_3D2[which, digit, 1]
+            value = single_S3D[0, which, digit]
+            if terms.counting:
+                sum_D2[digit, 0] += value >> SHIFT
+                sum_D2[digit, 1] += value & ((1 << SHIFT) - 1)
+            else:
+                sum_D2[digit, 0] += value
+                sum_D2[digit, 1] += single_S3D[1, which, digit]
 
 
 @kernel

@@ -68,13 +68,19 @@ class Level(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What a thread needs for itself. code_TGN: joint levels of as many groups of columns as are counted at a time."""
+    """What a thread needs for itself.
+
+    code_TGN: joint levels of as many groups of columns as are joined at a time.
+    joint_TSJ: sums of joint levels, of as many groups as a pass serves; two for each where rows are weighed.
+    plane_TJ, single_TS3D: sums of two columns, and of single ones, while they are drawn from these.
+    """
 
     code_TGN: Codes
     spare_TN: Places
     packed_TBN: Integers
-    joint_T2J: Integers
-    single_T3D2: Integers
+    joint_TSJ: Integers
+    plane_TJ: Integers
+    single_TS3D: Integers
 
 
 class Terms(NamedTuple):
