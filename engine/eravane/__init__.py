@@ -9,26 +9,30 @@ __version__ = "0.1.0"
 
 # Name -> module it lives in, imported when it is first used: importing eravane itself stays light.
 _PUBLIC = {
-    "corr_by_era": "eravane.scoring.by_era",
     "EraGatedRegressor": "eravane.pipeline.estimator",
     "EraStore": "eravane.data.store.store",
+    "LevelsRegressor": "eravane.learners.regressor",
+    "Run": "eravane.pipeline.handle",
+    "RunConfig": "eravane.core.config",
+    "WalkForwardSplit": "eravane.calendar.splitters",
+    "boost_eras": "eravane.learners.eras",
+    "corr_by_era": "eravane.scoring.by_era",
+    "era_bag": "eravane.learners.eras",
+    "every_nth_era": "eravane.learners.eras",
     "export": "eravane.api",
     "fetch": "eravane.api",
     "hac_mean": "eravane.scoring.metrics",
-    "LevelsRegressor": "eravane.learners.regressor",
+    "half_life_weights": "eravane.learners.eras",
     "load": "eravane.api",
     "load_config": "eravane.core.config",
     "mmc_by_era": "eravane.scoring.by_era",
     "plan": "eravane.api",
-    "Run": "eravane.pipeline.handle",
     "run": "eravane.api",
-    "RunConfig": "eravane.core.config",
     "scores": "eravane.api",
     "step": "eravane.api",
     "submit": "eravane.api",
     "summarise": "eravane.scoring.metrics",
     "upload": "eravane.api",
-    "WalkForwardSplit": "eravane.calendar.splitters",
 }
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
