@@ -263,6 +263,15 @@ def test_growing_goes_on_from_any_model(tmp_path: Path) -> None:
         )
 
 
+def test_growing_on_draws_other_columns_than_before() -> None:
+    sampled = {**SMALL, "colsample_bytree": 0.4, "subsample": 0.6, "base_score": 0.5}
+    whole = LevelsRegressor(**sampled).fit(X, Y)
+    first = LevelsRegressor(**{**sampled, "n_estimators": 5}).fit(X, Y)
+    both = LevelsRegressor(**{**sampled, "n_estimators": 7}).fit(X, Y, xgb_model=first)
+    trees = [model.get_booster().trees_to_dataframe() for model in (whole, both)]
+    pd.testing.assert_frame_equal(*trees)
+
+
 def test_what_else_a_model_gives() -> None:
     ours, theirs = LevelsRegressor(**SMALL).fit(FRAME, Y), _peer().fit(FRAME, Y)
     np.testing.assert_allclose(ours.feature_importances_, theirs.feature_importances_, atol=1e-6)

@@ -194,7 +194,8 @@ def fit_levels(
     start = [objective.margin(base) for base in bases]
     margin_BN = _margins(frame, start, earlier)
     threads = min(_threads(settings.threads), max(1, frame.rows // ROWS_PER_THREAD))
-    growth = _growth(params, settings, table, label_BN, weight_N, margin_BN, threads)
+    rounds = 0 if earlier is None else xgb.Booster(model_file=bytearray(earlier)).num_boosted_rounds()
+    growth = _growth(params, settings, table, label_BN, weight_N, margin_BN, threads, rounds)
     watched = [
         Watched(name, as_levels(other, table.coding), label, weights, _margins(other, start, earlier))
         for name, other, label, weights in sets
@@ -324,7 +325,9 @@ def _growth(
     weight_N: Float32s | None,
     margin_BN: Float32s,
     threads: int,
+    turn: int,
 ) -> Growth:
+    """Models about to grow; `turn` rounds came before, whose draws are not repeated."""
     columns = table.columns
     rules = replace(settings.rules, learn_missing=columns.missing)
     chosen = max(1, int(settings.chosen_share * columns.width))
@@ -334,10 +337,11 @@ def _growth(
 
         if settings.objective.gradients is not None:
             raise NotGrownError(f"objective={params['objective']!r} is not one of the level grower's on a GPU")
-        return uploaded(columns, rules, label_BN, weight_N, margin_BN, **draws)
+        return uploaded(columns, rules, label_BN, weight_N, margin_BN, **{**draws, "seed": settings.seed + turn})
+    draws |= {"threads": threads, "turn": turn}
     if settings.objective.gradients is None:
-        return Boosting(columns, rules, label_BN, weight_N, margin_BN, threads=threads, **draws)
-    return ByGradients(columns, rules, settings.objective, label_BN, weight_N, margin_BN, threads=threads, **draws)
+        return Boosting(columns, rules, label_BN, weight_N, margin_BN, **draws)
+    return ByGradients(columns, rules, settings.objective, label_BN, weight_N, margin_BN, **draws)
 
 
 def _threads(n_jobs: int) -> int:

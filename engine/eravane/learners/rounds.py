@@ -47,6 +47,7 @@ class ByGradients:
         weight_N: float32 [N], or None for equal weights.
         margin_BN: float32 [B, N], output of earlier trees; changed in place.
         seed, chosen, share, threads: of the draws, columns of a tree, share of the rows, threads of the processor.
+        turn: number of the first round.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class ByGradients:
         chosen: int,
         share: float,
         threads: int,
+        turn: int = 0,
     ) -> None:
         assert objective.gradients is not None
         self._gradients, self._label_BN, self._margin_BN = objective.gradients, label_BN, margin_BN
         self._weight_1N = None if weight_N is None else weight_N[None]
         self._absent_BN = np.isnan(label_BN)
-        self._columns, self._seed, self._chosen, self._turn = columns, seed, chosen, 0
+        self._columns, self._seed, self._chosen, self._turn = columns, seed, chosen, turn
         self._parts = round(share * WHOLE)
         self._rule_6_of: Rules = rules
         self._grower = Grower(columns, rules, chosen, threads)

@@ -42,6 +42,7 @@ class Boosting:
         chosen: columns of a tree.
         share: of the rows, drawn one by one for each round.
         threads: of the processor; no result depends on them.
+        turn: number of the first round; draws go on where those of earlier rounds ended.
 
     Raises:
         ValueError: an array has the wrong shape or type, a goal is infinite, a margin or weight is not finite, or a
@@ -60,6 +61,7 @@ class Boosting:
         chosen: int,
         share: float = 1.0,
         threads: int = 1,
+        turn: int = 0,
     ) -> None:
         check_boosting(goal_BN, weight_N, margin_BN, columns.rows, columns.width, chosen)
         for name, array in (("goal_BN", goal_BN), ("margin_BN", margin_BN)):
@@ -71,7 +73,7 @@ class Boosting:
             counting = bool(((weight_N == 0) | (weight_N == 1)).all())
         self._memory = memory = Memory(columns, rules, chosen, threads, len(goal_BN))
         self._goal_BN, self._seed, self._parts = goal_BN, seed, round(share * WHOLE)
-        self._width, self._chosen, self._turn = columns.width, chosen, 0
+        self._width, self._chosen, self._turn = columns.width, chosen, turn
         self._rows = memory.rows(np.empty(goal_BN.shape, dtype=np.float32), weight_1N, margin_BN)
         self._terms = memory.terms(counting)
         self._level = memory.level(chosen)
