@@ -22,6 +22,7 @@ install: $(STAMP)  ## make .venv with eravane and its CPU libraries; TORCH=cuda 
 
 $(STAMP): pyproject.toml tools/install $(wildcard constraints/*.txt)
 	PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$(LOCK) TORCH=$(TORCH) tools/install
+	$(BIN)/python -m eravane.pipeline.warm
 	rm -f $(VENV)/.installed-*
 	touch $@
 

@@ -35,11 +35,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     choices = [*programs(), "all"]
     parser.add_argument("name", nargs="?", choices=choices, metavar="NAME", help="the program, or all; none lists them")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run, not how fast")
+    parser.add_argument("--deep", action="store_true", help="levels: trees of depth 3 to 10 and recipes instead")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write environment and results to FILE")
     parser.add_argument("--threads", type=int, default=1, help="threads for ours and the peers (default 1)")
     given = parser.parse_args(arguments)
     if given.name == "all" and given.json:
         parser.error("--json takes the numbers of one program")
+    if given.deep and given.name != "levels":
+        parser.error("--deep is an option of levels")
     return given
 
 
@@ -50,9 +53,13 @@ def run(arguments: argparse.Namespace) -> None:
     program = importlib.import_module(f"benchmarks.{arguments.name}")
     from benchmarks.harness import environment, report, write_json
 
-    facts = environment(arguments.name, quick=arguments.quick, threads=arguments.threads)
-    results = program.main(arguments.quick)
-    print(report(arguments.name, facts, results))
+    name = f"{arguments.name} --deep" if arguments.deep else arguments.name
+    facts = environment(name, quick=arguments.quick, threads=arguments.threads)
+    if arguments.deep:
+        results = importlib.import_module("benchmarks.levels_deep").deep(arguments.quick)
+    else:
+        results = program.main(arguments.quick)
+    print(report(name, facts, results))
     if arguments.json:
         write_json(arguments.json, facts, results)
 
