@@ -412,7 +412,7 @@ def as_config(config: Configuration, resumed: Path | None = None) -> RunConfig:
 
     Args:
         config: a configuration, its tables, a TOML file, or None for all defaults.
-        resumed: a run folder that is gone on with: its edition says what keys that are left out mean, and None is its
+        resumed: a run folder that is continued: its edition decides what keys that are left out mean, and None is its
             own configuration.
 
     Raises:

@@ -77,6 +77,6 @@ def test_a_run_finds_its_store_from_any_folder(
 
 def test_a_store_of_the_users_own_is_not_deleted(micro_data: Path, micro_config: RunConfig, tmp_path: Path) -> None:
     store = ingest(micro_data, tmp_path / "store")
-    with pytest.raises(ConfigError, match=r"store of yours; delete it"):
+    with pytest.raises(ConfigError, match=r"store that you made; delete it"):
         run(store.path, micro_config, tmp_path / "run", cache=tmp_path / "cache", rebuild_store=True)
     assert EraStore.open(store.path).fingerprint == store.fingerprint

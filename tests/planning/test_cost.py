@@ -124,6 +124,9 @@ def test_a_gpu_has_rates_of_its_own_and_says_that_they_are_predicted() -> None:
     assert "predicted" in plan.rates
     assert plan.rates == H100.name
     assert plan.device_memory > 0
+    assert plan.features in plan.lines()
+    assert "all 10 columns stay on the device" in plan.features
+    assert plan_cost(changed(), shape(), HERE).features == ""
     assert plan_cost(changed(), shape(), HERE).device_memory == 0
 
 
@@ -135,9 +138,9 @@ def test_levels_on_a_gpu_are_planned_by_rates_and_memory_of_their_own() -> None:
     assert levels.rates == LEVELS_H100.name
     assert work_of(levels)["zoo trees"] < work_of(stock)["zoo trees"]
     rows = sum(399 + era for era in range(1, 33))
-    of_columns, of_records, of_rows = 10 * rows, 16 * rows, (28 + 8 + 4) * rows
+    of_columns, of_records, of_rows = 15 * rows, 16 * rows, (28 + 8 + 4) * rows
     sums = 8 * 5 * 2 * 8 * 6 * 2 + 2 * 4 * 5 * 5 * 2 * 8  # depth 4: 8 nodes of a level, 4 of them counted
-    trees = 1024 * 4 * 8 * 7 * 8
+    trees = 1024 * (4 * 8 * 7 * 8 + 8 * (5 + 1))
     assert levels.device_memory == pytest.approx(of_columns + of_records + of_rows + sums + trees, rel=0.01)
 
 

@@ -43,6 +43,7 @@ def test_real_numerapi_has_the_defects_that_are_guarded_here(
     double: Double, model_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr("numerapi.base_api.API_TOURNAMENT_URL", double.url)
     bare = NumerAPI(double.public_id, double.secret_key)
     double.fail("PUT", 500)
     double.fail("listDatasets", 429)
@@ -143,7 +144,18 @@ def test_models_and_rounds_are_read(double: Double, client: Client) -> None:
     assert current.opens < datetime.now(UTC) < current.stakes_until
 
 
-@pytest.mark.parametrize("kind", [400, 403, 429, 500, "unheard", "slow"])
+@pytest.mark.parametrize("kind", [400, 403])
+def test_an_upload_that_the_storage_refuses_is_not_repeated(
+    double: Double, client: Client, model_id: str, kind: int
+) -> None:
+    double.fail("PUT", kind)
+    with pytest.raises(ApiError, match=rf"the storage refuses the request \(HTTP {kind}\)"):
+        submit(client, model_id)
+    assert double.submissions == []
+    assert double.count("PUT") == 1
+
+
+@pytest.mark.parametrize("kind", [429, 500, "unheard", "slow"])
 def test_a_failed_upload_is_repeated_before_anything_is_created(
     double: Double, client: Client, model_id: str, kind: int | str
 ) -> None:
@@ -207,8 +219,9 @@ def test_certificates_are_always_verified(
         return send(self, request, **options)
 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", spy)
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    client = Client(Credentials(double.public_id, double.secret_key))
     client.submitted_file(submit(client, model_id))
     assert len(seen) == len(double.asked)
     assert set(seen) == {True}

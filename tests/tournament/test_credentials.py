@@ -27,8 +27,8 @@ def test_the_environment_comes_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_a_private_file_is_read(tmp_path: Path, mode: int) -> None:
-    text = "# a key\nexport NUMERAI_PUBLIC_ID='abc'\nOTHER=1\nNUMERAI_SECRET_KEY=\"x=y z\"\n"
-    assert find_credentials({}, env_file(tmp_path, text, mode)) == Credentials("abc", "x=y z")
+    text = "# a key\nexport NUMERAI_PUBLIC_ID='abc'\nOTHER=1\nNUMERAI_SECRET_KEY=\"x=y-z\"\n"
+    assert find_credentials({}, env_file(tmp_path, text, mode)) == Credentials("abc", "x=y-z")
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o604, 0o640])

@@ -134,12 +134,13 @@ def test_a_download_cut_for_good_goes_on_in_the_next_run(double: Double, client:
 def test_a_file_that_changes_during_a_resume_is_never_spliced(
     double: Double, client: Client, tmp_path: Path, kind: str | None
 ) -> None:
-    double.datasets[TRAIN] = big(0)
+    before, later = big(0), big(1)
+    double.datasets[TRAIN] = before
 
     def change() -> None:
-        double.datasets[TRAIN] = big(1)
+        double.datasets[TRAIN] = later
 
-    assert len(big(0)) == len(big(1))
+    assert len(before) == len(later)
     double.fail(f"GET {TRAIN}", "cut", after=change)
     if kind is not None:
         double.fail(f"GET {TRAIN}", kind)

@@ -6,13 +6,16 @@ import logging
 import os
 import signal
 import sys
+import traceback
 
 from rich.console import Console
 
 from eravane.cli.app import app
 from eravane.core.errors import ConfigError, EravaneError
+from eravane.core.secrets import RedactingFormatter, keep_secret, redact
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+SECRETS = ("NUMERAI_PUBLIC_ID", "NUMERAI_SECRET_KEY")
 
 
 class _InterruptedByUser(BaseException):
@@ -25,7 +28,10 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    keep_secret(*(os.environ.get(name, "") for name in SECRETS))
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     from eravane.cli import dataset, machine, runs, tournament  # noqa: F401  (they register their commands)
 
     errors = Console(stderr=True)
@@ -34,22 +40,21 @@ def main() -> None:
     except _InterruptedByUser:
         errors.print("interrupted; finished work is kept: `eravane run --resume` continues a run", highlight=False)
         sys.exit(INTERRUPTED)
-    except EravaneError as error:
-        if "--debug" in sys.argv:
-            raise
-        errors.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(USAGE if isinstance(error, ConfigError) else FAILURE)
-    except OSError as error:
-        if "--debug" in sys.argv:
-            raise
-        place = f": {error.filename}" if error.filename else ""
-        errors.print(f"error: {error.strerror or error}{place}", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(FAILURE)
     except Exception as error:
         if "--debug" in sys.argv:
-            raise
-        errors.print(_unexpected(error), highlight=False, markup=False, soft_wrap=True)
-        sys.exit(FAILURE)
+            sys.stderr.write(redact(traceback.format_exc()))
+        else:
+            errors.print(redact(_message(error)), highlight=False, markup=False, soft_wrap=True)
+        sys.exit(USAGE if isinstance(error, ConfigError) else FAILURE)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, EravaneError):
+        return f"error: {error}"
+    if isinstance(error, OSError):
+        place = f": {error.filename}" if error.filename else ""
+        return f"error: {error.strerror or error}{place}"
+    return _unexpected(error)
 
 
 def _unexpected(error: Exception) -> str:

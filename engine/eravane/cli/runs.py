@@ -95,7 +95,7 @@ def step(
     wait_hours: WaitHours = 6.0,
     cache: Cache = None,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Go on under the present rules where the run's own are no more.")
+        bool, typer.Option("--adopt", help="Continue under the present rules where the run's own no longer exist.")
     ] = False,
 ) -> None:
     """Run one production week: new eras and labels, updates, live predictions; prints one JSON line.

@@ -1,4 +1,4 @@
-"""From the dataset's parquet files to a store: streamed, checked, incremental, resumable."""
+"""Ingests the dataset's parquet files into a store: streamed, checked, incremental, resumable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eravane.data.store.digest import digest_file
 from eravane.data.store.intake import Choice, Intake, brings_new_eras, check_unique, prepare_intake
 from eravane.data.store.manifest import LiveRecord, Manifest, SegmentRecord, SourceRecord
 from eravane.data.store.segments import Segment
-from eravane.data.store.shape import Shape, check_shape, check_wish, new_shape
+from eravane.data.store.shape import Shape, check_columns, check_shape, new_shape
 from eravane.data.store.site import CATALOG, Site, writing
 from eravane.data.store.source import Decode, Source
 from eravane.data.store.store import EraStore, IngestReport, survey_segments
@@ -37,7 +37,7 @@ def ingest(
     progress: Progress | None = None,
     decode: Decode | None = None,
     wait: Callable[[str], None] | None = None,
-    anew: bool = False,
+    rebuild: bool = False,
 ) -> EraStore:
     """Bring a store up to date with a folder of parquet files.
 
@@ -54,11 +54,11 @@ def ingest(
         progress: called with a file's name, cells done and cells in all.
         decode: decodes features and labels, from `Backend.decoder` (None: Arrow, on the CPU); the store's bytes are
             the same.
-        wait: where to say that another process is writing, while waiting for its end; None does not wait.
-        anew: delete the store first; processes that read it keep what they opened.
+        wait: called with a line while another process is writing; None does not wait.
+        rebuild: delete the store first; processes that read it keep what they opened.
 
     Returns:
-        The opened store; `report` says what changed.
+        The opened store; `report` lists the changes.
 
     Raises:
         DataError: the files break the dataset's contract, or an era that the store has was changed.
@@ -67,18 +67,18 @@ def ingest(
     """
     data, path = Path(data_dir), Path(store_dir)
     with writing(path, wait) as site:
-        if anew:
+        if rebuild:
             site.delete()
-        wish = _Wish(columns, first_era or 0, last_era or _NO_LAST, every)
-        report = _Update(data, site, wish, progress or silent, decode).run()
+        options = _Options(columns, first_era or 0, last_era or _NO_LAST, every)
+        report = _Update(data, site, options, progress or silent, decode).run()
     store = EraStore.open(path)
     store.report = report
     return store
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What the caller asked for."""
+class _Options:
+    """Requested columns and eras."""
 
     columns: Sequence[str] | None
     first: int
@@ -87,25 +87,25 @@ class _Wish:
 
 
 class _Update:
-    """One ingest: what the files bring, measured against the store as it is."""
+    """One ingest: the content of the files against the present store."""
 
-    def __init__(self, data: Path, site: Site, wish: _Wish, progress: Progress, decode: Decode | None) -> None:
+    def __init__(self, data: Path, site: Site, options: _Options, progress: Progress, decode: Decode | None) -> None:
         self._data, self._site, self._progress = data, site, progress
         self._old = old = site.old
         self._history = [Source(data / name, decode) for name in _history(data, old)]
         self._live_rows = Source(data / LIVE, decode) if (data / LIVE).exists() else None
         self._sources = [*self._history, *([self._live_rows] if self._live_rows else [])]
         if old is None:
-            self._shape = new_shape(self._history[0], data / FEATURES_JSON, wish.columns)
+            self._shape = new_shape(self._history[0], data / FEATURES_JSON, options.columns)
         else:
             self._shape = Shape(old.columns, old.dtype, old.targets)
-            check_wish(self._shape, wish.columns)
+            check_columns(self._shape, options.columns)
         check_shape(self._shape, self._history, self._live_rows)
         self._records = {
             source.name: SourceRecord(source.path.stat().st_size, digest_file(source.path)) for source in self._sources
         }
         self._eras = {source: source.eras() for source in self._history}
-        self._choice = _choice(old, wish, min(int(era_N.min()) for era_N in self._eras.values()))
+        self._choice = _choice(old, options, min(int(era_N.min()) for era_N in self._eras.values()))
         known = {} if old is None else old.sources
         self._unchanged = {name for name, record in self._records.items() if known.get(name) == record}
         self._builder = Builder(site, self._shape)
@@ -220,14 +220,14 @@ def _history(data: Path, old: Manifest | None) -> list[str]:
     return names
 
 
-def _choice(old: Manifest | None, wish: _Wish, oldest: int) -> Choice:
-    if wish.every < 1 or wish.first > wish.last:
-        raise DataError(f"eras {wish.first} to {wish.last}, every {wish.every}: nothing can be taken")
+def _choice(old: Manifest | None, options: _Options, oldest: int) -> Choice:
+    if options.every < 1 or options.first > options.last:
+        raise DataError(f"eras {options.first} to {options.last}, every {options.every}: nothing can be taken")
     if old is None:
-        return Choice(wish.first, wish.last, wish.every, max(wish.first, oldest))
-    if wish.first not in (0, old.first_era) or wish.every != old.every:
+        return Choice(options.first, options.last, options.every, max(options.first, oldest))
+    if options.first not in (0, old.first_era) or options.every != old.every:
         raise StoreError(
             f"the store was made with first era {old.first_era} and every {old.every}, "
-            f"now first era {wish.first} and every {wish.every} are asked for; ingest into a new store"
+            f"now first era {options.first} and every {options.every} are requested; ingest into a new store"
         )
-    return Choice(old.first_era, wish.last, old.every, old.anchor)
+    return Choice(old.first_era, options.last, old.every, old.anchor)

@@ -60,10 +60,16 @@ class Residence:
 
 
 def residence(store: EraStore, device: str, room: int, wanted: int, widest: int, training: int = 0) -> Residence:
+    """Decide what of a store stays on a device; arguments as `fitting`."""
+    itemsize = np.dtype(store.dtype).itemsize
+    return fitting(store.index.rows * itemsize, device, room, wanted, widest, training)
+
+
+def fitting(column: int, device: str, room: int, wanted: int, widest: int, training: int = 0) -> Residence:
     """Decide what stays on a device.
 
     Args:
-        store: whose features.
+        column: bytes of a column, all rows.
         device: "cpu" or "cuda".
         room: bytes of the device.
         wanted: columns that a run uses.
@@ -72,13 +78,12 @@ def residence(store: EraStore, device: str, room: int, wanted: int, widest: int,
     """
     if device == "cpu":
         return Residence("mapped")
-    itemsize = np.dtype(store.dtype).itemsize
-    column_bytes = -(-store.index.rows * itemsize // ALIGNMENT) * ALIGNMENT
-    fitting = max(0, room - training) // max(1, column_bytes)
-    if fitting >= wanted:
+    column_bytes = -(-column // ALIGNMENT) * ALIGNMENT
+    slots = max(0, room - training) // max(1, column_bytes)
+    if slots >= wanted:
         return Residence("whole", wanted, column_bytes)
-    if fitting >= widest:
-        return Residence("columns", fitting, column_bytes)
+    if slots >= widest:
+        return Residence("columns", slots, column_bytes)
     return Residence("eras", 0, column_bytes)
 
 

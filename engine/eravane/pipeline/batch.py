@@ -1,4 +1,4 @@
-"""The job: from a dataset and a configuration to a run folder with predictions, scores, report and submission file."""
+"""The batch: from a dataset and a configuration to a run folder with predictions, scores, report and submission."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ CACHE_VARIABLE = "ERAVANE_CACHE"
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run is.
+    """Result of a finished run.
 
     Attributes:
         path: the run folder.
         metrics: the content of metrics.json.
         report: path of report.html.
-        notes: facts the user should know, in order.
+        notes: facts for the user, in order.
     """
 
     path: Path
@@ -82,18 +82,18 @@ def run(
     replay_of: Path | None = None,
     rebuild_store: bool = False,
 ) -> RunResult:
-    """Do the whole job.
+    """Run the whole batch.
 
     Args:
         data: folder with Numerai's parquet files and features.json, or a store made by `ingest`.
         config: the run's configuration.
         out: run folder to make; with `resume` one that was interrupted.
-        resume: go on where an interrupted run stopped; the outcome is the same as without the interruption.
+        resume: continue an interrupted run; the outcome is the same as without the interruption.
         cache: folder of stores and finished boosters, shared by runs (None: `default_cache()`).
-        progress: where to show how far it is.
+        progress: shows the progress.
         replay_of: a run folder whose periods, lags and arrivals of labels count, so that the outcome is what its
             weekly steps came to.
-        rebuild_store: delete the cached store of this data first, and ingest anew.
+        rebuild_store: delete the cached store of this data and ingest again.
 
     Raises:
         ConfigError: the configuration does not fit the data.
@@ -104,13 +104,13 @@ def run(
     progress, cache = progress or Silent(), cache or default_cache()
     backend = choose(config.compute.device, progress.note, config.compute.pool)
     cluster = local_cluster(config.compute, backend.xgboost_device, progress.note)
-    watch = Telemetry(gpu_meter() if backend.name == "cuda" else None)
+    telemetry = Telemetry(gpu_meter() if backend.name == "cuda" else None)
     entered = RunFolder.held(out, config, resume=resume)
-    with entered as (folder, config), _readable_disk_errors(folder), cluster as compute, watch:
+    with entered as (folder, config), _readable_disk_errors(folder), cluster as compute, telemetry:
         try:
             config = replace(config, compute=compute)
-            stages = Stages(folder, config, data, backend, cache, progress, watch)
-            return _Batch(stages, watch, replay_of).run(rebuild_store)
+            stages = Stages(folder, config, data, backend, cache, progress, telemetry)
+            return _Batch(stages, telemetry, replay_of).run(rebuild_store)
         except EravaneError:
             if not resume and not folder.started:
                 shutil.rmtree(folder.path)  # nothing but the configuration is in it
@@ -123,7 +123,7 @@ def _readable_disk_errors(folder: RunFolder) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{error.strerror or error}{f' at {error.filename}' if error.filename else ''}; mend it and go on with "
+            f"{error.strerror or error}{f' at {error.filename}' if error.filename else ''}; fix this and continue with "
             f"--resume (what is in {folder.path} is whole)"
         ) from error
 
@@ -131,8 +131,8 @@ def _readable_disk_errors(folder: RunFolder) -> Iterator[None]:
 class _Batch:
     """A whole run, stage by stage."""
 
-    def __init__(self, stages: Stages, watch: Telemetry, replay_of: Path | None = None) -> None:
-        self._stages, self._watch, self._replay_of = stages, watch, replay_of
+    def __init__(self, stages: Stages, telemetry: Telemetry, replay_of: Path | None = None) -> None:
+        self._stages, self._telemetry, self._replay_of = stages, telemetry, replay_of
         self._schedule = Schedule() if replay_of is None else Schedule.read(RunFolder.open(replay_of))
         self._data, self._config, self._folder = stages.data, stages.config, stages.folder
         self._backend, self._progress, self._events = stages.backend, stages.progress, stages.events
@@ -161,7 +161,7 @@ class _Batch:
         for note in coverage(members, store, timeline.folds[0].predict_first):
             self._say(note)
         features = stages.features(store, members)
-        # Whatever can be refused is refused before anything is trained.
+        # All checks of the input come before anything is trained.
         neutral = neutral_columns(self._config, catalog)
         references = load_references(self._config, self._data, store)
         specs = model_specs(catalog, self._config) + member_specs(members, self._config.data.target)
@@ -175,11 +175,11 @@ class _Batch:
         self._schedule.seen(labels, session.newest).write(self._folder)
         metrics, self._warnings = stages.write_results(session, features, catalog)
         self._write_manifest(store, timeline, "complete")
-        self._folder.write_table("telemetry.parquet", self._watch.table())
+        self._folder.write_table("telemetry.parquet", self._telemetry.table())
         return RunResult(self._folder.path, metrics, write_report(self._folder.path), tuple(stages.notes))
 
     def _settle_learner(self, store: EraStore) -> None:
-        """Decide what grows the trees where "auto" leaves it open, and write it into run.toml."""
+        """Resolve the learner "auto" and write it into run.toml."""
         self._config, told = resolve_learner(self._config, store.dtype)
         self._stages.config = self._config
         if told:
@@ -193,15 +193,15 @@ class _Batch:
             self._say(f"{len(empty)} empty cells are skipped: {', '.join('.'.join(cell) for cell in empty)}")
         return catalog
 
-    def _store(self, catalog: FeatureCatalog, anew: bool) -> EraStore:
+    def _store(self, catalog: FeatureCatalog, rebuild: bool) -> EraStore:
         self._progress.start("ingest", 1)
         begun = self._folder.manifest()["data"] if self._folder.started else None
         with self._events.stage("ingest") as found:
-            if begun is not None and not anew and (Path(begun["store"]) / STORE_MANIFEST).is_file():
+            if begun is not None and not rebuild and (Path(begun["store"]) / STORE_MANIFEST).is_file():
                 store = open_as_of(Path(begun["store"]), begun["fingerprint"])
             else:
                 cache, wait = self._stages.cache, self._progress.note
-                store = cached_store(self._data, self._config.data, catalog, cache, anew=anew, wait=wait)
+                store = cached_store(self._data, self._config.data, catalog, cache, rebuild=rebuild, wait=wait)
             found |= {"rows": store.index.rows, "columns": len(store.columns)}
         if begun is not None and store.fingerprint != begun["fingerprint"]:
             raise RunError(
@@ -230,7 +230,7 @@ class _Batch:
         if clock.observed_lag > clock.minimum_score_lag:
             self._say(f"the labels in the files come later than the rule says: {clock.observed_lag} eras")
         if clock.leaking:
-            self._say("LEAKING: a lag is shorter than the labels need; no score of this run can be believed")
+            self._say("LEAKING: a lag is shorter than the labels need; the scores of this run are void")
 
     def _say_missing(self, store: EraStore) -> None:
         blank_EC = store.blank()

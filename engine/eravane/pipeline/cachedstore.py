@@ -21,7 +21,7 @@ def cached_store(
     catalog: FeatureCatalog,
     cache: Path,
     *,
-    anew: bool,
+    rebuild: bool,
     wait: Callable[[str], None] | None = None,
 ) -> EraStore:
     """Open the store of a run, brought up to date with its files; its path is absolute.
@@ -31,7 +31,7 @@ def cached_store(
         config: the [data] section.
         catalog: the features to keep.
         cache: folder that holds the stores of earlier runs.
-        anew: delete what earlier runs left of this data, and ingest it again.
+        rebuild: delete the store that earlier runs made of this data, and ingest again.
         wait: where to say that another process is ingesting the same data; None does not wait.
 
     Raises:
@@ -39,20 +39,22 @@ def cached_store(
         DataError: the files break the dataset's contract, or old eras changed since an earlier run.
     """
     if (data / MANIFEST).is_file():
-        if anew:
-            raise ConfigError(f"{data} is a store of yours; delete it, `eravane ingest` makes it anew")
+        if rebuild:
+            raise ConfigError(f"{data} is a store that you made; delete it, `eravane ingest` makes it again")
         return EraStore.open(data.resolve())
     first, last = config.first_era or None, config.last_era or None
     name = digest_of([str(data.resolve()), list(catalog.columns), first, last])
     path = cache.resolve() / "stores" / name
     try:
-        return ingest(data, path, columns=list(catalog.columns), first_era=first, last_era=last, wait=wait, anew=anew)
+        return ingest(
+            data, path, columns=list(catalog.columns), first_era=first, last_era=last, wait=wait, rebuild=rebuild
+        )
     except ChangedDataError as error:
-        mend = f"--rebuild-store makes the store that earlier runs of this data left in {path} anew"
-        raise ChangedDataError(error.fact, mend) from None
+        advice = f"--rebuild-store replaces the store that earlier runs of this data made in {path}"
+        raise ChangedDataError(error.fact, advice) from None
 
 
 def described(data: Path, store: EraStore) -> dict[str, Any]:
-    """What a manifest says of a run's data: where they lie, the store's content, and whether `synth` made them."""
+    """A run's data in its manifest: their path, the store's content, and whether `synth` made them."""
     made = (data / TRUTH).is_file()
     return {"path": str(data.resolve()), "store": str(store.home), "fingerprint": store.fingerprint, "made": made}

@@ -1,4 +1,4 @@
-"""The method as a scikit-learn estimator: a zoo on column groups, selected, gated and weighed era by era."""
+"""The method as a scikit-learn estimator: a zoo on column groups, selected, gated and weighted era by era."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ]
 
     def _learn_gate(self, grower: _Grower, specs: list[ModelSpec], config: RunConfig) -> list[ModelSpec]:
-        """Select by out-of-fold scores, show the gate its history, and keep its state; returns the selected."""
+        """Select by out-of-fold scores, train the gate on the history, and store its state; returns the selected."""
         clock = Clock.of(Horizon.required(self.target, self.horizon_eras, "give horizon_eras"))
         splitter = WalkForwardSplit(
             self.folds, chunk=self.fold_eras, purge=clock.purge, minimum=config.zoo.minimum_eras
@@ -313,7 +313,7 @@ class _Grower:
     def _grow(self, task: _Task, control: TaskControl) -> tuple[bytes, NDArray[np.float32]]:
         zoo, spec, rows = self._config.zoo, task.spec, task.train
         values_CN = self.frame.values[self.frame.positions(spec.columns)]
-        # XGBoost refuses some characters in names; columns are told apart by their place.
+        # XGBoost refuses some characters in names; columns are identified by position.
         table = pa.table({f"f{place}": pa.array(values_N[rows]) for place, values_N in enumerate(values_CN)})
         block = self._learner.fit(
             self._learner.matrix(table),

@@ -71,7 +71,7 @@ class Exported:
         path, size: the pickle and its bytes.
         models: base models in it.
         newest_era: the newest era whose scores are frozen in.
-        note: what the model says of itself in its docstring.
+        note: the model's docstring.
         difference: largest difference from the run's live predictions; None when it was not checked.
     """
 
@@ -88,7 +88,7 @@ def export(run: Path, out: Path, *, check: bool = False, python: str = sys.execu
 
     The model takes the live features of the dataset the run was made from, and its live benchmark models where some
     are members of the ensemble; it computes the era's statistics, decides the
-    gates, runs the open models and weighs them. Lagged scores are frozen as they are; its docstring says from when,
+    gates, runs the open models and weighs them. Lagged scores are frozen as they are; its docstring names their date,
     and it warns when they age.
 
     Args:
@@ -153,7 +153,7 @@ def _read_predictions(path: Path) -> pd.Series:
 
 
 def _payload(folder: RunFolder) -> dict[str, Any]:
-    """Everything that the hosted function needs, in plain containers and arrays."""
+    """State of the hosted function, in plain containers and arrays."""
     if not folder.started:
         raise RunError(f"{folder.path} has no checkpoint; its loop has not begun")
     manifest, config = folder.manifest(), folder.config()
@@ -250,7 +250,7 @@ def portable_blocks(trees: Trees) -> list[bytes]:
 
 
 def _prepare(config: PrepareConfig, dtype: str) -> dict[str, Any]:
-    """How the live era is prepared from itself.
+    """Preparation of the live era from itself.
 
     Raises:
         RunError: the preparation reads earlier eras, or the nearest rows.

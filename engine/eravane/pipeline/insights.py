@@ -1,6 +1,6 @@
-"""What a finished run shows about itself: regimes, exposure, missing features, payout scores, and what to beware of.
+"""Tables about a finished run: regimes, exposure, missing features, payout scores, and warnings.
 
-Everything here is drawn with hindsight from the run's result files; nothing of it enters a prediction.
+Everything here is computed with hindsight from the run's result files; nothing of it enters a prediction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from eravane_kernels.namespace import Kernels
 EXPOSURE_ERAS = 52
 # Columns whose exposure is computed at once.
 CHUNK = 256
-# Fewer out-of-fold eras than a year tell good models from lucky ones poorly.
+# With fewer out-of-fold eras than a year, good models are hardly distinguishable from lucky ones.
 FEW_ERAS = 52
 FEW_MODELS = 3
 
@@ -91,7 +91,7 @@ class _Predictions:
 
 
 def missing_features(store: EraStore) -> pa.Table:
-    """Per era how many features say nothing: level 2 (or missing) in every row, or NaN in every row."""
+    """Number of features without information per era: level 2 (or missing) in every row, or NaN in every row."""
     return pa.table({"era": [era_label(era) for era in store.index], "n_missing": store.blank().sum(axis=1)})
 
 

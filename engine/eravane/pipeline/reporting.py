@@ -16,7 +16,7 @@ from eravane.runstate.runfolder import RunFolder
 
 
 def report(run: Path) -> Path:
-    """Write `report.html` anew, of an unfinished run from what its loop has journalled so far; returns where it is.
+    """Write `report.html` again, of an unfinished run from its journal so far; returns its path.
 
     Raises:
         RunError: the folder is no run, or a file of it is missing or damaged.
@@ -27,9 +27,9 @@ def report(run: Path) -> Path:
 
 
 def assemble(run: Path) -> bool:
-    """Write predictions, weights, scores and metrics as far as an unfinished run has come.
+    """Write predictions, weights, scores and metrics of an unfinished run, as far as its loop has come.
 
-    The run itself is not disturbed: when it ends it writes the same files anew.
+    The run itself is not disturbed: at its end it writes the same files again.
 
     Args:
         run: the run folder.

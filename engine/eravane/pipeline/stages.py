@@ -1,4 +1,4 @@
-"""The stages that a whole run and a weekly step share: zoo, loop, live predictions, results, report."""
+"""Stages shared by a whole run and a weekly step: zoo, loop, live predictions, results, report."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Stages:
         self.events = EventLog(folder.path / "events.jsonl", backend.name, telemetry)
 
     def note(self, text: str) -> None:
-        """Show a fact, and keep it for the manifest or the report of the step."""
+        """Show a fact, and store it for the manifest or the report of the step."""
         self.notes.append(text)
         self.progress.note(text)
 
@@ -72,7 +72,7 @@ class Stages:
         return FeatureCatalog.load(folder / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None)
 
     def zoo(self, store: EraStore, timeline: Timeline) -> Zoo:
-        """What trains the run's base models."""
+        """The trainer of the run's base models."""
         return Zoo(
             store.path,
             self.config,
@@ -84,7 +84,7 @@ class Stages:
         )
 
     def features(self, store: EraStore, members: Sequence[Member]) -> Features:
-        """Prepared features and labels, with the members from outside and what the gate is paid by."""
+        """Prepared features and labels, with the members from outside and the columns of the payout."""
         outside = by_column(members) | paid_by(self.config, self.data, store)
         return Features.open(store.path, self.config.prepare, self.backend).with_given(outside)
 
@@ -114,7 +114,7 @@ class Stages:
         )
 
     def trained(self, done: Finished) -> None:
-        """Log and show that a model is done."""
+        """Log and show a finished model."""
         self.events.write(
             "trained",
             cell=done.model_id.rsplit(".", 2)[0],
@@ -128,7 +128,7 @@ class Stages:
         self.progress.advance(f"{done.model_id} to era {done.train_last}: {'cached' if done.cached else rate}")
 
     def resume(self, session: Session, oof_of: OofOf) -> Resumed:
-        """Take over the newest whole checkpoint, if there is one."""
+        """Restore the newest complete checkpoint, if there is one."""
         resumed = session.resume(oof_of)
         for text in resumed.notes:
             self.note(text)
@@ -146,7 +146,7 @@ class Stages:
                 self.progress.advance(f"era {era}")
 
     def advance(self, session: Session, done: int | None) -> tuple[int, ...]:
-        """Do every era of the loop after `done` (None: from its start), the live one last; returns these eras."""
+        """Handle every era of the loop after `done` (None: from its start), the live one last; returns these eras."""
         eras = session.remaining(done)
         self.progress.start("loop", len(eras))
         with self.events.usage() as used:
@@ -180,7 +180,7 @@ class Stages:
     def write_results(
         self, session: Session, features: Features, catalog: FeatureCatalog
     ) -> tuple[dict[str, Any], list[str]]:
-        """Write the result files and what a finished run shows about itself; returns metrics and warnings."""
+        """Write the result files and the report's tables; returns metrics and warnings."""
         self.progress.start("results", 2)
         metrics = session.results.write(session.journal)
         self.progress.advance()

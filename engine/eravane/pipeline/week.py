@@ -1,7 +1,7 @@
 """One production week: newest files in, labels that have become known used, live rows predicted; safe to repeat.
 
 A week is a step of the loop like any era of a backtest. What the state may depend on is the data as they are now and
-`known_at.json`, which says when each label arrived: a label that is corrected after it was used takes the loop back to
+`known_at.json`, with the arrival of each label: a label that is corrected after it was used takes the loop back to
 before its first use, so that the state is always the one that a replay over the present data would reach.
 """
 
@@ -37,11 +37,11 @@ from eravane.zoo.outside import load_members
 
 @dataclass(frozen=True)
 class WeekReport:
-    """What a step did.
+    """Result of a step.
 
     Attributes:
         run: the run folder.
-        changed: whether anything was done; False where the data brought nothing new.
+        changed: whether anything was done; False where the data have nothing new.
         eras: eras predicted, in order; missed weeks come before the live one.
         live_era: era that `live_predictions.csv` is for; None where the data have no live rows.
         arrived: target -> eras whose labels were new.
@@ -73,7 +73,7 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
         run: folder of a finished `eravane run`.
         data: folder with the newest parquet files, or a store.
         cache: folder of finished boosters, shared by runs.
-        progress: where to show how far it is.
+        progress: shows the progress.
         adopt: let the present rules take the place of those of the run's beginning that this release no longer has.
 
     Raises:
@@ -90,7 +90,7 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
         raise RunError(f"{run} is not finished; `eravane run ... --out {run} --resume` finishes it")
     if config.data.last_era:
         raise ConfigError(
-            f"{run} ends at era {config.data.last_era} (data.last_era); a run that goes on leaves it at 0"
+            f"{run} ends at era {config.data.last_era} (data.last_era); a run that continues leaves it at 0"
         )
     backend = choose(config.compute.device, progress.note, config.compute.pool)
     with exclusive(folder.path), local_cluster(config.compute, backend.xgboost_device, progress.note) as compute:
@@ -113,8 +113,8 @@ def _bring_up_to_date(data: Path, store: Path, wait: Callable[[str], None]) -> E
     try:
         return ingest(data, store, first_era=first or None, wait=wait)
     except ChangedDataError as error:
-        mend = f"a new run takes it in: eravane run {data} --rebuild-store --out NEW"
-        raise ChangedDataError(error.fact, mend) from None
+        advice = f"a new run takes it in: eravane run {data} --rebuild-store --out NEW"
+        raise ChangedDataError(error.fact, advice) from None
 
 
 class _Week:
@@ -131,7 +131,7 @@ class _Week:
         self._check_target()
 
     def do(self) -> WeekReport:
-        """Catch up with the data; nothing is written where they brought nothing."""
+        """Catch up with the data; nothing is written where they have nothing new."""
         before, labels = self._before, self._labels
         arrived = _new_eras(before.labels, labels)
         corrected = before.changed(labels)
@@ -144,7 +144,7 @@ class _Week:
         again = self._first_use(corrected)
         again = again if again is not None and again <= frontier else None
         if again is not None:
-            self._stages.notes.append(f"labels that were in use have changed: eras from {again} on are done again")
+            self._stages.notes.append(f"labels that were in use have changed: eras from {again} on are handled again")
             session.rewind(again)
         schedule.write(self._folder)
         session = self._open(schedule)
@@ -186,7 +186,7 @@ class _Week:
         )
 
     def _first_use(self, corrected: Mapping[str, tuple[int, ...]]) -> int | None:
-        """First era of the loop that a corrected label may have had a say in."""
+        """First era of the loop that a corrected label may have influenced."""
         timeline, main = self._timeline, self._config.data.target
         uses: list[int] = []
         for target, eras in corrected.items():
@@ -199,7 +199,7 @@ class _Week:
         oof = StoredOof(self._folder.path, session.model_ids)
         resumed = self._stages.resume(session, oof)
         if resumed.era is None:
-            self._say(f"the loop is done again from its start, era {self._timeline.loop_start}")
+            self._say(f"the loop is run again from its start, era {self._timeline.loop_start}")
             self._stages.begin(session, oof, oof.eras)
         return self._stages.advance(session, resumed.era)
 

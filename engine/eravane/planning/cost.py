@@ -45,6 +45,7 @@ class CostPlan:
         counts: what was counted, for people.
         target: the main target's horizon and the lags that follow from it, and what in the data speaks against it.
         device_memory: bytes of the largest training on a GPU; 0 on the CPU.
+        features: what of the features stays on the GPU; empty on the CPU.
         allowed: bytes of memory that the configuration allows or the hardware has, whichever is less.
         free_disk: free bytes on disk.
         alternatives: changes of the configuration, each of which alone makes the memory fit; empty where it fits.
@@ -56,6 +57,7 @@ class CostPlan:
     counts: str
     target: tuple[str, ...]
     device_memory: int
+    features: str
     allowed: float
     free_disk: float
     alternatives: tuple[str, ...]
@@ -89,6 +91,7 @@ class CostPlan:
         ]
         if self.device_memory:
             lines.append(f"{format_size(self.device_memory)} of a GPU's memory for the largest training")
+            lines.append(self.features)
         if self.memory > self.allowed:
             lines.append(
                 f"DOES NOT FIT: {format_size(self.memory)} needed, {format_size(self.allowed)} allowed or free"
@@ -147,6 +150,7 @@ def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPl
         counts=work.as_text(),
         target=_target(config, shape, timeline),
         device_memory=work.device_memory(),
+        features=work.kept_features(),
         allowed=min(memory.budget, hardware.memory),
         free_disk=hardware.disk,
         alternatives=(),

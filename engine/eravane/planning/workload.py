@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import shutil
@@ -14,7 +15,10 @@ from eravane.backend import why_no_gpu
 from eravane.backend.cpu import available_memory
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
+from eravane.core.errors import DeviceError
+from eravane.core.telemetry import NVML
 from eravane.data.catalog import Cell
+from eravane.data.resident import fitting
 from eravane.gate.context import WIDEST_CELL
 from eravane.gate.network import WARM_STEPS
 from eravane.learners.registry import make_learner
@@ -27,6 +31,11 @@ DEFAULT_DEPTH, DEFAULT_SHARE = 5, 0.1
 # Bytes of a booster: per tree, and per node of a full tree (measured on depths 4 to 6).
 TREE_BYTES, NODE_BYTES = 700, 40
 ID_BYTES, REPORT_BYTES = 24, 5_000_000
+
+
+H100_BYTES = 80_000_000_000
+# What a run leaves free on a GPU.
+RESERVED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,16 @@ class Workload:
         itemsize, models = np.dtype(self._shape.dtype).itemsize, len(self._config.targets)
         rows = max(self._training_rows(fold.train_first, fold.train_last) for fold in self._timeline.folds)
         return max(learner.bytes_needed(rows, len(cell.columns), itemsize, models) for cell in self._cells)
+
+    def kept_features(self) -> str:
+        """What of the features stays on the GPU, in words; empty on the CPU. Of an H100 where none is here."""
+        if self._hardware.device == "cpu":
+            return ""
+        column = self._shape.index.rows * np.dtype(self._shape.dtype).itemsize
+        widest, wanted = max(len(cell.columns) for cell in self._cells), len(self._shape.catalog.columns)
+        board, size = _smallest_gpu()
+        kept = fitting(column, "cuda", size - RESERVED, wanted, widest, self.device_memory())
+        return f"{kept} ({board})"
 
     def _rows(self, first: int, last: int | None) -> int:
         index = self._shape.index
@@ -273,3 +292,14 @@ class Workload:
         per_row, per_node, per_model = HOST.leaf
         leaves = trees * (rows * per_row + float(2 ** (self._depth + 1)) * per_node) + per_model
         return sum(self.rates.to_bin(rows, len(cell.columns)) / self._copies + leaves for cell in self._kept)
+
+
+def _smallest_gpu() -> tuple[str, int]:
+    """Name and bytes of the smallest GPU that this process may use; of an H100 where there is none."""
+    try:
+        facts = importlib.import_module(NVML).Gpus().facts()
+    except (ImportError, DeviceError):
+        facts = []
+    sizes = [(int(fact["memory_bytes"]), str(fact.get("name", "this GPU"))) for fact in facts if "memory_bytes" in fact]
+    size, name = min(sizes, default=(H100_BYTES, "of an H100 with 80 GB"))
+    return name, size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import IO, Any, TypeVar
 
@@ -162,6 +162,14 @@ class Client:
                 return self._transport.body(response)
 
         return self.patience.insist("reading the submission back", attempt)
+
+    def chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """The body of an answer that was opened by `read`, as it arrives.
+
+        Raises:
+            TransientError: a lost or silent connection, or a body that trickles.
+        """
+        return self._transport.chunks(response)
 
     def read(self, address: str, headers: Mapping[str, str]) -> AbstractContextManager[requests.Response]:
         """Open a signed address; see `Transport.get`."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from eravane.core.errors import SubmitError
+from eravane.core.secrets import keep_secret
 
 PUBLIC_ID = "NUMERAI_PUBLIC_ID"
 SECRET_KEY = "NUMERAI_SECRET_KEY"
@@ -21,6 +26,10 @@ class Credentials:
 
     public_id: str = field(repr=False)
     secret_key: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep the key out of everything that is printed."""
+        keep_secret(self.public_id, self.secret_key)
 
     def redact(self, text: str) -> str:
         """The text with both halves of the key blotted out."""
@@ -35,20 +44,36 @@ def find_credentials(environment: Mapping[str, str] | None = None, env_file: Pat
     """
     found = _pair(os.environ if environment is None else environment, "the environment")
     if found is None and env_file.is_file():
-        found = _pair(_parse(env_file.read_text(encoding="utf-8")), str(env_file))
+        found = _pair(_parse(env_file), str(env_file))
         if found is not None:
             _check_private(env_file)
     return found
 
 
-def _pair(values: Mapping[str, str], place: str) -> Credentials | None:
-    public_id, secret_key = values.get(PUBLIC_ID, "").strip(), values.get(SECRET_KEY, "").strip()
+def _pair(values: Mapping[str, str | None], place: str) -> Credentials | None:
+    public_id, secret_key = _key(values, PUBLIC_ID, place), _key(values, SECRET_KEY, place)
     if public_id and secret_key:
         return Credentials(public_id, secret_key)
     if public_id or secret_key:
         given, lacking = (PUBLIC_ID, SECRET_KEY) if public_id else (SECRET_KEY, PUBLIC_ID)
         raise SubmitError(f"{place} has {given} but not {lacking}; set both")
     return None
+
+
+def _key(values: Mapping[str, str | None], name: str, place: str) -> str:
+    """Half of the key without the blanks and line ends around it; refused unseen where it cannot be one.
+
+    Raises:
+        SubmitError: there is something in it that no key has.
+    """
+    value = values.get(name) or ""
+    keep_secret(value)
+    value = value.strip()
+    unfit = next((character for character in value if not "!" <= character <= "~"), None)
+    if unfit is not None:
+        what = "a blank or line end" if unfit.isspace() else "a character that is not plain ASCII"
+        raise SubmitError(f"{name} in {place} has {what} in its middle; copy the key again, by itself")
+    return value
 
 
 def _check_private(path: Path) -> None:
@@ -60,13 +85,21 @@ def _check_private(path: Path) -> None:
         raise SubmitError(f"{path} holds an API key but belongs to another user; make it your own")
 
 
-def _parse(text: str) -> dict[str, str]:
-    """Lines `KEY=value`, optionally with `export` and one pair of quotes; everything else is passed over."""
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        key, equals, value = line.strip().removeprefix("export ").partition("=")
-        if equals and not key.startswith("#"):
-            value = value.strip()
-            quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
-            values[key.strip()] = value[1:-1] if quoted else value
-    return values
+def _parse(path: Path) -> dict[str, str | None]:
+    """The file's variables by the rules of python-dotenv, with nothing put in for dollar signs.
+
+    Raises:
+        SubmitError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SubmitError(f"{path} cannot be read ({error.strerror}); mend its permissions or move it away") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SubmitError(f"{path} is UTF-16; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SubmitError(f"{path}, line {line}, is not UTF-8; save the file as UTF-8") from None
+    return dotenv_values(stream=io.StringIO(text), interpolate=False)

@@ -7,20 +7,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eravane.core.errors import DataError
-from eravane.tournament.transport import TransientError
+from eravane.tournament.transport import LEAST_RATE, TransientError, check_stored
 
 if TYPE_CHECKING:
     import requests
 
     from eravane.tournament.client import Client
 
-CHUNK = 1 << 20  # bytes
 Progress = Callable[[str, int, int], None]  # file name, bytes here, bytes in all
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -75,11 +74,13 @@ def download(
         with client.read(client.dataset_address(name), part.request_headers(have)) as response:
             identity = part.begin(response, have)
             if identity is not None:
-                part.receive(response, identity, progress)
+                part.receive(client.chunks(response), identity, progress)
         return identity
 
+    # A server that trickles makes no progress: the deadline starts anew for bytes that came at a fair rate.
+    further = max(1, int(client.patience.read_s * LEAST_RATE))
     try:
-        identity = client.patience.insist(f"fetching {name}", attempt, lambda: part.reached)
+        identity = client.patience.insist(f"fetching {name}", attempt, lambda: part.reached // further)
     except OSError as error:
         raise DataError(f"{part.path} cannot be written: {error.strerror}") from None
     if identity is None:
@@ -134,6 +135,8 @@ class _Part:
         if response.status_code != 200:
             if response.status_code == 416:
                 self.discard()
+                raise TransientError("the storage answered HTTP 416")
+            check_stored(response)
             raise TransientError(f"the storage answered HTTP {response.status_code}")
         identity = Identity(_strong_etag(response), _length(response))
         self.discard()
@@ -155,13 +158,13 @@ class _Part:
         self.discard()
         raise TransientError("the server offered a part of another file; starting again")
 
-    def receive(self, response: requests.Response, identity: Identity, progress: Progress | None) -> None:
+    def receive(self, chunks: Iterable[bytes], identity: Identity, progress: Progress | None) -> None:
         """Append the body; the bytes that arrived stay when it breaks off."""
         name = self.path.name.removeprefix(".").removesuffix(".part")
         self._check_room(identity)
         with self.path.open("ab") as file:
             arrived = file.tell()
-            for chunk in response.iter_content(CHUNK):
+            for chunk in chunks:
                 file.write(chunk)
                 arrived += len(chunk)
                 self.reached = max(self.reached, arrived)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import email.utils
 import json
 import logging
+import os
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
 from eravane.core.errors import SubmitError
+from eravane.core.secrets import redact
 
 logger = logging.getLogger("eravane")
 
@@ -24,6 +30,13 @@ T = TypeVar("T")
 LARGEST_ANSWER = 64 << 20  # bytes; an answer of the API is a few kilobytes
 # Attempts before giving up where no server was ever reached: waiting minutes mends no cable.
 UNREACHED_ATTEMPTS = 3
+# A body that brings less than this many bytes per second is as good as none.
+LEAST_RATE = 1024
+CHUNK = 1 << 16
+# Variables that name trusted certificates, the first that is set counts.
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+# When the operation under way is to end, on the clock of its patience.
+_until: ContextVar[float | None] = ContextVar("until", default=None)
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -82,6 +95,7 @@ class Patience:
         started, wait_s, reached, attempts = self.clock(), self.first_wait_s, progress(), 0
         while True:
             attempts += 1
+            token = _until.set(started + self.deadline_s)
             try:
                 return attempt()
             except UnreachableError as failure:
@@ -91,6 +105,8 @@ class Patience:
                 reason, asked_s = str(failure), failure.wait_s
             except TransientError as failure:
                 reason, asked_s = str(failure), failure.wait_s
+            finally:
+                _until.reset(token)
             if progress() != reached:
                 started, wait_s, reached = self.clock(), self.first_wait_s, progress()
             pause_s = max(wait_s, asked_s)
@@ -107,7 +123,8 @@ class Transport:
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
-        self._session = requests.Session()
+        self._session = _session()
+        self._verify = trusted_certificates(os.environ)
         self._reached = False
 
     def post_json(
@@ -120,20 +137,21 @@ class Transport:
             ApiError: any other status.
         """
         with self._send("POST", url, auth=auth, json=body) as response:
-            if response.status_code in (401, 403):
-                raise ApiError(
-                    f"{what}: the tournament refuses the API key (HTTP {response.status_code}); "
-                    "check it, and the scopes it was made with"
-                )
-            if response.status_code in (408, 429) or response.status_code >= 500:
-                raise TransientError(f"HTTP {response.status_code}", _asked_wait(response))
-            if response.status_code != 200:
-                raise ApiError(f"{what}: the tournament answered HTTP {response.status_code}")
-            text = self.body(response)
+            status, text = response.status_code, self.body(response)
+            if status in (408, 429) or status >= 500:
+                raise TransientError(f"HTTP {status}", _asked_wait(response))
+        if status in (401, 403) and auth is not None:
+            raise ApiError(
+                f"{what}: the tournament refuses the API key (HTTP {status}{_words(text)}); "
+                "check it, and the scopes it was made with"
+            )
+        if status != 200:
+            raise ApiError(f"{what}: the tournament answered HTTP {status}{_words(text)}")
         try:
             answer = json.loads(text)
         except ValueError:
-            raise TransientError("the answer is no JSON") from None
+            kind = "a web page" if text.lstrip()[:1] == b"<" else "no JSON"
+            raise TransientError(f"the answer is {kind}: is a proxy or a login page in between?") from None
         if not isinstance(answer, dict):
             raise TransientError("the answer is no JSON object")
         return answer
@@ -142,11 +160,11 @@ class Transport:
         """Store content at a signed address.
 
         Raises:
-            TransientError: any status but 2xx, and a lost or silent connection.
+            TransientError: 408, 429, 5xx, and a lost or silent connection.
+            ApiError: any other status but 2xx.
         """
         with self._send("PUT", url, data=content, headers=headers) as response:
-            if not 200 <= response.status_code < 300:
-                raise TransientError(f"the storage answered HTTP {response.status_code}", _asked_wait(response))
+            check_stored(response)
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
@@ -164,27 +182,60 @@ class Transport:
         Raises:
             TransientError: when it is larger than any answer should be, or trickles past the deadline.
         """
-        until, chunks, size = self.patience.clock() + self.patience.deadline_s, [], 0
-        for chunk in response.iter_content(1 << 16):
-            chunks.append(chunk)
+        parts, size = [], 0
+        for chunk in self.chunks(response, self._end()):
+            parts.append(chunk)
             size += len(chunk)
-            if size > LARGEST_ANSWER or self.patience.clock() > until:
+            if size > LARGEST_ANSWER:
                 raise TransientError("the answer does not end")
-        return b"".join(chunks)
+        return b"".join(parts)
+
+    def chunks(self, response: requests.Response, until: float | None = None) -> Iterator[bytes]:
+        """The body as it arrives.
+
+        Args:
+            response: an answer whose body was not read.
+            until: when it is to have ended, on the clock of the patience; None as long as bytes come at a fair rate.
+
+        Raises:
+            TransientError: a lost or silent connection, or a body that trickles.
+        """
+        clock, read_s = self.patience.clock, self.patience.read_s
+        since, arrived = clock(), 0
+        while True:
+            try:
+                chunk = response.raw.read1(CHUNK, decode_content=True)
+            except (HTTPError, OSError) as error:
+                raise TransientError(f"the connection broke ({type(error).__name__})") from None
+            if not chunk:
+                return
+            yield chunk
+            arrived += len(chunk)
+            if until is not None and clock() > until:
+                raise TransientError("the answer does not end")
+            if clock() - since > read_s:
+                if arrived < read_s * LEAST_RATE:
+                    raise TransientError(f"the answer trickles ({arrived} bytes in {read_s:.0f} s)")
+                since, arrived = clock(), 0
+
+    def _end(self) -> float:
+        until = _until.get()
+        return self.patience.clock() + self.patience.deadline_s if until is None else until
 
     @contextmanager
     def _send(self, method: str, url: str, **options: Any) -> Iterator[requests.Response]:
         check_address(url)
-        limits = (self.patience.connect_s, self.patience.read_s)
         try:
-            with self._session.request(
-                method, url, timeout=limits, stream=True, allow_redirects=False, verify=True, **options
-            ) as response:
+            with self._answer(method, url, options) as response:
                 self._reached = True
                 yield response
         # The texts of these errors quote signed addresses, so only their kind is passed on.
         except requests.exceptions.SSLError:
-            raise ApiError(f"{urlsplit(url).hostname} has no valid TLS certificate; nothing was sent") from None
+            trusted = "" if self._verify is True else f" by {self._verify}"
+            raise ApiError(
+                f"{urlsplit(url).hostname} has no valid TLS certificate{trusted}; nothing was sent. Where a proxy "
+                f"signs anew, {CERTIFICATES[0]} names the file of its certificate"
+            ) from None
         except requests.exceptions.RequestException as error:
             unreached = None if self._reached else _why_unreached(error, urlsplit(url).hostname)
             if unreached is not None:
@@ -192,6 +243,122 @@ class Transport:
             if isinstance(error, requests.exceptions.Timeout):
                 raise TransientError("no answer in time") from None
             raise TransientError(f"the connection broke ({type(error).__name__})") from None
+
+    def _answer(self, method: str, url: str, options: dict[str, Any]) -> requests.Response:
+        """The head of the answer; a server that never ends it is left alone once the operation's time is over."""
+        session, done = self._session, queue.SimpleQueue[requests.Response | BaseException]()
+        limits = (self.patience.connect_s, self.patience.read_s)
+        body, abandoned = options.get("data"), threading.Event()
+
+        def send() -> None:
+            try:
+                response = session.request(
+                    method,
+                    url,
+                    timeout=limits,
+                    stream=True,
+                    allow_redirects=False,
+                    verify=self._verify,
+                    proxies=proxies_for(url),
+                    **options,
+                )
+            except BaseException as error:
+                done.put(error)
+                return
+            done.put(response)
+            if abandoned.is_set():
+                response.close()
+
+        threading.Thread(target=send, daemon=True).start()
+        until, sent = self._end(), _position(body)
+        while True:
+            try:
+                answer = done.get(timeout=0.2)
+            except queue.Empty:
+                if _position(body) != sent:  # an upload goes on for as long as it takes
+                    until, sent = self.patience.clock() + self.patience.deadline_s, _position(body)
+                if self.patience.clock() < until:
+                    continue
+                abandoned.set()
+                self._session = _session()
+                raise TransientError("no whole answer in time") from None
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+
+def check_stored(response: requests.Response) -> None:
+    """Check the status of a storage's answer.
+
+    Raises:
+        TransientError: trying again may help.
+        ApiError: it would not.
+    """
+    status = response.status_code
+    if 200 <= status < 300:
+        return
+    if status in (408, 429) or status >= 500:
+        raise TransientError(f"the storage answered HTTP {status}", _asked_wait(response))
+    raise ApiError(f"the storage refuses the request (HTTP {status})")
+
+
+def proxies_for(url: str) -> dict[str, str]:
+    """The proxies that the environment names for an address, by scheme.
+
+    Raises:
+        ApiError: a variable holds no address of a proxy.
+    """
+    found: dict[str, str] = requests.utils.get_environ_proxies(url, no_proxy=None)
+    for scheme, proxy in found.items():
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        try:
+            sound = parts.hostname is not None and parts.scheme in ("", "http", "https", "socks5", "socks5h")
+            _ = parts.port
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ApiError(f"{scheme.upper()}_PROXY is no address of a proxy; write http://HOST:PORT, or unset it")
+    return found
+
+
+def trusted_certificates(environment: Mapping[str, str]) -> bool | str:
+    """The certificates that the environment names as trusted; True for those that come with requests.
+
+    Raises:
+        ApiError: a variable names a file that is not there.
+    """
+    for name in CERTIFICATES:
+        place = environment.get(name)
+        if place:
+            if not Path(place).exists():
+                raise ApiError(f"{name} names {place}, which is not there; name a file of certificates, or unset it")
+            return place
+    return True
+
+
+def _session() -> requests.Session:
+    """A session that takes nothing from the machine: a netrc entry would add a secret to signed addresses."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
+
+
+def _position(body: Any) -> int:
+    try:
+        return int(body.tell())
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def _words(text: bytes) -> str:
+    """What a refusal says for itself, short and without secrets; empty where it says nothing readable."""
+    try:
+        listed = json.loads(text)["errors"]
+        messages = [str(item.get("message", "")) if isinstance(item, dict) else str(item) for item in listed]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    said = " ".join("; ".join(messages).split())[:300]
+    return f", {redact(said)}" if said else ""
 
 
 def _why_unreached(error: requests.exceptions.RequestException, host: str | None) -> str | None:

@@ -94,7 +94,7 @@ def test_a_deleted_run_keeps_nothing(store: EraStore, tmp_path: Path) -> None:
 def test_a_store_that_is_made_anew_leaves_readers_their_own(data: Path, store: EraStore) -> None:
     before = _labels(store)
     with held(store) as kept:
-        again = ingest(data, store.path, anew=True)
+        again = ingest(data, store.path, rebuild=True)
         assert again.fingerprint == store.fingerprint
         assert _labels(kept) == before
         kept.verify()

@@ -60,7 +60,7 @@ def check_shape(shape: Shape, history: Sequence[Source], live: Source | None) ->
         _require(live, shape.columns, "feature")
 
 
-def check_wish(shape: Shape, columns: Sequence[str] | None) -> None:
+def check_columns(shape: Shape, columns: Sequence[str] | None) -> None:
     """Check that a store has the requested columns.
 
     Raises:
