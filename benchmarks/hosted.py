@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from eravane.gate.context import QUANTILES, thinned
 from eravane.gate.scorer import LAST_TEMPERATURE
 from eravane.learners.registry import Trees
 from eravane.learners.xgboost import DEFAULT_PARAMS
-from eravane.pipeline.export import Bootstrap, portable_blocks
+from eravane.pipeline.export import hosted_model, portable_blocks
 
 RUN = """
 import json, resource, sys, time
@@ -64,7 +63,7 @@ def main(quick: bool) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         model, live = Path(folder) / "model.pkl", Path(folder) / "live.parquet"
         made_live(size).to_parquet(live)
-        model.write_bytes(pickle.dumps(Bootstrap(made_payload(size)), protocol=4))
+        model.write_bytes(hosted_model(made_payload(size)))
         say(f"hosted: a model of {model.stat().st_size / 1e6:.0f} MB")
         command = [python, "-I", "-c", RUN, str(model), str(live)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

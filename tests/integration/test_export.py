@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +31,7 @@ from eravane.pipeline.export import _CHECK, compare, export, portable_blocks
 from tests.integration.conftest import MICRO
 
 # What the tournament's container had when `eravane.pipeline.export` was written, beside the Python that runs the tests.
-CONTAINER = ("numpy==2.1.*", "pandas==2.3.*", "xgboost-cpu==3.0.2", "pyarrow")
+CONTAINER = ("cloudpickle==3.1.*", "numpy==2.1.*", "pandas==2.3.*", "xgboost-cpu==3.0.2", "pyarrow")
 HOSTED_PYTHON = "ERAVANE_HOSTED_PYTHON"
 
 
@@ -167,6 +170,45 @@ def test_the_model_predicts_the_same_in_the_tournaments_container(
     absent = subprocess.run([container, "-I", "-c", "import eravane"], capture_output=True, text=True)
     assert "No module named 'eravane'" in absent.stderr
     assert compare(export(hosted_run, tmp_path / "model.pkl").path, hosted_run, container) < 1e-12
+
+
+class _Scanner(pickle.Unpickler):
+    """Lists every name that unpickling looks up."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+        self.found: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.found.add(f"{module}.{name}")
+        return super().find_class(module, name)
+
+
+def _imported(content: bytes) -> set[str]:
+    scanner = _Scanner(content)
+    scanner.load()
+    return scanner.found
+
+
+def test_a_scanner_finds_nothing_worse_than_in_a_function_that_is_pickled(model: Path) -> None:
+    """No eval, no exec, no import of ours: what cloudpickle needs for functions, and what arrays need."""
+
+    def plain(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame * np.float64(2)
+
+    found = _imported(model.read_bytes())
+    assert not {name for name in found if name.split(".")[-1] in ("eval", "exec", "compile", "system", "popen")}
+    assert not {name for name in found if name.startswith("eravane")}
+    allowed = {name.split(".")[0] for name in _imported(cloudpickle.dumps(plain, protocol=4))}
+    assert {name.split(".")[0] for name in found} <= allowed | {"numpy", "statistics", "types"}
+
+
+def test_a_model_for_another_python_is_refused_by_name(
+    model: Path, done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eravane.pipeline.export.MINOR", "3.99")
+    with pytest.raises(RunError, match=r"made with Python 3\.99, and .* is of another minor version"):
+        compare(model, done)
 
 
 def test_the_check_hides_eravane() -> None:

@@ -1,8 +1,8 @@
 """One era's decision and prediction with NumPy, pandas and XGBoost alone: what an exported model executes.
 
-The text of this file and of `portable_prepare` travels inside the pickle, so they import nothing else and run on any
-Python from 3.10 on. The gate's arithmetic stands here once and serves the engine too; what `context`, `gate` and `loop`
-do with kernels and many eras is repeated for one era, and the tests of `export` hold both against each other.
+The functions of this file and of `portable_prepare` travel inside the pickle, so they import nothing else. The gate's
+arithmetic stands here once and serves the engine too; what `context`, `gate` and `loop` do with kernels and many eras
+is repeated for one era, and the tests of `export` hold both against each other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One era's values as the run prepares them, with NumPy and pandas alone: the other part of an exported model.
 
-Its text travels inside the pickle and is executed before that of `portable`. It repeats `eravane.data.prepare` for
-one era that is prepared from itself; the tests of `export` hold both against each other.
+Its functions travel inside the pickle. They repeat `eravane.data.prepare` for one era that is prepared from itself; the
+tests of `export` hold both against each other.
 """
 
 from __future__ import annotations

@@ -5,9 +5,7 @@ This is the one pickle that eravane writes; it never reads one but in `check`, i
 
 from __future__ import annotations
 
-import inspect
 import json
-import pickle
 import platform
 import subprocess
 import sys
@@ -28,8 +26,7 @@ from eravane.core.config import PrepareConfig, RunConfig
 from eravane.core.errors import RunError
 from eravane.core.files import write_atomically
 from eravane.data.store.store import EraStore
-from eravane.gate import portable as hosted
-from eravane.gate import portable_prepare as hostedprepare
+from eravane.gate import portable, portable_prepare
 from eravane.gate.context import QUANTILES, thinned
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import GateModel
@@ -43,10 +40,9 @@ from eravane.scoring.ensemble import MIX_DECIMALS
 from eravane_kernels.spec.context import FLAT
 
 TOLERANCE = 1e-6
-# What unpickling evaluates: the texts of `hostedprepare` and `hosted`, then `assemble` on the payload. Nothing is
-# imported by name, so that the pickle loads where eravane is not installed.
-_BOOTSTRAP = "[exec(source, space) for source in sources] and space['assemble'](payload)"
-_SHARED = "from eravane.gate.portable_prepare import known, live_values, prepared\n"
+MINOR = ".".join(platform.python_version_tuple()[:2])
+# Pickled by value, so that the model loads where eravane is not installed.
+_BY_VALUE = (portable, portable_prepare)
 _CHECK = """
 import sys
 class Absent:
@@ -55,7 +51,9 @@ class Absent:
             raise ImportError(name + " must not be needed")
 sys.meta_path.insert(0, Absent())
 import inspect, pandas
-model, folder, out = sys.argv[1:]
+if "%d.%d" % sys.version_info[:2] != sys.argv[4]:
+    sys.exit("it was made with Python %s, and %s is of another minor version" % (sys.argv[4], sys.executable))
+model, folder, out = sys.argv[1:4]
 predict = pandas.read_pickle(model)
 names = ("live", "live_benchmark_models")[: len(inspect.signature(predict).parameters)]
 frames = [pandas.read_parquet(f"{folder}/{name}.parquet") for name in names]
@@ -95,7 +93,7 @@ def export(run: Path, out: Path, *, check: bool = False, python: str = sys.execu
         run: finished run folder.
         out: file to write, ending in `.pkl`.
         check: load the file in a fresh interpreter without eravane and compare it with the run's live predictions.
-        python: that interpreter; it needs pandas, pyarrow and xgboost.
+        python: that interpreter, of this Python's minor version; it needs cloudpickle, pandas, pyarrow and xgboost.
 
     Raises:
         RunError: the run is unfinished, or prepares its data in a way that a hosted model cannot repeat; with
@@ -105,22 +103,26 @@ def export(run: Path, out: Path, *, check: bool = False, python: str = sys.execu
         raise RunError(f"{out} must end in .pkl, which the tournament's model upload requires")
     folder = RunFolder.open(run)
     payload = _payload(folder)
-    content = pickle.dumps(Bootstrap(payload), protocol=4)
+    content = hosted_model(payload)
     write_atomically(out, content)
     difference = compare(out, run, python) if check else None
     return Exported(out, len(content), len(payload["models"]), payload["newest_era"], str(payload["note"]), difference)
 
 
-class Bootstrap:
-    """Pickles as the call that makes the model."""
+def hosted_model(payload: Mapping[str, Any]) -> bytes:
+    """The pickle of the function that predicts: what cloudpickle makes of it, nothing is evaluated when it is loaded.
 
-    def __init__(self, payload: Mapping[str, Any]) -> None:
-        self._payload = payload
+    Its code is bytecode of this Python, and runs under the same minor version alone.
+    """
+    import cloudpickle
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        sources = [inspect.getsource(hostedprepare), inspect.getsource(hosted).replace(_SHARED, "")]
-        space = {"__name__": "hosted"}
-        return eval, (_BOOTSTRAP, {"sources": sources, "space": space, "payload": self._payload})
+    for module in _BY_VALUE:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(portable.assemble(payload), protocol=4))
+    finally:
+        for module in _BY_VALUE:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def compare(model: Path, run: Path, python: str = sys.executable) -> float:
@@ -133,7 +135,7 @@ def compare(model: Path, run: Path, python: str = sys.executable) -> float:
     expected = _read_predictions(run / "live_predictions.csv")
     with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
         out = Path(scratch) / "predictions.csv"
-        command = [python, "-I", "-W", "ignore", "-c", _CHECK, str(model), str(data), str(out)]
+        command = [python, "-I", "-W", "ignore", "-c", _CHECK, str(model), str(data), str(out), MINOR]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
@@ -280,9 +282,8 @@ def _prepare(config: PrepareConfig, dtype: str) -> dict[str, Any]:
 
 
 def _note(newest: int | None, models: int) -> str:
-    minor = ".".join(platform.python_version_tuple()[:2])
     frozen = f"up to era {newest}" if newest is not None else "of no era yet"
     return (
         f"{models} base models of eravane {__version__}, gated and weighted per era. Made on "
-        f"{datetime.now(UTC):%Y-%m-%d} with Python {minor}; its lagged scores are frozen {frozen}."
+        f"{datetime.now(UTC):%Y-%m-%d} with Python {MINOR}; its lagged scores are frozen {frozen}."
     )
