@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,31 @@ def test_memory_that_runs_out_is_reclaimed_and_then_said(cuda: Any, monkeypatch:
         memory.taken(
             lambda: cuda.cp.empty(-1) if False else (_ for _ in ()).throw(MemoryError()), "a matrix", backend.room
         )
+
+
+def test_a_kernel_that_runs_out_of_memory_is_called_again_and_then_says_so(
+    cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, _ = said(cuda)
+    memory = importlib.import_module("eravane.backend.cuda_memory")
+    calls: list[str] = []
+
+    def rank(values: Any) -> Any:
+        calls.append("rank")
+        if len(calls) < 2:
+            raise MemoryError
+        return values
+
+    monkeypatch.setattr(memory, "reclaim", lambda: calls.append("reclaim"))
+    ops = cuda._HostResults(SimpleNamespace(rank=rank, gram=_full), backend.room)
+    assert ops.rank(7) == 7
+    assert calls == ["rank", "reclaim", "rank"]
+    with pytest.raises(OutOfDeviceMemoryError, match="what gram works with did not fit"):
+        ops.gram(7)
+
+
+def _full(_: Any) -> None:
+    raise MemoryError
 
 
 def test_eras_stream_in_order_one_ahead(cuda: Any, store: EraStore) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eravane_kernels import cuda, spec
+from eravane_kernels.cuda.growth import Columns
 from eravane_kernels.cuda.runtime import active
 
 from .emulator.cases import CASES, EDGES, LONG, Layout, assert_matches, offsets, outcome
@@ -121,6 +122,33 @@ def test_more_than_2_31_cells():
         counts = runtime.host(cuda.level_counts(many, eras))
     expected = spec.level_counts(values[None], eras)
     np.testing.assert_array_equal(counts, np.broadcast_to(expected, counts.shape))
+
+
+@pytest.mark.gpu
+def test_results_beyond_2_31_cells_on_a_gpu():
+    """Columns that lie whole on the device, the last beyond 2^31 bytes: counted, described, replaced, halved."""
+    width, eras = 70_000, offsets((30_001, 999))
+    values = np.random.default_rng(0).integers(-1, 5, int(eras[-1])).astype(np.int8)
+    table_2L = np.random.default_rng(1).integers(-1, 5, (2, 6)).astype(np.int8)
+    counts = spec.level_counts(values[None], eras)
+    with on("gpu") as runtime:
+        xp, host = runtime.xp, runtime.host
+        x_CN = xp.empty((width, len(values)), dtype=np.int8)
+        x_CN[...] = xp.asarray(values)
+        assert x_CN.size > 2**31
+        np.testing.assert_array_equal(host(cuda.level_counts(x_CN, eras)), np.broadcast_to(counts, (2, width, 6)))
+        stats, wanted = cuda.era_stats(x_CN, eras), spec.level_stats(counts)
+        assert bool((stats.mode_EC == xp.asarray(wanted.mode_EC)).all())
+        assert bool((stats.quantiles_QEC == xp.asarray(wanted.quantiles_QEC)).all())
+        table_ECL = xp.ascontiguousarray(xp.broadcast_to(xp.asarray(table_2L[:, None]), (2, width, 6)))
+        made = spec.apply_table(values[None], eras, table_2L[:, None])[0]
+        replaced_CN = cuda.apply_table(x_CN, eras, table_ECL)
+        for first in range(0, width, 10_000):
+            assert bool((replaced_CN[first : first + 10_000] == xp.asarray(made)).all())
+        del replaced_CN
+        half_CB = Columns.of(x_CN).half_CB
+        assert bool((half_CB == half_CB[:1]).all())
+        assert half_CB.size > 2**30
 
 
 @pytest.mark.parametrize("rows", [(), (0,), (0, 0), (4,)], ids=str)

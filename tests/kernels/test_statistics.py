@@ -141,7 +141,7 @@ def test_columns_that_begin_beyond_two_to_the_31(ops):
 
 def test_more_than_two_to_the_31_cells(ops, rng):
     if ops.name != "cpu":
-        pytest.skip("the specification takes minutes; the GPU has its own test")
+        pytest.skip("the specification takes minutes; the GPU has test_results_beyond_2_31_cells_on_a_gpu")
     column = rng.integers(-1, 5, 31_000).astype(np.int8)
     x_CN = np.broadcast_to(column, (70_000, 31_000))
     offsets = np.array([0, 30_001, 31_000], dtype=np.int64)

@@ -69,7 +69,7 @@ class CudaBackend:
     @property
     def ops(self) -> Kernels:
         """The CUDA kernels, their results brought to the host."""
-        return cast(Kernels, _HostResults(self.kernels))
+        return cast(Kernels, _HostResults(self.kernels, self.room))
 
     @property
     def kernels(self) -> Kernels:
@@ -240,15 +240,15 @@ class _Staging:
 class _HostResults:
     """The kernels' namespace with results brought to the host."""
 
-    def __init__(self, kernels: Kernels) -> None:
-        self._kernels = kernels
+    def __init__(self, kernels: Kernels, free: Callable[[], int]) -> None:
+        self._kernels, self._free = kernels, free
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function = getattr(self._kernels, name)
 
         @wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
-            return _on_host(function(*arguments, **options))
+            return taken(lambda: _on_host(function(*arguments, **options)), f"what {name} works with", self._free)
 
         setattr(self, name, call)
         return call

@@ -261,6 +261,38 @@ def test_calls_of_cupy_fit() -> None:
     assert [problem.split(":")[1] for problem in told] == ["1", "2", "3"]
 
 
+def test_launches_are_recorded_as_cupy_records_them() -> None:
+    _needs_cupy()
+    within(
+        "import cupy\n"
+        "from cupy.cuda.graph import Graph\n"
+        "assert all(hasattr(cupy.cuda.Stream, name) for name in ('begin_capture', 'end_capture', '__enter__'))\n"
+        "assert hasattr(Graph, 'launch')\n"
+        "assert hasattr(cupy.cuda.runtime, 'streamBeginCapture')"
+    )
+
+
+OPTIONS_OF_LIBCUDF = """
+import pyarrow as pa, pyarrow.parquet as pq, sys
+import pylibcudf as plc
+path = sys.argv[1]
+pq.write_table(pa.table({"a": pa.array([1, 2], pa.int8())}), path)
+options = plc.io.parquet.ParquetReaderOptions.builder(plc.io.SourceInfo([path])).build()
+options.set_column_names(["a"])
+options.set_row_groups([[0]])
+"""
+
+
+def test_reader_options_are_built_without_a_warning(tmp_path: Path) -> None:
+    """With libcudf itself (300 MB), where ERAVANE_LIBCUDF names an environment's Python that has it."""
+    python = os.environ.get("ERAVANE_LIBCUDF")
+    if not python:
+        pytest.skip("ERAVANE_LIBCUDF names no Python with pylibcudf")
+    call = [python, "-W", "error", "-c", OPTIONS_OF_LIBCUDF, str(tmp_path / "a.parquet")]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_triangles_are_solved_as_cupy_solves_them() -> None:
     solve = function(SITE / "cupyx/scipy/linalg/_solve_triangular.py", "solve_triangular")[0]
     asked = [call for call in calls(KERNELS / "projection.py") if call.name == "solve"]
