@@ -51,6 +51,17 @@ def test_all_runs_every_program_but_the_gpus_and_tells_of_a_failure(monkeypatch)
         benchmarks.parse(["all", "--json", "all.json"])
 
 
+def test_deep_trees_are_an_option_of_levels(monkeypatch):
+    ran = []
+    deep = ModuleType("benchmarks.levels_deep")
+    deep.deep = lambda quick: ran.append(quick) or []  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "benchmarks.levels_deep", deep)
+    benchmarks.run(benchmarks.parse(["levels", "--deep", "--quick"]))
+    assert ran == [True]
+    with pytest.raises(SystemExit):
+        benchmarks.parse(["zoo", "--deep"])
+
+
 def test_an_unknown_program_is_bad_usage():
     done = subprocess.run([sys.executable, "-m", "benchmarks", "nothing"], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 2

@@ -130,6 +130,15 @@ def test_dropout_is_found_whatever_the_version_calls_it(place: str) -> None:
     assert Forest.of(Dropped(model_file=bytearray(plain.save_raw("ubj")))) is None
 
 
+def test_rows_that_are_expected_count_before_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    values_CN = _values(5, 4, 100)
+    block = bytes(_grown(values_CN, 2, 1, max_depth=3).save_raw("ubj"))
+    monkeypatch.setattr(Predictor, "inplace_predict", lambda *_, **__: pytest.fail("XGBoost was asked"))
+    predictor = Predictor(block)
+    predictor.expect(ROWS_TO_UNFOLD)
+    assert predictor.output(values_CN).shape == (100,)
+
+
 def test_a_predictor_unfolds_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[xgb.Booster] = []
     honest = Forest.of

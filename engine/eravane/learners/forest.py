@@ -34,6 +34,10 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         self._rows, self._tried = 0, False
         self._forest: Forest | None = None
 
+    def expect(self, rows: int) -> None:
+        """Count rows that will be asked about, so that the trees are unfolded before the first of them if that pays."""
+        self._rows += rows
+
     def output(self, values_CN: NDArray[Any]) -> Float32s:
         """What the booster predicts for int8 or float32 columns [C, N], in the order of training; float32 [N].
 
