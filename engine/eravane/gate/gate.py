@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.calendar.horizon import SCORE_MARGIN
 from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.gate.choice import EXPERTS, PRIOR, Choice, LearnReport, expert_names
@@ -22,6 +23,7 @@ from eravane.gate.records import Records, comparator_weights
 from eravane.gate.regime_expert import OWN_CONTEXT, RegimeExpert
 from eravane.gate.scorer import LAST_TEMPERATURE
 from eravane.gate.versions import Versions
+from eravane.scoring.payout import RULES, PayoutRule, noted_rule
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -30,8 +32,6 @@ INPUTS = ("scores", "structure", "marginals", "agreement")
 # A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
 # it is below this share of an equal weight.
 NEGLIGIBLE = 0.25
-# Eras that the labels of a 20-day target span.
-TWENTY_DAYS = 4
 
 
 class MetaLearner:
@@ -40,10 +40,10 @@ class MetaLearner:
     Args:
         config: the [gate] section.
         models: the pool, in the order of every array.
-        lag: eras until a label may be used; horizon: eras that a label spans.
+        lag: eras until a label may be used; horizon: eras that a label spans (0: as many as the lag allows for).
         seed: seed of everything random.
         device: torch device of the network.
-        aim: what is paid, "corr" or "payout".
+        aim: what is paid, "corr" or "payout"; payout: the mix of the latter.
 
     Raises:
         ConfigError: an unknown input block or expert, or an empty pool.
@@ -56,9 +56,10 @@ class MetaLearner:
         *,
         lag: int,
         seed: int,
-        horizon: int = TWENTY_DAYS,
+        horizon: int = 0,
         device: str = "cpu",
         aim: str = "corr",
+        payout: PayoutRule = RULES[-1],
     ) -> None:
         unknown = sorted(set(config.inputs) - set(INPUTS)) + sorted(set(config.experts) - set(EXPERTS))
         if unknown or not models:
@@ -66,11 +67,12 @@ class MetaLearner:
                 f"gate.inputs are of {INPUTS}, gate.experts of {EXPERTS}, given {unknown}; "
                 f"the pool has {len(models)} models"
             )
+        horizon = horizon or max(1, lag - SCORE_MARGIN)
         self._config, self._lag, self._horizon, self._seed, self._device = config, lag, horizon, seed, device
         self._aim, self._paid = aim, PAID_BY[aim]
         self.models = tuple(models)
         self.experts = expert_names(config)
-        self._history = History(len(models))
+        self._payout, self._history = payout, History(len(models), payout)
         self._records = Records(len(models), config, aim, horizon)
         prior_P = np.array([PRIOR.get(name, 1.0) for name in self.experts])
         self._squint = Squint(prior_P / prior_P.sum())
@@ -355,6 +357,7 @@ class MetaLearner:
             "models": [asdict(model) for model in self.models],
             "lag": self._lag,
             "horizon": self._horizon,
+            "payout": self._payout.as_dict(),
             "seed": self._seed,
             "aim": self._aim,
             "hedged": self._hedged,
@@ -378,8 +381,8 @@ class MetaLearner:
         config = GateConfig(**{**stored, **lists})
         models = [GateModel(**model) for model in values["models"]]
         known = {name: values[name] for name in ("lag", "horizon", "seed", "aim") if name in values}
-        learner = cls(config, models, **known, device=device)
-        learner._history = History.restore(len(models), arrays, values["names"])
+        learner = cls(config, models, **known, device=device, payout=noted_rule(values))
+        learner._history = History.restore(len(models), arrays, values["names"], learner._payout)
         learner._regimes = learner._regime_expert()
         learner._replay_records()
         learner._closed_M, learner._decided = np.array(arrays["closed"]), values["decided"]

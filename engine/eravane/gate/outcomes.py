@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.errors import RunError
+from eravane.scoring.payout import BEFORE_TABLE, RULES, PayoutRule
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-# Numerai's payout mix. MMC is linear in the ensemble's weights up to the same normalisation as CORR, so that the mix is
-# again c'w / sqrt(w'Cw) with another c.
-CORR_SHARE, MMC_SHARE = 0.75, 2.25
 # The quantity of an era that each objective of the gate is paid by.
 PAID_BY = {"corr": "c", "payout": "payout"}
 
@@ -80,10 +78,14 @@ class EraOutcome:
 class History:
     """Resolved eras in ascending order.
 
+    MMC is linear in the ensemble's weights up to the same normalisation as CORR, so that what is paid is again
+    c'w / sqrt(w'Cw) with another c: the payout rule's mix of both.
+
     A model that was absent or constant in an era has zeros there and False in `present_EM`.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, payout: PayoutRule = RULES[-1]) -> None:
+        self._payout = payout
         self.eras: list[int] = []
         self.facts: list[EraFacts] = []
         self.size = size
@@ -107,9 +109,10 @@ class History:
                 f"era {outcome.era} brings {outcome.c_M.shape[0]} models, the gate has {self.size}: "
                 "the pool of a run does not change"
             )
-        payout_M = outcome.c_M
+        # MMC unknown counts as 0, in the mix's own unit; runs before the table took plain c.
+        payout_M = outcome.c_M * (1.0 if self._payout == BEFORE_TABLE else self._payout.corr)
         if outcome.contribution_M is not None:
-            payout_M = CORR_SHARE * outcome.c_M + MMC_SHARE * outcome.contribution_M
+            payout_M = self._payout.mix(outcome.c_M, outcome.contribution_M)
         values = {
             "scores": outcome.scores_M,
             "c": outcome.c_M,
@@ -163,9 +166,11 @@ class History:
         return {"model": list(self.facts[-1].model_names), "context": list(self.facts[-1].context_names)}
 
     @classmethod
-    def restore(cls, size: int, arrays: Mapping[str, NDArray[Any]], names: Mapping[str, Any]) -> History:
+    def restore(
+        cls, size: int, arrays: Mapping[str, NDArray[Any]], names: Mapping[str, Any], payout: PayoutRule = RULES[-1]
+    ) -> History:
         """Rebuild a history from `arrays()` and `names()`."""
-        history = cls(size)
+        history = cls(size, payout)
         history.eras = [int(era) for era in arrays["history.era"]]
         for name in _ROWS:
             history._rows[name] = list(arrays[f"history.{name}"])

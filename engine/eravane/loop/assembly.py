@@ -19,6 +19,7 @@ from eravane.gate.outcomes import GateModel
 from eravane.loop.loop import Loop
 from eravane.loop.updates import Updater
 from eravane.scoring.neutralization import Neutraliser
+from eravane.scoring.payout import PayoutRule
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 
@@ -32,6 +33,7 @@ def make_loop(
     backend: Backend,
     neutral_columns: tuple[str, ...],
     known_at: KnownAt,
+    payout: PayoutRule,
 ) -> Loop:
     """A loop before its first era, without models.
 
@@ -44,6 +46,7 @@ def make_loop(
         backend: the device.
         neutral_columns: features that the ensemble is neutralised to; empty for none.
         known_at: labels that arrived later than the lags.
+        payout: what is paid.
     """
     store, ops = features.store, backend.ops
     pool = [GateModel(spec.model_id, spec.feature_set, spec.group) for spec in specs]
@@ -62,7 +65,7 @@ def make_loop(
     return Loop(
         features,
         specs,
-        gate=MetaLearner(config.gate, pool, **lags, seed=seed, device=device, aim=config.aim),
+        gate=MetaLearner(config.gate, pool, **lags, seed=seed, device=device, aim=config.aim, payout=payout),
         context=ContextBuilder(pool, cells, ops, config.gate, facts),
         updater=Updater(store.path, config, timeline, zoo, known_at),
         timeline=timeline,

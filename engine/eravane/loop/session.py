@@ -31,6 +31,7 @@ from eravane.runstate.checkpoint import Checkpoints
 from eravane.runstate.journal import Journal
 from eravane.runstate.resolved import ResolvedEras
 from eravane.runstate.runfolder import RunFolder
+from eravane.scoring.payout import RULES, PayoutRule, noted_rule
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, start_models
 from eravane.zoo.training import Finished
@@ -70,6 +71,7 @@ class Session:
         identity: what a checkpoint must have been made with.
         neutral_columns: features that the ensemble is neutralised to; empty for none.
         known_at: labels that came later than the lags say.
+        payout: what is paid.
 
     Attributes:
         features, timeline, specs: as given.
@@ -93,9 +95,10 @@ class Session:
         *,
         neutral_columns: tuple[str, ...] = (),
         known_at: KnownAt = KnownAt(),  # noqa: B008
+        payout: PayoutRule = RULES[-1],
     ) -> None:
         self.timeline, self.specs, self._zoo, self.features = timeline, specs, zoo, features
-        self.loop = make_loop(config, features, timeline, specs, zoo, backend, neutral_columns, known_at)
+        self.loop = make_loop(config, features, timeline, specs, zoo, backend, neutral_columns, known_at, payout)
         target = config.data.target
         self.journal = Journal(folder.path / ERAS)
         self.running = RunningScores(features, target, timeline.report_start, backend.ops)
@@ -159,7 +162,8 @@ class Session:
             return oof_of(waiting) if waiting < loop_start else self.journal.read(waiting).base_MN
 
         self._resolved.forget_after(facts["resolved"])
-        history = self._resolved.history(facts["resolved"], len(self._columns), gate_facts(files)["names"])
+        gate = gate_facts(files)
+        history = self._resolved.history(facts["resolved"], len(self._columns), gate["names"], noted_rule(gate))
         models = self._models.get(stored_models(facts), self._columns)
         self.loop.restore(models, files, facts["loop"], history, base_of)
         self.running.restore(facts["tally"])
@@ -249,5 +253,6 @@ def saved_state(
         raise RunError(f"{folder} has no checkpoint; its loop has not begun")
     _, files, facts, _ = saved
     gate = gate_facts(files)
-    history = ResolvedEras(folder / RESOLVED).history(facts["resolved"], len(gate["models"]), gate["names"])
+    resolved, payout = ResolvedEras(folder / RESOLVED), noted_rule(gate)
+    history = resolved.history(facts["resolved"], len(gate["models"]), gate["names"], payout)
     return load(files["gate.safetensors"]) | history.arrays(), gate, stored_models(facts)

@@ -215,8 +215,10 @@ class _Batch:
         if self._replay_of is not None:
             manifest = RunFolder.open(self._replay_of).read_json("manifest.json")
             self._settled = Settled.from_manifest(manifest)
+            self._stages.payout = self._settled.payout
             return Timeline.from_manifest(manifest, store.index)
         self._settled = settled = settle(self._config, self._data, store, self._folder, self._say)
+        self._stages.payout = settled.payout
         newest = store.facts[self._config.data.target].newest
         return plan_timeline(self._config, store.index, newest, settled.horizons)
 

@@ -16,7 +16,7 @@ from eravane.core.files import write_atomically
 from eravane.data.store.store import EraStore
 from eravane.data.store.targets import target_horizons
 from eravane.runstate.runfolder import RunFolder
-from eravane.scoring.payout import RULES, PayoutRule, rule_in_force
+from eravane.scoring.payout import RULES, PayoutRule, noted_rule, rule_in_force
 from eravane.synth import TRUTH
 from eravane.tournament.rules import ask_rule
 
@@ -48,10 +48,9 @@ class Settled:
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Settled:
         """What a run noted; one that an older version began noted neither."""
-        horizon, payout = manifest.get("horizon"), manifest.get("payout")
+        horizon = manifest.get("horizon")
         main = None if horizon is None else TargetHorizon.from_dict(horizon)
-        rule = RULES[-1] if payout is None else PayoutRule.from_dict(payout)
-        return cls({} if main is None else {main.target: main}, rule)
+        return cls({} if main is None else {main.target: main}, noted_rule(manifest))
 
 
 def settle(config: RunConfig, data: Path, store: EraStore, folder: RunFolder, note: Callable[[str], None]) -> Settled:

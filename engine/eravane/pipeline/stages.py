@@ -22,6 +22,7 @@ from eravane.loop.pool import OofOf
 from eravane.loop.session import Resumed, Session
 from eravane.pipeline.insights import write_insights
 from eravane.runstate.runfolder import RunFolder
+from eravane.scoring.payout import RULES
 from eravane.tournament.predictions import FILE_NAME, write_live_predictions
 from eravane.zoo.outside import Member, by_column, paid_by
 from eravane.zoo.specs import ModelSpec
@@ -45,6 +46,7 @@ class Stages:
 
     Attributes:
         notes: facts the user should know, in order.
+        payout: what is paid.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Stages:
     ) -> None:
         self.folder, self.config, self.data, self.backend = folder, config, data, backend
         self.cache, self.progress, self.notes = cache, progress, list[str]()
+        self.payout = RULES[-1]
         self.events = EventLog(folder.path / "events.jsonl", backend.name, telemetry)
 
     def note(self, text: str) -> None:
@@ -111,6 +114,7 @@ class Stages:
             identity,
             neutral_columns=neutral_columns,
             known_at=known_at,
+            payout=self.payout,
         )
 
     def trained(self, done: Finished) -> None:

@@ -31,6 +31,7 @@ from eravane.loop.session import Session
 from eravane.pipeline.stages import Stages
 from eravane.report import write_report
 from eravane.runstate.runfolder import RunFolder, versions
+from eravane.scoring.payout import noted_rule
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.outside import load_members
 
@@ -125,6 +126,7 @@ class _Week:
         self._folder, self._config, self._data, self._say = stages.folder, stages.config, stages.data, stages.note
         self._before = Schedule.read(stages.folder)
         self._timeline = Timeline.from_manifest(manifest, store.index)
+        stages.payout = noted_rule(manifest)
         self._zoo = stages.zoo(store, self._timeline)
         config = stages.config
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))

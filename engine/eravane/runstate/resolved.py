@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
 from eravane.runstate.eradisk import EraFiles
+from eravane.scoring.payout import RULES, PayoutRule
 
 
 class ResolvedEras:
@@ -41,13 +42,13 @@ class ResolvedEras:
             arrays["contribution"] = outcome.contribution_M
         self._files.write(outcome.era, arrays)
 
-    def history(self, newest: int, size: int, names: Mapping[str, Any]) -> History:
+    def history(self, newest: int, size: int, names: Mapping[str, Any], payout: PayoutRule = RULES[-1]) -> History:
         """The history of `size` models up to era `newest`.
 
         Raises:
             RunError: a file is damaged.
         """
-        history = History(size)
+        history = History(size, payout)
         for era in self._files.eras():
             if era <= newest:
                 history.append(_outcome(era, self._files.read(era), names))

@@ -126,3 +126,13 @@ def rule_in_force(corr: float | None = None, mmc: float | None = None, current: 
     if corr == mmc == 0:
         raise ConfigError("selection.corr_multiplier and selection.mmc_multiplier are both 0; set one of them above 0")
     return replace(rule, from_round=0, since="", corr=corr, mmc=mmc, source="configuration")
+
+
+# What the gates of runs without a noted rule were trained on: constants until the table came.
+BEFORE_TABLE = rule_of(1342)
+
+
+def noted_rule(content: Mapping[str, Any]) -> PayoutRule:
+    """The rule that a manifest or a gate's state notes under `payout`; without one that of runs before the table."""
+    noted = content.get("payout")
+    return BEFORE_TABLE if noted is None else PayoutRule.from_dict(noted)
