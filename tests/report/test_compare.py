@@ -12,7 +12,7 @@ import pytest
 from eravane.core.errors import RunError
 from eravane.report import compare
 from eravane.report.facts import detectable
-from eravane.scoring.metrics import hac_mean
+from eravane.scoring.metrics import critical_t, hac_mean
 
 LAG = 8
 RNG = np.random.default_rng(5)
@@ -52,7 +52,7 @@ def test_gain_is_paired_by_era(base: Path, tmp_path: Path) -> None:
     assert item.gain.mean == pytest.approx(mean, abs=1e-15)
     assert item.gain.se == pytest.approx(error, rel=1e-9)
     assert item.mean - item.first_mean == pytest.approx(mean, abs=1e-12)
-    assert item.detectable == pytest.approx(2.8016 * error, rel=1e-9)
+    assert item.detectable == pytest.approx((critical_t(200, LAG) + 0.8416) * error, rel=1e-9)
     assert found.others[0].verdict == "better, and more than chance"
     pool = found.others[0].differences[1]
     assert (pool.series, pool.gain.mean) == ("equal_weight", 0.0)
@@ -74,7 +74,7 @@ def test_order_gives_the_sign(base: Path, tmp_path: Path) -> None:
 def test_noise_is_no_difference(base: Path, tmp_path: Path) -> None:
     centred = NOISE[3] - NOISE[3].mean()
     verdict = compare([base, write_run(tmp_path / "other", MARKET + centred)]).others[0].verdict
-    least = 2.8016 * bartlett(centred, LAG)[1]
+    least = (critical_t(len(centred), LAG) + 0.8416) * bartlett(centred, LAG)[1]
     assert verdict == f"no proven difference; a true one below {least:.5f} would probably not be detected here"
 
 

@@ -20,6 +20,7 @@ from eravane.report import load_run, write_report
 from eravane.report.alerts import alerts, warnings
 from eravane.report.facts import compute_saved, model_correlation
 from eravane.report.load import CONTRACT, RunView
+from eravane.scoring.metrics import critical_t
 
 LAG = 8
 
@@ -86,7 +87,9 @@ def test_series_table_equals_pandas(page: str, made, label: str, name: str) -> N
     assert found["Sharpe"] == pytest.approx(scores.mean() / scores.std(), abs=1e-10)
     assert found["Max drawdown"] == pytest.approx(deepest_fall(scores), abs=1e-12)
     assert found["HAC t"] == pytest.approx(newey_west_t(scores, LAG), abs=1e-9)
-    assert found["± 95 %"] == pytest.approx(1.96 * abs(scores.mean() / newey_west_t(scores, LAG)), abs=1e-12)
+    assert found["± 95 %"] == pytest.approx(
+        critical_t(len(scores), LAG) * abs(scores.mean() / newey_west_t(scores, LAG)), abs=1e-12
+    )
     assert found["Eras"] == len(scores)
     if name == "equal_weight":
         assert np.isnan(found["t"])
@@ -108,8 +111,9 @@ def test_headline_says_what_pandas_says(page: str, made) -> None:
     t = newey_west_t(gain, LAG)
     words = re.search(r'<div class="verdict good"><p class="words">(.*?)</p><p>(.*?)</p>', page)
     assert words is not None
-    assert words.group(1) == ("Clearly better than equal weight" if t >= 3 else "Probably better than equal weight")
-    least = 2.8016 * gain.mean() / t
+    clear = t * 1.96 / critical_t(len(gain), LAG) >= 3
+    assert words.group(1) == ("Clearly better than equal weight" if clear else "Probably better than equal weight")
+    least = (critical_t(len(gain), LAG) + 0.8416) * gain.mean() / t
     expected = f"{gain.mean():+.4f} CORR per era, HAC t {t:.1f}. The smallest gain that {len(gain)} eras"
     assert words.group(2) == f"{expected} could reliably have shown is {least:.4f}."
     assert f"<strong>{made.counted['ensemble'].mean():.4f}</strong>" in page

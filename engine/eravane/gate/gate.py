@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.calendar.horizon import SCORE_MARGIN
+from eravane.core.arrays import Bools as BoolArray
+from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.gate.choice import EXPERTS, PRIOR, Choice, LearnReport, expert_names
@@ -24,9 +26,6 @@ from eravane.gate.regime_expert import OWN_CONTEXT, RegimeExpert
 from eravane.gate.scorer import LAST_TEMPERATURE
 from eravane.gate.versions import Versions
 from eravane.scoring.payout import RULES, PayoutRule, noted_rule
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 INPUTS = ("scores", "structure", "marginals", "agreement")
 # A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
@@ -77,19 +76,17 @@ class MetaLearner:
         prior_P = np.array([PRIOR.get(name, 1.0) for name in self.experts])
         self._squint = Squint(prior_P / prior_P.sum())
         self._earned_P = np.zeros(len(self.experts) + 1)
-        self._hedged, self._decided = 0, 0
+        self._hedged = self._decided = 0
         self._pending: dict[int, Choice] = {}
         self._closed_M = np.zeros(len(models), dtype=np.int64)
         self._network = Network(config, self.models, lag, seed, device, aim)
         self._regimes = self._regime_expert()
-        self._notes: list[str] = []
-        self._said: set[str] = set()
+        self._notes, self._said = list[str](), set[str]()
         self._out_M = np.zeros(len(models), dtype=bool)
         self._outside_D = np.zeros(0)
 
     def _regime_expert(self) -> RegimeExpert:
-        parts = (self._history, self._records, self._network)
-        return RegimeExpert(*parts, self._paid, self._lag, self._horizon)
+        return RegimeExpert(self._history, self._records, self._network, self._paid, self._lag, self._horizon)
 
     def observe(self, outcome: EraOutcome) -> None:
         """Take in a resolved era; eras come in ascending order, each once.

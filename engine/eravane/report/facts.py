@@ -17,8 +17,8 @@ from eravane.report.load import RunView
 from eravane.scoring.metrics import HacMean, Summary, hac_mean, summarise
 from eravane.scoring.payout import RULES, PayoutRule
 
-# Two-sided 5 % and 80 % power: 1.960 + 0.842 standard errors (Cohen 1988, normal approximation).
-DETECTABLE_ERRORS = 2.8016
+# Standard errors beyond the critical t that give 80 % power (Cohen 1988, normal approximation).
+POWER_ERRORS = 0.8416
 CORRELATION_ERAS = 40
 # Telemetry of a stage, and the rule that combines the parts of an interrupted one.
 USAGE = {
@@ -60,7 +60,7 @@ def difference(one: pd.Series[float], other: pd.Series[float]) -> Floats:
 
 def detectable(mean: HacMean) -> float:
     """Smallest true gain that these eras would have shown with 80 % power at the two-sided 5 % level."""
-    return DETECTABLE_ERRORS * mean.se
+    return (mean.critical + POWER_ERRORS) * mean.se
 
 
 def judgeable_eras(lag: int) -> int:

@@ -8,7 +8,6 @@ from eravane.scoring.metrics import HacMean
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-CONFIDENCE_ERRORS = 1.96
 
 
 def number(value: object, form: str = ".4f") -> str:
@@ -47,4 +46,4 @@ def size(value: float) -> str:
 
 def bounds(mean: HacMean) -> tuple[float, float]:
     """The 95 % confidence interval of a HAC mean."""
-    return mean.mean - CONFIDENCE_ERRORS * mean.se, mean.mean + CONFIDENCE_ERRORS * mean.se
+    return mean.mean - mean.critical * mean.se, mean.mean + mean.critical * mean.se

@@ -29,7 +29,7 @@ from eravane.report.facts import (
     worker_usage,
 )
 from eravane.report.figures import title_of
-from eravane.report.formats import CONFIDENCE_ERRORS, DASH, bounds, number, seconds, size
+from eravane.report.formats import DASH, bounds, number, seconds, size
 from eravane.report.load import CONTRACT, RunView
 from eravane.scoring.metrics import HacMean, hac_mean
 
@@ -102,10 +102,10 @@ def verdict(view: RunView, found: Sequence[Alert]) -> Judgement:
         f"{number(gain.mean, '+.4f')} CORR per era, HAC t {number(gain.t, '.1f')}. "
         f"The smallest gain that {gain.n_eras} eras could reliably have shown is {number(detectable(gain))}."
     )
-    if not ensemble.mean.t >= LIKELY:
+    if not ensemble.mean.normal_t >= LIKELY:
         detail += f" The ensemble's own CORR is not proven to be above zero (t {number(ensemble.mean.t, '.1f')})."
     for bound, tone, words in VERDICTS:
-        if gain.t >= bound and (bound != SURE or gain.n_eras >= FEW_ERAS):
+        if gain.normal_t >= bound and (bound != SURE or gain.n_eras >= FEW_ERAS):
             return Judgement(tone, words, detail)
     return Judgement("bad", "Worse than equal weight", detail)
 
@@ -121,7 +121,7 @@ def tiles(view: RunView) -> list[Tile]:
         Tile(
             "CORR",
             number(summary.corr_mean),
-            f"± {number(CONFIDENCE_ERRORS * ensemble.mean.se)} · t {number(ensemble.mean.t, '.1f')}",
+            f"± {number(ensemble.mean.critical * ensemble.mean.se)} · t {number(ensemble.mean.t, '.1f')}",
         ),
         Tile("Sharpe", number(summary.sharpe, ".2f"), f"std {number(summary.corr_std)}"),
         Tile("Max drawdown", number(summary.max_drawdown), "of cumulative CORR"),
@@ -168,7 +168,7 @@ def series(view: RunView) -> list[Card]:
         gain = facts.gain or HacMean(math.nan, math.nan, math.nan, 0)
         values = (
             (facts.summary.corr_mean, ".4f"),
-            (CONFIDENCE_ERRORS * facts.mean.se, ".4f"),
+            (facts.mean.critical * facts.mean.se, ".4f"),
             (facts.mean.t, ".1f"),
             (facts.summary.corr_std, ".4f"),
             (facts.summary.sharpe, ".2f"),

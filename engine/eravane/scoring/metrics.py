@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from eravane.calendar.horizon import TREE_MARGIN
+
+NORMAL_T = 1.96
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -49,12 +53,22 @@ def max_drawdown(scores_E: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class HacMean:
-    """A mean over overlapping eras, its standard error and t statistic."""
+    """A mean over overlapping eras, its standard error and t statistic.
+
+    Attributes:
+        critical: the |t| above which the mean differs from zero at 5 %; see `critical_t`.
+    """
 
     mean: float
     se: float
     t: float
     n_eras: int
+    critical: float = NORMAL_T
+
+    @property
+    def normal_t(self) -> float:
+        """The t statistic on the scale of a normal one, where 1.96 means 5 %."""
+        return self.t * NORMAL_T / self.critical
 
 
 def hac_mean(series_E: ArrayLike, lag: int) -> HacMean:
@@ -77,4 +91,23 @@ def hac_mean(series_E: ArrayLike, lag: int) -> HacMean:
         variance += 2 * (1 - k / (lag + 1)) * (centred[k:] @ centred[:-k]) / n
     se = float(np.sqrt(max(float(variance), 0.0) / n))
     mean = float(x.mean())
-    return HacMean(mean, se, mean / se if se > 0 else np.nan, n)
+    return HacMean(mean, se, mean / se if se > 0 else np.nan, n, critical_t(n, lag))
+
+
+def critical_t(n_eras: int, lag: int) -> float:
+    """The |t| of a mean over overlapping eras that a mean of zero exceeds with a probability of 5 %.
+
+    Two corrections of the normal 1.96. Bartlett weights count the autocovariances of labels that overlap over h eras,
+    1 - k/h, less than they are: the error is too small by a factor that h and the lag determine. And in few eras the
+    error itself is uncertain: Kiefer and Vogelsang (2005), fixed b = (lag + 1) / n, polynomial for Bartlett weights.
+    Without them a strategy of no worth passes 1.96 in 9 to 19 % of draws with 60-day labels.
+
+    Args:
+        n_eras: eras in the series.
+        lag: as in `hac_mean`; labels span `lag - 4` eras (`Horizon.hac_lag`).
+    """
+    horizon = max(1, lag - TREE_MARGIN + 1)
+    k = np.arange(1, horizon)
+    counted = 1 + 2 * float(((1 - k / horizon) * (1 - k / (lag + 1))).sum())
+    b = min(1.0, (lag + 1) / max(n_eras, 1))
+    return float((NORMAL_T + 2.9694 * b + 0.4160 * b**2 - 0.5324 * b**3) * np.sqrt(horizon / counted))
