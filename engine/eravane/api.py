@@ -101,7 +101,7 @@ def step(
         data: folder with the newest parquet files, or a store.
         cache: folder of finished boosters, shared by runs (None: as for `run`).
         progress: shows the progress; None shows nothing.
-        adopt: go on under the present rules where the run's own are no more.
+        adopt: continue under the present rules where the run's own no longer exist.
 
     Raises:
         RunError: the run is unfinished, its state belongs to another configuration, or its results would change.
@@ -408,7 +408,7 @@ def as_text(checks: Sequence[Check]) -> str:
 
 
 def as_config(config: Configuration, resumed: Path | None = None) -> RunConfig:
-    """A configuration from whatever `run` takes.
+    """A configuration from any form that `run` accepts.
 
     Args:
         config: a configuration, its tables, a TOML file, or None for all defaults.

@@ -31,7 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        tell(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
@@ -57,7 +57,7 @@ def progress(*, aside: bool = False, quiet: bool = False) -> Iterator[ConsolePro
         yield shown
 
 
-def tell(text: str) -> None:
+def echo(text: str) -> None:
     """Print a line without markup."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -67,7 +67,7 @@ def show(content: Any, text: str, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(content, indent=2, default=_plain) + "\n")
     else:
-        tell(text)
+        echo(text)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from eravane import api
-from eravane.cli.app import app, progress, tell
+from eravane.cli.app import app, echo, progress
 from eravane.cli.progress import ConsoleProgress
 from eravane.core.errors import ConfigError
 
@@ -27,9 +27,9 @@ def fetch(
     """Download the dataset: resumes after interruptions, verifies every file."""
     with progress() as shown:
         found = api.fetch(out, version, file, progress=_in_mebibytes(shown))
-    tell(f"{version} in {out}: {', '.join(found.fetched) or 'nothing new'}")
+    echo(f"{version} in {out}: {', '.join(found.fetched) or 'nothing new'}")
     if found.newer:
-        tell(f"the tournament offers {found.newer}; fetch it into a folder of its own with --version {found.newer}")
+        echo(f"the tournament offers {found.newer}; fetch it into a folder of its own with --version {found.newer}")
 
 
 @app.command()
@@ -50,7 +50,7 @@ def synth(
     changes |= {name: value for name, value in (("eras", eras), ("rows", rows)) if value}
     with progress() as shown:
         api.synth(out, preset, progress=shown, **changes)
-    tell(f"made data in {out}")
+    echo(f"made data in {out}")
 
 
 @app.command()
@@ -73,13 +73,13 @@ def ingest(
             last_era=last,
             every=every,
             device=device,
-            note=tell,
+            note=echo,
             progress=_by_file(shown),
         )
     if made.report is not None:
         for line in _changes(made.report):
-            tell(line)
-    tell(f"store {store}: {made.index.rows:,} rows, {len(made.index)} eras, {len(made.columns)} features")
+            echo(line)
+    echo(f"store {store}: {made.index.rows:,} rows, {len(made.index)} eras, {len(made.columns)} features")
 
 
 def _by_file(shown: ConsoleProgress) -> Callable[[str, int, int], None]:

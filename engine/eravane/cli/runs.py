@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from eravane import api
-from eravane.cli.app import AsJson, RunPath, app, console, progress, show, tell
+from eravane.cli.app import AsJson, RunPath, app, console, echo, progress, show
 from eravane.cli.progress import gain_sentence, print_metrics
 from eravane.cli.tournament import Wait, WaitHours, submissions
 from eravane.core.config import RunConfig
@@ -40,7 +40,7 @@ def demo(
     if not (data / "features.json").is_file():
         with progress() as shown:
             api.synth(data, preset, progress=shown, seed=seed)
-        tell(f"made data in {data}")
+        echo(f"made data in {data}")
     config = _with_compute(api.demo_config(preset, seed), device)
     _run(data, config, out / "run", resume=(out / "run").exists(), cache=out / "cache")
 
@@ -107,7 +107,7 @@ def step(
     with progress(aside=True, quiet=True) as shown:
         done = api.step(run, data=data, cache=cache, progress=shown, adopt=adopt)
     sent, failed = _sent(run, model or [], done.live_era) if model and not no_submit else ([], False)
-    tell(json.dumps({**done.as_dict(), "submitted": sent}, default=str))
+    echo(json.dumps({**done.as_dict(), "submitted": sent}, default=str))
     if failed:
         raise typer.Exit(1)
 
@@ -127,7 +127,7 @@ def _sent(run: Path, models: list[str], live_era: int | None) -> tuple[list[dict
 @app.command()
 def report(run: RunPath) -> None:
     """Write RUN/report.html again, also for an unfinished run."""
-    tell(str(api.report(run)))
+    echo(str(api.report(run)))
 
 
 @app.command()
@@ -159,12 +159,12 @@ def _run(
         show({**facts, "metrics": dict(result.metrics)}, "", as_json=True)
         return
     print_metrics(console, result.metrics)
-    tell(gain_sentence(result.metrics, result.judgeable_eras))
+    echo(gain_sentence(result.metrics, result.judgeable_eras))
     for warning in result.manifest["warnings"]:
-        tell(f"warning: {warning}")
+        echo(f"warning: {warning}")
     if result.metrics["leaking"]:
         console.print("LEAKING: a lag is shorter than the labels need; these scores are void", style="bold red")
-    tell(f"report {result.report}")
+    echo(f"report {result.report}")
 
 
 def _with_compute(config: RunConfig, device: str = "", scheduler: str = "", workers: int = 0) -> RunConfig:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from eravane import api
-from eravane.cli.app import AsJson, RunPath, app, console, show, tell
+from eravane.cli.app import AsJson, RunPath, app, console, echo, show
 from eravane.cli.progress import number, print_table
 from eravane.core.errors import PartlySubmittedError
 
@@ -108,13 +108,13 @@ def _show_scores(sheet: Any) -> None:
     print_table(console, f"live scores of {sheet.model}", columns, [_score_row(row) for row in sheet.scores])
     earned = sheet.earned
     if earned.rounds:
-        tell(
+        echo(
             f"a stake of 1 on each of {len(earned.rounds)} rounds would have earned {number(earned.total, 3)} "
             f"({number(earned.mean, 4)} a round; {number(earned.resolved, 3)} in resolved rounds)"
         )
-    tell(f"payout: {sheet.rule.sentence()}" if sheet.rule else "payout: the tournament did not state its rule")
+    echo(f"payout: {sheet.rule.sentence()}" if sheet.rule else "payout: the tournament did not state its rule")
     for note in (*sheet.notes, *(f"MISSING: {failure}" for failure in sheet.failures)):
-        tell(note)
+        echo(note)
 
 
 def _score_row(row: Any) -> tuple[str, ...]:
@@ -185,7 +185,7 @@ def upload(
         wait=wait,
         assign=assign,
         wait_minutes=wait_minutes,
-        progress=None if as_json else tell,
+        progress=None if as_json else echo,
     )
     text = f"upload {done.upload_id} to {model}: {done.status}, {done.data_version} in {done.image}"
     if done.status != "assigned":
