@@ -94,7 +94,6 @@ def cupy() -> ModuleType:
         ndarray=Array,
         empty=_empty,
         stack=lambda arrays: np.stack(arrays).view(Array),
-        take=lambda values, places, axis: np.take(values, places, axis=axis).view(Array),
         get_default_pinned_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: None),
         zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
         asarray=_asarray,

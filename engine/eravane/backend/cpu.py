@@ -44,10 +44,6 @@ class CpuBackend:
         """The values as a NumPy array."""
         return np.asarray(values)
 
-    def to_host(self, values: Any) -> NDArray[Any]:
-        """The values as a NumPy array."""
-        return np.asarray(values)
-
     def decoder(self) -> None:
         """Arrow decodes parquet."""
 

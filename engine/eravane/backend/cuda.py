@@ -105,10 +105,6 @@ class CudaBackend:
         """A CuPy array; itself where it is one already."""
         return cp.asarray(values)
 
-    def to_host(self, values: Any) -> NDArray[Any]:
-        """A NumPy array; itself where it is one already."""
-        return values if isinstance(values, np.ndarray) else cp.asnumpy(values)
-
     def hold(self, shape: tuple[int, int], dtype: str) -> Any:
         """An unwritten matrix [C, N] whose columns begin at multiples of 128 bytes."""
         step = -(-shape[1] * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT // np.dtype(dtype).itemsize
@@ -176,7 +172,9 @@ class CudaBackend:
             step = int(step_C[0]) if step_C.size else 1
             return matrix[int(places[0]) : int(places[-1]) + 1 : step, rows]
         found = self.hold((places.size, rows.stop - rows.start), str(matrix.dtype))
-        found[...] = cp.take(matrix[:, rows], cp.asarray(places), axis=0)
+        cuts = np.flatnonzero(step_C != 1) + 1
+        for start, run in zip([0, *cuts.tolist()], np.split(places, cuts), strict=True):
+            found[start : start + run.size] = matrix[int(run[0]) : int(run[0]) + run.size, rows]
         return found
 
     def joined(self, parts: Sequence[Any]) -> Any:

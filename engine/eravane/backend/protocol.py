@@ -93,10 +93,6 @@ class Backend(Protocol):
         """An array on the device; itself where it is there already."""
         ...
 
-    def to_host(self, values: Any) -> NDArray[Any]:
-        """A NumPy array; itself where it is one already."""
-        ...
-
     def decoder(self) -> Callable[[Path, int, Sequence[str]], Any] | None:
         """Decodes columns of a row group of a parquet file to an Arrow table; None where Arrow itself does.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,10 @@ MAX_THREADS = 1024
 MAX_GRID = (2**31 - 1, 65535, 65535)
 SHARED_DEFAULT = 48 << 10
 SHARED_OPT_IN = 227 << 10
+
+
+# Threads of a block, and those of other launches, share the fibers' stacks.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class EmulatorError(RuntimeError):
@@ -63,7 +68,8 @@ class Kernel:
             raise EmulatorError(f"{self._name}: takes {len(self._parameters)} arguments, given {len(args)}")
         held = [self._argument(*pair) for pair in zip(self._parameters, args, strict=True)]
         pointers = (ctypes.c_void_p * len(held))(*[value.ctypes.data for value in held])
-        failure = self._launch(_triple(grid), _triple(block), ctypes.c_size_t(shared_mem), self._order, pointers)
+        with _ONE_AT_A_TIME:
+            failure = self._launch(_triple(grid), _triple(block), ctypes.c_size_t(shared_mem), self._order, pointers)
         if failure:
             raise EmulatorError(f"{self._name}: {failure.decode()}")
 

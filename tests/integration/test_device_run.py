@@ -1,0 +1,49 @@
+"""A whole run on doubles of the GPU's libraries, its kernels emulated: trees and predictions of the run on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eravane.core.config import parse_config
+from eravane.data import resident
+from eravane.pipeline.batch import run
+from eravane_kernels.cuda import runtime
+from tests.backend import double
+from tests.integration.conftest import MICRO
+from tests.kernels.emulator import compiler_missing, emulated_runtime
+from tests.kernels.emulator.arrays import DeviceArray
+
+
+@pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
+def test_a_run_on_the_device_is_the_run_on_the_cpu(
+    micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = {**MICRO["zoo"], "learner": "levels", "params": {"max_depth": 2, "eta": 0.3, "colsample_bytree": 0.5}}
+    loop = {"update": "refit", "every": 8}
+    emulated = emulated_runtime(2)
+    monkeypatch.setattr(runtime, "cupy_runtime", lambda: emulated)
+    runs, told = {}, {}
+    with double.installed():
+        module = importlib.import_module("eravane.backend.cuda")
+        monkeypatch.setattr(module.CudaBackend, "torch_device", "cpu")
+        monkeypatch.setattr(module.cp, "ndarray", (double.Array, DeviceArray))  # what the backend and the kernels make
+        for device in ("cpu", "cuda"):
+            config = parse_config({**MICRO, "zoo": zoo, "loop": loop, "compute": {"device": device, "workers": 2}})
+            done = run(micro_data, config, tmp_path / device, cache=tmp_path / f"{device}-cache")
+            runs[device], told[device] = done.path, done.notes
+        held = resident._held[next(key for key in resident._held if key[1] == "cuda")]
+        resident.forget("cuda")
+    assert any("all 24 columns stay on the device" in note for note in told["cuda"])
+    assert held.uploads == dict.fromkeys(held.store.columns, 1)
+    assert held.sent_bytes == held.store.index.rows * len(held.store.columns)
+    models = {device: {path.name for path in (folder / "models").glob("*.ubj")} for device, folder in runs.items()}
+    assert models["cuda"] == models["cpu"]  # named by their content
+    for name in ("oof", "base_predictions"):
+        assert (runs["cuda"] / f"{name}.parquet").read_bytes() == (runs["cpu"] / f"{name}.parquet").read_bytes()
+    # Statistics round in the last place, on which the gate's networks are trained.
+    ours, theirs = (pd.read_parquet(folder / "weights.parquet").set_index("era") for folder in runs.values())
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=False, rtol=0, atol=1e-3)
