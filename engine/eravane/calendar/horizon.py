@@ -32,7 +32,7 @@ class Horizon:
 
     @classmethod
     def of_days(cls, days: int) -> Horizon:
-        """The horizon of labels over so many trading days, a multiple of five."""
+        """The horizon of labels over `days` trading days, a multiple of five."""
         return cls(days // DAYS_PER_ERA)
 
     @classmethod

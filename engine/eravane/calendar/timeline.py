@@ -21,7 +21,7 @@ class Timeline:
     Attributes:
         first_era, last_era: eras of the data that the run uses.
         newest_label: newest era whose main target is known in the file.
-        loop_start: first era of the prequential loop; it goes on to `last_era`, labelled or not.
+        loop_start: first era of the prequential loop; it continues to `last_era`, labelled or not.
         report_start: first era that counts in metrics.json.
         clock: the lags of the main target.
         tree_lags: tree lag of each training target, eras.
@@ -75,7 +75,7 @@ class Timeline:
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any], index: EraIndex) -> Timeline:
-        """The timeline of a run that goes on: its periods and lags as they were fixed, over the eras there are now.
+        """The timeline of a run that continues: its fixed periods and lags, over the present eras.
 
         Raises:
             RunError: the manifest lacks them.

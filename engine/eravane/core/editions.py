@@ -1,6 +1,6 @@
 """Editions of the configuration: what a key that is left out means to a run, and keys and values that are no more.
 
-Every run keeps in `run.toml` the edition under which it began, and goes on under it. A change that would alter the
+Every run keeps in `run.toml` the edition under which it began, and continues under it. A change that would alter the
 results of a running run is made here, in one of three ways:
 
 - A new key, or another default: `setting(..., earlier={EDITION - 1: what leaving it out meant until then})`.

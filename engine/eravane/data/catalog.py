@@ -127,8 +127,8 @@ def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if (path.parent / "run.toml").is_file():
-            mend = "give a dataset's folder, or a store made by `eravane ingest`"
-            raise DataError(f"{path.parent} is a run folder; {mend}") from None
+            advice = "give a dataset's folder, or a store made by `eravane ingest`"
+            raise DataError(f"{path.parent} is a run folder; {advice}") from None
         raise DataError(f"{path} is missing; it comes with the dataset (`eravane fetch` gets it)") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not JSON: {error}") from None

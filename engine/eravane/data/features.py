@@ -51,7 +51,7 @@ class Features:
 
     @property
     def _resident(self) -> Resident:
-        """Where values are read; asked for anew each time, since what stays on a device is decided after opening."""
+        """Source of values; looked up at each call, since residence on a device is decided after opening."""
         return resident(self.store, self._backend)
 
     @classmethod

@@ -180,10 +180,10 @@ class _Batch:
 
     def _settle_learner(self, store: EraStore) -> None:
         """Resolve the learner "auto" and write it into run.toml."""
-        self._config, told = resolve_learner(self._config, store.dtype)
+        self._config, note = resolve_learner(self._config, store.dtype)
         self._stages.config = self._config
-        if told:
-            self._say(told)
+        if note:
+            self._say(note)
             self._folder.write_config(with_learner(self._folder.config(), self._config.zoo.learner))
 
     def _catalog(self) -> FeatureCatalog:

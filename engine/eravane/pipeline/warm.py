@@ -29,7 +29,7 @@ def warm() -> float:
 
 
 def _fit() -> None:
-    """The stand-alone estimator: levels as they lie and written anew, weights, evaluation, functions as objectives."""
+    """The stand-alone estimator: levels in place and copied, weights, evaluation, functions as objectives."""
     level_NC = np.random.default_rng(0).integers(0, 5, (200, 9)).astype(np.int8)
     label_N = level_NC[:, 0] / np.float32(4)
     for rows in (np.asfortranarray(level_NC), level_NC / np.float32(4)):

@@ -1,4 +1,4 @@
-"""Checkpoints: folders that are whole or not there, by temporary name, fsync and rename, with checksums."""
+"""Checkpoints: folders that are complete or absent, by temporary name, fsync and rename, with checksums."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Checkpoints:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise RunError(
-                f"cannot write checkpoint {target}: {error.strerror}; earlier ones are whole, mend it and --resume"
+                f"cannot write checkpoint {target}: {error.strerror}; earlier ones are complete: fix this and continue with --resume"
             ) from error
         for old in self.steps()[: -self.KEPT]:
             shutil.rmtree(self._path(old))
@@ -84,7 +84,7 @@ class Checkpoints:
         return found
 
     def load(self) -> tuple[int, dict[str, bytes], dict[str, Any], list[str]] | None:
-        """The newest checkpoint that is whole.
+        """The newest complete checkpoint.
 
         Returns:
             Step, files, facts and a note for every damaged checkpoint that was passed over; None where there is none.
@@ -119,7 +119,7 @@ class Checkpoints:
         ]
         if differing:
             raise RunError(
-                f"the checkpoint in {self._folder} belongs to another run: {'; '.join(differing)}; go on with the "
+                f"the checkpoint in {self._folder} belongs to another run: {'; '.join(differing)}; continue with the "
                 "data and the run.toml that made it, or start a new run"
             )
 

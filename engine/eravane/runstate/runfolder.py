@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: the product's data interface, written so that no file is ever half there."""
+"""The run folder, the product's data interface; its files are written atomically."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RunFolder:
             RunError: the folder exists and is not empty, or cannot be made.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path} exists already; give another --out, or --resume to go on with it")
+            raise RunError(f"{path} exists already; give another --out, or --resume to continue it")
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -133,8 +133,8 @@ class RunFolder:
         if unlike and not adopt:
             raise RunError(
                 f"{self.path} was begun by an older eravane, and its results would change: {'; '.join(unlike)}; "
-                f"`eravane step {self.path} --adopt ...` goes on with the present rules from the next era on, and the "
-                "release that made it (versions in manifest.json) goes on as before"
+                f"`eravane step {self.path} --adopt ...` continues with the present rules from the next era on, and the "
+                "release that made it (versions in manifest.json) continues as before"
             )
         return replace(reading.config, edition=EDITION) if unlike else reading.config
 
@@ -194,12 +194,12 @@ class RunFolder:
         return content
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Write a parquet file, whole or not at all."""
+        """Write a parquet file atomically."""
         with replacing(self.path / name) as file:
             pq.write_table(table, file)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file, whole or not at all; NaN becomes null."""
+        """Write a JSON file atomically; NaN becomes null."""
         write_atomically(self.path / name, (json.dumps(_plain(content), indent=2) + "\n").encode())
 
     def read_json(self, name: str) -> dict[str, Any]:

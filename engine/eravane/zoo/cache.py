@@ -45,7 +45,7 @@ class BoosterCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(hashlib.sha256(block).digest() + block)
             temporary.replace(self._folder / f"{key}.ubj")
-        except OSError as error:  # the run goes on; only another one has to train the booster again
+        except OSError as error:  # the run continues; only another one has to train the booster again
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             if not self._reported:

@@ -36,7 +36,7 @@ def held(store: EraStore, owner: Path | None = None) -> Iterator[EraStore]:
 
     Args:
         store: an open store.
-        owner: a run folder that may go on with the same data after a kill; the snapshot outlives the block until the
+        owner: a run folder that may continue with the same data after a kill; the snapshot outlives the block until the
             run is finished or deleted.
     """
     if store.path != store.home:
@@ -144,7 +144,7 @@ def _alone(path: Path) -> Iterator[bool]:
 
 
 def _owned(path: Path) -> bool:
-    """Whether an unfinished run goes on with the snapshot."""
+    """Whether an unfinished run continues with the snapshot."""
     with suppress(FileNotFoundError):
         for line in (path / OWNERS).read_text(encoding="utf-8").splitlines():
             with suppress(OSError, ValueError):

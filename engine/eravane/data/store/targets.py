@@ -110,7 +110,7 @@ def survey(columns: Sequence[str], eras: Iterable[int], blocks: Iterable[LabelBl
     order = sorted(set(eras))
     facts = {name: tally.facts(order) for name, tally in zip(columns, tallies, strict=True)}
     for (a, _), pair in pairs.items():
-        facts[columns[a]] = pair.told(facts[columns[a]], columns)
+        facts[columns[a]] = pair.completed(facts[columns[a]], columns)
     return facts
 
 
@@ -153,7 +153,7 @@ class _Pair:
         """Whether these are different targets."""
         return self._compared >= _ROWS_BEFORE_DROPPING and self._differing > UNLIKE_SHARE * self._compared
 
-    def told(self, facts: TargetFacts, columns: Sequence[str]) -> TargetFacts:
+    def completed(self, facts: TargetFacts, columns: Sequence[str]) -> TargetFacts:
         """The facts of column a with what was found."""
         other = columns[self._b]
         if not self._compared or self._differing > max(1, DAMAGED_SHARE * self._compared):

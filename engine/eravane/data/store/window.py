@@ -143,7 +143,7 @@ class Window:
 
 
 class RollingWindow:
-    """The newest eras of a store while time goes on: what falls behind is given back to the operating system.
+    """The newest eras of a store in a moving window; older pages are released to the operating system.
 
     Memory held is that of the eras of the window and of the rest of the oldest segment that it touches.
 
