@@ -373,5 +373,5 @@ def test_a_state_of_another_build_is_refused(done: Path, tmp_path: Path) -> None
     for manifest in (older / "checkpoints").glob("*/manifest.json"):
         facts = json.loads(manifest.read_text())
         manifest.write_text(json.dumps(facts | {"identity": {**facts["identity"], "config": "0123456789ab"}}))
-    with pytest.raises(RunError, match=r"belongs to another run: config was 0123456789ab, is \w+; go on with "):
+    with pytest.raises(RunError, match=r"belongs to another run: config was 0123456789ab, is \w+; continue with "):
         export(older, tmp_path / "model.pkl")

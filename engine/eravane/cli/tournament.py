@@ -158,7 +158,7 @@ def export(
     """Write a finished run as one file that Numerai's hosted prediction runs by itself."""
     done = api.export(run, out, check=check, python=python)
     checked = (
-        "" if done.difference is None else f"; largest difference from the run's predictions {done.difference:.1g}"
+        "" if done.difference is None else f" Largest difference from the run's predictions: {done.difference:.1g}."
     )
     show(done, f"{out} ({done.size / 1e6:.1f} MB): {done.note}{checked}", as_json=as_json)
 

@@ -58,7 +58,8 @@ class Checkpoints:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise RunError(
-                f"cannot write checkpoint {target}: {error.strerror}; earlier ones are complete: fix this and continue with --resume"
+                f"cannot write checkpoint {target}: {error.strerror}; earlier ones are complete: fix this and continue "
+                "with --resume"
             ) from error
         for old in self.steps()[: -self.KEPT]:
             shutil.rmtree(self._path(old))

@@ -133,8 +133,8 @@ class RunFolder:
         if unlike and not adopt:
             raise RunError(
                 f"{self.path} was begun by an older eravane, and its results would change: {'; '.join(unlike)}; "
-                f"`eravane step {self.path} --adopt ...` continues with the present rules from the next era on, and the "
-                "release that made it (versions in manifest.json) continues as before"
+                f"`eravane step {self.path} --adopt ...` continues with the present rules from the next era on, and "
+                "the release that made it (versions in manifest.json) continues as before"
             )
         return replace(reading.config, edition=EDITION) if unlike else reading.config
 
