@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,29 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(SubmitError, match="does not exist"):
         read_live_predictions(tmp_path / "live_predictions.csv")
     broken = tmp_path / "broken.csv"
-    broken.write_text("id,prediction\nn0,high\n")
-    with pytest.raises(SubmitError, match="is not a CSV with the columns id, prediction"):
-        read_live_predictions(broken)
+    cases = {
+        b"id,prediction\nn0,high\n": "row 1, id n0: the prediction 'high' is no plain decimal",
+        b"id,prediction\nn0,0.25\nn1,0.1_5\n": "row 2, id n1: the prediction '0.1_5' is no plain decimal",
+        "id,prediction\nn0,0.\u0663\n".encode(): "no plain decimal",
+        b"id,prediction\nn0, 0.5\n": "no plain decimal",
+        b"id;prediction\nn0;0,5\n": "no CSV of id, prediction; it is separated by semicolons",
+        "id,prediction\nn0,0.5\n".encode("utf-16"): "is UTF-16; save it as plain CSV",
+        b"\x1f\x8b\x08\x00": "is compressed",
+        b"": "no CSV of id, prediction",
+        b"id,other\nn0,0.5\n": "no CSV of id, prediction; its first line is 'id,other'",
+    }
+    for content, words in cases.items():
+        broken.write_bytes(content)
+        with pytest.raises(SubmitError, match=re.escape(words)):
+            read_live_predictions(broken)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbfid,prediction\r\nn0,.25\r\nn1,7.5e-1\r\n", b"id,prediction\nn0,0.25\nn1,0.75"]
+)
+def test_what_is_sent_is_what_was_checked(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "live_predictions.csv"
+    path.write_bytes(content)
+    frame, sent = read_live_predictions(path)
+    assert frame["prediction"].tolist() == [0.25, 0.75]
+    assert sent == b"id,prediction\nn0,0.25\nn1,0.75\n"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from eravane.core.config import RunConfig
-from eravane.core.errors import ConfigError
+from eravane.core.errors import ConfigError, DataError
 from eravane.zoo.outside import META_GIVEN, by_column, coverage, load_members, load_references, member_specs, paid_by
 from tests.integration.zoo_case import Case, configured, make_case
 
@@ -104,7 +104,7 @@ def test_what_is_not_there_is_named(case: Case, frame: pd.DataFrame, tmp_path: P
     with pytest.raises(ConfigError, match="its ids are other ones"):
         load_members(_own(tmp_path / "foreign.parquet"), case.data, case.store)
     frame.reset_index(drop=True).to_parquet(tmp_path / "bare.parquet")
-    with pytest.raises(ConfigError, match="has no column 'id'"):
+    with pytest.raises(DataError, match="has no column 'id'"):
         load_members(_own(tmp_path / "bare.parquet"), case.data, case.store)
     with pytest.raises(ConfigError, match="no file has a column 'v5_blend'"):
         load_members(configured(zoo={"benchmarks": ["v5_blend"]}), tmp_path, case.store)

@@ -124,15 +124,28 @@ def listed_features(path: Path) -> tuple[str, ...]:
 
 def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         if (path.parent / "run.toml").is_file():
             advice = "give a dataset's folder, or a store made by `eravane ingest`"
             raise DataError(f"{path.parent} is a run folder; {advice}") from None
         raise DataError(f"{path} is missing; it comes with the dataset (`eravane fetch` gets it)") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("feature_sets"), dict):
         raise DataError(f"{path} has no table 'feature_sets' (set name -> list of features)")
+    for name, features in content["feature_sets"].items():
+        if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
+            raise DataError(f"{path}: the set {name!r} is {_shown(features)}; it must be a list of feature names")
+    targets = content.get("targets") or ()
+    if not isinstance(targets, list | tuple) or not all(isinstance(target, str) for target in targets):
+        raise DataError(f"{path}: 'targets' is {_shown(targets)}; it must be a list of names, or left out")
     sets = {name: tuple(dict.fromkeys(features)) for name, features in content["feature_sets"].items()}
-    return sets, tuple(content.get("targets", ()))
+    return sets, tuple(targets)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

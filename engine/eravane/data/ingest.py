@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from eravane.calendar.eras import era_label
 from eravane.core.errors import DataError, StoreError
 from eravane.data.store.builder import Builder, LabelChanges
@@ -105,10 +108,25 @@ class _Update:
             source.name: SourceRecord(source.path.stat().st_size, digest_file(source.path)) for source in self._sources
         }
         self._eras = {source: source.eras() for source in self._history}
+        self._check_newer()
         self._choice = _choice(old, options, min(int(era_N.min()) for era_N in self._eras.values()))
         known = {} if old is None else old.sources
         self._unchanged = {name for name, record in self._records.items() if known.get(name) == record}
         self._builder = Builder(site, self._shape)
+
+    def _check_newer(self) -> None:
+        """Check that the files are no older than those that the store was made from.
+
+        Raises:
+            DataError: they end before the store does.
+        """
+        newest = max(int(era_N.max()) for era_N in self._eras.values())
+        stored = max((era for record in (self._old.segments if self._old else ()) for era in record.eras), default=0)
+        if newest < stored and HISTORY[-1] in {source.name for source in self._history}:
+            raise DataError(
+                f"{self._data} ends with era {era_label(newest)}, and {self._site.path} holds era {era_label(stored)} "
+                "already: these files are older; give the newest ones (`eravane fetch` brings them)"
+            )
 
     def run(self) -> IngestReport:
         """Write what is new beside the store, then put it in force."""
@@ -125,6 +143,7 @@ class _Update:
             newest = "the newest" if self._choice.last == _NO_LAST else era_label(self._choice.last)
             raise DataError(f"{self._data} has no era from {era_label(self._choice.first)} to {newest}")
         check_unique(intakes, self._builder.segments)
+        self._check_live_ids(intakes)
         changes = LabelChanges()
         segments = {record.name: record for record in (() if self._old is None else self._old.segments)}
         for intake in intakes:
@@ -154,6 +173,22 @@ class _Update:
             planned = [plan for intake in intakes for plan in intake.plans]
             intakes.append(prepare_intake(source, era_N, self._choice, segments, planned, self._shape.row_bytes))
         return intakes
+
+    def _check_live_ids(self, intakes: Sequence[Intake]) -> None:
+        """Check that no live row is one of history.
+
+        Raises:
+            DataError: one is.
+        """
+        source = self._live_rows
+        if source is None or source.name in self._unchanged:
+            return
+        known = [segment.ids.cast(pa.large_string()) for segment in self._builder.segments]
+        known += [chunk for intake in intakes for chunk in intake.source.ids.chunks]
+        both = pc.is_in(source.ids, value_set=pa.chunked_array(known, type=pa.large_string()))
+        if pc.any(both).as_py():
+            row = pc.index(both, True).as_py()
+            source.refuse("id", row, "the id is in history, too; a live row is of the week that has no label yet")
 
     def _live(self, grown: bool) -> LiveRecord | None:
         """The live rows now in force; old ones are dropped once the store has an era that came after them."""

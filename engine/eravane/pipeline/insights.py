@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from eravane.calendar.eras import EraIndex, era_label, era_number
 from eravane.core.arrays import Floats
 from eravane.core.config import SelectionConfig
+from eravane.core.errors import DataError
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
+from eravane.data.parquet import read_rows
 from eravane.data.prepare import on_host
 from eravane.data.store.store import EraStore
 from eravane.gate.prototypes import find_regimes, whiten
@@ -68,11 +70,15 @@ def write_insights(
     if len(scores) > count:
         regimes = regime_map(scores.index.tolist(), np.nan_to_num(scores[models].to_numpy(dtype=np.float64)), count)
     folder.write_table("prototypes.parquet", regimes)
-    if (data / META_MODEL).is_file():
+    damaged = []
+    if (data / META_MODEL).exists():
         base = folder.path / "base_predictions.parquet"
-        folder.write_table("references.parquet", payout_scores(rows, base, models, features, data, target, ops))
+        try:
+            folder.write_table("references.parquet", payout_scores(rows, base, models, features, data, target, ops))
+        except DataError as error:
+            damaged.append(f"no scores against the meta model: {error}")
     selection = folder.config().selection
-    return [*warnings(folder.path), *_warnings(zoo, selection, absent, features.store, rows.index)]
+    return [*damaged, *warnings(folder.path), *_warnings(zoo, selection, absent, features.store, rows.index)]
 
 
 class _Predictions:
@@ -157,10 +163,8 @@ def payout_scores(
     rows: _Predictions, base: Path, models: Sequence[str], features: Features, data: Path, target: str, ops: Kernels
 ) -> pa.Table:
     """Numerai's MMC of the ensemble and of equal weight in every era that has labels and a meta model."""
-    labels = [era_label(era) for era in rows.index]
-    meta = pq.read_table(data / META_MODEL, columns=["id", META_COLUMN], filters=[("era", "in", labels)])
-    by_id = pd.Series(meta[META_COLUMN].to_numpy(), index=meta["id"].to_pylist())
-    meta_N = by_id.reindex(rows.ids.to_pylist()).to_numpy()
+    meta = read_rows(data / META_MODEL, [META_COLUMN], eras=set(rows.index))
+    meta_N = meta.aligned(META_COLUMN, rows.ids.combine_chunks())
     table: dict[str, list[Any]] = {"era": [], "ensemble_mmc": [], "equal_weight_mmc": []}
     for era in rows.index:
         span = rows.index.rows_of(era)

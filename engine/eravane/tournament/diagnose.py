@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
+from eravane.calendar.eras import era_label
 from eravane.core.errors import DataError, SubmitError
+from eravane.data.store.source import Source
 from eravane.scoring.metrics import summarise
 from eravane.tournament import connect
 from eravane.tournament.receipts import check_model_name
@@ -83,13 +85,12 @@ def diagnose(run: Path, model_name: str, *, data: Path | None = None, client: Cl
     client = client or connect()
     model = client.model(model_name)
     folder = data or Path(manifest_of(run)["data"]["path"])
-    frame = complete_eras(run, folder)
+    frame, ours = complete_eras(run, folder), era_scores(run, folder)
     with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
         path = Path(scratch) / "validation.csv"
         frame[["id", "prediction"]].to_csv(path, index=False)
         run_id = client.start_diagnostics(lambda: path.open("rb"), model.id)
     verdict = _await(client, model.id, run_id)
-    ours = era_scores(run, folder)
     return Diagnosis(
         run_id=run_id,
         eras=frame["era"].nunique(),
@@ -111,8 +112,11 @@ def complete_eras(run: Path, data: Path) -> pd.DataFrame:
     made, validation = stored_predictions(run)[["id", "prediction"]], data / "validation.parquet"
     if not validation.is_file():
         raise DataError(f"{validation} is missing; it tells which eras can be diagnosed")
-    resolved = [("data_type", "==", "validation")]
-    rows = pq.read_table(validation, columns=["id", "era"], filters=resolved).to_pandas(ignore_metadata=True)
+    source = Source(validation)
+    kinds, kind_N = source.data_types()
+    rows = pd.DataFrame({"id": source.ids.to_pylist(), "era": [era_label(era) for era in source.eras().tolist()]})
+    if "data_type" in source.types:
+        rows = rows[np.isin(kind_N, [place for place, kind in enumerate(kinds) if kind == "validation"])]
     joined = rows.merge(made, on="id", how="left")
     whole = joined["prediction"].notna().groupby(joined["era"]).transform("all")
     if not whole.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from numerai_tools.submissions import validate_submission_numerai
 from eravane.core.errors import SubmitError
 from eravane.core.files import write_atomically
 
+# Other scripts' digits, underscores and blanks pass Python's float() but are no numbers to the tournament.
+DECIMAL = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN|-?inf"
 COLUMNS = ("id", "prediction")
 FILE_NAME = "live_predictions.csv"
 
@@ -53,6 +56,8 @@ def _check_values(ids: pd.Series, values: pd.Series) -> None:
             f"predictions must be finite and strictly between 0 and 1; {int(outside.sum())} are not, "
             f"first {ids[outside].iloc[0]} = {first}"
         )
+    if len(values) == 1:
+        raise SubmitError("there is one live row, and predictions are ranks among rows: fetch the whole live file")
     if values.min() == values.max():
         raise SubmitError(f"all {len(values)} predictions are {values.iloc[0]}; a constant cannot be scored")
 
@@ -96,7 +101,7 @@ def write_live_predictions(path: Path, frame: pd.DataFrame, live_ids: Sequence[s
 
 
 def read_live_predictions(path: Path) -> tuple[pd.DataFrame, bytes]:
-    """Read a predictions CSV; returns `id` as text and `prediction` as float64, and the bytes they were read from.
+    """Read a predictions CSV; returns `id` as text and `prediction` as float64, and a CSV of just these to be sent.
 
     Raises:
         SubmitError: when the file is missing or is not a CSV of these two columns.
@@ -105,7 +110,8 @@ def read_live_predictions(path: Path) -> tuple[pd.DataFrame, bytes]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise SubmitError(f"{path} does not exist; `eravane run` writes it") from None
-    return parse_predictions(content, str(path)), content
+    frame = parse_predictions(content, str(path))
+    return frame, frame.to_csv(index=False, lineterminator="\n").encode()
 
 
 def parse_predictions(content: bytes, name: str) -> pd.DataFrame:
@@ -114,9 +120,24 @@ def parse_predictions(content: bytes, name: str) -> pd.DataFrame:
     Raises:
         SubmitError: when it is not a CSV of the two columns.
     """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\x1f\x8b", b"PK")):
+        kind = "compressed" if content[:2] in (b"\x1f\x8b", b"PK") else "UTF-16"
+        raise SubmitError(f"{name} is {kind}; save it as plain CSV in UTF-8")
     try:
-        text = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-        # NumPy parses decimals to the nearest float64; the default parser of pandas 2 may be one unit off.
-        return text.assign(prediction=text["prediction"].to_numpy(dtype=object).astype(np.float64))
+        text = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        ids, numbers = text["id"], text["prediction"]
     except (KeyError, ValueError) as error:
-        raise SubmitError(f"{name} is not a CSV with the columns {', '.join(COLUMNS)}: {error}") from None
+        head = content[:200].split(b"\n")[0].decode("utf-8", "replace").strip()
+        cause = "; it is separated by semicolons" if ";" in head else ""
+        raise SubmitError(
+            f"{name} is no CSV of {', '.join(COLUMNS)}{cause}; its first line is {head[:60]!r} ({error})"
+        ) from None
+    unfit = ~numbers.str.fullmatch(DECIMAL)
+    if unfit.any():
+        row = int(unfit.to_numpy().argmax())
+        raise SubmitError(
+            f"{name}, row {row + 1}, id {ids.iloc[row]}: the prediction {numbers.iloc[row]!r} is no plain decimal such "
+            "as 0.25"
+        )
+    # NumPy parses decimals to the nearest float64; the default parser of pandas 2 may be one unit off.
+    return text.assign(prediction=numbers.to_numpy(dtype=object).astype(np.float64))

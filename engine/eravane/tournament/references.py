@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,16 +12,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import era_label, era_number
 from eravane.core.errors import DataError, EravaneError, RunError
 from eravane.data.catalog import FeatureCatalog
+from eravane.data.parquet import read_rows, value_columns
 from eravane.data.store.store import EraStore
 from eravane.scoring.ensemble import one_era
 from eravane.scoring.metrics import Summary, summarise
 from eravane_kernels import cpu
+
+logger = logging.getLogger("eravane")
 
 CORR, MMC, CWMM, FNC, BMC = "CORR", "MMC", "CWMM", "FNC", "BMC"
 META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
@@ -73,7 +78,7 @@ def era_scores(run: Path, data: Path | None = None) -> dict[str, pd.Series]:
     """
     scored = _Scored(run, data)
     series = {CORR: scored.each(lambda rows: cpu.numerai_corr(scored.p_MN[:, rows], scored.y_N[rows], _one(rows)))}
-    meta_N = scored.column(META_MODEL, META_COLUMN)
+    meta_N = scored.column((META_MODEL,), META_COLUMN)
     if meta_N is not None:
         series[MMC] = scored.contribution(meta_N)
         series[CWMM] = scored.each(lambda rows: _cwmm(scored.p_MN[:, rows], meta_N[rows]))
@@ -122,15 +127,24 @@ class _Scored:
             lambda rows: cpu.contribution(self.p_MN[:, rows], reference_N[rows], self.y_N[rows], _one(rows))
         )
 
-    def column(self, file: str, name: str) -> Floats | None:
-        """A reference in the order of the predictions, NaN where it has no row; None without the file or rows."""
-        return self._joined((file,), name)
+    def column(self, files: Sequence[str], name: str) -> Floats | None:
+        """A reference in the order of the predictions, NaN where it has no row; None without a sound file or rows."""
+        try:
+            return self._joined(files, name)
+        except DataError as error:
+            _warn(name, error)
+            return None
 
     def benchmarks(self) -> dict[str, Floats]:
         """Every benchmark model of the dataset, in the order of the predictions."""
-        present = [self._data / name for name in BENCHMARKS if (self._data / name).is_file()]
-        names = {name for path in present for name in pq.read_schema(path).names} - {"id", "era", "data_type"}
-        found = {name: self._joined(BENCHMARKS, name) for name in sorted(names)}
+        names: dict[str, None] = {}
+        for file in BENCHMARKS:
+            if (self._data / file).exists():
+                try:
+                    names |= dict.fromkeys(value_columns(self._data / file))
+                except DataError as error:
+                    _warn(file, error)
+        found = {name: self.column(BENCHMARKS, name) for name in sorted(names)}
         return {name: values for name, values in found.items() if values is not None}
 
     def neutral(self) -> pd.Series:
@@ -166,19 +180,21 @@ class _Scored:
 
     def _joined(self, files: Sequence[str], column: str) -> Floats | None:
         """A column of the files that have it, by id; None when no prediction has a value."""
-        paths = [self._data / name for name in files if (self._data / name).is_file()]
-        paths = [path for path in paths if column in pq.read_schema(path).names]
-        labels = [era_label(int(era)) for era in self._eras]
-        parts = [_by_id(path, column, labels) for path in paths]
-        if not parts:
-            return None
-        values = pd.concat(parts).reindex(self._ids).to_numpy()
-        return None if np.isnan(values).all() else values
+        paths = [self._data / name for name in files if (self._data / name).exists()]
+        having = [path for path in paths if column in value_columns(path)]
+        if not having and paths and column == META_COLUMN:
+            raise DataError(f"{paths[0]} has no column {column!r}; it has {', '.join(value_columns(paths[0])[:4])}")
+        eras, ids = {int(era) for era in self._eras}, pa.array(self._ids.tolist(), type=pa.large_string())
+        values: Floats | None = None
+        for path in having:
+            found = read_rows(path, [column], eras=eras).aligned(column, ids)
+            values = found if values is None else np.where(np.isnan(values), found, values)
+        return None if values is None or np.isnan(values).all() else values
 
 
-def _by_id(path: Path, column: str, eras: Sequence[str]) -> pd.Series:
-    table = pq.read_table(path, columns=["id", column], filters=[("era", "in", list(eras))])
-    return pd.Series(table.column(column).to_numpy(), index=pd.Index(table.column("id").to_pylist()))
+def _warn(what: str, error: DataError) -> None:
+    """A damaged file beside the run costs the scores that need it, and this line."""
+    logger.warning("no score against %s: %s", what, error)
 
 
 def stored_predictions(run: Path) -> pd.DataFrame:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 LARGEST_ANSWER = 64 << 20  # bytes; an answer of the API is a few kilobytes
 # Attempts before giving up where no server was ever reached: waiting minutes mends no cable.
 UNREACHED_ATTEMPTS = 3
+# Attempts at a storage that refuses: one for an address that has aged, one to spare.
+REFUSED_ATTEMPTS = 3
 # A body that brings less than this many bytes per second is as good as none.
 LEAST_RATE = 1024
 CHUNK = 1 << 16
@@ -59,6 +61,10 @@ class TransientError(Exception):
 
 class UnreachableError(TransientError):
     """No server was reached, in this attempt and in all before it: most likely this machine has no way out."""
+
+
+class RefusedError(TransientError):
+    """The storage refuses a signed address: it may have aged, so a new one is tried, a few times."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,10 @@ class Patience:
                 if attempts == UNREACHED_ATTEMPTS:
                     mend = "check this machine's network, and HTTPS_PROXY if it needs one"
                     raise ApiError(f"{what} failed: {failure}; {mend}") from None
+                reason, asked_s = str(failure), failure.wait_s
+            except RefusedError as failure:
+                if attempts == REFUSED_ATTEMPTS:
+                    raise ApiError(f"{what} failed: {failure}") from None
                 reason, asked_s = str(failure), failure.wait_s
             except TransientError as failure:
                 reason, asked_s = str(failure), failure.wait_s
@@ -160,8 +170,7 @@ class Transport:
         """Store content at a signed address.
 
         Raises:
-            TransientError: 408, 429, 5xx, and a lost or silent connection.
-            ApiError: any other status but 2xx.
+            TransientError: any status but 2xx, and a lost or silent connection.
         """
         with self._send("PUT", url, data=content, headers=headers) as response:
             check_stored(response)
@@ -291,15 +300,14 @@ def check_stored(response: requests.Response) -> None:
     """Check the status of a storage's answer.
 
     Raises:
-        TransientError: trying again may help.
-        ApiError: it would not.
+        TransientError: it is none of success.
     """
     status = response.status_code
     if 200 <= status < 300:
         return
     if status in (408, 429) or status >= 500:
         raise TransientError(f"the storage answered HTTP {status}", _asked_wait(response))
-    raise ApiError(f"the storage refuses the request (HTTP {status})")
+    raise RefusedError(f"the storage refuses the request (HTTP {status})")
 
 
 def proxies_for(url: str) -> dict[str, str]:

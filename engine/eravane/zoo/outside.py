@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError
+from eravane.data.parquet import read_rows, value_columns
 from eravane.data.store.store import EraStore
 from eravane.zoo.specs import GIVEN_PREFIX, GIVEN_SET, ModelSpec
 
@@ -22,7 +21,6 @@ HISTORY = ("train_benchmark_models.parquet", "validation_benchmark_models.parque
 LIVE = "live_benchmark_models.parquet"
 META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
 META_GIVEN = GIVEN_PREFIX + META_COLUMN
-ROW_FACTS = ("id", "era", "data_type")
 # What a member says of a row that it has no prediction for, where it has none in the era at all.
 NEUTRAL = np.float32(0.5)
 
@@ -117,9 +115,9 @@ def _member(name: str, paths: Sequence[Path], column: str, store: EraStore) -> M
 
 
 def _only_column(name: str, path: Path) -> str:
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"zoo.members.{name}: there is no file {path}")
-    columns = [column for column in pq.read_schema(path).names if column not in (*ROW_FACTS, "__index_level_0__")]
+    columns = list(value_columns(path))
     if name in columns or len(columns) == 1:
         return name if name in columns else columns[0]
     raise ConfigError(
@@ -134,23 +132,12 @@ def _ids(store: EraStore) -> pa.StringArray:
 
 def _aligned(paths: Sequence[Path], column: str, ids: pa.StringArray) -> NDArray[np.float64] | None:
     """A column in the order of ids, float64 [N] with NaN where no file has the row; None where no file has it."""
-    tables = [table for path in paths for table in _tables(path, column)]
-    if not tables:
-        return None
-    whole = pa.concat_tables(tables)
-    places = pc.index_in(ids, value_set=whole.column("id").combine_chunks())
-    values: NDArray[np.float64] = whole.column("value").take(places).to_numpy().astype(np.float64)
-    return values
-
-
-def _tables(path: Path, column: str) -> Iterator[pa.Table]:
-    if path.is_file() and column in pq.read_schema(path).names:
-        names = pq.read_schema(path).names
-        key = next((name for name in ("id", "__index_level_0__") if name in names), None)
-        if key is None:
-            raise ConfigError(f"{path} has no column 'id'; predictions need the ids of the dataset")
-        table = pq.read_table(path, columns=[key, column])
-        yield pa.table({"id": table[key].cast(pa.string()), "value": table[column].cast(pa.float64())})
+    found: NDArray[np.float64] | None = None
+    for path in paths:
+        if path.exists() and column in value_columns(path):
+            values = read_rows(path, [column]).aligned(column, ids).astype(np.float64)
+            found = values if found is None else np.where(np.isnan(found), values, found)
+    return found
 
 
 def _fill(values_N: Float32s, store: EraStore) -> Iterator[int]:

@@ -264,7 +264,7 @@ def test_bad_input_leaves_an_existing_store_as_it_was(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     data = Dataset.make().write(tmp_path / "data")
-    with pytest.raises(StoreError, match=r"features\.json|no store"):
+    with pytest.raises(StoreError, match=r"features\.json|not a store"):
         ingest(data, data)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")

@@ -41,6 +41,9 @@ def as_levels(source: Source, name: str, column: pa.Array, first_row: int) -> ND
     Raises:
         DataError: a value is missing, no integer, or outside 0..4; the last is checked here only for wider types.
     """
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        raise DataError(f"{source.path}: column {name!r} has type {kind}; features are int8 or float")
     if column.null_count:
         row = int(np.argmin(column.is_valid().to_numpy(zero_copy_only=False)))
         source.refuse(name, first_row + row, "no value; integer features hold a level from 0 to 4 in every row")

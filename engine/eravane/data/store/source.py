@@ -13,11 +13,11 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import LIVE_ERAS, era_number
 from eravane.core.errors import DataError
+from eravane.data.parquet import open_parquet, text_column
 
 T = TypeVar("T")
 Decode = Callable[[Path, int, Sequence[str]], pa.Table]
@@ -57,15 +57,13 @@ class Source:
 
     def __init__(self, path: Path, decode: Decode | None = None) -> None:
         self.path, self._decoded_by = path, decode
-        try:
-            self._file = pq.ParquetFile(path)
-        except FileNotFoundError:
-            raise DataError(f"{path} is missing; the dataset needs it (`eravane fetch` gets it)") from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is truncated or no parquet file ({_first_line(error)}); fetch it again") from None
+        self._file = open_parquet(path)
         # One reader at a time: messages look rows up while the next block is being decoded.
         self._reading = threading.Lock()
         schema = self._file.schema_arrow
+        repeated = next((name for name in schema.names if schema.names.count(name) > 1), None)
+        if repeated is not None:
+            raise DataError(f"{path}: column {repeated!r} occurs twice; write it once")
         self.types = dict(zip(schema.names, schema.types, strict=True))
         for name in ("era", "id"):
             if name not in self.types:
@@ -100,7 +98,7 @@ class Source:
         Raises:
             DataError: an id is null or empty.
         """
-        ids = self._column("id").cast(pa.large_string())
+        ids = text_column(self.path, self._column("id"), "id")
         blank = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True)
         if pc.any(blank).as_py():
             raise DataError(f"{self.path}: row {pc.index(blank, True).as_py()} has no id")
@@ -137,7 +135,7 @@ class Source:
         Raises:
             DataError: a row has another era than X, or an id occurs twice.
         """
-        for label in pc.unique(self._column("era").cast(pa.string())).to_pylist():
+        for label in pc.unique(text_column(self.path, self._column("era"), "era")).to_pylist():
             if label not in LIVE_ERAS:
                 raise DataError(f"{self.path}: column 'era' holds {label!r}; live rows have era 'X'")
         seen: dict[str, int] = {}
@@ -204,7 +202,7 @@ class Source:
 
     def _coded(self, name: str) -> tuple[list[str], NDArray[np.int32]]:
         """A column of few distinct strings: the strings, and which of them each row has."""
-        coded = self._column(name).cast(pa.string()).combine_chunks().dictionary_encode()
+        coded = text_column(self.path, self._column(name), name).combine_chunks().dictionary_encode()
         if coded.null_count:
             raise DataError(f"{self.path}: column {name!r} is empty in row {pc.index(coded.is_null(), True).as_py()}")
         return coded.dictionary.to_pylist(), coded.indices.to_numpy()
