@@ -224,7 +224,7 @@ def cluster(lab: Lab) -> Iterator[Check]:
         folder, size = Path(name), Size(30, 200, 24, 5, 3)
         prepare(folder, size)
         work = Work(folder, size)
-        compute = parse_config({"compute": {"cluster": "local", "workers": 1}}).compute
+        compute = parse_config({"compute": {"scheduler": "local", "workers": 1}}).compute
         settings = {"data": {"target": work.config.data.target}, "zoo": {"trees": size.trees}}
         blocks = []
         with local_cluster(compute, lab.device, lambda _: None) as there:

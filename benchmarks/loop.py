@@ -42,7 +42,6 @@ PARAMS = {"max_depth": 4, "eta": 0.08, "colsample_bytree": 0.5}
 RULES: dict[str, dict[str, Any]] = {
     "none": {"update": "none"},
     "refit, equal weights": {"update": "refit", "half_life": 0.0},
-    "refit, last 40 eras": {"update": "refit", "half_life": 0.0, "window": 40},
     "refit": {"update": "refit"},
     "append": {"update": "append", "every": 5},
     "leaves": {"update": "leaves"},
@@ -67,7 +66,7 @@ def flat_cost(quick: bool) -> list[Result]:
     eras = LOOP_START + HISTORY + WARM + later + span
     with _made(DriftConfig("stationary", 0, eras=eras, rows=300, features=24)) as made:
         features, folder = made
-        for rule in ("none", "append", "leaves", "refit, last 40 eras"):
+        for rule in ("none", "append", "leaves", "refit"):
             early, late = _era_seconds(features, folder, rule, later, span)
             detail = f"{1000 * early:.0f} ms right after warm-up, {1000 * late:.0f} ms {later} eras later"
             results.append(Result(f"era_cost_{_word(rule)}", late / early, "x", 1.2, "lower", detail))
@@ -80,7 +79,7 @@ def flat_cost(quick: bool) -> list[Result]:
 def _era_seconds(features: Features, folder: Path, rule: str, later: int, span: int) -> tuple[float, float]:
     """Mean CPU seconds of an era in two spans of a loop with four models, its gate and its checkpoints."""
     start = LOOP_START + HISTORY
-    config = _config(rule, trees=50, start=start, every=5 if rule == "append" else 26, blocks=5)
+    config = _config(rule, trees=50, start=start, every=5 if rule == "append" else 26)
     columns = features.store.columns
     specs = tuple(ModelSpec("all", f"g{n}", TARGET, n, columns[n * 5 : n * 5 + 9]) for n in range(4))
     session = _session(features, folder / _word(rule), config, specs)
@@ -108,7 +107,7 @@ def flat_memory(quick: bool) -> Result:
         features,
         folder,
     ):
-        config = _config("append", trees=20, start=start, every=5, blocks=5, append_window=20)
+        config = _config("append", trees=20, start=start, every=5)
         spec = ModelSpec("all", "all", TARGET, 0, features.store.columns)
         session = _session(features, folder / "run", config, (spec,))
         session.fit_first_models()

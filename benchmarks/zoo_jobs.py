@@ -161,7 +161,7 @@ def ours(work: Work) -> dict[str, Any]:
 def on_dask(work: Work) -> dict[str, Any]:
     """The zoo on a cluster of this machine, once it is up."""
     started = time.perf_counter()
-    compute = parse_config({"compute": {"cluster": "local", "workers": work.workers}}).compute
+    compute = parse_config({"compute": {"scheduler": "local", "workers": work.workers}}).compute
     with local_cluster(compute, "cpu", lambda _: None) as there:
         up = time.perf_counter() - started
         config = work.config

@@ -103,7 +103,7 @@ def test_digest_ignores_where_it_runs() -> None:
         ({"zoo": 3}, "zoo is a table"),
         ({"loop": {"update": "refti"}}, "did you mean 'refit'"),
         ({"data": {"feature_sets": "small"}}, "is a list of str"),
-        ({"prepare": {"low": 0.7}}, "at most 0.5"),
+        ({"postprocess": {"proportion": 1.7}}, "at most 1"),
         ({"gate": {"experts": ["ridges", "regime"]}}, r"gate\.experts.*did you mean 'regimes'"),
         (
             {"gate": {"experts": "ridges"}},

@@ -16,7 +16,7 @@ from eravane.core.errors import ConfigError, RunError
 from eravane.gate.experts import STABLE, correlation, shrunk
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
-from eravane.gate.records import RIDGE
+from eravane.gate.records import REST_AFTER, RIDGE
 
 LAG = 6
 SMALL = GateConfig(warmup=12, seeds=1, steps=6, refit_every=10, rehearsal=10)
@@ -259,19 +259,19 @@ def test_a_pool_of_another_size_is_refused():
 
 
 def test_a_model_closed_for_long_rests():
-    config = replace(SMALL, max_active=2, rest_after=3)
+    config = replace(SMALL, max_active=2)
     learner = MetaLearner(config, pool(), lag=LAG, seed=0)
     gates, _, learner = drive(learner, outcomes(), range(20, 40))
-    expected = ~gates[-3:].any(0)
+    expected = ~gates[-REST_AFTER:].any(0)
     assert expected.any()
     assert (learner.resting_M == expected).all()
 
 
 def test_deciding_twice_for_one_era_counts_once():
-    config = replace(SMALL, max_active=1, rest_after=2)
+    config = replace(SMALL, max_active=1)
     history = outcomes()
-    _, _, learner = drive(MetaLearner(config, pool(), lag=LAG, seed=0), history, range(20, 21))
-    learner.decide(20, history[19].facts)
+    _, _, learner = drive(MetaLearner(config, pool(), lag=LAG, seed=0), history, range(20, 19 + REST_AFTER))
+    learner.decide(18 + REST_AFTER, history[17 + REST_AFTER].facts)
     assert not learner.resting_M.any()
 
 

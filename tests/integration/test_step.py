@@ -25,7 +25,7 @@ CONFIG = {
     "zoo": {"trees": 3, "fold_eras": 10, "folds": 2, "minimum_eras": 2, "params": {"max_depth": 2, "eta": 0.3}},
     "selection": {"most": 3, "minimum_corr": -1.0},
     "gate": {"warmup": 8, "seeds": 1, "steps": 6, "refit_every": 6},
-    "loop": {"update": "append", "every": 4, "append_trees": 2, "append_window": 10, "blocks": 3},
+    "loop": {"update": "append", "every": 4, "append_trees": 2},
     "compute": {"device": "cpu"},
 }
 # What goes wrong, by the week's newest era.

@@ -18,7 +18,7 @@ from eravane.data.store.store import EraStore
 from eravane.pipeline.batch import run
 from eravane.pipeline.week import step
 
-PREPARE = PrepareConfig(missing_eras="impute", impute="mean", outliers="winsorize", low=0.1, high=0.9, indicators=True)
+PREPARE = PrepareConfig(missing_eras="impute", impute="mean", outliers="winsorize", indicators=True)
 
 
 def _change_an_old_era(data: Path) -> str:

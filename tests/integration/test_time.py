@@ -139,9 +139,6 @@ def _any_config(base: RunConfig, seed: int) -> RunConfig:
     loop = {
         "update": one("refit", "append", "leaves", "refit+leaves"),
         "every": int(rng.integers(2, 6)),
-        "window": one(0, 12),
-        "append_window": int(rng.integers(4, 12)),
-        "blocks": int(rng.integers(1, 4)),
         "leaves_every": int(rng.integers(1, 4)),
     }
     prepare = {
@@ -150,8 +147,6 @@ def _any_config(base: RunConfig, seed: int) -> RunConfig:
         "bounds": one("era", "window"),
         "window": int(rng.integers(1, 5)),
         "outliers": one("winsorize", "std", "mad"),
-        "low": 0.1,
-        "high": 0.9,
         "k": 1.0,
     }
     zoo = {"half_life": one(0.0, 6.0), "window": one(0, 12), "fold_eras": int(rng.integers(8, 11)), "folds": one(0, 2)}

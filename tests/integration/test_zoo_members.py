@@ -57,7 +57,7 @@ def test_lightgbm_runs_the_whole_batch_and_dask_changes_nothing(micro_data: Path
     zoo = {"learner": "lightgbm", "params": {"max_depth": 2, "min_data_in_leaf": 10}}
     results = {}
     for cluster in ("none", "local"):
-        config = _with(zoo=zoo, loop={"update": "refit"}, compute={"cluster": cluster, "workers": 2})
+        config = _with(zoo=zoo, loop={"update": "refit"}, compute={"scheduler": cluster, "workers": 2})
         results[cluster] = run(micro_data, config, tmp_path / cluster, cache=tmp_path / f"{cluster}-cache")
     threads, dask = results["none"].path, results["local"].path
     for name in ("oof", "predictions", "weights", "scores"):

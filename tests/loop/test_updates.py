@@ -154,10 +154,7 @@ SETTINGS = {
         "half_life": 0.0,
         "every": 6,
         "append_trees": 2,
-        "append_window": 12,
-        "blocks": 3,
         "leaves_every": 2,
-        "leaves_half_life": 4,
     },
     "compute": {"device": "cpu", "workers": 1},
 }
@@ -174,7 +171,8 @@ class Bench:
     def updater(self, known_at: Mapping[int, int] | None = None, **loop: object) -> Updater:
         config = dataclasses.replace(self.config, loop=dataclasses.replace(self.config.loop, **loop))  # type: ignore[arg-type]
         known = KnownAt({"target": dict(known_at or {})})
-        return Updater(self.store, config, self.timeline, self.zoo, known)
+        few = {"append_eras": 12, "most_blocks": 3, "leaves_half_life": 4.0}
+        return Updater(self.store, config, self.timeline, self.zoo, known, **few)  # type: ignore[arg-type]
 
     @property
     def zoo(self) -> Zoo:
@@ -230,12 +228,13 @@ def test_an_append_is_a_block_on_the_window_that_trees_may_see(bench: Bench) -> 
 
 @pytest.mark.parametrize("half_life", [0.0, 5.0])
 def test_a_refit_weighs_its_eras(half_life: float, bench: Bench) -> None:
-    found = bench.updater(update="refit", window=15, half_life=half_life).update(bench.specs, bench.start(), 46)
+    first = bench.timeline.first_era
+    found = bench.updater(update="refit", half_life=half_life).update(bench.specs, bench.start(), 46)
     for spec in bench.specs:
-        eras = np.repeat(np.arange(23, 38), [len(bench.features.ids(era, era)) for era in range(23, 38)])
-        values = np.concatenate([bench.features.era(e, spec.columns).values for e in range(23, 38)], axis=1)
+        eras = np.repeat(np.arange(first, 38), [len(bench.features.ids(era, era)) for era in range(first, 38)])
+        values = np.concatenate([bench.features.era(e, spec.columns).values for e in range(first, 38)], axis=1)
         weight = 0.5 ** ((37 - eras) / half_life) if half_life else np.ones(eras.size)
-        matrix = xgb.QuantileDMatrix(values.T, bench.features.labels("target", 23, 37), weight=weight)
+        matrix = xgb.QuantileDMatrix(values.T, bench.features.labels("target", first, 37), weight=weight)
         expected = xgb.train({**bench.zoo.learner.params, "seed": derive_seed(0, spec.model_id, 37)}, matrix, 4)
         np.testing.assert_allclose(
             found[spec.model_id].trees.boosters()[0].inplace_predict(values.T),

@@ -157,7 +157,7 @@ def plan_timeline(
         last_era=newest.last,
         newest_label=newest_label,
         loop_start=loop_start,
-        report_start=config.time.report_start or max(loop_start, min(warm, newest_label)),
+        report_start=max(loop_start, min(warm, newest_label)),
         clock=clock,
         tree_lags=lags,
         folds=folds,

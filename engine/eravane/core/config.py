@@ -49,9 +49,6 @@ class TimeConfig:
     observed_lag: bool = setting(True, "Use the lag seen in the data file where it is longer than the rule.")
     loop_start: int = setting(0, "First era of the loop (0: so that it covers `loop_eras`).", least=0)
     loop_eras: int = setting(100, "Labelled eras that the loop covers, where loop_start is 0.", least=1)
-    report_start: int = setting(
-        0, "First era that metrics.json counts (0: the gate's warm-up after loop_start).", least=0
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +62,11 @@ class PrepareConfig:
         "median", "How missing values are filled."
     )
     constant: float = setting(2.0, 'Value for impute = "constant", and where an era has no value at all.')
-    neighbours: int = setting(5, 'Neighbours for impute = "knn".', least=1)
     indicators: bool = setting(False, "Append a column per feature that marks where it was missing.")
     outliers: Literal["auto", "none", "winsorize", "std", "mad"] = setting(
         "auto",
         "Clip at quantiles, at mean +- k std, or at median +- k MAD; auto winsorizes floats and keeps levels.",
     )
-    low: float = setting(0.001, "Lower quantile for winsorize.", least=0, most=0.5)
-    high: float = setting(0.999, "Upper quantile for winsorize.", least=0.5, most=1)
     k: float = setting(5.0, "Width of the bounds for std and mad.", least=0)
     bounds: Literal["era", "window"] = setting("era", "Bounds and fills from the era itself, or from a window.")
     window: int = setting(12, "Earlier eras that a window covers beside the era itself.", least=1)
@@ -148,7 +142,6 @@ class GateConfig:
     )
     max_active: int = setting(0, "At most this many open gates per era (0: no cap).", least=0)
     keep_ratio: float = setting(0.7, "Share of open gates that the penalty aims at.", least=0, most=1)
-    prototypes: int = setting(4, "Regimes that the inspection of resolved eras looks for.", least=1)
     seeds: int = setting(10, "Networks whose gates and weights are averaged.", least=1)
     steps: int = setting(80, "Gradient steps of a full refit.", least=1)
     refit_every: int = setting(52, "Resolved eras between full refits of the network and its normalisers.", least=1)
@@ -166,7 +159,6 @@ class GateConfig:
         "", "Parquet file of facts per era (a column era, numbers in the others) that the gate reads (empty: none)."
     )
     facts_lag: int = setting(1, "Eras until a row of gate.facts is published: era t reads that of t - lag.", least=0)
-    rest_after: int = setting(4, "A model closed for this many eras in a row skips its tree updates.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,15 +171,11 @@ class LoopConfig:
         "eras, or refitted with their leaves re-estimated in between (XGBoost's; other learners are refitted alone).",
     )
     every: int = setting(26, "Eras between refits, or between appended blocks.", least=1)
-    window: int = setting(0, "Newest eras that a refit trains on (0: zoo.window).", least=0)
     half_life: float = setting(
         80.0, "Half-life of era weights in refits and appended trees, in eras (0: equal weights).", least=0
     )
     append_trees: int = setting(10, "Trees that an update appends.", least=1)
-    append_window: int = setting(40, "Newest eras that appended trees are grown on.", least=1)
-    blocks: int = setting(20, "Appended blocks kept before the oldest is dropped.", least=1)
     leaves_every: int = setting(5, "Eras between re-estimations of leaf values.", least=1)
-    leaves_half_life: float = setting(24.0, "Eras after which half of a leaf's value comes from newer eras.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +192,10 @@ class ComputeConfig:
 
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto takes a working GPU, else the CPU.")
     workers: int = setting(0, "Models trained at the same time on this machine (0: one per core).", least=0)
-    scheduler: str = setting("", "Address of a running Dask scheduler (empty: this machine alone).")
-    cluster: Literal["none", "local"] = setting(
-        "none", "local starts a Dask cluster of this machine: a worker per core, or per GPU; none trains in threads."
+    scheduler: str = setting(
+        "",
+        "Address of a running Dask scheduler; local starts a cluster of this machine, a worker per core or per GPU; "
+        "empty trains in threads.",
     )
     booster_spans: Literal["auto", "worker", "cluster"] = setting(
         "auto",

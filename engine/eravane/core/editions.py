@@ -73,6 +73,26 @@ def _constant(usual: Any) -> Retired:
     return Retired(since="0.2.0", instead=instead, same=lambda value, _section: value == usual)
 
 
+_CONSTANTS: dict[str, Any] = {
+    "time.report_start": 0,
+    "prepare.neighbours": 5,
+    "prepare.low": 0.001,
+    "prepare.high": 0.999,
+    "gate.prototypes": 4,
+    "gate.rest_after": 4,
+    "loop.window": 0,
+    "loop.append_window": 40,
+    "loop.blocks": 20,
+    "loop.leaves_half_life": 24.0,
+}
+"""Keys that are constants now, and what they were left at."""
+
+
+def _settled(usual: Any) -> Retired:
+    instead = f"leave it out; it is {usual} in every run"
+    return Retired(since="0.2.0", instead=instead, same=lambda value, _section: value == usual)
+
+
 RETIRED: dict[str, Retired] = {
     "gate.objective": Retired(
         since="0.2.0",
@@ -95,6 +115,10 @@ RETIRED: dict[str, Retired] = {
         values=(["ridge", "change_points"], ["ridge"], ["change_points"], ["change_points", "ridge"], []),
     ),
     **{f"gate.{name}": _constant(usual) for name, usual in _GATE_CONSTANTS.items()},
+    **{f"{name}": _settled(usual) for name, usual in _CONSTANTS.items()},
+    "compute.cluster": Retired(
+        since="0.2.0", instead='write scheduler = "local"', same=lambda value, _section: value == "none"
+    ),
     "prepare.frozen": Retired(
         since="0.2.0",
         instead='leave it out; impute = "knn" looks for neighbours in a model\'s own features',

@@ -14,6 +14,9 @@ from eravane_kernels.namespace import Kernels
 INDICATOR = "missing_"
 MISSING = -1  # code of a missing integer level
 TOP_LEVEL = 4
+NEIGHBOURS = 5  # rows whose mean fills a cell with impute = "knn"
+# Quantiles at which winsorizing cuts: a thousandth of an era's rows at either end, about five of them.
+TAILS = (0.001, 0.999)
 _Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -26,10 +29,11 @@ class Preparer:
     Args:
         config: the [prepare] section.
         ops: the kernels' namespace (`eravane_kernels.cpu` or another that gives NumPy arrays).
+        tails: quantiles at which winsorizing cuts.
     """
 
-    def __init__(self, config: PrepareConfig, ops: Kernels) -> None:
-        self._config, self._ops = config, ops
+    def __init__(self, config: PrepareConfig, ops: Kernels, tails: tuple[float, float] = TAILS) -> None:
+        self._config, self._ops, self._tails = config, ops, tails
 
     @property
     def history(self) -> int:
@@ -123,16 +127,16 @@ class Preparer:
         if method == "none":
             return None
         config = self._config
-        low_1C, high_1C = self._ops.clip_bounds(pooled_CN, rows, method, config.low, config.high, config.k)
+        low_1C, high_1C = self._ops.clip_bounds(pooled_CN, rows, method, *self._tails, config.k)
         return low_1C, high_1C
 
     def _nearest(self, raw_CN: NDArray[Any], one: NDArray[np.int64]) -> NDArray[Any]:
         """Missing cells filled from the nearest rows of the era, where there are any."""
         if raw_CN.dtype != np.int8:
-            nearest_CN: NDArray[Any] = self._ops.knn_impute(raw_CN, one, self._config.neighbours)
+            nearest_CN: NDArray[Any] = self._ops.knn_impute(raw_CN, one, NEIGHBOURS)
             return nearest_CN
         known = np.where(raw_CN == MISSING, np.float32(np.nan), raw_CN.astype(np.float32))
-        found = self._ops.knn_impute(known, one, self._config.neighbours)
+        found = self._ops.knn_impute(known, one, NEIGHBOURS)
         return np.where(np.isnan(found), MISSING, np.clip(np.rint(found), 0, TOP_LEVEL)).astype(np.int8)
 
 

@@ -20,8 +20,8 @@ from eravane.gate.inputs import lagged_inputs
 from eravane.gate.network import Network
 from eravane.gate.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
 from eravane.gate.portable import with_newcomers
-from eravane.gate.prototypes import Prototypes, find_regimes, whiten
-from eravane.gate.records import Records, comparator_weights
+from eravane.gate.prototypes import REGIMES, Prototypes, find_regimes, whiten
+from eravane.gate.records import REST_AFTER, Records, comparator_weights
 from eravane.gate.regime_expert import OWN_CONTEXT, RegimeExpert
 from eravane.gate.scorer import LAST_TEMPERATURE
 from eravane.gate.versions import Versions
@@ -220,7 +220,7 @@ class MetaLearner:
         if not len(self._history):
             raise RunError("no era is resolved yet: there are no regimes to look at")
         history, everyone = self._history, np.ones(len(self.models), dtype=bool)
-        regime_E, share_EP = find_regimes(whiten(history.column("scores")), self._config.prototypes)
+        regime_E, share_EP = find_regimes(whiten(history.column("scores")), REGIMES)
         uses = []
         for position, era in enumerate(history.eras):
             known = history.known(era, self._lag)
@@ -237,7 +237,7 @@ class MetaLearner:
     @property
     def resting_M(self) -> BoolArray:
         """Models closed for so many eras in a row that their tree updates are skipped, bool [M]."""
-        return self._closed_M >= self._config.rest_after
+        return self._closed_M >= REST_AFTER
 
     def _replay_records(self) -> None:
         self._records.reset(len(self.models))

@@ -14,7 +14,7 @@ from eravane.core.config import GateConfig
 from eravane.gate.inputs import InputMap
 from eravane.gate.outcomes import PAID_BY, EraFacts, GateModel, History
 from eravane.gate.portable import network
-from eravane.gate.prototypes import affinity, find_regimes, whiten
+from eravane.gate.prototypes import REGIMES, affinity, find_regimes, whiten
 from eravane.gate.records import Records
 from eravane.gate.scorer import (
     DTYPE,
@@ -113,7 +113,6 @@ class Network:
                 self._replayed[position] = self.input_map.replay(history, records, position, self._lag)
         rows = [self._replayed[position] for position in kept]
         present_EM = np.stack([history.row("present", position) for position in kept])
-        config = self._config
         c_EM = np.stack([history.row(self._paid, position) for position in kept])
         C_EMM = np.stack([history.row("C", position) for position in kept])
         alike_EM = whiten(np.stack([history.row("c", position) for position in kept]))
@@ -124,7 +123,7 @@ class Network:
             C_EMM=self._tensor(C_EMM),
             present_EM=self._tensor(present_EM),
             affinity_EE=self._tensor(affinity(alike_EM)),
-            regime_E=torch.as_tensor(find_regimes(alike_EM, config.prototypes)[0], device=self._device),
+            regime_E=torch.as_tensor(find_regimes(alike_EM, REGIMES)[0], device=self._device),
             era_E=torch.tensor([history.eras[position] for position in kept], device=self._device),
             scale=_gain_scale(c_EM, C_EMM, present_EM),
         )

@@ -15,6 +15,8 @@ from torch import Tensor
 
 FloatArray = NDArray[np.float64]
 ROUNDS = 50
+# Regimes that resolved eras are clustered into: as many as a year of weekly eras can tell apart.
+REGIMES = 4
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,8 @@ RIDGE = 0.1
 AGREEMENT_HALF_LIFE = 64.0
 # Ways to weigh models by resolved eras alone, beside equal weight.
 LAGGED = ("screened", "best_single", *RIDGES)
+# Eras in a row that a model is closed before its tree updates are skipped: shorter pauses end too often.
+REST_AFTER = 4
 # A model leaves equal weight's pool when what it adds is below 0 by so many errors, and returns when by fewer.
 LEAVES, RETURNS, JUDGED_AFTER = -2.5, -1.0, 52
 

@@ -30,6 +30,10 @@ from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import era_weights
 
+APPEND_ERAS = 40  # newest eras that appended trees are grown on
+MOST_BLOCKS = 20  # appended blocks kept before the oldest is dropped: predictions stay as fast as they were
+LEAVES_HALF_LIFE = 24.0  # eras after which half of a leaf's value comes from newer eras
+
 
 @dataclass(frozen=True)
 class Model:
@@ -180,7 +184,12 @@ class Updater:
         timeline: Timeline,
         zoo: Zoo,
         known_at: KnownAt = KnownAt(),  # noqa: B008
+        *,
+        append_eras: int = APPEND_ERAS,
+        most_blocks: int = MOST_BLOCKS,
+        leaves_half_life: float = LEAVES_HALF_LIFE,
     ) -> None:
+        self._append_eras, self._most_blocks, self._leaves_half_life = append_eras, most_blocks, leaves_half_life
         self._store, self._config, self._timeline, self._zoo, self._known_at = store, config, timeline, zoo, known_at
         xgboost = zoo.learner.name in GROW_XGBOOST
         self._leaves = config.loop.update == "leaves" or (config.loop.update == "refit+leaves" and xgboost)
@@ -215,7 +224,7 @@ class Updater:
         half_life = self._config.loop.half_life
         tasks = [
             replace(task, half_life=half_life, hidden=self._hidden(task.specs, task.train_first, task.train_last, era))
-            for task in self._zoo.start_tasks(specs, era, self._config.loop.window)
+            for task in self._zoo.start_tasks(specs, era)
         ]
         blocks = {name: block for _, trained in self._zoo.run(tasks) for name, block in trained.blocks.items()}
         return {spec.model_id: Model(Trees((blocks[spec.model_id],), spec.columns)) for spec in specs}
@@ -230,13 +239,13 @@ class Updater:
     def _append_tasks(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> list[AppendTask]:
         loop = self._config.loop
         return [
-            AppendTask(**shared, rounds=loop.append_trees, blocks=loop.blocks)
-            for shared in self._shared(specs, models, era, loop.append_window, "append")
+            AppendTask(**shared, rounds=loop.append_trees, blocks=self._most_blocks)
+            for shared in self._shared(specs, models, era, self._append_eras, "append")
         ]
 
     def _refresh_tasks(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> list[RefreshTask]:
         loop = self._config.loop
-        keep = 2.0 ** (-loop.leaves_every / loop.leaves_half_life)
+        keep = 2.0 ** (-loop.leaves_every / self._leaves_half_life)
         return [
             RefreshTask(**shared, keep=keep) for shared in self._shared(specs, models, era, loop.leaves_every, "leaves")
         ]

@@ -25,6 +25,7 @@ from eravane import __version__
 from eravane.core.config import PrepareConfig, RunConfig
 from eravane.core.errors import RunError
 from eravane.core.files import write_atomically
+from eravane.data.prepare import TAILS
 from eravane.data.store.store import EraStore
 from eravane.gate import portable, portable_prepare
 from eravane.gate.context import QUANTILES, thinned
@@ -275,7 +276,7 @@ def _prepare(config: PrepareConfig, dtype: str) -> dict[str, Any]:
         "impute": config.impute,
         "constant": config.constant,
         "clip": clip,
-        "quantiles": (config.low, config.high),
+        "quantiles": TAILS,
         "k": config.k,
         "indicators": config.indicators,
     }

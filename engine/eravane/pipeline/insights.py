@@ -24,7 +24,7 @@ from eravane.data.features import Features
 from eravane.data.parquet import read_rows
 from eravane.data.prepare import on_host
 from eravane.data.store.store import EraStore
-from eravane.gate.prototypes import find_regimes, whiten
+from eravane.gate.prototypes import REGIMES, find_regimes, whiten
 from eravane.report.alerts import warnings
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import gaussianize, one_era
@@ -66,7 +66,7 @@ def write_insights(
     folder.write_table("missing.parquet", absent)
     folder.write_table("exposure.parquet", exposure(rows, features, catalog, ops))
     regimes = pa.table({"era": [], "prototype": [], "x": [], "y": []})
-    count = folder.config().gate.prototypes
+    count = REGIMES
     if len(scores) > count:
         regimes = regime_map(scores.index.tolist(), np.nan_to_num(scores[models].to_numpy(dtype=np.float64)), count)
     folder.write_table("prototypes.parquet", regimes)

@@ -22,6 +22,7 @@ from eravane.data.resident import fitting
 from eravane.gate.context import WIDEST_CELL
 from eravane.gate.network import WARM_STEPS
 from eravane.learners.registry import make_learner
+from eravane.loop.updates import APPEND_ERAS
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
 from eravane.planning.shape import DataShape
 from eravane_kernels.cpu.forest import ROWS_TO_UNFOLD
@@ -259,7 +260,7 @@ class Workload:
             if not number or loop.update == "none":
                 continue
             if loop.update != "leaves" and number % loop.every == 0:
-                trained += self._append(era) if loop.update == "append" else self._train(era, loop.window)
+                trained += self._append(era) if loop.update == "append" else self._train(era, self._config.zoo.window)
             elif "leaves" in loop.update and number % loop.leaves_every == 0:
                 trained += self._renew(era)
         return trained
@@ -280,9 +281,9 @@ class Workload:
 
     def _append(self, era: int) -> float:
         loop, last = self._config.loop, era - max(self._lags)
-        rows = self._rows(last - loop.append_window + 1, last)
+        rows = self._rows(last - APPEND_ERAS + 1, last)
         eras = loop.every + 1
-        new = int(rows * min(1.0, eras / loop.append_window))
+        new = int(rows * min(1.0, eras / APPEND_ERAS))
         margins = sum(self._predict(new, eras, cell, self._config.zoo.trees) for cell in self._kept)
         return margins + sum(self._fit(rows, cell, loop.append_trees) for cell in self._kept)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+LOCAL = "local"  # compute.scheduler for a cluster of this machine
 CONNECT_SECONDS = 20
 # Seconds without a worker, or without the scheduler, after which the run ends with an error.
 PATIENCE_SECONDS = 60.0
@@ -32,7 +33,7 @@ POLL_SECONDS = 1.0
 
 @contextmanager
 def local_cluster(compute: ComputeConfig, device: str, note: Callable[[str], None]) -> Iterator[ComputeConfig]:
-    """Start a cluster of this machine where `compute.cluster` asks for one; the cluster is closed when the block ends.
+    """Start a cluster of this machine where `compute.scheduler` is "local"; it is closed when the block ends.
 
     Args:
         compute: the run's settings.
@@ -45,7 +46,7 @@ def local_cluster(compute: ComputeConfig, device: str, note: Callable[[str], Non
     Raises:
         RunError: the cluster does not start.
     """
-    if compute.cluster != "local" or compute.scheduler:
+    if compute.scheduler != LOCAL:
         yield compute
         return
     with _start(compute, device) as cluster:
