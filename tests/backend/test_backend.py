@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from eravane.backend import choice, choose, cpu, why_no_gpu
-from eravane.backend.cpu import CpuBackend, available_memory
+from eravane.backend.cpu import CpuBackend
 from eravane.core.errors import ConfigError, DeviceError
 from eravane.data.ingest import ingest
 from eravane.data.store import placement
@@ -166,13 +166,3 @@ def test_a_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(cpu, "available_memory", lambda: 10**9)
     with pytest.raises(DeviceError, match=r"100 columns x 20000000 rows needs 2\.0 GB, 1\.0 GB are free"):
         CpuBackend().load([], (100, 20_000_000), "int8")
-
-
-def test_available_memory_heeds_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage, limit = tmp_path / "current", tmp_path / "max"
-    usage.write_text("300000000\n")
-    limit.write_text("max\n")
-    monkeypatch.setattr(cpu, "_CGROUP_FILES", ((str(usage), str(limit)),))
-    assert available_memory() > 10**9
-    limit.write_text("700000000\n")
-    assert available_memory() == 400_000_000

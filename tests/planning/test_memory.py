@@ -8,6 +8,7 @@ from eravane.calendar.eras import EraIndex
 from eravane.calendar.timeline import plan_timeline
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.errors import ConfigError
+from eravane.core.memory import Limit
 from eravane.data.catalog import FeatureCatalog
 from eravane.learners.registry import make_learner
 from eravane.planning import memory
@@ -143,8 +144,8 @@ def test_a_plan_that_does_not_fit_is_refused_with_what_to_do(monkeypatch: pytest
     tight = plan({**BASE, "compute": {"memory": "1GB"}})
     with pytest.raises(ConfigError, match=r"training matrices.*compute\.memory allows 1\.0 GB.*compute\.workers"):
         tight.require()
-    monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
-    with pytest.raises(ConfigError, match=r"this machine has 1\.0 GB free"):
+    monkeypatch.setattr(memory, "tightest_limit", lambda: Limit("the machine", 2 * 10**9, 10**9))
+    with pytest.raises(ConfigError, match=r"the machine has 1\.0 GB free"):
         plan(BASE).require()
 
 

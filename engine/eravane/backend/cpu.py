@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from eravane.backend.protocol import FileBlock, Part
 from eravane.core.errors import OutOfDeviceMemoryError
+from eravane.core.memory import available_memory
 from eravane_kernels.namespace import Kernels
 
 
@@ -103,32 +102,3 @@ class CpuBackend:
         """Columns as an Arrow table over the same memory."""
         fields = [pa.field(name, pa.from_numpy_dtype(values_CN.dtype), nullable=False) for name in names]
         return pa.Table.from_arrays([pa.array(column) for column in values_CN], schema=pa.schema(fields))
-
-
-def available_memory() -> int:
-    """Bytes that processes can still get: the kernel's estimate, or what the control group leaves if that is less."""
-    limits = [_meminfo()]
-    for usage, limit in _CGROUP_FILES:
-        try:
-            text = Path(limit).read_text(encoding="ascii").strip()
-            if text != "max":
-                limits.append(int(text) - int(Path(usage).read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
-    return max(0, min(limits))
-
-
-_CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.max"),
-    ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-
-
-def _meminfo() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eravane.core.errors import SubmitError
+from eravane.core.memory import memory_limits
 from eravane.tournament.credentials import find_credentials
 
 CONNECT_SECONDS, QUERY_SECONDS, IMPORT_SECONDS = 3.0, 20.0, 120.0
@@ -153,19 +154,9 @@ def _parse_gpu(line: str) -> Gpu | None:
 
 
 def _memory_limits() -> tuple[float, float]:
-    """Free and total bytes: the machine's, or the control group's where that allows less."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = float(os.sysconf("SC_PHYS_PAGES") * page)
-    free = float(os.sysconf("SC_AVPHYS_PAGES") * page)
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        available = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="ascii"))
-        free = float(available.group(1)) * 1024 if available else free
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and (allowed := limit.read_text().strip()).isdecimal():
-        total = min(total, float(allowed))
-        free = min(free, total - float(used.read_text()))
-    return free, total
+    """Free and total bytes under the tightest of all limits."""
+    limits = memory_limits()
+    return float(max(0, min(limit.free for limit in limits))), float(min(limit.allowed for limit in limits))
 
 
 def _free_space(folders: Sequence[Path]) -> dict[str, float]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eravane.backend.cpu import available_memory
 from eravane.calendar.eras import EraIndex
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError
+from eravane.core.memory import tightest_limit
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.prepare import Preparer
 from eravane.learners.choice import resolve_learner
@@ -106,9 +106,12 @@ class MemoryPlan:
         needed = f"the run would hold {format_size(self.total)}, {format_size(largest.size)} of it {largest.what}"
         if self.total > self.budget:
             raise ConfigError(f"{needed}; compute.memory allows {format_size(self.budget)}: raise it, or {advice}")
-        free = available_memory()
-        if self.total > free:
-            raise ConfigError(f"{needed}; this machine has {format_size(free)} free: close other programs, or {advice}")
+        limit = tightest_limit()
+        if self.total > limit.free:
+            raise ConfigError(
+                f"{needed}; {limit.name} has {format_size(max(0, limit.free))} free: raise it or end other programs, "
+                f"or {advice}"
+            )
 
 
 def plan_memory(

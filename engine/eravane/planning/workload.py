@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from eravane.backend import why_no_gpu
-from eravane.backend.cpu import available_memory
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import DeviceError
+from eravane.core.memory import available_memory
 from eravane.core.telemetry import NVML
 from eravane.data.catalog import Cell
 from eravane.data.resident import fitting

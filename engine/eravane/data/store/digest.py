@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from eravane_kernels.cpu.jit import kernel
+
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _CHUNK = 16 << 20
 
@@ -38,7 +40,7 @@ def _word(x: Any, at: Any) -> Any:
     )
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _digest(x: Any) -> Any:
     a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     whole = x.size - x.size % 32
@@ -60,7 +62,7 @@ def _digest(x: Any) -> Any:
     return a
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _digest_runs(flat: Any, stride: int, offsets_E1: Any, out_EC: Any) -> None:
     for column in range(out_EC.shape[1]):
         start = column * stride
@@ -68,13 +70,13 @@ def _digest_runs(flat: Any, stride: int, offsets_E1: Any, out_EC: Any) -> None:
             out_EC[era, column] = _digest(flat[start + offsets_E1[era] : start + offsets_E1[era + 1]])
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _hash_strings(data: Any, offsets: Any, out_N: Any) -> None:
     for row in range(out_N.size):
         out_N[row] = _digest(data[offsets[row] : offsets[row + 1]])
 
 
-@nb.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _columns_above(flat: Any, stride: int, rows: int, most: Any, out_C: Any) -> None:
     for column in range(out_C.size):
         above = np.uint8(0)

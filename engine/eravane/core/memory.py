@@ -1,0 +1,127 @@
+"""How much memory this process may still take, wherever that is limited: kernel, control groups, ulimit, SLURM."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+MEBIBYTE = 1 << 20
+# What old kernels write for "no limit".
+UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound on memory.
+
+    Attributes:
+        name: where it is set, for messages.
+        allowed: bytes in all.
+        free: bytes of them that can still be had.
+    """
+
+    name: str
+    allowed: int
+    free: int
+
+
+def available_memory(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> int:
+    """Bytes that this process can still get under every limit."""
+    return max(0, tightest_limit(root, environment).free)
+
+
+def tightest_limit(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> Limit:
+    """The limit that leaves the least."""
+    return min(memory_limits(root, environment), key=lambda limit: limit.free)
+
+
+def memory_limits(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> list[Limit]:
+    """Every limit that holds for this process, the machine's own first.
+
+    Args:
+        root: where /proc and /sys lie.
+        environment: variables (None: the process's).
+    """
+    found = [_machine(root), *_control_groups(root), *_resource_limits(root)]
+    return [*found, *_slurm(os.environ if environment is None else environment, found[0].free)]
+
+
+def _machine(root: Path) -> Limit:
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+    with suppress(OSError):
+        text = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace")
+        if (found := re.search(r"MemAvailable:\s+(\d+) kB", text)) is not None:
+            free = int(found.group(1)) * 1024
+    return Limit("the machine", total, free)
+
+
+def _control_groups(root: Path) -> Iterator[Limit]:
+    """Limits of the process's control group and of every group around it, of either version."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    base = root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            names = ("memory.max", "memory.current", "inactive_file")
+            for mount in (base, base / "unified"):
+                yield from _nested(mount, path, *names)
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _nested(base / "memory", path, *names)
+
+
+def _nested(mount: Path, path: str, limit: str, usage: str, reclaimable: str) -> Iterator[Limit]:
+    # In a container the mount shows the group itself at its root, and the path is that of the host.
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    for depth in range(len(parts), -1, -1):
+        folder = mount.joinpath(*parts[:depth])
+        with suppress(OSError, ValueError):
+            text = (folder / limit).read_text(encoding="ascii").strip()
+            allowed = UNLIMITED if text == "max" else int(text)
+            if allowed < UNLIMITED:
+                used = int((folder / usage).read_text(encoding="ascii")) - _cached(folder, reclaimable)
+                yield Limit(f"the control group {folder}", allowed, allowed - used)
+
+
+def _cached(folder: Path, name: str) -> int:
+    """Bytes of files that the kernel gives back before it kills anything."""
+    with suppress(OSError, ValueError):
+        for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{name} "):
+                return int(line.split()[1])
+    return 0
+
+
+def _resource_limits(root: Path) -> Iterator[Limit]:
+    for kind, field, flag in ((resource.RLIMIT_AS, "VmSize", "v"), (resource.RLIMIT_DATA, "VmData", "d")):
+        soft, _ = resource.getrlimit(kind)
+        if soft == resource.RLIM_INFINITY:
+            continue
+        used = 0
+        with suppress(OSError):
+            text = (root / "proc/self/status").read_text(encoding="utf-8", errors="replace")
+            if (found := re.search(rf"{field}:\s+(\d+) kB", text)) is not None:
+                used = int(found.group(1)) * 1024
+        yield Limit(f"ulimit -{flag}", soft, soft - used)
+
+
+def _slurm(environment: Mapping[str, str], free: int) -> Iterator[Limit]:
+    """What a job was granted; clusters that do not enforce it by control groups kill by polling."""
+    per_node, per_cpu = environment.get("SLURM_MEM_PER_NODE", ""), environment.get("SLURM_MEM_PER_CPU", "")
+    cpus = environment.get("SLURM_CPUS_ON_NODE") or environment.get("SLURM_CPUS_PER_TASK") or "1"
+    granted = 0
+    if per_node.isdecimal():
+        granted = int(per_node)
+    elif per_cpu.isdecimal() and cpus.isdecimal():
+        granted = int(per_cpu) * int(cpus)
+    if granted:
+        yield Limit("the SLURM job", granted * MEBIBYTE, min(free, granted * MEBIBYTE))
