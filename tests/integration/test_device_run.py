@@ -19,11 +19,12 @@ from tests.kernels.emulator.arrays import DeviceArray
 
 
 @pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
+@pytest.mark.parametrize("update", [pytest.param("refit", marks=pytest.mark.full), "append"])
 def test_a_run_on_the_device_is_the_run_on_the_cpu(
-    micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: str
 ) -> None:
     zoo = {**MICRO["zoo"], "learner": "levels", "params": {"max_depth": 2, "eta": 0.3, "colsample_bytree": 0.5}}
-    loop = {"update": "refit", "every": 8}
+    loop = {"update": update, "every": 8}
     emulated = emulated_runtime(2)
     monkeypatch.setattr(runtime, "cupy_runtime", lambda: emulated)
     runs, told = {}, {}

@@ -154,9 +154,10 @@ class CudaBackend:
 
     def stream(self, matrices: Iterable[NDArray[Any]]) -> Iterator[Any]:
         """Matrices one by one on the device; the next is sent while the caller works on the last."""
+        pair = [_Staging(), _Staging()]  # of its own: others send meanwhile
         ready: Any = None
-        for values in matrices:
-            staging, arriving = self._next_staging(values.nbytes), self.hold(values.shape, str(values.dtype))
+        for number, values in enumerate(matrices):
+            staging, arriving = pair[number % 2], self.hold(values.shape, str(values.dtype))
             staging.send(values, arriving)
             if ready is not None:
                 yield ready
@@ -190,13 +191,13 @@ class CudaBackend:
         """The matrix under its names: XGBoost reads it where it lies, and a frame of cuDF would be copied by both."""
         return DeviceTable(values_CN, tuple(names))
 
-    def _next_staging(self, size: int = STAGING_BYTES) -> _Staging:
+    def _next_staging(self) -> _Staging:
         """The buffer that was used longest ago, its last transfer done."""
         if len(self._staging) < 2:
             self._staging.append(_Staging())
         else:
             self._staging.append(self._staging.pop(0))
-        self._staging[-1].make_room(size)
+        self._staging[-1].make_room(STAGING_BYTES)
         return self._staging[-1]
 
     def _settle(self) -> None:
