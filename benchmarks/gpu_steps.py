@@ -120,23 +120,23 @@ def step_named(name: str) -> Step:
     return next(step for step in STEPS if step.name == name)
 
 
-# Written on 2026-11-26, before any GPU was measured, for an H100 SXM and the full sizes. Kernels: 85 % of a copy that
-# reaches 90 % of the data sheet; trees and matrices: `eravane.planning.rates.H100`; others as docs/cost.md and the
-# remarks say.
+# Written before any GPU was measured: on 2026-11-26 for an H100 SXM and the full sizes, on 2026-11-28 again for the H200
+# of a visit (copies at 4.3 TB/s) where kernels had changed. Kernels: 85 % of the copy; the level grower: docs/gpu.md;
+# XGBoost's trees and matrices: `eravane.planning.rates.H100`; others as docs/cost.md and the remarks say.
 PREDICTED: Mapping[str, tuple[float, str]] = {
-    "device_copy": (3000.0, "90 % of 3.35 TB/s"),
+    "device_copy": (4300.0, "90 % of 4.8 TB/s"),
     "upload_pinned": (50.0, "PCIe 5 x16 less its protocol"),
     "upload_pageable": (10.0, "a copy into a pinned buffer by one core first"),
-    "level_counts": (2550.0, "85 % of the copy; 9.6 ms"),
-    "era_stats": (1500.0, "statistics of 4.4M pairs of era and column cost as much as half the counting"),
+    "level_counts": (3650.0, "85 % of the copy: stretches by bulk copies"),
+    "era_stats": (3500.0, "one launch; 104 bytes written a run are 2 % of what is read"),
     "era_stats_vs_cpu_twin": (100.0, "15 GB/s on a core"),
     "era_stats_vs_cudf": (300.0, "cuDF sorts"),
     "era_stats_with_upload": (30.0, "pinned staging by one core bounds it"),
-    "apply_table": (2400.0, "80 % of the copy"),
-    "impute_levels": (2000.0, "three passes and the tables"),
+    "apply_table": (3400.0, "80 % of the copy"),
+    "impute_levels": (3000.0, "three passes; tables by a kernel"),
     "apply_table_vs_cpu_twin": (150.0, "7 GB/s on a core"),
-    "numerai_corr": (30.0, "16 ms of sorting in shared memory, and the checks of its input"),
-    "numerai_corr_vs_cpu_twin": (40.0, "1.3 s on a core"),
+    "numerai_corr": (18.0, "14 ms of sorting in shared memory; powers of the labels are kept"),
+    "numerai_corr_vs_cpu_twin": (70.0, "1.3 s on a core"),
     "rank": (40.0, "sorts as CORR does, writes float64"),
     "gaussianize": (45.0, "a table lookup more"),
     "neutralize_780": (6.0, "5 ms an era: Gram and factor in float64, four products"),
@@ -154,14 +154,14 @@ PREDICTED: Mapping[str, tuple[float, str]] = {
     "tree_all_columns": (51.0, "rates.H100 at 1M x 2,000"),
     "tree_stock_sampling": (51.0, "XGBoost builds histograms of all columns"),
     "tree_of_subset_matrix": (95.0, "a tenth of the tree, and a matrix for it"),
-    "levels_tree_3555": (2.2, "head of cu/grow.cu at two thirds of its bounds; 6 ms if columns were gathered"),
-    "levels_tree_780": (1.0, "likewise; 7 of 32 lanes work on the second tile of a record of 39 bytes"),
-    "levels_tree_355": (0.7, "rows' own bytes and launches"),
-    "levels_tree_42": (0.5, "launches, 27 a tree"),
-    "levels_tree_all_columns": (3.0, "packed once for all trees; bound by __dp4a, 1.6 ms"),
-    "levels_together_gain": (1.4, "packing and launches are shared, counting is not"),
-    "levels_zoo_v5.3": (5.0, "from the four widths, most cells narrow"),
-    "example_model_levels": (9.0, "4.4 ms a tree"),
+    "levels_tree_3555": (1.3, "docs/gpu.md at two thirds of its bounds, and gradients"),
+    "levels_tree_780": (0.7, "likewise; 7 of 32 lanes work on the second tile of a record of 39 bytes"),
+    "levels_tree_355": (0.5, "rows' own bytes"),
+    "levels_tree_42": (0.3, "26 nodes of a graph"),
+    "levels_tree_all_columns": (2.4, "packed once for all trees; bound by __dp4a, 1.6 ms"),
+    "levels_together_gain": (1.2, "packing is shared, counting is not, and launches are one graph either way"),
+    "levels_zoo_v5.3": (3.5, "from the four widths, most cells narrow"),
+    "example_model_levels": (5.5, "2.6 ms a tree"),
     "example_model_levels_linearity": (1.0, "nothing grows with the number of trees"),
     "example_model_levels_gain": (100.0, "970 s by 9 s; 30 if XGBoost takes what it took on an RTX 5090"),
     "tree_level_grower": (1.0, "200 columns of a million rows, launches, and the model's writing"),

@@ -444,10 +444,10 @@ def test_the_report_holds_value_bound_goal_and_prediction() -> None:
     ]  # fmt: skip
     facts = {"date": "2026-12-01 10:00 UTC", "gpu": "NVIDIA H100 80GB HBM3, 580.1"}
     text = markdown(facts, found)
-    assert "| 80.0% | at least 2,125 GB/s: MISSED | 2,550 GB/s" in text
+    assert "| 80.0% | at least 2,125 GB/s: MISSED | 3,650 GB/s" in text
     assert "| 25.0% |" in text
     assert "a/b" in text
-    assert "30 ms (16 ms of sorting" in text
+    assert "18 ms (14 ms of sorting" in text
     assert prediction(slow.as_dict(), "quick") is None
     assert prediction(figure.as_dict(), "quick") == PREDICTED["level_counts"]
     assert "needs pylibcudf; it would compare" in text
