@@ -120,8 +120,8 @@ def step_named(name: str) -> Step:
     return next(step for step in STEPS if step.name == name)
 
 
-# Written before any GPU was measured: on 2026-11-26 for an H100 SXM and the full sizes, on 2026-11-28 again for the H200
-# of a visit (copies at 4.3 TB/s) where kernels had changed. Kernels: 85 % of the copy; the level grower: docs/gpu.md;
+# Written before any GPU was measured: on 2026-11-26 for an H100 SXM and the full sizes, on 2026-11-28 for the H200
+# of a visit (copies at 4.3 TB/s) where kernels had changed. Kernels: 85 % of the copy; level grower: docs/gpu.md;
 # XGBoost's trees and matrices: `eravane.planning.rates.H100`; others as docs/cost.md and the remarks say.
 PREDICTED: Mapping[str, tuple[float, str]] = {
     "device_copy": (4300.0, "90 % of 4.8 TB/s"),
