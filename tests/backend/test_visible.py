@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from eravane.backend import choose, why_no_gpu
 from eravane.backend.visible import VARIABLE, visible
 from eravane.core.errors import DeviceError
+from eravane.zoo import spanning
 from tests.backend import double
 
 UUIDS = ("GPU-1111aaaa", "GPU-1111bbbb", "GPU-2222cccc")
@@ -77,3 +80,27 @@ def test_a_wrong_number_is_named_beside_what_cuda_says(monkeypatch: pytest.Monke
     assert reason is not None
     assert reason.startswith("the driver reports no CUDA device; ")
     assert "no GPU of this machine is '7', there are 0 to 2" in reason
+
+
+def test_of_several_gpus_the_first_is_used_and_the_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with double.installed():
+        import cupy
+
+        monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 3)
+        told: list[str] = []
+        choose("cuda", told.append, "none")
+    assert told[0].endswith('; 2 more visible, which compute.cluster = "local" uses, too')
+
+
+def test_a_cluster_of_gpus_of_different_size_is_planned_by_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        def run(self, ask: object) -> dict[str, int]:
+            return {"tcp://one": 80 * 10**9, "tcp://other": 40 * 10**9}
+
+    @contextmanager
+    def connect(_: str) -> Iterator[Client]:
+        yield Client()
+
+    monkeypatch.setattr(spanning, "connect", connect)
+    monkeypatch.setattr(spanning, "workers_of", lambda _: {"one": {"memory_limit": 1}, "other": {"memory_limit": 1}})
+    assert spanning.worker_room("tcp://scheduler", "cuda") == int(spanning.FILL * 40 * 10**9)
