@@ -34,7 +34,7 @@ KNOWN = (*DEFAULT_PARAMS, "lambda", "alpha", "gamma", "min_child_weight", "subsa
 ONLY: Mapping[str, str] = {"objective": "reg:squarederror", "booster": "gbtree", "grow_policy": "depthwise"}
 # Weights, eras and labels while they are read; and what a thread needs for a shard, for itself and per model. Sums are
 # two integers per level of a column, of two levels of nodes and of half a level that is counted.
-BYTES_PER_ROW, BYTES_PER_THREAD, BYTES_PER_SHARD, BYTES_PER_SUM = 24, 2**19, 8 * 49_152, 240
+BYTES_PER_ROW, BYTES_PER_THREAD, BYTES_PER_SHARD, BYTES_PER_SUM = 24, 2**19, 8 * 65_536, 240
 # Models of several targets that are grown at once, and bytes a row that each of them takes.
 LEVELS_TOGETHER, LEVELS_ROW_BYTES = 8, 18
 # Seconds of growing between two checks of the stop flag: rounds in one call hold no interpreter lock.
