@@ -191,6 +191,34 @@ def test_costs_add_up_once(page: str, made) -> None:
     assert f"{total:.1f} s in timed stages, 1.53 GB of memory at the peak." in page
 
 
+def test_what_the_gate_has_earned(changed: Path) -> None:
+    """The newest event with a readable state counts, and the heaviest expert comes first."""
+    assert "gate-table" not in write_report(changed).read_text()
+    states = [
+        {"resolved": 10, "hedge": {"equal_weight": 1.0}, "earned": {"gate": 9.0, "equal_weight": 0.0}},
+        {
+            "resolved": 50,
+            "hedge": {"equal_weight": 0.1, "ridge": 0.2, "network": 0.7},
+            "earned": {"gate": 0.2, "equal_weight": 0.0, "ridge": 0.3, "network": -0.05},
+        },
+        {"resolved": 51, "hedge": {"ridge": 1.0}, "earned": "damaged"},
+    ]
+    with (changed / "events.jsonl").open("a") as file:
+        file.writelines(
+            json.dumps({"event": "era", "era": 300 + n, "gate": state}) + "\n" for n, state in enumerate(states)
+        )
+    page = write_report(changed).read_text()
+    rows = [[shown for _, shown in row] for row in rows_of(page, "gate-table")]
+    minus = "\N{MINUS SIGN}"
+    assert rows == [
+        ["Network", "70.0%", f"{minus}0.0500"],
+        ["Ridge", "20.0%", "+0.3000"],
+        ["Equal weight", "10.0%", "+0.0000"],
+    ]
+    assert "+0.2000 CORR over equal weight, summed over the judged eras of 50 resolved ones." in page
+    assert "Alone, ridge would have earned most: +0.3000." in page
+
+
 def test_figures_hold_the_numbers(page: str, made) -> None:
     found = figures_of(page)
     ensemble = made.counted["ensemble"].dropna()

@@ -331,3 +331,36 @@ def payout(view: RunView, name: str) -> pd.Series[float]:
         return pd.Series(dtype=np.float64)
     rule, mmc = payout_rule(view), references[column].astype(np.float64).dropna()
     return (rule.corr * view.counted(name) + rule.mmc * mmc).dropna()
+
+
+@dataclass(frozen=True)
+class GateFacts:
+    """What the gate has earned over equal weight, in summed CORR of gaussianized ranks.
+
+    Attributes:
+        eras: resolved eras so far.
+        gate: earned by the gate.
+        experts: by name, the present weight and what the expert alone would have earned; the largest weight first.
+    """
+
+    eras: int
+    gate: float
+    experts: tuple[tuple[str, float, float], ...]
+
+
+def gate_facts(view: RunView) -> GateFacts | None:
+    """The newest state of the gate in `events.jsonl`; None before it decides or where the events lack it."""
+    for event in reversed(view.events):
+        state = event.get("gate")
+        if not isinstance(state, Mapping):
+            continue
+        earned, hedge = state.get("earned"), state.get("hedge")
+        if not (
+            isinstance(earned, Mapping) and isinstance(hedge, Mapping) and math.isfinite(_number(earned.get("gate")))
+        ):
+            continue
+        experts = [(str(name), _number(weight), _number(earned.get(name))) for name, weight in hedge.items()]
+        experts.sort(key=lambda expert: -expert[1])
+        resolved = state.get("resolved")
+        return GateFacts(resolved if isinstance(resolved, int) else 0, _number(earned.get("gate")), tuple(experts))
+    return None

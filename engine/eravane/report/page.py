@@ -63,7 +63,8 @@ PARTS = (
         "gate",
         "Gate",
         (maps.weights_figure, figures.gate_figure, maps.regimes_figure, maps.live_figure),
-        empty="The loop has not begun: there are no weights yet.",
+        sections.gate,
+        "The loop has not begun: there are no weights yet.",
     ),
     Part(
         "zoo",

@@ -18,6 +18,7 @@ from eravane.report.facts import (
     compute_saved,
     detectable,
     difference,
+    gate_facts,
     judgeable_eras,
     model_facts,
     payout,
@@ -179,6 +180,23 @@ def series(view: RunView) -> list[Card]:
         )
         rows.append([Cell.of(title_of(name)), *(Cell.of(value, form) for value, form in values)])
     return [Card("Side by side", table=Table("series-table", heads, rows))] if rows else []
+
+
+def gate(view: RunView) -> list[Card]:
+    """What the gate has earned so far, and which expert earned it."""
+    found = gate_facts(view)
+    if found is None or not found.eras or not found.experts:
+        return []
+    best = max(found.experts, key=lambda expert: expert[2] if math.isfinite(expert[2]) else -math.inf)
+    note = (
+        f"{number(found.gate, '+.4f')} CORR over equal weight, summed over the judged eras of {found.eras} resolved "
+        f"ones. Alone, {title_of(best[0]).lower()} would have earned most: {number(best[2], '+.4f')}."
+    )
+    rows = [
+        [Cell.of(title_of(name)), Cell.of(weight, ".1%"), Cell.of(earned, "+.4f")]
+        for name, weight, earned in found.experts
+    ]
+    return [Card("What the gate has earned", note, Table("gate-table", ("Expert", "Weight now", "Earned alone"), rows))]
 
 
 ZOO_COLUMNS = (
