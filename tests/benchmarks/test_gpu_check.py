@@ -6,10 +6,12 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -383,6 +385,17 @@ def test_commands_of_a_visit_are_those_of_the_check() -> None:
         asked = gpu.parse(arguments)
         assert (asked.plan, str(asked.wheels), str(asked.json)) == (plan, "w", f"/out/{plan}.json")
         assert f'("{plan}", {known.budget})' in text
+
+
+ON_THE_MACHINE = {"numpy", "numba", "pandas", "pyarrow", "scikit-learn", "scipy", "torch"}
+
+
+def test_a_visit_brings_what_the_machine_lacks() -> None:
+    text = (ROOT / "tools" / "gpu-visit").read_text()
+    packed = {re.split(r"[<>=]", name)[0] for name in re.findall(r'"([a-z][\w.<>=*,-]*)"', text.partition("CALL")[0])}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[ <>=;\[]", requirement)[0] for requirement in project["dependencies"]}
+    assert wanted <= packed | ON_THE_MACHINE
 
 
 def test_code_for_other_architectures_becomes_zeros(tmp_path: Path) -> None:
