@@ -173,7 +173,7 @@ def test_out_of_fold_predictions_do_not_see_labels_inside_the_purge() -> None:
     model = EraGatedRegressor(**SMALL)
     model.n_features_in_ = COLUMNS
     config = model._config()
-    folds = WalkForwardSplit(3, minimum=2).folds(era_N)
+    folds = WalkForwardSplit(3, purge=8, minimum=2).folds(era_N)
     changed_N = y_N.copy()
     changed_N[era_N > folds[-1].train_last] = np.random.default_rng(1).permutation(
         changed_N[era_N > folds[-1].train_last]

@@ -14,17 +14,17 @@ from safetensors.numpy import load, save
 
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.timeline import Timeline
-from eravane.core.arrays import Floats
 from eravane.data.features import Features
 from eravane.gate.choice import LearnReport
 from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
 from eravane.learners.registry import predict
+from eravane.loop.decision import agreement, decide_era
 from eravane.loop.sources import EraSource, source_of
 from eravane.loop.updates import Model, Updater
 from eravane.runstate.journal import EraRecord
-from eravane.scoring.ensemble import combine, gaussianize, one_era, standardised_target, to_prediction
+from eravane.scoring.ensemble import gaussianize, one_era, standardised_target, to_prediction
 from eravane.scoring.neutralization import Neutraliser
 from eravane.zoo.outside import META_GIVEN
 from eravane.zoo.specs import ModelSpec
@@ -137,15 +137,10 @@ class Loop:
     def _predict(self, era: int, source: EraSource, clock: _StopClock) -> tuple[EraRecord, EraFacts]:
         """Decide gates, run the open models, weigh them; then evaluate the closed ones for when the era falls due."""
         facts = self._context.facts(source.raw(), era)
-        open_M = self._gate.decide(era, facts)
-        clock.lap("decide")
-        base_MN = self._evaluate(source, open_M)
-        z_MN = np.full(base_MN.shape, np.nan)
-        z_MN[open_M] = gaussianize(base_MN[open_M], self._ops)
-        clock.lap("predict")
-        C_MM, dispersion_M = _agreement(z_MN, base_MN, self._ops)
-        weights_M = self._gate.weigh(era, facts, open_M, C_MM, dispersion_M)
-        mixed_N = combine(z_MN, weights_M)
+        decision = decide_era(
+            self._gate, era, facts, lambda which_M: self._evaluate(source, which_M), self._ops, clock.lap
+        )
+        open_M, base_MN, mixed_N = decision.open_M, decision.base_MN, decision.mixed_N
         if self._neutraliser is not None:
             mixed_N = self._neutraliser.apply(mixed_N, source.cell(self._neutraliser.columns))
         prediction_N = to_prediction(mixed_N, self._ops)
@@ -155,7 +150,7 @@ class Loop:
         dispersion_M = self._ops.dispersion(base_MN, one_era(base_MN.shape[1]))[:, 0]
         comparators = self._gate.comparators(era, dispersion_M)
         clock.lap("shadow")
-        return EraRecord(era, base_MN, prediction_N, weights_M, open_M, comparators), facts
+        return EraRecord(era, base_MN, prediction_N, decision.weights_M, open_M, comparators), facts
 
     def state(self) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Everything but trees and resolved eras that the next step depends on, as files and JSON-able facts."""
@@ -248,7 +243,7 @@ def outcome_of(
     base_MN = np.ascontiguousarray(pending.base_MN[:, known])
     y_N = standardised_target(label_N[known])
     z_MN = gaussianize(base_MN, ops)
-    C_MM, dispersion_M = _agreement(z_MN, base_MN, ops)
+    C_MM, dispersion_M = agreement(z_MN, base_MN, ops)
     contribution_M = None
     if meta_N is not None and not np.isnan(meta_N[known]).all():
         contribution_M = ops.contribution(base_MN, meta_N[known], label_N[known], one_era(y_N.size))[:, 0]
@@ -261,16 +256,6 @@ def outcome_of(
         dispersion_M=dispersion_M,
         contribution_M=contribution_M,
     )
-
-
-def _agreement(z_MN: Floats, base_MN: NDArray[np.float32], ops: Kernels) -> tuple[Floats, Floats]:
-    """Gram matrix [M, M] and spread [M] of the models that ran; NaN for the others."""
-    ran = ~np.isnan(base_MN).any(axis=1)
-    C_MM, dispersion_M = np.full((ran.size, ran.size), np.nan), np.full(ran.size, np.nan)
-    offsets = one_era(base_MN.shape[1])
-    C_MM[np.ix_(ran, ran)] = ops.gram(z_MN[ran], offsets)[0]
-    dispersion_M[ran] = ops.dispersion(base_MN[ran], offsets)[:, 0]
-    return C_MM, dispersion_M
 
 
 class _StopClock:

@@ -18,7 +18,7 @@ from eravane.calendar.eras import EraFrame, era_numbers
 from eravane.calendar.folds import Fold
 from eravane.calendar.horizon import Horizon
 from eravane.calendar.splitters import WalkForwardSplit
-from eravane.core.arrays import Floats
+from eravane.core.arrays import Bools, Float32s, Floats
 from eravane.core.config import GateConfig, RunConfig, parse_config
 from eravane.core.seeds import derive_seed
 from eravane.data.catalog import WHOLE_SET
@@ -29,12 +29,14 @@ from eravane.gate.outcomes import GateModel
 from eravane.learners.choice import resolve_learner
 from eravane.learners.protocol import INTERCEPT
 from eravane.learners.registry import Trees, make_learner, predict
+from eravane.loop.decision import decide_era
 from eravane.loop.loop import Pending, outcome_of
 from eravane.scoring.by_era import corr_by_era
 from eravane.scoring.ensemble import combine, gaussianize, one_era, to_prediction
 from eravane.scoring.metrics import summarise
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.fleet import TaskControl, cores
+from eravane.zoo.oof import correlation
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import era_weights
@@ -219,7 +221,13 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         )
         history = grower.out_of_fold(specs, splitter.folds(grower.known_eras()))
         scores_ME = np.stack([cpu.numerai_corr(base_MN, y_N, one_era(y_N.size))[:, 0] for _, base_MN, y_N in history]).T
-        similarity_MM = np.mean([_similarity(gaussianize(base_MN, cpu)) for _, base_MN, _ in history], axis=0)
+        similarity_MM = np.mean(
+            [
+                correlation(cpu.gram(gaussianize(base_MN, cpu), one_era(base_MN.shape[1]))[0])
+                for _, base_MN, _ in history
+            ],
+            axis=0,
+        )
         self.verdicts_ = tuple(select(specs, scores_ME, similarity_MM, config.selection, clock.hac_lag))
         chosen = [m for m, verdict in enumerate(self.verdicts_) if verdict.selected]
         kept = [specs[m] for m in chosen]
@@ -239,15 +247,12 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if gate is None:
             raw_MN = _evaluate(frame, specs, self.models_, everyone)
             return to_prediction(combine(gaussianize(raw_MN, cpu), self.weights_), cpu)
-        now, offsets = self._decision_era, one_era(frame.index.rows)
         facts = _context(specs, frame.columns, self._gate_config).facts(frame.values, frame.index.first)
-        open_M = gate.decide(now, facts)
-        raw_MN = _evaluate(frame, specs, self.models_, open_M)
-        z_MN, C_MM, dispersion_M = np.full(raw_MN.shape, np.nan), np.full((len(specs),) * 2, np.nan), everyone * np.nan
-        z_MN[open_M] = gaussianize(raw_MN[open_M], cpu)
-        C_MM[np.ix_(open_M, open_M)] = cpu.gram(z_MN[open_M], offsets)[0]
-        dispersion_M[open_M] = cpu.dispersion(raw_MN[open_M], offsets)[:, 0]
-        return to_prediction(combine(z_MN, gate.weigh(now, facts, open_M, C_MM, dispersion_M)), cpu)
+
+        def evaluate(which_M: Bools) -> Float32s:
+            return _evaluate(frame, specs, self.models_, which_M)
+
+        return to_prediction(decide_era(gate, self._decision_era, facts, evaluate, cpu).mixed_N, cpu)
 
 
 @dataclass(frozen=True)
@@ -356,14 +361,6 @@ def _labels(y: Any, rows: int | None) -> Floats:
     if np.isnan(y_N).all():
         raise ValueError("every label in y is missing; there is nothing to learn from")
     return y_N
-
-
-def _similarity(z_MN: Floats) -> Floats:
-    """Correlation of the models' gaussianized predictions [M, M], 0 where one is constant."""
-    gram_MM = cpu.gram(z_MN, one_era(z_MN.shape[1]))[0]
-    scale_M = np.sqrt(np.diag(gram_MM))
-    safe_M = np.where(scale_M > 0, scale_M, np.inf)
-    return np.asarray(gram_MM / np.outer(safe_M, safe_M))
 
 
 def _pool(specs: Sequence[ModelSpec]) -> list[GateModel]:

@@ -145,13 +145,14 @@ def score_out_of_fold(
             reference_n = reference_N[whole.rows_of(era)]
             beyond[name].append(ops.contribution(base_MN, reference_n, label_N, one_era(label_N.size))[:, 0])
         z_MN = gaussianize(base_MN, ops)
-        similarity_MM += _correlation(ops.gram(z_MN, one_era(label_N.size))[0])
+        similarity_MM += correlation(ops.gram(z_MN, one_era(label_N.size))[0])
         eras.append(era)
     stacked = {name: np.stack(values, axis=1) for name, values in beyond.items()}
     return OofScores(tuple(eras), np.stack(scores, axis=1), similarity_MM / len(eras), stacked)
 
 
-def _correlation(gram_MM: NDArray[np.float64]) -> NDArray[np.float64]:
+def correlation(gram_MM: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlations [M, M] from a Gram matrix; 0 where a model is constant."""
     scale_M = np.sqrt(np.diag(gram_MM))
     safe_M = np.where(scale_M > 0, scale_M, np.inf)
     correlation_MM: NDArray[np.float64] = gram_MM / np.outer(safe_M, safe_M)
