@@ -155,7 +155,9 @@ def compare(first: Place, *others: Place) -> Comparison:
     return load(first).compare(*others)
 
 
-def export(run: Place, out: Place, *, check: bool = False, python: str = sys.executable) -> Exported:
+def export(
+    run: Place, out: Place, *, check: bool = False, python: str = sys.executable, pinned: bool = False
+) -> Exported:
     """Write a run's newest state as a model file for hosted prediction.
 
     Args:
@@ -163,13 +165,22 @@ def export(run: Place, out: Place, *, check: bool = False, python: str = sys.exe
         out: file to write, ending in `.pkl`.
         check: load the file in a fresh interpreter without eravane and compare it with the run's live predictions.
         python: that interpreter.
+        pinned: try it as well under pandas 2.3 and 3 with the oldest and the newest XGBoost that the tournament's
+            images allow; pip builds these environments once, in the cache.
 
     Raises:
         RunError: the run is unfinished, or cannot be repeated by a hosted model; with `check`, the model fails.
     """
     from eravane.pipeline import export as exporting
 
-    return exporting.export(Path(run), Path(out), check=check, python=python)
+    if not pinned:
+        return exporting.export(Path(run), Path(out), check=check, python=python)
+    from eravane.pipeline.batch import default_cache
+    from eravane.pipeline.environments import ENVIRONMENTS
+
+    return exporting.export(
+        Path(run), Path(out), check=check, python=python, pinned=ENVIRONMENTS, cache=default_cache()
+    )
 
 
 def fetch(

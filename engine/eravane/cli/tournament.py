@@ -153,13 +153,22 @@ def export(
         bool, typer.Option("--check", help="Load it in a fresh interpreter without eravane and compare predictions.")
     ] = False,
     python: Annotated[str, typer.Option(help="That interpreter (default: the present one).")] = sys.executable,
+    pinned: Annotated[
+        bool,
+        typer.Option(
+            "--pinned",
+            help="With --check: also under pandas 2.3 and 3 with the oldest and newest XGBoost of the tournament's "
+            "images; pip builds these environments once, in the cache.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a finished run as one file that Numerai's hosted prediction runs by itself."""
-    done = api.export(run, out, check=check, python=python)
+    done = api.export(run, out, check=check, python=python, pinned=check and pinned)
     checked = (
         "" if done.difference is None else f" Largest difference from the run's predictions: {done.difference:.1g}."
     )
+    checked += "".join(f"; under {name} {difference:.1g}" for name, difference in done.pinned.items())
     show(done, f"{out} ({done.size / 1e6:.1f} MB): {done.note}{checked}", as_json=as_json)
 
 

@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from eravane.learners.registry import Trees
 from eravane.loop.boosters import INDEX, ModelFolder
 from eravane.loop.pool import read_pool
 from eravane.loop.session import saved_state
+from eravane.pipeline.environments import Environment, interpreter
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import MIX_DECIMALS
 from eravane_kernels.spec.context import FLAT
@@ -72,6 +73,7 @@ class Exported:
         newest_era: the newest era whose scores are frozen in.
         note: the model's docstring.
         difference: largest difference from the run's live predictions; None when it was not checked.
+        pinned: environment -> the same under its versions; empty when these were not tried.
     """
 
     path: Path
@@ -80,9 +82,18 @@ class Exported:
     newest_era: int | None
     note: str
     difference: float | None = None
+    pinned: Mapping[str, float] = field(default_factory=dict)
 
 
-def export(run: Path, out: Path, *, check: bool = False, python: str = sys.executable) -> Exported:
+def export(
+    run: Path,
+    out: Path,
+    *,
+    check: bool = False,
+    python: str = sys.executable,
+    pinned: Sequence[Environment] = (),
+    cache: Path = Path(),
+) -> Exported:
     """Write a run's newest state as a model for hosted prediction.
 
     The model takes the live features of the dataset the run was made from, and its live benchmark models where some
@@ -95,10 +106,13 @@ def export(run: Path, out: Path, *, check: bool = False, python: str = sys.execu
         out: file to write, ending in `.pkl`.
         check: load the file in a fresh interpreter without eravane and compare it with the run's live predictions.
         python: that interpreter, of this Python's minor version; it needs cloudpickle, pandas, pyarrow and xgboost.
+        pinned: environments in which it is tried as well.
+        cache: folder in which these are built once.
 
     Raises:
         RunError: the run is unfinished, or prepares its data in a way that a hosted model cannot repeat; with
-            `check`, when the model fails or its predictions differ by more than 1e-6.
+            `check`, when the model fails or its predictions differ by more than 1e-6; with `pinned`, also when an
+            environment cannot be built.
     """
     if out.suffix != ".pkl":
         raise RunError(f"{out} must end in .pkl, which the tournament's model upload requires")
@@ -107,7 +121,17 @@ def export(run: Path, out: Path, *, check: bool = False, python: str = sys.execu
     content = hosted_model(payload)
     write_atomically(out, content)
     difference = compare(out, run, python) if check else None
-    return Exported(out, len(content), len(payload["models"]), payload["newest_era"], str(payload["note"]), difference)
+    tried = {environment.name: _tried(out, run, environment, cache) for environment in pinned}
+    models, newest, note = len(payload["models"]), payload["newest_era"], str(payload["note"])
+    return Exported(out, len(content), models, newest, note, difference, tried)
+
+
+def _tried(out: Path, run: Path, environment: Environment, cache: Path) -> float:
+    python = interpreter(environment, cache)
+    try:
+        return compare(out, run, str(python))
+    except RunError as error:
+        raise RunError(f"under {environment.name}: {error}") from None
 
 
 def hosted_model(payload: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from eravane.calendar.horizon import Horizon
 from eravane.core.config import parse_config
 from eravane.core.errors import ChangedDataError, ConfigError, DataError
+from eravane.data.ingest import ingest
+from eravane.data.store.store import EraStore
 from eravane.data.store.targets import (
     LabelBlock,
     TargetFacts,
@@ -21,6 +24,9 @@ from eravane.data.store.targets import (
     survey,
     target_horizons,
 )
+from eravane.planning.shape import read_targets
+from eravane.planning.targets import examine_targets
+from tests.data.store.made import Dataset
 
 ERAS, ROWS = 40, 50
 NAMES = ("target", "target_a_20", "target_a_60", "target_b_60")
@@ -166,3 +172,37 @@ def test_a_twin_that_changes_between_files_stops() -> None:
         require_same_twin("target", was, now)
     with pytest.raises(ChangedDataError, match="now equals no other target"):
         require_same_twin("target", was, none)
+
+
+def test_a_store_keeps_what_its_targets_tell(tmp_path: Path) -> None:
+    made = Dataset.make(last=40)
+    for frame in (made.train, made.validation):
+        frame["target"] = frame["target_ender_60"]
+    store = ingest(made.write(tmp_path / "data"), tmp_path / "store")
+    assert store.manifest.facts["target"].twins == ("target_ender_60",)
+    assert EraStore.open(tmp_path / "store").facts == store.manifest.facts
+    assert read_targets(tmp_path / "data").facts == store.manifest.facts
+    # A store that an older version made has no such record; it is read from the labels.
+    assert EraStore(store.path, replace(store.manifest, facts={})).facts == store.manifest.facts
+    assert any("target = target_ender_60, 60 days" in check.found for check in examine_targets(tmp_path / "store"))
+
+
+def test_a_weekly_file_with_another_twin_is_refused(tmp_path: Path) -> None:
+    made = Dataset.make(last=40)
+    for frame in (made.train, made.validation):
+        frame["target"] = frame["target_ender_20"]
+    ingest(made.write(tmp_path / "data"), tmp_path / "store")
+    before = EraStore.open(tmp_path / "store").manifest.fingerprint()
+    for frame in (made.train, made.validation):
+        frame["target"] = frame["target_ender_60"]
+    with pytest.raises(ChangedDataError, match="equalled 'target_ender_20' and now equals 'target_ender_60'"):
+        ingest(made.write(tmp_path / "data"), tmp_path / "store")
+    assert EraStore.open(tmp_path / "store").manifest.fingerprint() == before
+
+
+def test_doctor_names_what_is_wrong_with_targets(tmp_path: Path) -> None:
+    made = Dataset.make(last=40)
+    made.validation["target_ender_20"] *= 100
+    found = examine_targets(made.write(tmp_path / "data"))
+    assert any(check.status == "fail" and "lies between 0 and 100" in check.found for check in found)
+    assert any(check.status == "warn" and "how long the labels of 'target' are" in check.found for check in found)

@@ -237,12 +237,9 @@ def _twin(target: str, own: TargetFacts, horizon_eras: int) -> TargetHorizon | N
 def _contradictions(target: str, named: Horizon, facts: Mapping[str, TargetFacts]) -> Iterator[str]:
     """What in the file speaks against a suffix; a file that is old as a whole does not."""
     own = facts[target]
-    others = [
-        fact.empty_eras - span.empty_eras
-        for name, fact in facts.items()
-        if name != target and (span := Horizon.named(name))
-    ]
-    behind = max(set(others), key=lambda off: (others.count(off), -abs(off)), default=0)
+    # How many eras the file is behind, by the votes of all targets and one for a fresh file.
+    votes = [0, *(fact.empty_eras - span.empty_eras for name, fact in facts.items() if (span := Horizon.named(name)))]
+    behind = max(set(votes), key=lambda off: (votes.count(off), -abs(off)))
     for twin in own.twins:
         yield f"{target!r} is named after {named}, but equals {twin!r} in every labelled row"
     off = own.empty_eras - named.empty_eras - behind
