@@ -21,6 +21,6 @@ def test_an_environment_that_cannot_be_built_says_why(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    with pytest.raises(RunError, match="the environment with nothing cannot be built .* it needs a package index"):
+    with pytest.raises(RunError, match=r"the environment with nothing cannot be built .* it needs a package index"):
         interpreter(Environment("nothing", ("eravane-has-no-such-package==0",)), tmp_path)
     assert not list(tmp_path.glob("environments/*/done"))

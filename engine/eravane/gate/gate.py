@@ -66,13 +66,12 @@ class MetaLearner:
                 f"gate.inputs are of {INPUTS}, gate.experts of {EXPERTS}, given {unknown}; "
                 f"the pool has {len(models)} models"
             )
-        horizon = horizon or max(1, lag - SCORE_MARGIN)
-        self._config, self._lag, self._horizon, self._seed, self._device = config, lag, horizon, seed, device
+        self._config, self._lag, self._seed, self._device = config, lag, seed, device
+        self._horizon = horizon or max(1, lag - SCORE_MARGIN)
         self._aim, self._paid = aim, PAID_BY[aim]
-        self.models = tuple(models)
-        self.experts = expert_names(config)
+        self.models, self.experts = tuple(models), expert_names(config)
         self._payout, self._history = payout, History(len(models), payout)
-        self._records = Records(len(models), config, aim, horizon)
+        self._records = Records(len(models), config, aim, self._horizon)
         prior_P = np.array([PRIOR.get(name, 1.0) for name in self.experts])
         self._squint = Squint(prior_P / prior_P.sum())
         self._earned_P = np.zeros(len(self.experts) + 1)
@@ -171,8 +170,8 @@ class MetaLearner:
         others = slice(0, len(self.experts) - ("network" in self.experts))
         open_M = gates_M | (hedge_P[others] @ experts_PM[others] >= NEGLIGIBLE / size)
         if self._config.max_active and open_M.sum() > self._config.max_active:
-            ranked = np.argsort(-np.where(open_M, share_M, -1.0), kind="stable")[: self._config.max_active]
-            open_M = np.isin(np.arange(size), ranked)
+            order = np.argsort(-np.where(open_M, share_M, -1.0), kind="stable")
+            open_M = np.isin(np.arange(size), order[: self._config.max_active])
         self._outside_D = np.asarray(facts.context_D[OWN_CONTEXT:], dtype=np.float64)
         if era > self._decided:
             self._closed_M = np.where(open_M, 0, self._closed_M + 1)
