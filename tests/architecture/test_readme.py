@@ -18,7 +18,7 @@ from eravane.pipeline.demo import demo_config
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-NETWORK = {"fetch", "submit", "diagnose", "scores", "upload"}
+NETWORK = {"fetch", "submit", "diagnose", "scores", "upload", "rules"}
 FENCE = re.compile(r"^```(?:\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
