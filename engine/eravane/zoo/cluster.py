@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import pickle
 import queue
 import time
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from eravane.core.config import ComputeConfig
 from eravane.core.errors import RunError
 from eravane.core.telemetry import UsageReporter, WorkerUsage, on_worker
+from eravane.zoo.clustercheck import Vigil, bounded, check_versions, known_workers
 from eravane.zoo.fleet import News, TaskControl, cores
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def _start(compute: ComputeConfig, device: str) -> Any:
         return importlib.import_module("eravane.backend.cuda_cluster").start(compute.workers)
     from distributed import LocalCluster
 
+    _quieten()
     try:
         return LocalCluster(
             n_workers=compute.workers or cores(),
@@ -69,7 +72,10 @@ def _start(compute: ComputeConfig, device: str) -> Any:
             preload=["eravane.zoo.training"],  # imported while workers start, which they do side by side
         )
     except (OSError, RuntimeError, TimeoutError) as error:
-        raise RunError(f"the Dask cluster of this machine did not start: {error}") from error
+        raise RunError(
+            f"the Dask cluster of this machine did not start: {error}; its processes import the script that starts it, "
+            'so in a script the call belongs below `if __name__ == "__main__":`'
+        ) from error
 
 
 @contextmanager
@@ -81,6 +87,7 @@ def connect(scheduler: str) -> Iterator[Client]:
     """
     from distributed import Client
 
+    _quieten()
     try:
         client = Client(scheduler, timeout=f"{CONNECT_SECONDS}s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
@@ -89,6 +96,12 @@ def connect(scheduler: str) -> Iterator[Client]:
         yield client
     finally:
         client.close(timeout=CONNECT_SECONDS)
+
+
+def _quieten() -> None:
+    """Keep Dask's tracebacks off the terminal; what matters of them is raised as an error with advice."""
+    for name in ("distributed", "distributed.scheduler", "distributed.worker", "distributed.nanny", "tornado"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def workers_of(client: Client) -> dict[str, Any]:
@@ -101,8 +114,7 @@ def workers_of(client: Client) -> dict[str, Any]:
         client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
     except TimeoutError as error:
         raise RunError(_idle(client.scheduler.address)) from error
-    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
-    return workers
+    return known_workers(client, client.scheduler.address)
 
 
 def worker_count(scheduler: str) -> int:
@@ -112,7 +124,9 @@ def worker_count(scheduler: str) -> int:
         RunError: no scheduler answers at the address, or no worker joins.
     """
     with connect(scheduler) as client:
-        return len(workers_of(client))
+        workers = workers_of(client)
+        check_versions(client, scheduler)
+        return len(workers)
 
 
 @dataclass(frozen=True)
@@ -213,7 +227,9 @@ def run_on_dask(
                 yield task, result
         finally:
             if waiting and client.status == "running":
-                client.cancel([future for _, future in waiting.values()], force=True)
+                with suppress(Exception):  # of a cluster that is gone; the error on its way says so
+                    futures = [future for _, future in waiting.values()]
+                    bounded(lambda: client.cancel(futures, force=True), CONNECT_SECONDS)
 
 
 def _collect(
@@ -223,8 +239,9 @@ def _collect(
     inbox: queue.SimpleQueue[tuple[Future | None, Any]],
     on_news: News | None,
 ) -> Iterator[tuple[Any, Any]]:
-    seen = time.monotonic()
+    seen, vigil = time.monotonic(), Vigil(client, scheduler)
     while waiting:
+        vigil.look()
         try:
             done, news = inbox.get(timeout=POLL_SECONDS)
         except queue.Empty:
@@ -256,7 +273,7 @@ def _result(future: Future, scheduler: str) -> Any:
 
 def _still_there(client: Client, scheduler: str, seen: float) -> float:
     """Last time that the scheduler and a worker answered; raises once that is too long ago."""
-    if client.status == "running" and client.scheduler_info(n_workers=-1)["workers"]:
+    if client.status == "running" and known_workers(client, scheduler):
         return time.monotonic()
     if client.status == "closed" or time.monotonic() - seen > PATIENCE_SECONDS:
         if client.status == "running":
