@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.gpu_lab import Check, Figure, Lab, importable
-
-if TYPE_CHECKING:
-    from benchmarks.gpu_trees import Work
+from benchmarks.gpu_work import Work
 
 SEEDS = 5
 WITHIN = 2.0

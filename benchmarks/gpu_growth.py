@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_lab import FEATURES, Check, Figure, Lab
-from benchmarks.gpu_trees import DEPTH, EXAMPLE_ROWS, EXAMPLE_TREES, PASSES, WIDTHS, Work, zoo_minutes
-from eravane_kernels.growth import Rules, Tree
+from benchmarks.gpu_trees import EXAMPLE_ROWS, EXAMPLE_TREES, PASSES, WIDTHS, zoo_minutes
+from benchmarks.gpu_work import Work, boosting_of, grown, tree_seconds
+from eravane_kernels.growth import Tree
 
 READ = "int8 cells of the sampled columns, 3 passes, at the copy's rate"
 TOGETHER = 4
@@ -44,41 +45,9 @@ def levels(lab: Lab) -> Iterator[Check | Figure]:
     yield from _example(lab)
 
 
-def tree_seconds(lab: Lab, work: Work, count: int, trees: int, models: int = 1) -> float:
-    """Seconds of a tree of one of several models that grow at once: gradients, draws and its fetching included."""
-    boosting = _boosting(lab, work, count, models)
-    _grown(boosting, 2)
-    _, taken = lab.once(lambda: _grown(boosting, trees))
-    return taken / (trees * models)
-
-
 def _bound(lab: Lab, rows: int, count: int) -> float:
     """Milliseconds to read the sampled cells."""
     return 1000 * rows * count * PASSES / lab.copy_rate()
-
-
-def _boosting(lab: Lab, work: Any, count: int, models: int = 1, **how: Any) -> Any:
-    """Models about to grow, on the lab's device."""
-    rng = np.random.default_rng(0)
-    label_BN = np.repeat(work.label_N[None], models, axis=0)
-    label_BN[1:] += 0.1 * rng.standard_normal((models - 1, work.rows), dtype=np.float32)
-    given = Rules(max_depth=DEPTH, eta=0.05), label_BN, how.pop("weight_N", None), np.full_like(label_BN, 0.5)
-    if lab.device == "cpu":
-        from eravane_kernels.cpu.boosting import Boosting
-        from eravane_kernels.cpu.levelcolumns import LevelColumns
-
-        return Boosting(LevelColumns.of([work.values_CN]), *given, seed=0, chosen=count, **how)
-    from eravane_kernels.cuda.boosting import Boosting as DeviceBoosting
-    from eravane_kernels.cuda.growth import Columns
-
-    return DeviceBoosting(Columns.of(work.values_CN), *given, seed=0, chosen=count, **how)
-
-
-def _grown(boosting: Any, trees: int) -> list[list[Tree]]:
-    grown: list[list[Tree]] = []
-    while len(grown) < trees:
-        grown += boosting.grow(trees - len(grown))
-    return grown
 
 
 def _equal(lab: Lab) -> Check:
@@ -88,8 +57,8 @@ def _equal(lab: Lab) -> Check:
     beside = Lab("tiny", np, lab.kernels, "twin", "cpu", lambda: None, lambda: 0, np.empty)
     weight_N = np.random.default_rng(1).random(rows, dtype=np.float32)
     how: dict[str, Any] = {"weight_N": weight_N, "share": 0.8}
-    ours = _grown(_boosting(lab, work, width // 2, 3, **how), 5)
-    theirs = _grown(_boosting(beside, _on_host(lab, work), width // 2, 3, **how), 5)
+    ours = grown(boosting_of(lab, work, width // 2, 3, **how), 5)
+    theirs = grown(boosting_of(beside, _on_host(lab, work), width // 2, 3, **how), 5)
     same = all(
         np.array_equal(getattr(one, field.name), getattr(other, field.name))
         for grown, wanted in zip(ours, theirs, strict=True)
@@ -110,10 +79,10 @@ def _on_host(lab: Lab, work: Work) -> Any:
 def _example(lab: Lab) -> Iterator[Figure]:
     rows, width = lab.pick(EXAMPLE_ROWS, EXAMPLE_ROWS // 4, 3_000), lab.pick(FEATURES, FEATURES, 20)
     count, first = width // 10, lab.pick(130, 30, 2)
-    boosting = _boosting(lab, Work(lab, width, rows), count)
-    _grown(boosting, 2)
-    _, one = lab.once(lambda: _grown(boosting, first))
-    _, two = lab.once(lambda: _grown(boosting, 2 * first))
+    boosting = boosting_of(lab, Work(lab, width, rows), count)
+    grown(boosting, 2)
+    _, one = lab.once(lambda: grown(boosting, first))
+    _, two = lab.once(lambda: grown(boosting, 2 * first))
     tree, scale = two / (2 * first), EXAMPLE_ROWS / rows
     bound = EXAMPLE_TREES * scale * _bound(lab, rows, count) / 1000
     measured = f"{3 * first} trees on {rows:,} x {width}: {1000 * one / first:.2f}, then {1000 * tree:.2f} ms a tree"

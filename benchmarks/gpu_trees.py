@@ -8,7 +8,6 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import numpy as np
 
 from benchmarks.gpu_beside import PUBLISHED, falcata, level_grower
 from benchmarks.gpu_lab import FEATURES, Check, Figure, Lab, SkipError, need
+from benchmarks.gpu_work import DEPTH, Work, tree_seconds
 
 WIDTHS = (FEATURES, 780, 355, 42)
 EXAMPLE_ROWS, EXAMPLE_TREES = 5_460_000, 2_000
 BITS_PER_CELL, PASSES = 3, 3.0  # of a matrix of levels; over it, to grow a tree of depth 5
-DEPTH = 5
 PACKED = "packed cells of the columns, 3 passes, at the copy's rate"
 
 
@@ -29,43 +28,6 @@ def _params(lab: Lab, **changes: Any) -> dict[str, Any]:
 
     params, _ = resolve_params({"max_depth": DEPTH, **changes}, lab.device)
     return params
-
-
-@dataclass
-class Work:
-    """Levels on the device, labels with a weak signal in them, and rows held out."""
-
-    lab: Lab
-    columns: int
-    rows: int
-    values_CN: Any = field(init=False)
-    label_N: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.values_CN = self.lab.levels(self.columns, self.rows, seed=self.columns)
-        signal_C = np.random.default_rng(0).standard_normal(self.columns).astype(np.float32)
-        total_N = self.lab.xp.zeros(self.rows, dtype=np.float32)
-        for column, strength in zip(self.values_CN, signal_C.tolist(), strict=True):
-            total_N += strength * column
-        noise_N = self.lab.random(1).standard_normal(self.rows).astype(np.float32)
-        spread = float(total_N.std()) or 1.0
-        self.label_N = self.lab.host(0.5 + 0.05 * (total_N - total_N.mean()) / spread + 0.2 * noise_N)
-
-    def table(self, columns: Any = slice(None), rows: slice = slice(None)) -> Any:
-        """Columns as the engine hands them to XGBoost."""
-        from eravane.backend import choose
-
-        backend = choose("cuda" if self.lab.device == "cuda" else "cpu", lambda _: None, "none")
-        values_CN = self.values_CN[columns, rows]
-        return backend.table(values_CN, [f"f{number}" for number in range(len(values_CN))])
-
-    def matrix(self, params: Mapping[str, Any], columns: Any = slice(None), rows: slice = slice(None)) -> Any:
-        """A matrix with its labels."""
-        from eravane.learners.xgboost import quantile_matrix
-
-        made = quantile_matrix(self.table(columns, rows), params)
-        made.set_info(label=self.label_N[rows])
-        return made
 
 
 def _grow(lab: Lab, matrix: Any, params: Mapping[str, Any], trees: int) -> tuple[Any, float]:
@@ -224,8 +186,6 @@ def sampling(lab: Lab) -> Iterator[Figure | Check]:
 def example(lab: Lab) -> Iterator[Figure | Check]:
     """Numerai's example model at full size: measured trees, linearity, and what 2,000 would take; beside others."""
     need("xgboost")
-    from benchmarks.gpu_growth import tree_seconds
-
     rows = lab.pick(EXAMPLE_ROWS, EXAMPLE_ROWS // 4, 3_000)
     width, first = lab.pick(FEATURES, FEATURES, 15), lab.pick(100, 15, 2)
     wanted = 3.2 * rows * width
