@@ -65,9 +65,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def delete_stale_parts(folder: Path) -> None:
-    """Delete half-written files that a killed process left in a folder long ago."""
+    """Delete half-written files that a killed process left in a folder, or below it, long ago."""
     with suppress(OSError):
-        for path in folder.glob(f"*{PART}"):
+        for path in folder.rglob(f"*{PART}"):
             if time.time() - path.stat().st_mtime > STALE:
                 path.unlink(missing_ok=True)
 
