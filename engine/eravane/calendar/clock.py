@@ -61,7 +61,7 @@ class Clock:
         """The lags of a target whose name states its horizon, else of `horizon_eras`; the rest as in `of`.
 
         Raises:
-            ConfigError: neither tells the horizon.
+            ConfigError: neither gives the horizon.
         """
         span = Horizon.required(target, horizon_eras)
         return cls.of(span, observed_lag=observed_lag, score_lag=score_lag, tree_lag=tree_lag)
@@ -107,7 +107,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class KnownAt:
-    """Labels that came later than the lags say, as the weekly steps of a run saw them.
+    """Labels that arrived later than the lags, as recorded by the weekly steps of a run.
 
     A replay over data that hold every label by now must not use one before the run did.
 

@@ -116,7 +116,7 @@ class TargetHorizon:
     notes: tuple[str, ...] = ()
 
     def sentence(self, score_lag: int, tree_lag: int) -> str:
-        """What a run says of its target: "target = target_ender_60, 60 days: lags 14 and 17, purge 16"."""
+        """The line on a run's target: "target = target_ender_60, 60 days: lags 14 and 17, purge 16"."""
         name = f"{self.target} = {self.twin}" if self.twin else self.target
         known = {"configuration": " (data.horizon_eras)", "empty eras": " (by its newest, empty eras)"}.get(
             self.how, ""

@@ -28,8 +28,8 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
         chunk: eras per test chunk (0: `even_chunk`).
         purge: eras left out between training and test; None takes that of the labels' length, 8 for 20-day targets
             and 16 for 60-day ones (Numerai's benchmark models).
-        target: target column, whose suffix (_20, _60) says how long its labels are.
-        horizon_eras: eras that a label spans (4 for 20 days, 12 for 60), where neither purge nor the name tells.
+        target: target column, whose suffix (_20, _60) gives its horizon.
+        horizon_eras: eras that a label spans (4 for 20 days, 12 for 60), where neither purge nor the name gives it.
         window: newest eras to train on (0: all).
         minimum: fewest eras to train on.
     """
@@ -57,7 +57,7 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
 
         Raises:
             DataError: no eras were given, or no numbers.
-            ConfigError: neither purge, nor horizon_eras, nor the target's name tells how long labels are, or the eras
+            ConfigError: neither purge, nor horizon_eras, nor the target's name gives the horizon, or the eras
                 are too few for one fold.
         """
         return self._cut(_eras_of(groups))
@@ -101,7 +101,7 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
 
 
 def even_chunk(eras: int, folds: int) -> int:
-    """Eras per fold where nothing says otherwise: equal parts, the first to train on alone, 156 at most."""
+    """Eras per fold by default: equal parts, the first to train on alone, 156 at most."""
     return max(1, min(LONGEST_CHUNK, -(-eras // ((folds or 4) + 1))))
 
 

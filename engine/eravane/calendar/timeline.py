@@ -113,7 +113,7 @@ def plan_timeline(
         config: the run's configuration.
         index: eras in the store.
         newest_label: newest era with a known main target.
-        horizons: how long the labels of each target are, as the data tell; None takes names and configuration.
+        horizons: horizon of each target from the data; None takes names and configuration.
 
     Raises:
         ConfigError: a target's horizon is not known, or the loop leaves no eras for the folds, or no labelled era for
@@ -165,7 +165,7 @@ def plan_timeline(
 
 
 def horizons_before(config: RunConfig) -> dict[str, TargetHorizon]:
-    """Horizons as versions before 0.2 took them, for runs that these began: 20 days where the name does not tell."""
+    """Horizons by the rule before 0.2, for older runs: 20 days where the name has none."""
     eras = config.data.horizon_eras or Horizon.of_days(20).eras
     return {
         target: TargetHorizon(target, Horizon.named(target) or Horizon(eras), "configuration")

@@ -25,7 +25,7 @@ class DataConfig:
     target: str = setting("target", "Target column on which the ensemble is scored.")
     horizon_eras: int = setting(
         0,
-        "Eras a label spans, for targets whose name (_20, _60) does not tell (0: as the data tell, by the target "
+        "Eras a label spans, for targets whose name (_20, _60) does not give it (0: from the data, by the target "
         "column that it equals, else by its newest, empty eras).",
         least=0,
     )
@@ -302,7 +302,7 @@ def parse_config(content: dict[str, Any], source: str = "configuration", edition
         edition: the edition of tables that name none (None: the present one).
 
     Raises:
-        ConfigError: a key is unknown or no more (the message says what takes its place), or a value is wrong.
+        ConfigError: a key is unknown or no more (the message names its replacement), or a value is wrong.
     """
     reading = translate_config(content, source, edition)
     if reading.lost:

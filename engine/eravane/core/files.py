@@ -80,7 +80,7 @@ def exclusive(folder: Path, wait: Callable[[str], None] | None = None) -> Iterat
 
     Args:
         folder: the folder.
-        wait: where to say that another process holds it, while waiting for its end; None does not wait.
+        wait: called with a line while another process holds it; None does not wait.
 
     Raises:
         StoreError: another process holds it.

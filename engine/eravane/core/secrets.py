@@ -1,4 +1,4 @@
-"""Secrets that this process knows, blotted out of everything that leaves it as text."""
+"""Removes the secrets that this process knows from all text that leaves it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def setting(
 ) -> Any:
     """A documented configuration key: its default, a sentence on what it does (with unit), and its bounds.
 
-    `earlier` says what leaving the key out meant: last edition of that meaning -> value (see `editions`).
+    `earlier`: the meaning of a missing key: last edition of that meaning -> value (see `editions`).
     """
     metadata = {"doc": doc, "least": least, "most": most, "earlier": earlier or {}}
     if isinstance(default, list | tuple | dict):

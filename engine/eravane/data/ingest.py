@@ -201,7 +201,7 @@ class _Update:
         return self._builder.add_live(source, self._records[LIVE].digest)
 
     def _survey(self, records: tuple[SegmentRecord, ...]) -> dict[str, TargetFacts]:
-        """What the labels tell of each target.
+        """Facts of each target from its labels.
 
         Raises:
             ChangedDataError: a target that equalled another column now equals a different one, or none.

@@ -49,7 +49,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise DataError(f"{path} is missing; the dataset needs it (`eravane fetch` gets it)") from None
     except PermissionError:
-        raise DataError(f"{path} cannot be read; mend its permissions") from None
+        raise DataError(f"{path} cannot be read; correct its permissions") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} {_what_it_is(path, error)}") from None
 

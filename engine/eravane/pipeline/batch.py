@@ -230,7 +230,7 @@ class _Batch:
         )
         self._say(self._settled.sentence(clock) or f"lags {clock.score_lag} and {clock.tree_lag}")
         if clock.observed_lag > clock.minimum_score_lag:
-            self._say(f"the labels in the files come later than the rule says: {clock.observed_lag} eras")
+            self._say(f"the labels in the files come later than by the rule: {clock.observed_lag} eras")
         if clock.leaking:
             self._say("LEAKING: a lag is shorter than the labels need; the scores of this run are void")
 

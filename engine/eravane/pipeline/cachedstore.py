@@ -32,7 +32,7 @@ def cached_store(
         catalog: the features to keep.
         cache: folder that holds the stores of earlier runs.
         rebuild: delete the store that earlier runs made of this data, and ingest again.
-        wait: where to say that another process is ingesting the same data; None does not wait.
+        wait: called with a line while another process is ingesting the same data; None does not wait.
 
     Raises:
         ConfigError: a store of the user's is to be deleted.

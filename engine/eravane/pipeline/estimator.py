@@ -63,7 +63,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             all columns is always there.
         target: target column that y stands for; its suffix (_20, _60) gives the lags.
         horizon_eras: eras that a label spans (4 for 20 days, 12 for 60); `fit` with eras asks for it where the name
-            does not tell.
+            does not give it.
         trees, params, seeds, half_life: as in [zoo] of a configuration.
         folds, fold_eras, minimum_eras: as in [zoo]; fold_eras 0 cuts the eras into equal parts of at most 156.
         selection, gate: keys of the sections [selection] and [gate] that differ from their defaults.

@@ -33,7 +33,7 @@ from eravane.zoo.selection import corr_bounds
 from eravane.zoo.table import OUTSIDE
 from eravane_kernels.namespace import Kernels
 
-# Evenly spaced eras on which exposure is measured: a year of weekly ones, whatever the length of the loop.
+# Evenly spaced eras on which exposure is measured: a year of weekly ones, for any length of the loop.
 EXPOSURE_ERAS = 52
 # Columns whose exposure is computed at once.
 CHUNK = 256

@@ -71,7 +71,7 @@ def run_horizons(
     """How long the labels of every target in use are; a run that an older version began keeps what that took.
 
     Raises:
-        ConfigError: a target is not in the data, or nothing tells its horizon.
+        ConfigError: a target is not in the data, or its horizon is unknown.
         DataError: a target has no label, or labels off the scale 0 to 1.
     """
     if folder.started and "horizon" not in folder.manifest():

@@ -158,11 +158,11 @@ def _of_files(data: Path, catalog: FeatureCatalog, config: RunConfig) -> DataSha
 
 @dataclass(frozen=True)
 class FileTargets:
-    """What the files of a dataset say of eras and targets.
+    """Eras and targets in the files of a dataset.
 
     Attributes:
         index: historical eras and their rows.
-        facts: target -> what its labels tell.
+        facts: target -> facts from its labels.
         sources: the files.
     """
 

@@ -1,4 +1,4 @@
-"""What `doctor DATA` says of a dataset's targets: twins, horizons, contradictions, scales."""
+"""Checks of a dataset's targets for `doctor DATA`: equal columns, horizons, contradictions, scales."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ Scores = TypeVar("Scores", float, Floats)
 
 @dataclass(frozen=True)
 class PayoutRule:
-    """What rounds from one on pay.
+    """Payout of the rounds from one on.
 
     Attributes:
-        from_round: first round that pays so; 0 where a configuration says what is paid.
+        from_round: first round that pays so; 0 where a configuration sets it.
         since: date on which that round opened, ISO 8601; "" where it is not known.
         corr, mmc: multipliers of CORR and MMC.
         horizon: trading days of the scores that are paid.

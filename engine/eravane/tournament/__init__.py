@@ -45,7 +45,7 @@ def address(usual: str) -> str:
 
 
 def switched_off() -> bool:
-    """Whether $ERAVANE_TOURNAMENT says `off`: nothing is asked of the tournament then."""
+    """Whether $ERAVANE_TOURNAMENT is `off`: the tournament is not queried then."""
     return os.environ.get(ADDRESS_VARIABLE, "").strip().lower() == OFF
 
 

@@ -21,7 +21,7 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
     """numerapi, whose queries go through `Transport`.
 
     numerapi's own request knows no time limit, retries 5xx alone, and turns every other failure into an
-    empty dictionary. All its methods call `raw_query`, so replacing that one mends them all. Its uploads and
+    empty dictionary. All its methods call `raw_query`, so replacing that one corrects them all. Its uploads and
     downloads bypass it and are not used.
 
     Args:
@@ -73,7 +73,7 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
         body = {"query": query, "variables": variables}
         answer = self._transport.post_json(address(base_api.API_TOURNAMENT_URL), body, what, auth)
         if answer.get("errors"):
-            raise ApiError(f"{what}: the tournament says: {self._said(answer['errors'])}")
+            raise ApiError(f"{what}: the tournament says: {self._messages(answer['errors'])}")
         if not isinstance(answer.get("data"), dict):
             raise TransientError("the answer has no data")
         return answer
@@ -83,7 +83,7 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
             raise ApiError(f"this needs an API key: {HOW_TO}")
         return self._credentials
 
-    def _said(self, errors: object) -> str:
+    def _messages(self, errors: object) -> str:
         """The messages of a GraphQL error list, on one line, short, and without the key."""
         listed = errors if isinstance(errors, list) else [errors]
         messages = [item.get("message", "no message") if isinstance(item, dict) else item for item in listed]

@@ -21,7 +21,7 @@ LEAST_CORRELATION = 0.5
 MOST_EXPOSURE_CHANGE = 0.2
 MOST_LARGEST_EXPOSURE_RISE = 0.15
 MOST_WEIGHT_MOVED = 0.5
-LEAST_SHARED = 50  # rows; fewer tell nothing of a correlation
+LEAST_SHARED = 50  # rows; fewer give no correlation
 
 
 def profile_of(
@@ -65,7 +65,7 @@ def _correlations(values_FN: Floats, prediction_N: Floats) -> Floats:
 
 
 def correlation(first: pd.DataFrame, second: pd.DataFrame) -> float | None:
-    """Rank correlation of two submissions over the ids they share; None when they share too few to tell."""
+    """Rank correlation of two submissions over the ids they share; None when they share too few."""
     shared = first.merge(second, on="id", suffixes=("_first", "_second"))
     if len(shared) < LEAST_SHARED:
         return None

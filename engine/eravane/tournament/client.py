@@ -96,7 +96,7 @@ class Client:
         try:
             found = self._query(_ROUND, {"tournament": CLASSIC}, "rounds", authorization=False)
         except ApiError as error:
-            # Between rounds the API has no round 0 and says so as an error.
+            # Between rounds the API has no round 0 and returns an error.
             if "round not open" in str(error).lower():
                 return None
             raise
@@ -178,7 +178,7 @@ class Client:
     def submit(self, open_file: Callable[[], IO[bytes]], model_id: str) -> str:
         """Send predictions for the current round; returns the submission id.
 
-        When the answer to the last step is lost, the list of submissions tells whether it was carried out;
+        When the answer to the last step is lost, the list of submissions shows whether it was carried out;
         it is repeated only if not.
         """
         known = {submission.id for submission in self.submissions(model_id)}
@@ -329,7 +329,7 @@ class Client:
         return self.shaped(field, lambda: answer["data"][field])
 
     def shaped(self, what: str, read: Callable[[], T]) -> T:
-        """Read something from an answer; when it is not there, an error says which answer had another shape."""
+        """Read something from an answer; when it is missing, an error names the answer of another shape."""
         try:
             return read()
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

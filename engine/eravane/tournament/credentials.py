@@ -32,7 +32,7 @@ class Credentials:
         keep_secret(self.public_id, self.secret_key)
 
     def redact(self, text: str) -> str:
-        """The text with both halves of the key blotted out."""
+        """The text with both halves of the key removed."""
         return text.replace(self.secret_key, "***").replace(self.public_id, "***")
 
 
@@ -94,7 +94,9 @@ def _parse(path: Path) -> dict[str, str | None]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SubmitError(f"{path} cannot be read ({error.strerror}); mend its permissions or move it away") from None
+        raise SubmitError(
+            f"{path} cannot be read ({error.strerror}); correct its permissions or move it away"
+        ) from None
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise SubmitError(f"{path} is UTF-16; save it as UTF-8")
     try:

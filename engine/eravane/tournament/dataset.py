@@ -147,7 +147,7 @@ def _check_features(source: Source, features: Path) -> None:
 
 
 def check_together(files: Mapping[str, FileRecord]) -> None:
-    """Check that validation goes on where train ends.
+    """Check that validation continues where train ends.
 
     Raises:
         DataError: there is a gap or an overlap.

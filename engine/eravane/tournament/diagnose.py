@@ -56,7 +56,7 @@ class Diagnosis:
     Attributes:
         run_id: the tournament's id.
         eras, rows: what was sent: complete validation eras only.
-        message: what the tournament says of it.
+        message: the tournament's message about it.
         comparisons: CORR mean, Sharpe and drawdown, and the means of MMC, BMC and FNC.
     """
 
@@ -111,7 +111,7 @@ def complete_eras(run: Path, data: Path) -> pd.DataFrame:
     """
     made, validation = stored_predictions(run)[["id", "prediction"]], data / "validation.parquet"
     if not validation.is_file():
-        raise DataError(f"{validation} is missing; it tells which eras can be diagnosed")
+        raise DataError(f"{validation} is missing; it lists the eras that can be diagnosed")
     source = Source(validation)
     kinds, kind_N = source.data_types()
     rows = pd.DataFrame({"id": source.ids.to_pylist(), "era": [era_label(era) for era in source.eras().tolist()]})

@@ -26,11 +26,11 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells one state of a remote file from another.
+    """Identity of a state of a remote file.
 
     Attributes:
         etag: the server's strong entity tag; None when it gives none, and then nothing is ever resumed or kept.
-        size: bytes; None when the server does not say.
+        size: bytes; None when the server does not send it.
     """
 
     etag: str | None
@@ -66,7 +66,7 @@ def download(
 
     Raises:
         ApiError: when no progress was made until the deadline.
-        DataError: when the disk is too small; and whatever `check` raises.
+        DataError: when the disk is too small; and errors of `check`.
     """
     part = _Part(target)
 
@@ -77,7 +77,7 @@ def download(
                 part.receive(client.chunks(response), identity, progress)
         return identity
 
-    # A server that trickles makes no progress: the deadline starts anew for bytes that came at a fair rate.
+    # A server that trickles makes no progress: the deadline restarts only for bytes that came at a fair rate.
     further = max(1, int(client.patience.read_s * LEAST_RATE))
     try:
         identity = client.patience.insist(f"fetching {name}", attempt, lambda: part.reached // further)
@@ -147,7 +147,7 @@ class _Part:
         return identity
 
     def _continue(self, response: requests.Response) -> Identity:
-        """Accept a partial answer only if it goes on exactly where the part ends, in the same remote file."""
+        """Accept a partial answer only if it continues exactly where the part ends, in the same remote file."""
         known = self._identity()
         stated = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if known is not None and stated is not None:

@@ -17,7 +17,7 @@ FOLDER = "live_scores"
 
 @dataclass(frozen=True)
 class RoundScore:
-    """The newest score of a metric in a round; `resolved` says whether its last day has passed."""
+    """The newest score of a metric in a round; `resolved`: whether its last day has passed."""
 
     metric: str
     round: int
@@ -41,7 +41,7 @@ class History:
     notes: tuple[str, ...] = ()
 
     def with_news(self, listed: Sequence[Mapping[str, Any]], rules: Mapping[int, PayoutRule]) -> History:
-        """The same with what the tournament says now; resolved rounds and their rules stay as they are.
+        """The history with the tournament's present scores; resolved rounds and their rules stay unchanged.
 
         Args:
             listed: scores with numerapi's fields displayName, roundNumber, day, value, resolved.
@@ -93,7 +93,7 @@ class History:
 
 
 def newest_of_rounds(listed: Sequence[Mapping[str, Any]]) -> list[RoundScore]:
-    """The newest value of every metric and round; a round is resolved when the entry of its last day says so.
+    """The newest value of every metric and round; a round is resolved when the entry of its last day is.
 
     Raises:
         KeyError, TypeError, ValueError: a score has another shape.

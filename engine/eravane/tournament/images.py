@@ -35,7 +35,7 @@ class Image:
 
     @property
     def deprecated(self) -> bool:
-        """Whether its name says that it will go away."""
+        """Whether its name marks it as deprecated."""
         return bool(_OLD.search(self.name))
 
 
@@ -55,7 +55,7 @@ def choose_image(images: Mapping[str, str], python: str) -> Image:
         python: "3.12".
 
     Raises:
-        SubmitError: no image fits; the message says why each does not.
+        SubmitError: no image fits; the message gives the reason for each.
     """
     minor = python_minor(python)
     offered = [Image(name, key, at := python_minor(name), PINS.get(at or 0, {})) for name, key in images.items()]

@@ -115,7 +115,7 @@ def read_live_predictions(path: Path) -> tuple[pd.DataFrame, bytes]:
 
 
 def parse_predictions(content: bytes, name: str) -> pd.DataFrame:
-    """The predictions in a CSV; `name` says in errors where it came from.
+    """The predictions in a CSV; `name` is its origin in error messages.
 
     Raises:
         SubmitError: when it is not a CSV of the two columns.

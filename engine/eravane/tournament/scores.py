@@ -223,7 +223,7 @@ def _paid_score(history: History, kind: str, number: int, days: int, stated: Map
 
 
 def _backtest(run: Path) -> _Backtest:
-    """What the backtest of a run says of each metric that it knows.
+    """The backtest's value of each metric that it has.
 
     Raises:
         RunError: the run folder has no metrics.

@@ -60,16 +60,16 @@ def await_round(client: Client, wait_s: float = WAIT_S, now: Callable[[], dateti
     Args:
         client: the tournament's API.
         wait_s: seconds after which waiting ends.
-        now: tells the time, with a zone; None takes the machine's clock.
+        now: returns the time, with a zone; None takes the machine's clock.
 
     Raises:
         SubmitError: none opened in time.
     """
-    tell = now or partial(datetime.now, UTC)
+    clock = now or partial(datetime.now, UTC)
 
     def attempt() -> Round:
         current = client.current_round()
-        if current is None or tell() < current.opens or (current.closes is not None and tell() >= current.closes):
+        if current is None or clock() < current.opens or (current.closes is not None and clock() >= current.closes):
             raise TransientError("no round is open")
         return current
 
@@ -103,7 +103,7 @@ def submit(
         wait_s: seconds to wait for a round to open (0: none).
         version: dataset version that the predictions were made from.
         client: the tournament's API; None connects with the credentials at hand.
-        now: tells the time, with a zone; None takes the machine's clock.
+        now: returns the time, with a zone; None takes the machine's clock.
 
     Raises:
         SubmitError: the only model was not submitted to, and why.
@@ -130,7 +130,7 @@ def submit(
 
 
 def _all(names: Sequence[str], send: Callable[[str], Receipt]) -> list[Receipt]:
-    """Send to every model, whatever becomes of the others.
+    """Send to every model, also after failures of others.
 
     Raises:
         SubmitError: the only model's own error.
@@ -260,12 +260,12 @@ class _Dispatch:
             if self.force:
                 return None
             raise SubmitError(
-                f"the round has submission {standing.id}, and it cannot be told whether it is this one: {error}; "
+                f"the round has submission {standing.id}, and whether it is this one is unknown: {error}; "
                 "--force sends again"
             ) from None
 
     def _same(self, stored: bytes) -> bool:
-        """Whether a stored file holds these predictions, whatever the order of its rows."""
+        """Whether a stored file holds these predictions, in any order of rows."""
         if stored == self.content:
             return True
         other = _parsed(stored)
@@ -340,7 +340,7 @@ class _Dispatch:
         if listed.round != self.round.number and not self.late:
             raise SubmitError(
                 f"submission {listed.id} to {model.name!r} went to round {listed.round}, not to {self.round.number} "
-                "(its receipt says so); predict that round's live file and submit again"
+                "(see its receipt); predict that round's live file and submit again"
             )
         return receipt
 

@@ -1,4 +1,4 @@
-"""HTTP as the tournament needs it: verified TLS, time limits, and failures told apart."""
+"""HTTP for the tournament: verified TLS, time limits, and classified failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger("eravane")
 
 T = TypeVar("T")
 LARGEST_ANSWER = 64 << 20  # bytes; an answer of the API is a few kilobytes
-# Attempts before giving up where no server was ever reached: waiting minutes mends no cable.
+# Attempts before giving up where no server was ever reached: waiting does not repair a connection.
 UNREACHED_ATTEMPTS = 3
 # Attempts at a storage that refuses: one for an address that has aged, one to spare.
 REFUSED_ATTEMPTS = 3
@@ -47,11 +47,11 @@ class ApiError(SubmitError):
 
 
 class TransientError(Exception):
-    """One attempt failed in a way that another may mend.
+    """One attempt failed in a way that a retry may correct.
 
     Args:
         reason: what happened, free of credentials and signed addresses.
-        wait_s: seconds that the server asked to wait, 0 when it did not say.
+        wait_s: seconds that the server asked to wait, 0 when it gave none.
     """
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
@@ -92,7 +92,7 @@ class Patience:
     def insist(self, what: str, attempt: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
         """Repeat an attempt until it succeeds, fails for good, or the deadline passes.
 
-        `progress` returns a number that changes when an attempt got further; the deadline then starts anew.
+        `progress` returns a number that changes when an attempt got further; the deadline then restarts.
 
         Raises:
             ApiError: when the deadline passes, or no server was ever reached; whatever else the attempt raises goes
@@ -106,8 +106,8 @@ class Patience:
                 return attempt()
             except UnreachableError as failure:
                 if attempts == UNREACHED_ATTEMPTS:
-                    mend = "check this machine's network, and HTTPS_PROXY if it needs one"
-                    raise ApiError(f"{what} failed: {failure}; {mend}") from None
+                    advice = "check this machine's network, and HTTPS_PROXY if it needs one"
+                    raise ApiError(f"{what} failed: {failure}; {advice}") from None
                 reason, asked_s = str(failure), failure.wait_s
             except RefusedError as failure:
                 if attempts == REFUSED_ATTEMPTS:
@@ -359,14 +359,14 @@ def _position(body: Any) -> int:
 
 
 def _words(text: bytes) -> str:
-    """What a refusal says for itself, short and without secrets; empty where it says nothing readable."""
+    """The text of a refusal, short and without secrets; empty where none is readable."""
     try:
         listed = json.loads(text)["errors"]
         messages = [str(item.get("message", "")) if isinstance(item, dict) else str(item) for item in listed]
     except (ValueError, KeyError, TypeError):
         return ""
-    said = " ".join("; ".join(messages).split())[:300]
-    return f", {redact(said)}" if said else ""
+    reason = " ".join("; ".join(messages).split())[:300]
+    return f", {redact(reason)}" if reason else ""
 
 
 def _why_unreached(error: requests.exceptions.RequestException, host: str | None) -> str | None:

@@ -148,7 +148,7 @@ class Builder:
         return self._site.file(f"{segment.record.name}.labels-{version}.arrow")
 
     def _settle(self, intake: Intake, segment: Segment, draft: MatrixDraft, changes: LabelChanges) -> SegmentRecord:
-        """Keep the draft of a segment's labels if it says anything new, and note what."""
+        """Keep the draft of a segment's labels if it has changes, and record them."""
         data_types = tuple(
             intake.data_types.get(era, kind)
             for era, kind in zip(segment.record.eras, segment.record.data_types, strict=True)

@@ -2,7 +2,7 @@
 
 A digest is 64 bits over the bytes of one (era, column) run: four lanes of xor, multiply and shift over little-endian
 words, so that a flipped bit changes it, and equal content has an equal digest at any place of a file. It guards
-against damage and tells whether content changed; it is no defence against forgery.
+against damage and detects changed content; it is no defence against forgery.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Manifest:
         segments: in era order.
         live: the live rows, if there are any.
         sources: parquet file name -> how it was.
-        facts: target -> what its labels tell; empty in stores made before 0.2, which are surveyed when it is asked for.
+        facts: target -> facts from its labels; empty in stores made before 0.2, which are surveyed on demand.
     """
 
     columns: tuple[str, ...]
@@ -118,7 +118,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def write(self, store: Path) -> None:
-        """Write the manifest atomically; from then on the store is what it says.
+        """Write the manifest atomically; from then on it defines the store.
 
         Raises:
             OSError: the disk is full or cannot be written; the old manifest stays.

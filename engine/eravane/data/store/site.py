@@ -92,7 +92,7 @@ def writing(path: Path, wait: Callable[[str], None] | None = None) -> Iterator[S
 
     Args:
         path: the folder.
-        wait: where to say that another process is writing, while waiting for its end; None does not wait.
+        wait: called with a line while another process is writing; None does not wait.
 
     Raises:
         StoreError: the folder holds something else, another process is writing, or the disk is full.

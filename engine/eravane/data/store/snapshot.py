@@ -1,4 +1,4 @@
-"""Snapshots of a store: what a reader opened stays as it was, whatever writers do to the store meanwhile.
+"""Snapshots of a store: the files that a reader opened stay unchanged while writers change the store.
 
 A snapshot is a folder of hard links to the files of one manifest, `snapshots/FINGERPRINT` in the store; it is a store
 itself and costs no space but for labels that were replaced since. It is deleted once nobody reads it: no process holds

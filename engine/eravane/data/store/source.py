@@ -149,7 +149,7 @@ class Source:
         return f"era {era}, id {self.ids[row].as_py()!r}"
 
     def refuse(self, column: str, row: int, problem: str, kind: type[DataError] = DataError) -> NoReturn:
-        """Say what is wrong with one cell.
+        """Describe the fault of one cell.
 
         Raises:
             DataError: always, of the kind that is given.

@@ -113,7 +113,7 @@ class EraStore:
 
     @cached_property
     def facts(self) -> Mapping[str, TargetFacts]:
-        """What each target's labels tell: extent, scale, equal columns."""
+        """Facts of each target's labels: extent, scale, equal columns."""
         return self.manifest.facts or survey_segments(self.targets, self.segments)
 
     def window(self, first_era: int, last_era: int, columns: Sequence[str] | None = None) -> Window:
@@ -214,7 +214,7 @@ class EraStore:
 
 
 def survey_segments(targets: Sequence[str], segments: Sequence[Segment]) -> dict[str, TargetFacts]:
-    """What the labels of a store's segments tell of each target."""
+    """Facts of each target from the labels of a store's segments."""
     eras = (era for segment in segments for era in segment.index)
     return survey(targets, eras, (_labels(segment) for segment in segments))
 

@@ -1,4 +1,4 @@
-"""What the target columns themselves tell: which are equal, how long their labels are, on which scale they lie."""
+"""Facts from the target columns: which are equal, their horizon, and their scale."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def horizon_of(target: str, facts: Mapping[str, TargetFacts], horizon_eras: int 
         horizon_eras: `data.horizon_eras`; it decides where the name does not, and may not be below what the data show.
 
     Raises:
-        ConfigError: the target is not in the data, or nothing tells its horizon.
+        ConfigError: the target is not in the data, or its horizon is unknown.
         DataError: it has no label at all.
     """
     if target not in facts:
@@ -208,7 +208,7 @@ def _twin(target: str, own: TargetFacts, horizon_eras: int) -> TargetHorizon | N
     """The horizon of the columns that a target equals; None where there are none.
 
     Raises:
-        ConfigError: they differ in their horizons, or the configuration says less than they do.
+        ConfigError: they differ in their horizons, or the configuration states a shorter one.
     """
     spans = {name: Horizon.named(name) for name in own.twins}
     lengths = {span for span in spans.values() if span is not None}
@@ -254,7 +254,7 @@ def _by_empty_eras(facts: Mapping[str, TargetFacts], empty: int) -> Horizon | No
     """The one horizon whose labels lack as many of the newest eras; None where none does.
 
     How many eras the file is behind is read from the targets whose names state a horizon; where these disagree the
-    pattern says nothing.
+    pattern is not usable.
     """
     named = [(span, fact.empty_eras) for name, fact in facts.items() if fact.labelled and (span := Horizon.named(name))]
     behind = {lacking - span.empty_eras for span, lacking in named} or {0}
@@ -267,7 +267,7 @@ def target_horizons(config: RunConfig, facts: Mapping[str, TargetFacts]) -> dict
     """How long the labels of every target in use are, the main one's first.
 
     Raises:
-        ConfigError: a target is not in the data, or nothing tells its horizon.
+        ConfigError: a target is not in the data, or its horizon is unknown.
         DataError: a target has no label, or labels off the scale 0 to 1.
     """
     found = {}
