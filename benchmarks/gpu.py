@@ -10,11 +10,14 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +29,8 @@ from benchmarks.harness import environment, say
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".gpu-check"
+# Where a wheel keeps modules that it does not keep at its top.
+_DATA = re.compile(r"^[^/]+\.data/(?:purelib|platlib)/")
 
 
 @dataclass
@@ -205,16 +210,21 @@ def known_of(report: Path, facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _install(wheels: Path, target: Path) -> str:
-    """Unpack wheels into a folder of their own, without a network and without touching the environment."""
-    files = sorted(map(str, wheels.glob("*.whl")))
+    """Unpack wheels into a folder of their own: no network, no pip, and the environment stays as it is."""
+    files = sorted(wheels.glob("*.whl"))
     if not files:
         sys.exit(f"there are no wheels in {wheels}")
-    mark = target / "unpacked"
-    if mark.is_file() and mark.read_text(encoding="utf-8").split() == [Path(file).name for file in files]:
+    mark, names = target / "unpacked", [file.name for file in files]
+    if mark.is_file() and mark.read_text(encoding="utf-8").split() == names:
         return str(target)
-    call = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--upgrade"]
-    done = subprocess.run([*call, "--target", str(target), *files], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"pip could not install the wheels of {wheels}:\n{done.stderr.strip()}")
-    mark.write_text("\n".join(Path(file).name for file in files), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    for file in files:
+        try:
+            with zipfile.ZipFile(file) as wheel:
+                for entry in wheel.infolist():
+                    entry.filename = _DATA.sub("", entry.filename)
+                    wheel.extract(entry, target)
+        except (zipfile.BadZipFile, OSError) as error:
+            sys.exit(f"{file} is no wheel that can be unpacked: {error}")
+    mark.write_text("\n".join(names), encoding="utf-8")
     return str(target)

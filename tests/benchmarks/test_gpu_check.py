@@ -114,6 +114,11 @@ def test_bad_usage_is_named(tmp_path: Path) -> None:
     assert "invalid choice: 'nothing'" in done.stderr
     with pytest.raises(SystemExit, match="there are no wheels"):
         gpu._install(tmp_path, tmp_path / "site")
+    (tmp_path / "cut-1.0-py3-none-any.whl").write_bytes(b"PK cut")
+    with pytest.raises(SystemExit, match=r"cut-1\.0.*is no wheel that can be unpacked"):
+        gpu._install(tmp_path, tmp_path / "site")
+    with pytest.raises(SystemExit):
+        gpu.parse(["--budget", "0"])
 
 
 @pytest.mark.parametrize("name", WITHOUT_TREES + WITH_TREES)
@@ -426,6 +431,7 @@ def test_wheels_are_unpacked_beside_the_environment(tmp_path: Path) -> None:
     info = "tiny_thing-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr("tiny_thing.py", "WORD = 'unpacked'\n")
+        file.writestr("tiny_thing-1.0.data/purelib/tiny_other.py", "WORD = 'beside'\n")
         file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
         file.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -436,7 +442,7 @@ def test_wheels_are_unpacked_beside_the_environment(tmp_path: Path) -> None:
     assert gpu._install(wheel.parent, tmp_path / "site") == site
     assert (tmp_path / "site" / "unpacked").stat().st_mtime_ns == before  # not unpacked twice
     environment = gpu.Visit("quick", "gpu", tmp_path, tmp_path / "report.json", {}, (site,)).environment
-    call = [sys.executable, "-c", "import tiny_thing, eravane; print(tiny_thing.WORD)"]
+    call = [sys.executable, "-c", "import tiny_thing, tiny_other, eravane; print(tiny_thing.WORD)"]
     done = subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "unpacked"
 
