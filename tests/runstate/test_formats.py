@@ -105,25 +105,30 @@ def _interrupted(tmp_path: Path) -> Kept:
     return kept
 
 
-def test_an_interrupted_run_of_an_older_release_is_resumed_to_its_own_bytes(tmp_path: Path) -> None:
+def _files(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".jsonl"}
+
+
+def test_an_interrupted_run_whose_rules_are_gone_is_left_to_its_release(tmp_path: Path) -> None:
     kept = _interrupted(tmp_path)
-    expected = {name: (kept.run / name).read_bytes() for name in ("live_predictions.csv",)}
-    predictions = pd.read_parquet(kept.run / "predictions.parquet")
-    for name in (*expected, "predictions.parquet"):
-        (kept.run / name).unlink()
-    found = eravane.run(data=kept.data, out=kept.run, resume=True, cache=kept.folder / "cache")
-    assert found.finished
-    assert {name: (kept.run / name).read_bytes() for name in expected} == expected
-    pd.testing.assert_frame_equal(pd.read_parquet(kept.run / "predictions.parquet"), predictions)
+    before = _files(kept.run)
+    with pytest.raises(
+        RunError, match=r"the gate weighs by other experts.*cannot adopt the present rules: start a new"
+    ):
+        eravane.run(data=kept.data, out=kept.run, resume=True, cache=kept.folder / "cache")
+    assert _files(kept.run) == before
 
 
 def test_a_resume_on_other_data_is_refused_before_anything_else(tmp_path: Path) -> None:
-    kept = _interrupted(tmp_path)
+    kept = Kept("defaults", tmp_path)
+    RunFolder.open(kept.run).adopt()
+    path = kept.run / "manifest.json"
+    path.write_text(path.read_text().replace('"status": "complete"', '"status": "running"'))
     ingest(kept._downloads.write(kept.data, FIRST_WEEK + 1), kept.folder / "store")
-    before = {path: path.read_bytes() for path in kept.run.rglob("*") if path.is_file() and path.suffix != ".jsonl"}
+    before = _files(kept.run)
     with pytest.raises(RunError, match=r"was begun on data \w{16}, and .*store now holds \w{16}"):
         eravane.run(data=kept.data, out=kept.run, resume=True, cache=kept.folder / "cache")
-    assert {path: path.read_bytes() for path in before} == before
+    assert _files(kept.run) == before
 
 
 def test_one_folder_takes_one_program(tmp_path: Path) -> None:

@@ -118,6 +118,11 @@ class RunFolder:
         """Whether the run got past reading its input."""
         return (self.path / MANIFEST).exists()
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.started and self.read_json(MANIFEST).get("status") == "complete"
+
     def config(self, *, adopt: bool = False) -> RunConfig:
         """The configuration the run was started with, under the edition of its beginning.
 
@@ -131,10 +136,14 @@ class RunFolder:
         reading = self.reading()
         unlike = [*reading.lost, *(change.what for change in unlike_present(reading.config))]
         if unlike and not adopt:
+            advice = (
+                f"`eravane step {self.path} --adopt ...` continues with the present rules from the next era on, and "
+            )
+            if not self.finished:
+                advice = "a run that is not finished cannot adopt the present rules: start a new one; "
             raise RunError(
                 f"{self.path} was begun by an older eravane, and its results would change: {'; '.join(unlike)}; "
-                f"`eravane step {self.path} --adopt ...` continues with the present rules from the next era on, and "
-                "the release that made it (versions in manifest.json) continues as before"
+                f"{advice}the release that made it (versions in manifest.json) continues as before"
             )
         return replace(reading.config, edition=EDITION) if unlike else reading.config
 
