@@ -83,9 +83,9 @@ def test_predictions_for_another_live_file_are_refused(double: Double, client: C
     [
         (lambda frame: frame.iloc[:-1], "1 of 120 live ids have no prediction"),
         (lambda frame: frame.assign(prediction=0.5), "a constant cannot be scored"),
-        (lambda frame: frame.assign(prediction=frame["prediction"].where(frame.index != 3)), "is not a CSV"),
+        (lambda frame: frame.assign(prediction=frame["prediction"].where(frame.index != 3)), "is no plain decimal"),
         (lambda frame: frame.assign(prediction=frame["prediction"] * 1.1), "strictly between 0 and 1"),
-        (lambda frame: frame[["prediction"]], "is not a CSV|columns must be id, prediction"),
+        (lambda frame: frame[["prediction"]], "is no CSV of id, prediction"),
     ],
 )
 def test_bad_predictions_are_refused_even_by_force(
