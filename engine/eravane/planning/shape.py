@@ -23,6 +23,7 @@ from eravane.data.store.manifest import MANIFEST
 from eravane.data.store.source import Source
 from eravane.data.store.store import EraStore
 from eravane.data.store.targets import LabelBlock, TargetFacts, survey, target_horizons
+from eravane.loop.pool import neutral_columns
 
 # Version 5.3 as published in November 2026: eras, mean rows of an era, targets, and per feature
 # group the features in small, in medium and in all.
@@ -88,6 +89,7 @@ def read_shape(data: Path, config: RunConfig) -> DataShape:
     settings = config.data
     groups = settings.feature_groups or None
     catalog = FeatureCatalog.load(data / FEATURES_JSON, sets=settings.feature_sets, groups=groups)
+    neutral_columns(config, catalog)  # a set that the run does not have is refused here, too
     if (data / MANIFEST).is_file():
         return _of_store(EraStore.open(data), catalog, config)
     return _of_files(data, catalog, config)
