@@ -1,4 +1,4 @@
-"""What the meta-learner is compared with: static and online weights, and a network with one output per model.
+"""What the meta-learner is compared with: static and online weights.
 
 Every rival returns weights [T, M] for the tested outcomes, the one for era t from outcomes up to t - lag alone.
 """
@@ -8,24 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from benchmarks.meta_worlds import CLOCK, Planted
-from eravane.core.config import GateConfig
+from benchmarks.meta_worlds import Planted
 from eravane.gate.experts import normalise, ridge_weights
-from eravane.gate.inputs import InputMap
-from eravane.gate.outcomes import History
-from eravane.gate.records import Records
-from eravane.gate.reward import ensemble_correlation
 
 FloatArray = NDArray[np.float64]
 Update = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 
 # Tuned on seeds 0 to 4: the best of each grid by mean gain over the three worlds.
 EWA_RATE, SHARE_RATE, SHARE = 1.0, 1.0, 0.002
-NETWORK_STEPS, NETWORK_HIDDEN, NETWORK_SEEDS, NETWORK_REFIT = 10, 16, 6, 125
 
 
 def static_ridge(world: Planted, first: int, lag: int) -> FloatArray:
@@ -79,74 +72,6 @@ def boa(world: Planted, first: int, lag: int) -> FloatArray:
         return _softmax(R_M / np.sqrt(V_M) - np.log(V_M) / 2)
 
     return _online(world, first, lag, update)
-
-
-def one_output_per_model(world: Planted, first: int, lag: int, steps: int = NETWORK_STEPS) -> FloatArray:
-    """A network from the whole era's inputs to one softmax output per model, on the meta-learner's own inputs."""
-    config = GateConfig()
-    history, records = replayed(world, config)
-    weights = []
-    network: torch.nn.Module | None = None
-    for position in range(first, len(history)):
-        known = history.known(history.eras[position], lag)
-        if network is None or (position - first) % NETWORK_REFIT == 0:
-            input_map = InputMap.fit(history, records, known, lag, config)
-            network = _fit_network(input_map, history, records, known, lag, steps)
-        with torch.no_grad():
-            x_EV = _flat(input_map, history, records, [position], lag)
-            weights.append(torch.softmax(network(x_EV), -1).mean(1)[0].double().numpy())
-    return np.stack(weights)
-
-
-def replayed(world: Planted, config: GateConfig) -> tuple[History, Records]:
-    """A world as the meta-learner's own history."""
-    history = History(len(world.models))
-    records = Records(len(world.models), config, CLOCK.horizon)
-    for position, outcome in enumerate(world.outcomes):
-        history.append(outcome)
-        records.add(history, position)
-    return history, records
-
-
-class _Nets(torch.nn.Module):
-    """Several networks with separate parameters and one input."""
-
-    def __init__(self, inputs: int, models: int) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = torch.nn.Parameter(torch.randn(NETWORK_SEEDS, inputs, NETWORK_HIDDEN) * inputs**-0.5)
-        self.second = torch.nn.Parameter(0.1 * torch.randn(NETWORK_SEEDS, NETWORK_HIDDEN, models))
-        self.bias = torch.nn.Parameter(torch.zeros(NETWORK_SEEDS, models))
-
-    def forward(self, x_EV: torch.Tensor) -> torch.Tensor:
-        hidden = torch.tanh(torch.einsum("ev,svh->esh", x_EV, self.first))
-        return torch.einsum("esh,shm->esm", hidden, self.second) + self.bias
-
-
-def _fit_network(
-    input_map: InputMap, history: History, records: Records, known: int, lag: int, steps: int
-) -> torch.nn.Module:
-    rows = list(range(lag + 8, known))
-    x_EV = _flat(input_map, history, records, rows, lag)
-    c_EM = torch.tensor(history.column("c")[rows], dtype=torch.float32)[:, None]
-    C_EMM = torch.tensor(history.column("C")[rows], dtype=torch.float32)
-    network = _Nets(x_EV.shape[1], c_EM.shape[-1])
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.02)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        noisy_EV = x_EV + torch.randn_like(x_EV)
-        weights_SEM = torch.softmax(network(noisy_EV), -1).transpose(0, 1)
-        loss = -ensemble_correlation(weights_SEM, c_EM[:, 0], C_EMM).mean(-1).sum()
-        (loss / float(c_EM.std())).backward()
-        optimiser.step()
-    return network
-
-
-def _flat(input_map: InputMap, history: History, records: Records, rows: list[int], lag: int) -> torch.Tensor:
-    parts = [input_map.replay(history, records, position, lag) for position in rows]
-    return torch.tensor(
-        np.stack([np.append(x_MF.ravel(), context_D) for x_MF, context_D in parts]), dtype=torch.float32
-    )
 
 
 def _past(world: Planted, first: int, lag: int) -> tuple[FloatArray, FloatArray, list[int]]:

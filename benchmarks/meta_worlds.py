@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import pickle
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from eravane.core.config import GateConfig
 from eravane.core.files import write_atomically
 from eravane.gate.context import STRUCTURE, ContextBuilder
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
+from eravane.gate.versions import WITNESSES, Version, Witness
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import World
@@ -34,15 +35,23 @@ TARGET = "target_ender_20"
 CLOCK = Clock.for_target(TARGET)
 GROUPS, FEATURES = 12, 240
 FIRST_PREDICTED, REFIT_EVERY, WINDOW, RIDGE = 90, 40, 80, 0.05
+# Rows on which versions of the models are compared.
+REFERENCE = 2_000
 
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """A world's outcomes in ascending order, its pool, and the true regime of every outcome."""
+    """A world's outcomes in ascending order, its pool, the true regime of every outcome, and versions of its models.
+
+    Attributes:
+        versions: every version of the models; witnesses: what versions were paid, by era.
+    """
 
     outcomes: list[EraOutcome]
     models: tuple[GateModel, ...]
     regime_E: NDArray[np.int64]
+    versions: tuple[Version, ...] = ()
+    witnesses: Mapping[int, Witness] = field(default_factory=dict)
 
 
 def made_world(kind: str, seed: int, *, eras: int, rows: int = 4_000) -> Planted:
@@ -75,13 +84,15 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
     cells = {(model.feature_set, model.group): columns[g] for g, model in enumerate(models)}
     builder = ContextBuilder(models, cells, ops, GateConfig())
     base = _Base(columns)
-    outcomes, regime = [], []
+    outcomes, regime, witnesses, reference_FN = [], [], {}, None
     for made in world.eras():
         if made.era > eras:
             break
         x_FN, label_N = _standard(made.features_FN), made.targets_TN[0]
         if made.era >= FIRST_PREDICTED:
             base_MN = base.predict(x_FN, made.era)
+            if reference_FN is None:
+                reference_FN = x_FN[:, :REFERENCE]
             facts = builder.facts(made.features_FN, made.era)
             y_N, z_MN = standardised_target(label_N), gaussianize(base_MN, ops)
             offsets = one_era(y_N.size)
@@ -96,8 +107,10 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
                 )
             )
             regime.append(made.regime)
+            witnesses[made.era] = base.witness(x_FN, y_N)
         base.add(made.era, x_FN, standardised_target(label_N))
-    return Planted(outcomes, models, np.array(regime))
+    assert reference_FN is not None
+    return Planted(outcomes, models, np.array(regime), base.versions(reference_FN), witnesses)
 
 
 class _Base:
@@ -107,6 +120,7 @@ class _Base:
         self._columns = columns
         self._moments: deque[tuple[int, list[FloatArray], list[FloatArray]]] = deque(maxlen=WINDOW + CLOCK.tree_lag)
         self._weights: list[FloatArray] = []
+        self._kept: list[tuple[int, list[FloatArray]]] = []
 
     def add(self, era: int, x_FN: NDArray[np.float32], y_N: FloatArray) -> None:
         squares = [x_FN[c].astype(np.float64) @ x_FN[c].T / y_N.size for c in self._columns]
@@ -120,7 +134,26 @@ class _Base:
             for g, c in enumerate(self._columns):
                 square, product = sum(item[1][g] for item in usable), sum(item[2][g] for item in usable)
                 self._weights.append(np.linalg.solve(square + RIDGE * len(usable) * np.eye(len(c)), product))
-        return np.stack([w @ x_FN[c] for w, c in zip(self._weights, self._columns, strict=True)]).astype(np.float32)
+            self._kept.append((era, self._weights))
+        return self._evaluate(self._weights, x_FN)
+
+    def witness(self, x_FN: NDArray[np.float32], y_N: FloatArray) -> Witness:
+        """What the newest versions are paid in an era: all of them are out of sample."""
+        numbers = tuple(range(len(self._kept)))[-WITNESSES:]
+        paid = [gaussianize(self._evaluate(self._kept[n][1], x_FN), ops) @ y_N / y_N.size for n in numbers]
+        return Witness(numbers, np.stack(paid))
+
+    def versions(self, reference_FN: NDArray[np.float32]) -> tuple[Version, ...]:
+        """Every version so far, by what it predicts of reference rows."""
+        found = []
+        for start, weights in self._kept:
+            z_MN = self._evaluate(weights, reference_FN)
+            z_MN = (z_MN - z_MN.mean(axis=1, keepdims=True)) / z_MN.std(axis=1, keepdims=True)
+            found.append(Version(start, {0: z_MN.astype(np.float32)}))
+        return tuple(found)
+
+    def _evaluate(self, weights: Sequence[FloatArray], x_FN: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.stack([w @ x_FN[c] for w, c in zip(weights, self._columns, strict=True)]).astype(np.float32)
 
 
 def _standard(values_FN: NDArray[np.int8] | NDArray[np.float32]) -> NDArray[np.float32]:
