@@ -332,19 +332,6 @@ def test_a_model_that_is_worse_than_the_pool_is_named():
     assert learner.expert_weights(96)["screened"][5] == 0
 
 
-def test_prototypes_tell_eras_and_models():
-    history = outcomes()
-    _, _, learner = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), history, range(30, 40))
-    found = learner.prototypes()
-    assert found.era_E.tolist() == list(range(1, 34))
-    for regime in range(found.score_PM.shape[0]):
-        rows = found.regime_E == regime
-        expected = np.mean([history[i].scores_M for i in np.flatnonzero(rows)], axis=0)
-        np.testing.assert_allclose(found.score_PM[regime], expected)
-    np.testing.assert_allclose(found.weight_PM.sum(1), 1.0)
-    assert ((found.open_PM >= 0) & (found.open_PM <= 1)).all()
-
-
 def test_payout_trains_on_the_mix_with_contribution():
     plain = outcomes()
     reversed_ = [replace(o, contribution_M=-o.c_M) for o in plain]

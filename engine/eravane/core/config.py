@@ -235,6 +235,12 @@ class RunConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     @property
+    def ranking(self) -> SelectionConfig:
+        """[selection] as the run's aim has it: a run that goes for payout ranks models by it."""
+        going = self.aim == "payout" and self.selection.criterion == "corr"
+        return dataclasses.replace(self.selection, criterion="payout") if going else self.selection
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """Targets that base models are trained on."""
         return self.zoo.targets or (self.data.target,)

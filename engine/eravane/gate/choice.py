@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 
 EXPERTS = ("screened", "best_single", "ridges", "regimes", "network")
 # Weights that Squint starts with, before they are scaled to sum 1: what never moves with the regime starts lower.
-PRIOR = {"equal_weight": 0.25, "screened": 0.25, "best_single": 0.1}
+PRIOR = {"equal_weight": 0.25, "screened": 0.25, "best_single": 0.1, "network": 0.5}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from eravane.gate.inputs import lagged_inputs
 from eravane.gate.network import Network
 from eravane.gate.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
 from eravane.gate.portable import with_newcomers
-from eravane.gate.prototypes import REGIMES, Prototypes, find_regimes, whiten
 from eravane.gate.records import REST_AFTER, Records, comparator_weights
 from eravane.gate.regime_expert import OWN_CONTEXT, RegimeExpert
 from eravane.gate.scorer import LAST_TEMPERATURE
@@ -138,6 +137,10 @@ class MetaLearner:
             self._regimes.follow(known, refit=trained == "full")
         return trained, loss
 
+    def paid(self, outcome: EraOutcome) -> FloatArray:
+        """What every model was paid in an era by the run's aim [M]."""
+        return outcome.c_M if self._paid == "c" else self._history.payout_of(outcome)
+
     @property
     def versions(self) -> Versions:
         """Versions of the base models, from which the history of the present ones follows."""
@@ -209,29 +212,6 @@ class MetaLearner:
         """Weights of the comparators for `era`, from outcomes up to `era - lag` alone (see `comparator_weights`)."""
         self._check(era)
         return comparator_weights(self._records, len(self._history), dispersion_M)
-
-    def prototypes(self) -> Prototypes:
-        """Regimes among the resolved eras, and which models the present network uses in them (see `Prototypes`).
-
-        Raises:
-            RunError: no era is resolved.
-        """
-        if not len(self._history):
-            raise RunError("no era is resolved yet: there are no regimes to look at")
-        history, everyone = self._history, np.ones(len(self.models), dtype=bool)
-        regime_E, share_EP = find_regimes(whiten(history.column("scores")), REGIMES)
-        uses = []
-        for position, era in enumerate(history.eras):
-            known = history.known(era, self._lag)
-            facts, C_MM = history.facts[position], history.row("C", position)
-            dispersion_M = history.row("dispersion", position)
-            experts_PM, gates_M, _ = self._experts(era, known, facts, everyone, C_MM, dispersion_M)
-            uses.append(np.stack([history.row("scores", position), gates_M, experts_PM[-1]]))
-        means = np.stack(
-            [np.mean([u for u, r in zip(uses, regime_E, strict=True) if r == p], axis=0) for p in np.unique(regime_E)]
-        )
-        era_E = np.array(history.eras, dtype=np.int64)
-        return Prototypes(era_E, regime_E, share_EP, means[:, 0], means[:, 1], means[:, 2])
 
     @property
     def resting_M(self) -> BoolArray:

@@ -109,16 +109,12 @@ class History:
                 f"era {outcome.era} brings {outcome.c_M.shape[0]} models, the gate has {self.size}: "
                 "the pool of a run does not change"
             )
-        # MMC unknown counts as 0, in the mix's own unit; runs before the table took plain c.
-        payout_M = outcome.c_M * (1.0 if self._payout == BEFORE_TABLE else self._payout.corr)
-        if outcome.contribution_M is not None:
-            payout_M = self._payout.mix(outcome.c_M, outcome.contribution_M)
         values = {
             "scores": outcome.scores_M,
             "c": outcome.c_M,
             "C": outcome.C_MM,
             "dispersion": outcome.dispersion_M,
-            "payout": payout_M,
+            "payout": self.payout_of(outcome),
         }
         for name, value in values.items():
             self._rows[name].append(np.nan_to_num(np.asarray(value, dtype=np.float64), posinf=0.0, neginf=0.0))
@@ -129,6 +125,15 @@ class History:
         if self.facts and not _same(cells, self.facts[-1].cells):
             self.facts = [replace(facts, cells=cells) for facts in self.facts]
         self.facts.append(outcome.facts)
+
+    def payout_of(self, outcome: EraOutcome) -> FloatArray:
+        """The payout mix of every model in an era [M].
+
+        MMC unknown counts as 0, in the mix's own unit; runs before the table took plain c.
+        """
+        if outcome.contribution_M is not None:
+            return self._payout.mix(outcome.c_M, outcome.contribution_M)
+        return outcome.c_M * (1.0 if self._payout == BEFORE_TABLE else self._payout.corr)
 
     def column(self, name: str, count: int | None = None) -> NDArray[Any]:
         """Stack one of scores, c, payout, dispersion, present [E, M] or C [E, M, M] over the first `count` eras."""

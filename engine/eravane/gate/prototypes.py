@@ -6,8 +6,6 @@ circular, since the policy is a function of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,26 +15,6 @@ FloatArray = NDArray[np.float64]
 ROUNDS = 50
 # Regimes that resolved eras are clustered into: as many as a year of weekly eras can tell apart.
 REGIMES = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Prototypes:
-    """Regimes among resolved eras, by what the base models scored in them; drawn with hindsight.
-
-    Attributes:
-        era_E: era numbers; regime_E: regime of each, regime 0 being the commonest.
-        share_EP: float64 [E, P], soft membership, sum 1.
-        score_PM: mean score of each model in each regime.
-        open_PM: share of the regime's eras in which the present gates would open the model.
-        weight_PM: its mean weight there.
-    """
-
-    era_E: NDArray[np.int64]
-    regime_E: NDArray[np.int64]
-    share_EP: FloatArray
-    score_PM: FloatArray
-    open_PM: FloatArray
-    weight_PM: FloatArray
 
 
 def find_regimes(vectors_EM: FloatArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:

@@ -32,11 +32,11 @@ class Version:
 
     Attributes:
         start: first era that it was in force for.
-        z: block of reference rows -> float32 [M, R], standardised predictions of them.
+        z: block of reference rows -> float16 [M, R], standardised predictions of them.
     """
 
     start: int
-    z: Mapping[int, NDArray[np.float32]]
+    z: Mapping[int, NDArray[np.float16]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Versions:
         """Put a new version in force."""
         self.kept.append(version)
 
-    def freeze(self, z: Mapping[int, NDArray[np.float32]]) -> None:
+    def freeze(self, z: Mapping[int, NDArray[np.float16]]) -> None:
         """The newest version as it ends: leaf values may have moved since it started."""
         self.kept[-1] = Version(self.kept[-1].start, z)
 
@@ -95,15 +95,17 @@ class Versions:
         blocks = sorted(set.intersection(set(self.kept[-1].z), *(set(version.z) for version in old)))
         if not blocks:
             return None
-        old_KR = np.concatenate([np.concatenate([version.z[b] for b in blocks], axis=1) for version in old])
-        new_MR = np.concatenate([self.kept[-1].z[b] for b in blocks], axis=1)
+        old_KR = np.concatenate([_rows(version, blocks) for version in old])
+        new_MR = _rows(self.kept[-1], blocks)
         rows = old_KR.shape[1]
         C_KK = (old_KR @ old_KR.T).astype(np.float64) / rows + STEADY * np.eye(len(old_KR))
         return np.asarray(np.linalg.solve(C_KK, (old_KR @ new_MR.T).astype(np.float64) / rows).T)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What resolved eras bore witness of, for safetensors; versions themselves are kept by the caller."""
-        found: dict[str, NDArray[Any]] = {}
+        """All versions, and what resolved eras bore witness of, for safetensors."""
+        found: dict[str, NDArray[Any]] = {"versions.start": np.array([v.start for v in self.kept], dtype=np.int64)}
+        for n, version in enumerate(self.kept):
+            found |= {f"versions.z.{n}.{block}": z_MR for block, z_MR in version.z.items()}
         for era, witness in self._witnesses.items():
             found[f"witness.versions.{era}"] = np.array(witness.versions, dtype=np.int64)
             found[f"witness.paid.{era}"] = witness.paid_KM
@@ -111,9 +113,19 @@ class Versions:
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over the state of `arrays()`."""
+        blocks: dict[int, dict[int, NDArray[np.float16]]] = {}
+        for name in arrays:
+            if name.startswith("versions.z."):
+                n, block = (int(part) for part in name.split(".")[2:])
+                blocks.setdefault(n, {})[block] = arrays[name]
+        self.kept = [Version(int(start), blocks.get(n, {})) for n, start in enumerate(arrays.get("versions.start", ()))]
         prefix = "witness.versions."
         for name in arrays:
             if name.startswith(prefix):
                 era = int(name.removeprefix(prefix))
                 numbers = tuple(int(n) for n in arrays[name])
                 self._witnesses[era] = Witness(numbers, np.array(arrays[f"witness.paid.{era}"]))
+
+
+def _rows(version: Version, blocks: Sequence[int]) -> NDArray[np.float32]:
+    return np.concatenate([version.z[block] for block in blocks], axis=1).astype(np.float32)

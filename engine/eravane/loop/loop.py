@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,12 @@ from eravane.gate.choice import LearnReport
 from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
+from eravane.gate.versions import Witness
 from eravane.learners.registry import predict
 from eravane.loop.decision import agreement, decide_era
 from eravane.loop.sources import EraSource, source_of
 from eravane.loop.updates import Model, Updater
+from eravane.loop.versions import EarlierModels
 from eravane.runstate.journal import EraRecord
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target, to_prediction
 from eravane.scoring.neutralization import Neutraliser
@@ -109,6 +111,7 @@ class Loop:
         neutraliser: Neutraliser | None = None,
         device: str = "cpu",
     ) -> None:
+        self.earlier = EarlierModels(features, specs, timeline.loop_start, ops)
         self.models: dict[str, Model] = {}
         self._features, self._specs, self._gate, self._context = features, tuple(specs), gate, context
         self._updater, self._timeline, self._target, self._ops = updater, timeline, target, ops
@@ -124,6 +127,8 @@ class Loop:
     def step(self, era: int, source: EraSource) -> tuple[EraRecord, StepReport]:
         """Handle one era: use the labels that became known, update, then predict it from its features alone."""
         clock = _StopClock()
+        if not self._gate.versions.kept:
+            self.earlier.begin(self._gate.versions, self.models, era)
         resolved = self._resolve(era)
         clock.lap("resolve")
         kind, updated = self._update(era)
@@ -168,6 +173,7 @@ class Loop:
         facts: Mapping[str, Any],
         history: History,
         base_of: Callable[[int], NDArray[np.float32]],
+        frozen: Mapping[int, dict[str, Model]],
     ) -> None:
         """Restore a state.
 
@@ -176,10 +182,12 @@ class Loop:
             files, facts: from `state`.
             history: the resolved eras.
             base_of: base predictions [M, N] of an era that waits for its labels.
+            frozen: earlier versions of the base models, by number.
         """
         arrays = load(files["gate.safetensors"]) | history.arrays()
         self._gate = MetaLearner.restore(arrays, json.loads(files["gate.json"]), device=self._device)
         self.models = dict(models)
+        self.earlier.frozen = dict(frozen)
         self._boosters.clear()
         self._pending.clear()
         for era in facts["pending"]:
@@ -196,12 +204,23 @@ class Loop:
             if pending.era <= newest and not self._known_at.hidden(self._target, era, [pending.era]):
                 label_N = self._features.labels(self._target, pending.era, pending.era)
                 if not np.isnan(label_N).all():
-                    resolved.append(outcome_of(pending, label_N, self._ops, self._meta_model(pending.era)))
+                    resolved.append(self._outcome(pending, label_N))
         for outcome in resolved:
             self._gate.observe(outcome)
         if resolved:
             self._pending = [pending for pending in self._pending if pending.era > resolved[-1].era]
         return tuple(resolved)
+
+    def _outcome(self, pending: Pending, label_N: NDArray[np.float32]) -> EraOutcome:
+        """Outcome of an era, and what earlier versions of the models, out of sample by then, were paid in it."""
+        meta_N, versions = self._meta_model(pending.era), self._gate.versions
+        outcome = outcome_of(pending, label_N, self._ops, meta_N)
+        *before, _ = numbers = versions.at(pending.era) or (0,)
+        if versions.at(pending.era) and all(number in self.earlier.frozen for number in before):
+            shadows = [replace(pending, base_MN=self.earlier.predictions(number, pending.era)) for number in before]
+            outcomes = [*(outcome_of(shadow, label_N, self._ops, meta_N) for shadow in shadows), outcome]
+            versions.bear(pending.era, Witness(numbers, np.stack([self._gate.paid(one) for one in outcomes])))
+        return outcome
 
     def _meta_model(self, era: int) -> NDArray[np.float32] | None:
         return self._features.given(META_GIVEN, era, era) if self._features.offers(META_GIVEN) else None
@@ -210,11 +229,14 @@ class Loop:
         kind = self._updater.due(era)
         if not kind:
             return "", ()
+        before = self.models
         awake = [spec for spec, rests in zip(self._specs, self._gate.resting_M, strict=True) if not rests]
         self.models = self._updater.update(awake, self.models, era)
         names = tuple(spec.model_id for spec in awake)
         for name in names:
             self._boosters.pop(name, None)
+        if kind == "refit":
+            self.earlier.renew(self._gate.versions, before, self.models, era)
         return kind, names
 
     def _evaluate(self, source: EraSource, which_M: NDArray[np.bool_]) -> NDArray[np.float32]:

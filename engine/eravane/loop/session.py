@@ -165,7 +165,8 @@ class Session:
         gate = gate_facts(files)
         history = self._resolved.history(facts["resolved"], len(self._columns), gate["names"], noted_rule(gate))
         models = self._models.get(stored_models(facts), self._columns)
-        self.loop.restore(models, files, facts["loop"], history, base_of)
+        frozen = {n: self._models.get(stored, self._columns) for n, stored in stored_versions(facts).items()}
+        self.loop.restore(models, files, facts["loop"], history, base_of, frozen)
         self.running.restore(facts["tally"])
         self._newest_resolved, self.newest = facts["resolved"], era
         return Resumed(era, tuple(notes))
@@ -196,18 +197,23 @@ class Session:
             files,
             {
                 "loop": facts,
-                "models": {name: asdict(where) for name, where in self._models.put(self.loop.models).items()},
+                "models": self._stored(self.loop.models),
+                "versions": {n: self._stored(models) for n, models in self.loop.earlier.frozen.items()},
                 "resolved": self._newest_resolved,
                 "tally": self.running.state(),
                 "live": "" if stored else digest_of_rows(source),
             },
         )
         saved = self._checkpoints.facts()
-        self._models.keep_only([stored_models(facts) for facts in saved])
+        kept = [models for facts in saved for models in (stored_models(facts), *stored_versions(facts).values())]
+        self._models.keep_only(kept)
         self.newest = era
         if stored:
             self._rolling.advance(era)
         return report
+
+    def _stored(self, models: Mapping[str, Model]) -> dict[str, dict[str, Any]]:
+        return {name: asdict(where) for name, where in self._models.put(models).items()}
 
     def finish(self) -> None:
         """Name the trees in `models/index.json`."""
@@ -230,7 +236,16 @@ def gate_facts(files: Mapping[str, bytes]) -> dict[str, Any]:
 
 def stored_models(facts: Mapping[str, Any]) -> dict[str, StoredModel]:
     """Files of the models of a checkpoint, by name, from its facts."""
-    return {name: StoredModel(tuple(where["blocks"]), where["margins"]) for name, where in facts["models"].items()}
+    return _models_of(facts["models"])
+
+
+def stored_versions(facts: Mapping[str, Any]) -> dict[int, dict[str, StoredModel]]:
+    """Files of earlier versions of the models of a checkpoint, by number; none where an older release wrote it."""
+    return {int(number): _models_of(models) for number, models in facts.get("versions", {}).items()}
+
+
+def _models_of(content: Mapping[str, Any]) -> dict[str, StoredModel]:
+    return {name: StoredModel(tuple(where["blocks"]), where["margins"]) for name, where in content.items()}
 
 
 def saved_state(

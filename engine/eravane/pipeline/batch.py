@@ -40,7 +40,7 @@ from eravane.zoo.cluster import local_cluster
 from eravane.zoo.fleet import cores
 from eravane.zoo.oof import OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.outside import coverage, load_members, load_references, member_specs
-from eravane.zoo.selection import select
+from eravane.zoo.selection import proxy_relation, select
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.table import write_oof, zoo_table
 from eravane.zoo.trainer import Zoo
@@ -292,7 +292,9 @@ class _Batch:
         scores = score_out_of_fold(oof, features, config.data.target, newest, ops, references)
         lag, device = timeline.clock.hac_lag, self._backend.xgboost_device
         beyond, payout = scores.beyond, self._settled.payout
-        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.selection, lag, beyond, payout)
+        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.ranking, lag, beyond, payout)
+        if config.aim == "payout" and (relation := proxy_relation(beyond)):
+            self._say(relation)
         table = zoo_table(verdicts, scores, config.zoo, oof.seconds, device=device, hac_lag=lag)
         self._folder.write_table("zoo.parquet", table)
         write_oof(self._folder.path / OOF, oof, features)

@@ -72,18 +72,44 @@ def member_specs(members: Sequence[Member], target: str) -> list[ModelSpec]:
 
 
 def load_references(config: RunConfig, data: Path, store: EraStore) -> dict[str, NDArray[np.float64]]:
-    """The references that `selection.criterion` needs: "mmc", "bmc" -> float64 [N], NaN where they have no row.
+    """The references that the criterion of selection needs: "mmc", "bmc" -> float64 [N], NaN where they have no row.
+
+    With `aim = "payout"` both, as far as they are there: BMC stands in for MMC in eras without the meta model.
 
     Raises:
         ConfigError: the dataset lacks what the criterion needs.
     """
     criterion, found = config.selection.criterion, {}
+    if config.aim == "payout":
+        return _paid_references(config, data, store)
     if criterion in ("mmc", "payout"):
         found["mmc"] = _reference(data, [data / META_MODEL], META_COLUMN, store, f'selection.criterion "{criterion}"')
     if criterion == "bmc":
         name = config.selection.benchmark
         found["bmc"] = _reference(data, [data / file for file in HISTORY], name, store, 'selection.criterion "bmc"')
     return found
+
+
+def _paid_references(config: RunConfig, data: Path, store: EraStore) -> dict[str, NDArray[np.float64]]:
+    """The meta model ("mmc") and the benchmark model ("bmc"), as far as they have rows of the run."""
+    name = config.selection.benchmark or _first_benchmark(data)
+    wanted = {"mmc": ([data / META_MODEL], META_COLUMN), "bmc": ([data / file for file in HISTORY], name)}
+    found = {kind: _aligned(paths, column, _ids(store)) for kind, (paths, column) in wanted.items() if column}
+    known = {kind: values for kind, values in found.items() if values is not None and not np.isnan(values).all()}
+    if not known:
+        raise ConfigError(
+            f'aim = "payout" needs {META_MODEL} or the benchmark models in {data} for the run\'s eras; get the files '
+            'with `eravane fetch`, or use aim = "corr"'
+        )
+    return known
+
+
+def _first_benchmark(data: Path) -> str:
+    """The first benchmark model of the dataset; empty where it has none."""
+    for path in (data / file for file in reversed(HISTORY)):
+        if path.is_file():
+            return next(iter(value_columns(path)), "")
+    return ""
 
 
 def _reference(data: Path, paths: Sequence[Path], column: str, store: EraStore, setting: str) -> NDArray[np.float64]:
@@ -172,12 +198,19 @@ def by_column(members: Sequence[Member]) -> dict[str, Member | Reference]:
 
 
 def paid_by(config: RunConfig, data: Path, store: EraStore) -> dict[str, Member | Reference]:
-    """The meta model as a pseudo-column, where the gate is trained on what Numerai pays.
+    """What contributions are measured against as a pseudo-column, where the run goes for what Numerai pays.
+
+    The meta model in eras that have it; the benchmark model, BMC for MMC, in the eras before.
 
     Raises:
-        ConfigError: the dataset lacks it.
+        ConfigError: the dataset lacks both.
     """
     if config.aim != "payout":
         return {}
-    values_N = _reference(data, [data / META_MODEL], META_COLUMN, store, 'aim = "payout"')
+    known = _paid_references(config, data, store)
+    values_N = known["mmc"].copy() if "mmc" in known else np.full_like(known["bmc"], np.nan)
+    for era in store.index if "bmc" in known else ():
+        rows = store.index.rows_of(era)
+        if np.isnan(values_N[rows]).all():
+            values_N[rows] = known["bmc"][rows]
     return {META_GIVEN: Reference(values_N.astype(np.float32))}

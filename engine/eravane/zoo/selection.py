@@ -123,11 +123,27 @@ def sharpe_error(scores_E: Floats, lag: int) -> float:
     return hac_mean(z - x.mean() / std * (z**2 - 1) / 2, lag).se
 
 
+def proxy_relation(beyond: Mapping[str, Floats]) -> str:
+    """How BMC went with MMC on the eras that have both, in words; empty where no era has."""
+    if not {"mmc", "bmc"} <= set(beyond):
+        return ""
+    both_ME = np.isfinite(beyond["mmc"]) & np.isfinite(beyond["bmc"])
+    mmc, bmc = beyond["mmc"][both_ME], beyond["bmc"][both_ME]
+    eras = int(both_ME.any(axis=0).sum())
+    if eras < 2 or not bmc.std() > 0 or not mmc.std() > 0:
+        return ""
+    slope, alike = float((mmc @ bmc) / (bmc @ bmc)), float(np.corrcoef(mmc, bmc)[0, 1])
+    found = f"on {eras} shared eras MMC = {slope:.2f} BMC, correlation {alike:.2f}"
+    return f"BMC stands in for MMC before the meta model: {found}"
+
+
 def _criterion(scores_ME: Floats, beyond: Mapping[str, Floats], config: SelectionConfig, payout: PayoutRule) -> Floats:
     if config.criterion == "corr":
         return scores_ME
     wanted = "bmc" if config.criterion == "bmc" else "mmc"
-    found_ME = beyond[wanted]
+    found_ME = beyond[wanted] if wanted in beyond else np.full_like(scores_ME, np.nan)
+    if config.criterion == "payout" and "bmc" in beyond:
+        found_ME = np.where(np.isnan(found_ME), beyond["bmc"], found_ME)
     if np.isnan(found_ME).all():
         raise ConfigError(
             f'selection.criterion "{config.criterion}": its reference covers none of the out-of-fold eras; use "corr", '
