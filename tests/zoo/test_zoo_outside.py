@@ -12,6 +12,7 @@ import pytest
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, DataError
 from eravane.zoo.outside import META_GIVEN, by_column, coverage, load_members, load_references, member_specs, paid_by
+from eravane.zoo.selection import proxy_relation
 from tests.integration.zoo_case import Case, configured, make_case
 
 
@@ -112,7 +113,7 @@ def test_what_is_not_there_is_named(case: Case, frame: pd.DataFrame, tmp_path: P
         config = configured(selection={"criterion": criterion, "benchmark": "blend"})
         with pytest.raises(ConfigError, match=rf'"{criterion}" needs the column \'{column}\''):
             load_references(config, tmp_path, case.store)
-    with pytest.raises(ConfigError, match=r'aim = "payout" needs the column \'numerai_meta_model\''):
+    with pytest.raises(ConfigError, match=r'aim = "payout" needs meta_model\.parquet or the benchmark models in'):
         paid_by(replace(configured(), aim="payout"), tmp_path, case.store)
 
 
@@ -128,3 +129,29 @@ def test_the_meta_model_is_a_column_where_the_gate_is_paid_by_it(
     expected = meta["numerai_meta_model"].reindex(ids).astype(np.float32)
     np.testing.assert_array_equal(features.given(META_GIVEN, 29, 33), expected)
     assert np.isnan(features.given(META_GIVEN, 29, 30)).all()
+
+
+def test_bmc_stands_in_for_mmc_in_eras_without_the_meta_model(case: Case, frame: pd.DataFrame, tmp_path: Path) -> None:
+    config = replace(configured(), aim="payout")
+    assert config.ranking.criterion == "payout"
+    meta = frame[frame["era"] > "0030"].rename(columns={"prediction": "numerai_meta_model"})
+    meta.to_parquet(tmp_path / "meta_model.parquet")
+    bench = frame.rename(columns={"prediction": "v53_any"}).assign(v53_any=lambda rows: 1 - rows["v53_any"])
+    bench.to_parquet(tmp_path / "validation_benchmark_models.parquet")
+    features = case.features().with_given(paid_by(config, tmp_path, case.store))
+    for first, last, source, column in ((29, 30, bench, "v53_any"), (31, 33, meta, "numerai_meta_model")):
+        ids = case.store.ids(first, last).to_pylist()
+        expected = source[column].reindex(ids).astype(np.float32)
+        np.testing.assert_array_equal(features.given(META_GIVEN, first, last), expected)
+    assert set(load_references(config, tmp_path, case.store)) == {"mmc", "bmc"}
+
+
+def test_the_relation_of_bmc_and_mmc_is_measured_on_shared_eras() -> None:
+    rng = np.random.default_rng(0)
+    bmc = rng.standard_normal((3, 40))
+    mmc = 0.5 * bmc
+    mmc[:, :10] = np.nan
+    found = proxy_relation({"mmc": mmc, "bmc": bmc})
+    assert "on 30 shared eras MMC = 0.50 BMC, correlation 1.00" in found
+    assert proxy_relation({"mmc": mmc}) == ""
+    assert proxy_relation({"mmc": np.full((3, 40), np.nan), "bmc": bmc}) == ""

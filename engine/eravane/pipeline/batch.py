@@ -292,7 +292,11 @@ class _Batch:
         scores = score_out_of_fold(oof, features, config.data.target, newest, ops, references)
         lag, device = timeline.clock.hac_lag, self._backend.xgboost_device
         beyond, payout = scores.beyond, self._settled.payout
-        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, config.ranking, lag, beyond, payout)
+        ranking = config.ranking
+        if ranking != config.selection and not any(np.isfinite(values).any() for values in beyond.values()):
+            self._say("no out-of-fold era has the meta model or a benchmark model: models are ranked by CORR")
+            ranking = config.selection
+        verdicts = select(specs, scores.scores_ME, scores.similarity_MM, ranking, lag, beyond, payout)
         if config.aim == "payout" and (relation := proxy_relation(beyond)):
             self._say(relation)
         table = zoo_table(verdicts, scores, config.zoo, oof.seconds, device=device, hac_lag=lag)
