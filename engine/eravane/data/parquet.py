@@ -66,7 +66,7 @@ def _what_it_is(path: Path, error: Exception) -> str:
         if head.startswith(start):
             return f"is no parquet file but {kind}"
     if head.startswith(MAGIC):
-        return f"is truncated or damaged ({first_line(error)}); fetch it again"
+        return f"is truncated or no parquet file ({first_line(error)}); fetch it again"
     return "is truncated or no parquet file; fetch it again, or write it as parquet"
 
 
