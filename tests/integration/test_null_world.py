@@ -57,6 +57,11 @@ def is_zero(found: HacMean) -> bool:
     return abs(found.normal_t) < 2
 
 
+def null_error(eras: int) -> float:
+    """Standard error of a mean CORR over some eras where labels of 12 eras are noise; 40 eras are too few for HAC."""
+    return float(np.sqrt(12 / eras / NULL.rows))
+
+
 @pytest.fixture(scope="module")
 def worlds() -> list[Rows]:
     return [rows_of(replace(NULL, seed=seed)) for seed in SEEDS]
@@ -83,6 +88,7 @@ def test_the_purge_of_20_day_labels_leaks(worlds: list[Rows]) -> None:
     assert leak.mean > 0.02
 
 
+@pytest.mark.full
 def test_the_estimator_scores_zero(worlds: list[Rows]) -> None:
     x_NC, y_N, era_N = (part[::2] for part in worlds[0])
     small = {"trees": 8, "folds": 2, "minimum_eras": 5, "groups": 2, "selection": {"minimum_corr": -1.0}}
@@ -101,7 +107,7 @@ def test_a_run_scores_zero_in_folds_and_loop_by_default(tmp_path: Path) -> None:
         {
             "data": {"feature_sets": ["all"]},
             "time": {"loop_eras": 40},
-            "zoo": {"trees": 20, "fold_eras": 14, "folds": 2, "minimum_eras": 4, "params": {"max_depth": 4}},
+            "zoo": {"trees": 20, "fold_eras": 10, "folds": 4, "minimum_eras": 4, "params": {"max_depth": 4}},
             "selection": {"minimum_corr": -1.0},
             "gate": {"warmup": 5, "seeds": 1, "steps": 5, "inputs": ["scores"], "experts": ["screened"]},
         }
@@ -109,7 +115,7 @@ def test_a_run_scores_zero_in_folds_and_loop_by_default(tmp_path: Path) -> None:
     done = run(data, config, tmp_path / "run", cache=tmp_path / "cache")
     scores = pq.read_table(done.path / "scores.parquet").to_pandas()
     for series in ("ensemble", "equal_weight"):
-        assert is_zero(hac_mean(scores[series].to_numpy(dtype=float), 16))
+        assert abs(scores[series].mean()) < 2 * null_error(int(scores[series].notna().sum()))
     oof = pq.read_table(done.path / "oof.parquet").to_pandas(ignore_metadata=True).set_index("id")
     labels = pd.concat(
         pd.read_parquet(data / f"{part}.parquet", columns=["target"]) for part in ("train", "validation")
@@ -118,5 +124,5 @@ def test_a_run_scores_zero_in_folds_and_loop_by_default(tmp_path: Path) -> None:
     mean_N = joined.drop(columns=["era", "target"]).mean(axis=1)
     folds = corr_by_era(joined["target"].to_numpy(), mean_N.to_numpy(), joined["era"].astype(int).to_numpy())
     assert len(folds) >= 20
-    assert is_zero(hac_mean(folds.to_numpy(), 16))
+    assert abs(folds.mean()) < 2 * null_error(len(folds))
     assert any("target = target_ender_60, 60 days: lags 14 and 17, purge 16" in note for note in done.notes)
