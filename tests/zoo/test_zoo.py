@@ -188,7 +188,7 @@ def test_a_fold_without_labels_is_refused_before_anything_is_trained(case: Case)
 
 
 def test_members_from_outside_are_never_trained(case: Case) -> None:
-    spec = ModelSpec("given", "mine", TARGETS[0], 0, ("given:mine",))
+    spec = ModelSpec("given", "mine", TARGETS[0], 0, ())
     zoo = case.zoo(workers=1)
     assert zoo.fold_tasks([spec]) == []
     assert start_models(zoo, [spec], 42)[spec.model_id].blocks == (GIVEN,)

@@ -11,7 +11,8 @@ import pytest
 
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, DataError
-from eravane.zoo.outside import META_GIVEN, by_column, coverage, load_members, load_references, member_specs, paid_by
+from eravane.loop.sources import StoredEra
+from eravane.zoo.outside import coverage, load_members, load_references, member_specs, paid_by
 from eravane.zoo.selection import proxy_relation
 from tests.integration.zoo_case import Case, configured, make_case
 
@@ -47,12 +48,14 @@ def test_a_file_is_joined_by_id_whatever_its_order(
     live = case.store.live()
     np.testing.assert_array_equal(member.live_N, frame["prediction"].reindex(live.ids.to_pylist()).astype(np.float32))
     assert coverage([member], case.store, 1) == []
-    features = case.features().with_given(by_column([member]))
+    features = case.features().with_outside({member.name: member})
     (spec,) = member_specs([member], "target_ender_20")
     assert spec.model_id == "given.mine.ender_20.0"
     rows = case.store.index.rows_of(30)
-    np.testing.assert_array_equal(features.era(30, spec.columns).values, member.values_N[None, rows])
-    np.testing.assert_array_equal(features.live(spec.columns).values, member.live_N[None])
+    assert spec.columns == ()
+    np.testing.assert_array_equal(features.member(spec.group, 30, 30), member.values_N[rows])
+    np.testing.assert_array_equal(StoredEra(features, 30).member(spec.group), member.values_N[rows])
+    np.testing.assert_array_equal(features.live_member(spec.group), member.live_N)
     assert features.era(30, case.store.columns[:2]).values.dtype == np.int8
 
 
@@ -122,13 +125,13 @@ def test_the_meta_model_is_a_column_where_the_gate_is_paid_by_it(
 ) -> None:
     meta = frame[frame["era"] > "0030"].rename(columns={"prediction": "numerai_meta_model"})
     meta.to_parquet(tmp_path / "meta_model.parquet")
-    assert paid_by(configured(), tmp_path, case.store) == {}
-    features = case.features().with_given(paid_by(replace(configured(), aim="payout"), tmp_path, case.store))
-    assert not case.features().offers(META_GIVEN)
+    assert paid_by(configured(), tmp_path, case.store) is None
+    features = case.features().with_outside({}, paid_by(replace(configured(), aim="payout"), tmp_path, case.store))
+    assert case.features().meta_model(29, 33) is None
     ids = case.store.ids(29, 33).to_pylist()
     expected = meta["numerai_meta_model"].reindex(ids).astype(np.float32)
-    np.testing.assert_array_equal(features.given(META_GIVEN, 29, 33), expected)
-    assert np.isnan(features.given(META_GIVEN, 29, 30)).all()
+    np.testing.assert_array_equal(features.meta_model(29, 33), expected)
+    assert np.isnan(features.meta_model(29, 30)).all()
 
 
 def test_bmc_stands_in_for_mmc_in_eras_without_the_meta_model(case: Case, frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -138,11 +141,11 @@ def test_bmc_stands_in_for_mmc_in_eras_without_the_meta_model(case: Case, frame:
     meta.to_parquet(tmp_path / "meta_model.parquet")
     bench = frame.rename(columns={"prediction": "v53_any"}).assign(v53_any=lambda rows: 1 - rows["v53_any"])
     bench.to_parquet(tmp_path / "validation_benchmark_models.parquet")
-    features = case.features().with_given(paid_by(config, tmp_path, case.store))
+    features = case.features().with_outside({}, paid_by(config, tmp_path, case.store))
     for first, last, source, column in ((29, 30, bench, "v53_any"), (31, 33, meta, "numerai_meta_model")):
         ids = case.store.ids(first, last).to_pylist()
         expected = source[column].reindex(ids).astype(np.float32)
-        np.testing.assert_array_equal(features.given(META_GIVEN, first, last), expected)
+        np.testing.assert_array_equal(features.meta_model(first, last), expected)
     assert set(load_references(config, tmp_path, case.store)) == {"mmc", "bmc"}
 
 

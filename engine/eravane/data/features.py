@@ -21,7 +21,7 @@ from eravane.data.resident import Resident, resident
 from eravane.data.store.store import EraStore
 
 
-class Given(Protocol):
+class Outside(Protocol):
     """A column from outside."""
 
     @property
@@ -47,7 +47,8 @@ class Features:
     def __init__(self, store: EraStore, preparer: Preparer, backend: Backend | None = None) -> None:
         self.store, self._preparer = store, preparer
         self._backend = backend or CpuBackend()
-        self._given: Mapping[str, Given] = {}
+        self._members: Mapping[str, Outside] = {}
+        self._meta: Outside | None = None
 
     @property
     def _resident(self) -> Resident:
@@ -69,19 +70,25 @@ class Features:
         backend = backend or CpuBackend()
         return cls(EraStore.open(path), Preparer(config, backend.kernels), backend)
 
-    def with_given(self, given: Mapping[str, Given]) -> Features:
-        """The same features with columns from outside, which are asked for one at a time and are not prepared."""
+    def with_outside(self, members: Mapping[str, Outside], meta_model: Outside | None = None) -> Features:
+        """The same features with predictions from outside: members by name, and the meta model."""
         other = copy.copy(self)
-        other._given = dict(given)
+        other._members, other._meta = dict(members), meta_model
         return other
 
-    def offers(self, name: str) -> bool:
-        """Whether a column from outside is there."""
-        return name in self._given
+    def member(self, name: str, first: int, last: int) -> NDArray[np.float32]:
+        """Predictions of a member from outside over eras first..last, float32 [N]."""
+        return self._members[name].values_N[self.store.index.span(first, last)]
 
-    def given(self, name: str, first: int, last: int) -> NDArray[np.float32]:
-        """A column from outside over eras first..last, float32 [N]."""
-        return self._given[name].values_N[self.store.index.span(first, last)]
+    def live_member(self, name: str) -> NDArray[np.float32]:
+        """Predictions of a member from outside for the live rows, float32 [N]."""
+        live_N = self._members[name].live_N
+        assert live_N is not None, "a store with live rows gives its members live values"
+        return live_N
+
+    def meta_model(self, first: int, last: int) -> NDArray[np.float32] | None:
+        """Predictions of the meta model over eras first..last, float32 [N] with NaN; None where it is not read."""
+        return None if self._meta is None else self._meta.values_N[self.store.index.span(first, last)]
 
     def eras(self, first: int, last: int) -> list[int]:
         """Eras first..last that the store holds."""
@@ -94,9 +101,6 @@ class Features:
 
     def era(self, era: int, columns: Sequence[str]) -> EraFrame:
         """Prepared columns of one era; indicator columns, where they are switched on, come last."""
-        if columns[0] in self._given:
-            values_N = self.given(columns[0], era, era)
-            return EraFrame(values_N[None, :], tuple(columns), self.store.index.select(era, era), self.ids(era, era))
         names, index = tuple(columns), self.store.index.select(self.needed(era), era)
         values_CN = self._resident.window(names, index.first, era)
         frame = EraFrame(values_CN, names, index, None if self._preparer.history else self.ids(era, era))
@@ -104,7 +108,7 @@ class Features:
 
     def each(self, first: int, last: int, columns: Sequence[str]) -> Iterator[EraFrame]:
         """Prepared columns of eras first..last, one by one; the next is on its way while the caller uses the last."""
-        if self._resident.mapped or self._preparer.history or columns[0] in self._given:
+        if self._resident.mapped or self._preparer.history:
             yield from (self.era(era, columns) for era in self.eras(first, last))
             return
         names = tuple(columns)
@@ -130,10 +134,6 @@ class Features:
             DataError: the dataset has no live rows.
         """
         rows = self.live_rows()
-        if columns[0] in self._given:
-            live_N = self._given[columns[0]].live_N
-            assert live_N is not None, "a store with live rows gives its members live values"
-            return EraFrame(live_N[None, :], tuple(columns), rows.index, rows.ids)
         names = tuple(columns)
         era = rows.index.first
         frame = EraFrame(rows.values[rows.positions(names)], names, rows.index, rows.ids)

@@ -22,13 +22,12 @@ from eravane.gate.outcomes import EraFacts, EraOutcome, History
 from eravane.gate.versions import Witness
 from eravane.learners.registry import predict
 from eravane.loop.decision import agreement, decide_era
-from eravane.loop.sources import EraSource, source_of
+from eravane.loop.sources import EraSource, source_of, values_of
 from eravane.loop.updates import Model, Updater
 from eravane.loop.versions import EarlierModels
 from eravane.runstate.journal import EraRecord
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target, to_prediction
 from eravane.scoring.neutralization import Neutraliser
-from eravane.zoo.outside import META_GIVEN
 from eravane.zoo.specs import ModelSpec
 from eravane_kernels.namespace import Kernels
 
@@ -213,7 +212,7 @@ class Loop:
 
     def _outcome(self, pending: Pending, label_N: NDArray[np.float32]) -> EraOutcome:
         """Outcome of an era, and what earlier versions of the models, out of sample by then, were paid in it."""
-        meta_N, versions = self._meta_model(pending.era), self._gate.versions
+        meta_N, versions = self._features.meta_model(pending.era, pending.era), self._gate.versions
         outcome = outcome_of(pending, label_N, self._ops, meta_N)
         *before, _ = numbers = versions.at(pending.era) or (0,)
         if versions.at(pending.era) and all(number in self.earlier.frozen for number in before):
@@ -221,9 +220,6 @@ class Loop:
             outcomes = [*(outcome_of(shadow, label_N, self._ops, meta_N) for shadow in shadows), outcome]
             versions.bear(pending.era, Witness(numbers, np.stack([self._gate.paid(one) for one in outcomes])))
         return outcome
-
-    def _meta_model(self, era: int) -> NDArray[np.float32] | None:
-        return self._features.given(META_GIVEN, era, era) if self._features.offers(META_GIVEN) else None
 
     def _update(self, era: int) -> tuple[str, tuple[str, ...]]:
         kind = self._updater.due(era)
@@ -243,7 +239,7 @@ class Loop:
         base_MN: NDArray[np.float32] | None = None
         for m in np.flatnonzero(which_M):
             spec = self._specs[m]
-            values = source.cell(spec.columns)
+            values = values_of(source, spec)
             if base_MN is None:
                 base_MN = np.full((len(self._specs), values.shape[1]), np.nan, dtype=np.float32)
             if spec.model_id not in self._boosters:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from eravane.calendar.eras import EraFrame
 from eravane.core.errors import DataError
 from eravane.data.features import Features
+from eravane.zoo.specs import ModelSpec
 
 
 class EraSource(Protocol):
@@ -26,6 +27,9 @@ class EraSource(Protocol):
 
     def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
         """Prepared columns of one cell, [C, N]."""
+
+    def member(self, name: str) -> NDArray[np.float32]:
+        """Predictions of a member from outside, float32 [N]."""
 
 
 class StoredEra:
@@ -47,6 +51,10 @@ class StoredEra:
         """Prepared columns of one cell, [C, N]."""
         return self._features.era(self._era, columns).values
 
+    def member(self, name: str) -> NDArray[np.float32]:
+        """Predictions of a member from outside, float32 [N]."""
+        return self._features.member(name, self._era, self._era)
+
 
 class LiveEra:
     """The live rows as an era."""
@@ -66,6 +74,15 @@ class LiveEra:
     def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
         """Prepared columns of one cell, [C, N]."""
         return self._features.live(columns).values
+
+    def member(self, name: str) -> NDArray[np.float32]:
+        """Predictions of a member from outside, float32 [N]."""
+        return self._features.live_member(name)
+
+
+def values_of(source: EraSource, spec: ModelSpec) -> NDArray[Any]:
+    """What a base model predicts from: its prepared columns [C, N], or a member's prediction [1, N]."""
+    return source.member(spec.group)[None] if spec.given else source.cell(spec.columns)
 
 
 def has_era(features: Features, era: int) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eravane.data.features import Features
 from eravane.gate.versions import WITNESSES, Version, Versions
 from eravane.learners.registry import predict
-from eravane.loop.sources import EraSource, source_of
+from eravane.loop.sources import EraSource, source_of, values_of
 from eravane.loop.updates import Model
 from eravane.scoring.ensemble import gaussianize
 from eravane.zoo.specs import ModelSpec
@@ -74,4 +74,4 @@ class EarlierModels:
         return {self._reference: (z_MN / np.where(spread_M1 > 0, spread_M1, 1.0)).astype(np.float16)}
 
     def _evaluated(self, boosters: Mapping[str, list[Any]], source: EraSource) -> NDArray[np.float32]:
-        return np.stack([predict(boosters[spec.model_id], source.cell(spec.columns)) for spec in self._specs])
+        return np.stack([predict(boosters[spec.model_id], values_of(source, spec)) for spec in self._specs])

@@ -24,7 +24,7 @@ from eravane.pipeline.insights import write_insights
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.payout import RULES
 from eravane.tournament.predictions import FILE_NAME, write_live_predictions
-from eravane.zoo.outside import Member, by_column, paid_by
+from eravane.zoo.outside import Member, paid_by
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
@@ -88,8 +88,9 @@ class Stages:
 
     def features(self, store: EraStore, members: Sequence[Member]) -> Features:
         """Prepared features and labels, with the members from outside and the columns of the payout."""
-        outside = by_column(members) | paid_by(self.config, self.data, store)
-        return Features.open(store.path, self.config.prepare, self.backend).with_given(outside)
+        return Features.open(store.path, self.config.prepare, self.backend).with_outside(
+            {member.name: member for member in members}, paid_by(self.config, self.data, store)
+        )
 
     def session(
         self,

@@ -76,7 +76,7 @@ def out_of_fold(
     seconds = dict.fromkeys(rows_of_model, 0.0)
     for spec in specs:
         if spec.given:
-            rows_of_model[spec.model_id][:] = features.given(spec.columns[0], first, last)
+            rows_of_model[spec.model_id][:] = features.member(spec.group, first, last)
     for task, trained in zoo.run(zoo.fold_tasks(specs), on_model):
         where = covered.span(task.predict_first, task.predict_last)
         for name, prediction_N in trained.predictions.items():

@@ -15,12 +15,11 @@ from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError
 from eravane.data.parquet import read_rows, value_columns
 from eravane.data.store.store import EraStore
-from eravane.zoo.specs import GIVEN_PREFIX, GIVEN_SET, ModelSpec
+from eravane.zoo.specs import GIVEN_SET, ModelSpec
 
 HISTORY = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
 LIVE = "live_benchmark_models.parquet"
 META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
-META_GIVEN = GIVEN_PREFIX + META_COLUMN
 # What a member says of a row that it has no prediction for, where it has none in the era at all.
 NEUTRAL = np.float32(0.5)
 
@@ -67,8 +66,8 @@ def load_members(config: RunConfig, data: Path, store: EraStore) -> list[Member]
 
 
 def member_specs(members: Sequence[Member], target: str) -> list[ModelSpec]:
-    """Members as base models: they have no trees, and their only column is their prediction."""
-    return [ModelSpec(GIVEN_SET, member.name, target, 0, (GIVEN_PREFIX + member.name,)) for member in members]
+    """Members as base models: they have neither trees nor features."""
+    return [ModelSpec(GIVEN_SET, member.name, target, 0, ()) for member in members]
 
 
 def load_references(config: RunConfig, data: Path, store: EraStore) -> dict[str, NDArray[np.float64]]:
@@ -192,13 +191,8 @@ def coverage(members: Sequence[Member], store: EraStore, first: int) -> list[str
     return notes
 
 
-def by_column(members: Sequence[Member]) -> dict[str, Member | Reference]:
-    """Members by the name of their pseudo-column."""
-    return {GIVEN_PREFIX + member.name: member for member in members}
-
-
-def paid_by(config: RunConfig, data: Path, store: EraStore) -> dict[str, Member | Reference]:
-    """What contributions are measured against as a pseudo-column, where the run goes for what Numerai pays.
+def paid_by(config: RunConfig, data: Path, store: EraStore) -> Reference | None:
+    """What contributions are measured against, where the run goes for what Numerai pays; None elsewhere.
 
     The meta model in eras that have it; the benchmark model, BMC for MMC, in the eras before.
 
@@ -206,11 +200,11 @@ def paid_by(config: RunConfig, data: Path, store: EraStore) -> dict[str, Member 
         ConfigError: the dataset lacks both.
     """
     if config.aim != "payout":
-        return {}
+        return None
     known = _paid_references(config, data, store)
     values_N = known["mmc"].copy() if "mmc" in known else np.full_like(known["bmc"], np.nan)
     for era in store.index if "bmc" in known else ():
         rows = store.index.rows_of(era)
         if np.isnan(values_N[rows]).all():
             values_N[rows] = known["bmc"][rows]
-    return {META_GIVEN: Reference(values_N.astype(np.float32))}
+    return Reference(values_N.astype(np.float32))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from eravane.core.config import RunConfig
 from eravane.data.catalog import FeatureCatalog
 
-GIVEN_SET, GIVEN_PREFIX = "given", "given:"
+GIVEN_SET = "given"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ModelSpec:
 
     @property
     def given(self) -> bool:
-        """Whether it is a member from outside: never trained, its only column is its prediction."""
+        """Whether it is a member from outside: named by its group, never trained, without features."""
         return self.feature_set == GIVEN_SET
 
 
