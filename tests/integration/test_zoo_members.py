@@ -56,10 +56,10 @@ def test_lightgbm_runs_the_whole_batch_and_dask_changes_nothing(micro_data: Path
     pytest.importorskip("lightgbm", reason="needs LightGBM")
     zoo = {"learner": "lightgbm", "params": {"max_depth": 2, "min_data_in_leaf": 10}}
     results = {}
-    for cluster in ("none", "local"):
+    for cluster in ("", "local"):
         config = _with(zoo=zoo, loop={"update": "refit"}, compute={"scheduler": cluster, "workers": 2})
-        results[cluster] = run(micro_data, config, tmp_path / cluster, cache=tmp_path / f"{cluster}-cache")
-    threads, dask = results["none"].path, results["local"].path
+        results[cluster] = run(micro_data, config, tmp_path / f"run-{cluster}", cache=tmp_path / f"cache-{cluster}")
+    threads, dask = results[""].path, results["local"].path
     for name in ("oof", "predictions", "weights", "scores"):
         assert (threads / f"{name}.parquet").read_bytes() == (dask / f"{name}.parquet").read_bytes()
     models = []

@@ -39,6 +39,8 @@ def package(tmp_path: Path) -> Path:
     """A copy of the package with one compiled function that calls another file's."""
     copy = tmp_path / "copy" / "eravane_kernels"
     shutil.copytree(Path(eravane_kernels.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o200)  # the sources may be read-only
     (copy / "cpu" / "__init__.py").write_text("")
     (copy / "cpu" / "caller.py").write_text(CALLER)
     (copy / "cpu" / "callee.py").write_text(CALLEE.format(factor=3.0))
