@@ -10,7 +10,7 @@ from typing import Any
 import requests
 from numerapi import NumerAPI, base_api
 
-from eravane.tournament import address
+from eravane.tournament.address import address
 from eravane.tournament.credentials import HOW_TO, Credentials
 from eravane.tournament.transport import ApiError, TransientError, Transport
 
