@@ -65,11 +65,11 @@ _GATE_CONSTANTS: dict[str, Any] = {
     "replay": 128,
     "ridge": 1.0,
 }
-"""Keys of the gate on which nothing depended, and what they were left at."""
+"""Keys of the gate that are constants now, and what they were left at."""
 
 
 def _constant(usual: Any) -> Retired:
-    instead = "leave it out; the benchmark shows that nothing depends on it"
+    instead = "leave it out; it is a constant now"
     return Retired(since="0.2.0", instead=instead, same=lambda value, _section: value == usual)
 
 
