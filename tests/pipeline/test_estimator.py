@@ -233,8 +233,8 @@ def test_it_is_cross_validated_by_era_in_a_pipeline() -> None:
         for request in (model.set_fit_request, model.set_predict_request, model.set_score_request):
             request(eras="groups")
         pipeline = make_pipeline(FunctionTransformer(), model)
-        found = cross_validate(pipeline, x_NC, y_N, params={"groups": era_N}, cv=WalkForwardSplit(2, chunk=5))
-    folds = WalkForwardSplit(2, chunk=5).folds(era_N)
+        found = cross_validate(pipeline, x_NC, y_N, params={"groups": era_N}, cv=WalkForwardSplit(2, chunk=5, purge=8))
+    folds = WalkForwardSplit(2, chunk=5, purge=8).folds(era_N)
     by_hand = []
     for fold in folds:
         train_N, test_N = era_N <= fold.train_last, (era_N >= fold.predict_first) & (era_N <= fold.predict_last)
