@@ -70,7 +70,7 @@ def test_a_submission_that_lands_in_another_round_is_recorded_and_refused(
     double: Double, client: Client, run: Path
 ) -> None:
     double.late_rounds = 1
-    with pytest.raises(SubmitError, match=r"went to round 1331, not to 1330 \(its receipt says so\)"):
+    with pytest.raises(SubmitError, match=r"went to round 1331, not to 1330 \(see its receipt\)"):
         submit(run, ["alpha"], client=client)
     (kept,) = receipts(run, "alpha")
     assert (kept.round, kept.submission_id) == (1331, double.submissions[0]["id"])
