@@ -124,7 +124,8 @@ def test_address_sanitizer_reports_an_access_out_of_bounds(what):
 def test_the_specification_disagrees(what):
     case, edit = WRONG_RESULTS[what]
     assert_applies(edit)
-    with on(1, edit=edit), pytest.raises((AssertionError, ValueError)):
+    # Which of the two sees it first depends on the order of threads.
+    with on(1, edit=edit), pytest.raises((AssertionError, ValueError, EmulatorError)):
         assert_matches(CASES[case], (*EDGES, 40_000) if case == "level_counts" else EDGES, Layout())
 
 
