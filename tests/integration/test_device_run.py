@@ -27,6 +27,7 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(
     loop = {"update": update, "every": 8}
     emulated = emulated_runtime(2)
     monkeypatch.setattr(runtime, "cupy_runtime", lambda: emulated)
+    resident.forget("cuda")  # what other tests of this process left there
     runs, told = {}, {}
     with double.installed():
         module = importlib.import_module("eravane.backend.cuda")
