@@ -69,7 +69,9 @@ def test_every_import_is_declared(folder: str, extras: tuple[str, ...]) -> None:
 
 def test_every_python_that_is_promised_has_a_lock() -> None:
     promised = {line.split()[-1] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)}
-    assert promised == {path.stem.removeprefix("python") for path in (ROOT / "constraints").glob("python*.txt")}
+    # A Python may have a lock before it is tested and named among the classifiers.
+    assert promised <= {path.stem.removeprefix("python") for path in (ROOT / "constraints").glob("python*.txt")}
+    assert promised
 
 
 @pytest.mark.parametrize("lock", sorted((ROOT / "constraints").glob("*.txt")), ids=lambda path: path.stem)
