@@ -19,7 +19,7 @@ DISTRIBUTIONS = {
     "cuda": ("cuda-bindings",),
     "cupy": ("cupy-cuda12x", "cupy-cuda13x"),
     "cupyx": ("cupy-cuda12x", "cupy-cuda13x"),
-    "pylibcudf": ("cudf-cu12", "cudf-cu13", "pylibcudf-cu12", "pylibcudf-cu13"),
+    "pylibcudf": ("cudf-cu12", "cudf-cu13"),
     "rmm": ("rmm-cu12", "rmm-cu13"),
     "dask_cuda": ("dask-cuda",),
     "dotenv": ("python-dotenv",),

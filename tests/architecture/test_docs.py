@@ -163,7 +163,7 @@ CONDA = {  # what conda calls a distribution
     "torch": "pytorch",
     "dask": "dask-cuda",
     "distributed": "dask-cuda",
-    "pylibcudf-cu13": "pylibcudf",
+    "cudf-cu13": "cudf",
     "cupy-cuda13x": "cupy",
     "rmm-cu13": "rmm",
     "xgboost-cu13": "py-xgboost",
