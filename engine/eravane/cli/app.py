@@ -12,11 +12,29 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from eravane import __version__
 from eravane.cli.progress import ConsoleProgress
 
+# The order of a user's work, in which --help lists the commands.
+ORDER = (
+    *("demo", "plan", "run", "report", "compare", "step"),
+    *("fetch", "synth", "ingest"),
+    *("submit", "scores", "rules", "diagnose", "export", "upload"),
+    "doctor",
+)
+
+
+class _InOrder(TyperGroup):
+    """Commands in the order of `ORDER`."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

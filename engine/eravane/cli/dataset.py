@@ -16,7 +16,7 @@ from eravane.core.errors import ConfigError
 MEBIBYTE = 1 << 20
 
 
-@app.command()
+@app.command(rich_help_panel="Data")
 def fetch(
     out: Annotated[Path, typer.Argument(help="Folder of the dataset; made, or brought up to date.")],
     version: Annotated[str, typer.Option(help="Dataset version.")] = "v5.3",
@@ -32,7 +32,7 @@ def fetch(
         echo(f"the tournament offers {found.newer}; fetch it into a folder of its own with --version {found.newer}")
 
 
-@app.command()
+@app.command(rich_help_panel="Data")
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     preset: Annotated[str, typer.Option(help="tiny, small or v5.3.")] = "small",
@@ -53,7 +53,7 @@ def synth(
     echo(f"made data in {out}")
 
 
-@app.command()
+@app.command(rich_help_panel="Data")
 def ingest(
     data: Annotated[Path, typer.Argument(help="Folder with train, validation and live parquet and features.json.")],
     store: Annotated[Path, typer.Argument(help="Store to make, or to bring up to date.")],

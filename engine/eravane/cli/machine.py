@@ -11,7 +11,7 @@ from eravane import api
 from eravane.cli.app import AsJson, app, show
 
 
-@app.command()
+@app.command(rich_help_panel="Machine")
 def doctor(
     data: Annotated[
         Path | None, typer.Argument(help="Dataset folder or store whose targets and horizons are examined, too.")

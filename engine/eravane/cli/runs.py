@@ -28,7 +28,7 @@ Cache = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel="Runs")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the made data, the cache and the run.")] = Path("demo"),
     preset: Annotated[str, typer.Option(help="Size of the made data: tiny or small.")] = "small",
@@ -45,7 +45,7 @@ def demo(
     _run(data, config, out / "run", resume=(out / "run").exists(), cache=out / "cache")
 
 
-@app.command()
+@app.command(rich_help_panel="Runs")
 def run(
     data: Annotated[Path, typer.Argument(help="Folder with Numerai's files, or a store made by `eravane ingest`.")],
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
@@ -66,7 +66,7 @@ def run(
     _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Runs")
 def plan(
     data: Annotated[
         Path,
@@ -83,7 +83,7 @@ def plan(
     show(found.as_dict(), "\n".join(found.lines()), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Runs")
 def step(
     run: RunPath,
     data: Annotated[Path, typer.Option(help="Folder with the newest files, or a store.")],
@@ -124,13 +124,13 @@ def _sent(run: Path, models: list[str], live_era: int | None) -> tuple[list[dict
     return [{"model": name, "status": "failed", "error": reason} for name in models], True
 
 
-@app.command()
+@app.command(rich_help_panel="Runs")
 def report(run: RunPath) -> None:
     """Write RUN/report.html again, also for an unfinished run."""
     echo(str(api.report(run)))
 
 
-@app.command()
+@app.command(rich_help_panel="Runs")
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders; the first is the base.")],
     as_json: AsJson = False,

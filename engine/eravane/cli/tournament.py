@@ -23,7 +23,7 @@ WaitHours = Annotated[
 PYTHON = f"3.{sys.version_info.minor}"
 
 
-@app.command()
+@app.command(rich_help_panel="Tournament")
 def submit(
     run: RunPath,
     model: Models,
@@ -68,7 +68,7 @@ def outcome_line(outcome: dict[str, Any]) -> str:
     )
 
 
-@app.command()
+@app.command(rich_help_panel="Tournament")
 def diagnose(
     run: RunPath,
     model: Model,
@@ -84,7 +84,7 @@ def diagnose(
     print_table(console, f"diagnostics over {found.eras} eras", ("metric", "tournament", "eravane", "eras"), rows)
 
 
-@app.command()
+@app.command(rich_help_panel="Tournament")
 def scores(
     model: Model,
     run: Annotated[Path | None, typer.Option(help="Run folder whose backtest is shown beside the live scores.")] = None,
@@ -129,7 +129,7 @@ def _score_row(row: Any) -> tuple[str, ...]:
     )
 
 
-@app.command()
+@app.command(rich_help_panel="Tournament")
 def rules(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML configuration whose multipliers override the rule.")
@@ -145,7 +145,7 @@ def rules(
     print_table(console, "rules in force", ("rule", "value", "source"), [(r.name, r.value, r.source) for r in found])
 
 
-@app.command()
+@app.command(rich_help_panel="Tournament")
 def export(
     run: RunPath,
     out: Annotated[Path, typer.Option(help="File to write, ending in .pkl.")] = Path("model.pkl"),
@@ -172,7 +172,7 @@ def export(
     show(done, f"{out} ({done.size / 1e6:.1f} MB): {done.note}{checked}", as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Tournament")
 def upload(
     file: Annotated[Path, typer.Argument(help="Model file (.pkl) made for Numerai's hosted prediction.")],
     model: Model,
