@@ -139,10 +139,6 @@ class Kernels(Protocol):
         """Numerai's CORR of every prediction in every era."""
         ...
 
-    def outlier_rows(self, x_CN: Columns, offsets_E1: Integers, low_EC: Double, high_EC: Double) -> Bools:
-        """Rows in which any column lies outside the bounds of its era; missing cells and NaN bounds do not count."""
-        ...
-
     def rank(self, p_MN: Floats, offsets_E1: Integers) -> Double:
         """Tie-kept rank within the era, `(average rank - 0.5) / n`, in (0, 1)."""
         ...

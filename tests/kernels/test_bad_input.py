@@ -25,7 +25,6 @@ CALLS = {
     "clip_bounds": (X32, OFFSETS),
     "fill_values": (X32, OFFSETS),
     "knn_impute": (X32, OFFSETS),
-    "outlier_rows": (X32, OFFSETS, CELLS, CELLS),
     "rank": (P, OFFSETS),
     "gaussianize": (P, OFFSETS),
     "numerai_corr": (P, Y, OFFSETS),
@@ -98,7 +97,7 @@ def test_bytes_in_foreign_order_or_unaligned(ops, name):
         call(ops, name, first, unaligned)
 
 
-@pytest.mark.parametrize("name", ["clip", "fill", "outlier_rows", "apply_table"])
+@pytest.mark.parametrize("name", ["clip", "fill", "apply_table"])
 def test_bad_cells(ops, name):
     old = TABLE if name == "apply_table" else CELLS
     for bad in (old[:1].copy(), old[:, :2].copy(), old.astype(np.float32)):
@@ -125,7 +124,6 @@ def test_low_above_high(ops):
     low[1, 2] = 0.5
     for function in (
         lambda: ops.clip(X32, OFFSETS, low, high),
-        lambda: ops.outlier_rows(X32, OFFSETS, low, high),
         lambda: ops.clip_table(low, high),
     ):
         with pytest.raises(ValueError, match=r"low <= high, given 0.5 and 0.0 at era 1, column 2"):

@@ -25,7 +25,6 @@ def calls(offsets, columns, models):
         "fill_values": ((x_CN, offsets), (eras, columns)),
         "knn_impute": ((f_CN, offsets), (columns, rows)),
         "missing_indicators": ((x_CN,), (columns, rows)),
-        "outlier_rows": ((x_CN, offsets, cells, cells), (rows,)),
         "rank": ((p_MN, offsets), (models, rows)),
         "gaussianize": ((p_MN, offsets), (models, rows)),
         "numerai_corr": ((p_MN, y_N, offsets), (models, eras)),

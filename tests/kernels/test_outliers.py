@@ -119,29 +119,6 @@ def test_tables_compose_to_one_pass(ops, rng):
     assert (first[5, 3] != [0, 1, 2, 3, 4, -1]).any()
 
 
-@pytest.mark.parametrize("kind", ["levels", "floats"])
-def test_outlier_rows_are_those_with_any_cell_outside(ops, rng, kind):
-    x_CN, values_CN = columns(rng, kind)
-    low_EC, high_EC = ops.clip_bounds(x_CN, OFFSETS, "std", k=1.6)
-    high_EC[4, 5] = np.nan
-    wanted = np.zeros(ROWS, dtype=bool)
-    for era in range(6):
-        for row in range(OFFSETS[era], OFFSETS[era + 1]):
-            wanted[row] = any(
-                v < a or v > b for v, a, b in zip(values_CN[:, row], low_EC[era], high_EC[era], strict=True)
-            )
-    result = ops.outlier_rows(x_CN, OFFSETS, low_EC, high_EC)
-    assert result.dtype == np.bool_
-    np.testing.assert_array_equal(result, wanted)
-    assert 0 < wanted.sum() < ROWS
-
-
-def test_missing_levels_are_never_outliers(ops):
-    x_CN = np.array([[-1, 0, 1, 4]], dtype=np.int8)
-    bounds = np.array([[1.0]]), np.array([[3.0]])
-    np.testing.assert_array_equal(ops.outlier_rows(x_CN, np.array([0, 4]), *bounds), [False, True, False, True])
-
-
 def test_an_infinity_is_named(ops, rng):
     x_CN, _ = columns(rng, "floats")
     x_CN[4, 200] = np.inf

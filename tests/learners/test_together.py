@@ -16,7 +16,7 @@ import pytest
 
 from eravane.core.config import parse_config
 from eravane.core.errors import RunError
-from eravane.learners.levels import BYTES_PER_ROW, Growing, Levels, grown
+from eravane.learners.levels import BYTES_PER_ROW, Growth, Levels, grown
 from eravane.learners.protocol import Learner, TrainingInterruptedError
 from eravane.learners.registry import load_booster, make_learner
 from eravane.zoo.fleet import TaskControl
@@ -184,7 +184,7 @@ def test_memory_is_what_was_said(models: int, weighed: bool) -> None:
     assert 0.6 * (said - rows * BYTES_PER_ROW) < peak < said
 
 
-class _Slow(Growing):
+class _Slow(Growth):
     """Rounds that take a time each; says how many were asked for at once."""
 
     def __init__(self, seconds: float) -> None:

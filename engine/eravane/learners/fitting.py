@@ -18,9 +18,10 @@ from eravane.core.errors import ConfigError, DataError
 from eravane.learners.forest import Nodes, keys_of
 from eravane.learners.frames import Frame, blocks
 from eravane.learners.levelinput import Coding, LevelTable, as_levels, learn_levels
+from eravane.learners.levels import Growth
 from eravane.learners.levels_model import Heading, written
 from eravane.learners.objectives import Objective, measures
-from eravane.learners.rounds import ByGradients, Growth, Stopping, Watched, run_rounds
+from eravane.learners.rounds import ByGradients, Stopping, Watched, run_rounds
 from eravane.learners.settings import NotGrownError, Settings
 from eravane.learners.ubj import dump, load
 from eravane_kernels.cpu import walk

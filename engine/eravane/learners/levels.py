@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 import xgboost as xgb
@@ -18,7 +18,7 @@ from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, RunError
 from eravane.learners.levels_device import DeviceBoosting, device_bytes, device_columns
 from eravane.learners.levels_model import to_ubj
-from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
+from eravane.learners.protocol import INTERCEPT, Growing, Stop, check_stop, known_rows
 from eravane.learners.tiles import addresses
 from eravane.learners.xgboost import DEFAULT_PARAMS, resolve_params
 from eravane_kernels.growth import Rules, Tree
@@ -49,11 +49,15 @@ class LevelMatrix:
     names: tuple[str, ...]
 
 
-class Growing(Protocol):
+class Growth(Protocol):
     """Models that grow side by side, on draws of columns and rows that they share."""
 
     def grow(self, rounds: int) -> list[list[Tree]]:
         """The next trees, [rounds][B]; there may be fewer rounds than asked for, but one."""
+        ...
+
+    def learn_at(self, eta: float) -> None:
+        """Change the factor of the leaf values for the trees that are still to grow."""
         ...
 
 
@@ -140,85 +144,36 @@ class Levels:
         of_model = rows * LEVELS_ROW_BYTES + BYTES_PER_SHARD + nodes * self._chosen(columns) * BYTES_PER_SUM
         return rows * BYTES_PER_ROW + BYTES_PER_THREAD + models * of_model
 
-    def fit(
-        self,
-        matrix: LevelMatrix,
-        label_N: Float32s,
-        weight_N: Float32s | None,
-        *,
-        trees: int,
-        seed: int,
-        margin_N: Float32s | None = None,
-        stop: Stop | None = None,
-    ) -> bytes:
-        """Grow trees; see `Learner.fit`.
-
-        Raises:
-            RunError: no row has a label.
-            TrainingInterruptedError: `stop` was set.
-        """
-        base = INTERCEPT if margin_N is None else 0.0
-        start_BN = None if margin_N is None else margin_N[None].astype(np.float32)
-        return self._fitted(matrix, label_N[None], weight_N, start_BN, base, trees, seed, stop)[0]
+    def fit(self, matrix: LevelMatrix, label_N: Float32s, weight_N: Float32s | None, **how: Unpack[Growing]) -> bytes:
+        """See `Learner.fit`."""
+        return self.fit_together(matrix, label_N[None], weight_N, **how)[0]
 
     def fit_together(
-        self,
-        matrix: LevelMatrix,
-        label_BN: Float32s,
-        weight_N: Float32s | None,
-        *,
-        trees: int,
-        seed: int,
-        stop: Stop | None = None,
+        self, matrix: LevelMatrix, label_BN: Float32s, weight_N: Float32s | None, **how: Unpack[Growing]
     ) -> list[bytes]:
-        """Grow trees for several targets; see `GrowsTogether.fit_together`.
-
-        Raises:
-            RunError: a target has no label.
-            TrainingInterruptedError: `stop` was set.
-        """
-        return self._fitted(matrix, label_BN, weight_N, None, INTERCEPT, trees, seed, stop)
-
-    def _fitted(
-        self,
-        matrix: LevelMatrix,
-        label_BN: Float32s,
-        weight_N: Float32s | None,
-        start_BN: Float32s | None,
-        base: float,
-        trees: int,
-        seed: int,
-        stop: Stop | None,
-    ) -> list[bytes]:
-        if not all((label_N == label_N).any() for label_N in label_BN):
-            raise RunError("no training row has a label; use other eras or another target")
-        margin_BN = np.full(label_BN.shape, base, dtype=np.float32) if start_BN is None else start_BN
-        growing = self._growing(matrix, label_BN, weight_N, margin_BN, seed)
-        rounds = grown(growing, trees, stop)
-        del growing, margin_BN  # their memory is free while the models are written
-        return [to_ubj([trees[model] for trees in rounds], matrix.names, base) for model in range(len(label_BN))]
-
-    def _growing(
-        self,
-        matrix: LevelMatrix,
-        label_BN: Float32s,
-        weight_N: Float32s | None,
-        margin_BN: Float32s,
-        seed: int,
-    ) -> Growing:
-        """Models about to grow, on the learner's device."""
+        """See `GrowsTogether.fit_together`; margins are of one target."""
         from eravane_kernels.cpu.boosting import Boosting
 
-        return (DeviceBoosting if self.device == "cuda" else Boosting)(
+        for label_N in label_BN:
+            known_rows(label_N)
+        margin_N = how.get("margin_N")
+        base = INTERCEPT if margin_N is None else 0.0
+        margin_BN = np.full(label_BN.shape, base, dtype=np.float32)
+        if margin_N is not None:
+            margin_BN[:] = margin_N
+        growth = (DeviceBoosting if self.device == "cuda" else Boosting)(
             matrix.columns,
             self._rules(),
             np.require(label_BN, requirements=["C", "W"]),
             weight_N,
             margin_BN,
-            seed=seed,
+            seed=how["seed"],
             chosen=self._chosen(matrix.columns.width),
             share=float(self.params.get("subsample", 1.0)),
         )
+        rounds = grown(growth, how["trees"], how.get("stop"))
+        del growth, margin_BN  # their memory is free while the models are written
+        return [to_ubj([trees[model] for trees in rounds], matrix.names, base) for model in range(len(label_BN))]
 
     def _chosen(self, width: int) -> int:
         """Columns of a tree."""
@@ -242,7 +197,7 @@ def gain_from_weight(version: str) -> bool:
     return Version(version) >= Version("3.4")
 
 
-def grown(growing: Growing, trees: int, stop: Stop | None) -> list[list[Tree]]:
+def grown(growth: Growth, trees: int, stop: Stop | None) -> list[list[Tree]]:
     """Trees [rounds][B]; `stop` is asked about every `SECONDS_PER_CALL`, and never less than once a round.
 
     Raises:
@@ -251,11 +206,14 @@ def grown(growing: Growing, trees: int, stop: Stop | None) -> list[list[Tree]]:
     rounds: list[list[Tree]] = []
     asked = 1
     while len(rounds) < trees:
-        if stop is not None and stop.is_set():
-            raise TrainingInterruptedError("training was interrupted")
+        check_stop(stop)
         began = time.perf_counter()
-        found = growing.grow(min(asked, trees - len(rounds)))
-        fitting = int(SECONDS_PER_CALL * len(found) / max(time.perf_counter() - began, 1e-6))
-        asked = max(1, min(fitting, 4 * asked))
+        found = growth.grow(min(asked, trees - len(rounds)))
+        asked = next_rounds(asked, len(found), time.perf_counter() - began)
         rounds += found
     return rounds
+
+
+def next_rounds(asked: int, found: int, seconds: float) -> int:
+    """Rounds of the next call, from those that the last one was asked for, those that came and the time it took."""
+    return max(1, min(int(SECONDS_PER_CALL * found / max(seconds, 1e-6)), 4 * asked))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s
-from eravane.core.errors import ConfigError, RunError
-from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
+from eravane.core.errors import ConfigError
+from eravane.learners.protocol import INTERCEPT, Growing, check_stop, known_rows
 
 DEFAULT_PARAMS: Mapping[str, Any] = {
     "objective": "regression",
@@ -90,28 +90,11 @@ class LightGbm:
         """Bytes at the peak of building and training."""
         return rows * (columns * BYTES_PER_CELL + BYTES_PER_ROW)
 
-    def fit(
-        self,
-        matrix: Any,
-        label_N: Float32s,
-        weight_N: Float32s | None,
-        *,
-        trees: int,
-        seed: int,
-        margin_N: Float32s | None = None,
-        stop: Stop | None = None,
-    ) -> bytes:
-        """Grow trees; see `Learner.fit`.
-
-        Raises:
-            RunError: no row has a label.
-            TrainingInterruptedError: `stop` was set.
-        """
+    def fit(self, matrix: Any, label_N: Float32s, weight_N: Float32s | None, **how: Unpack[Growing]) -> bytes:
+        """See `Learner.fit`."""
         import lightgbm
 
-        known = ~np.isnan(label_N)
-        if not known.any():
-            raise RunError("no training row has a label; use other eras or another target")
+        known, margin_N = known_rows(label_N), how.get("margin_N")
         base = INTERCEPT if margin_N is None else 0.0
         start_N = np.full(label_N.size, base) if margin_N is None else margin_N
         weight = known.astype(np.float32) if weight_N is None else np.where(known, weight_N, np.float32(0))
@@ -119,11 +102,10 @@ class LightGbm:
         matrix.set_field("label", np.where(known, label_N, np.float32(INTERCEPT)))
         matrix.set_field("weight", weight)
         matrix.set_field("init_score", np.ascontiguousarray(start_N, dtype=np.float64))
-        seeds = dict.fromkeys(SEEDS, seed % 2**31)
+        seeds = dict.fromkeys(SEEDS, how["seed"] % 2**31)
         booster = lightgbm.Booster({**self.params, **seeds}, matrix)
-        for _ in range(trees):
-            if stop is not None and stop.is_set():
-                raise TrainingInterruptedError("training was interrupted")
+        for _ in range(how["trees"]):
+            check_stop(how.get("stop"))
             if booster.update():
                 break  # no split gains anything any more
         text: str = booster.model_to_string()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NAME = "given"  # as zoo.parquet and the ids of such models name it
+OUTSIDE = "given"  # as zoo.parquet and the ids of such models name it
 BLOCK = b"given"  # what stands for trees in a run folder
 
 

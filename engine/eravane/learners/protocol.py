@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Required, TypedDict, Unpack, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
-from eravane.core.arrays import Float32s
+from eravane.core.arrays import Bools, Float32s
 from eravane.core.errors import OutOfDeviceMemoryError as OutOfDeviceMemoryError
 from eravane.core.errors import RunError
 
@@ -27,6 +28,40 @@ class Stop(Protocol):
     def is_set(self) -> bool:
         """Whether training shall end."""
         ...
+
+
+def check_stop(stop: Stop | None) -> None:
+    """Raise `TrainingInterruptedError` where training shall end."""
+    if stop is not None and stop.is_set():
+        raise TrainingInterruptedError("training was interrupted")
+
+
+def known_rows(label_N: Float32s) -> Bools:
+    """The rows that have a label, bool [N].
+
+    Raises:
+        RunError: there are none.
+    """
+    known_N: Bools = ~np.isnan(label_N)
+    if not known_N.any():
+        raise RunError("no training row has a label; use other eras or another target")
+    return known_N
+
+
+class Growing(TypedDict, total=False):
+    """How trees are grown on a matrix that may already have served other targets.
+
+    Attributes:
+        trees: boosting rounds.
+        seed: of this call alone.
+        margin_N: float32 [N] output of earlier blocks; the new trees then carry no intercept of their own.
+        stop: asked between trees.
+    """
+
+    trees: Required[int]
+    seed: Required[int]
+    margin_N: Float32s | None
+    stop: Stop | None
 
 
 class Model(Protocol):
@@ -78,27 +113,14 @@ class Learner(Protocol):
         """
         ...
 
-    def fit(
-        self,
-        matrix: Any,
-        label_N: Float32s,
-        weight_N: Float32s | None,
-        *,
-        trees: int,
-        seed: int,
-        margin_N: Float32s | None = None,
-        stop: Stop | None = None,
-    ) -> bytes:
+    def fit(self, matrix: Any, label_N: Float32s, weight_N: Float32s | None, **how: Unpack[Growing]) -> bytes:
         """Grow trees on a matrix that may already have served other targets.
 
         Args:
             matrix: from `matrix`; its labels are replaced.
             label_N: float32 [N]; NaN rows count as absent.
             weight_N: float32 [N] or None for equal weights.
-            trees: boosting rounds.
-            seed: of this call alone.
-            margin_N: float32 [N] output of earlier blocks; the new trees then carry no intercept of their own.
-            stop: asked between trees.
+            how: see `Growing`.
 
         Returns:
             The block as bytes that `eravane.learners.registry.load_booster` reads.
@@ -125,14 +147,7 @@ class GrowsTogether(Protocol):
         ...
 
     def fit_together(
-        self,
-        matrix: Any,
-        label_BN: Float32s,
-        weight_N: Float32s | None,
-        *,
-        trees: int,
-        seed: int,
-        stop: Stop | None = None,
+        self, matrix: Any, label_BN: Float32s, weight_N: Float32s | None, **how: Unpack[Growing]
     ) -> list[bytes]:
         """Grow trees for B targets: for each the block that `Learner.fit` gives for it alone with this seed.
 
@@ -140,9 +155,7 @@ class GrowsTogether(Protocol):
             matrix: from `matrix`.
             label_BN: float32 [B, N]; NaN rows count as absent.
             weight_N: float32 [N] or None for equal weights.
-            trees: boosting rounds.
-            seed: of this call alone.
-            stop: asked between rounds.
+            how: see `Growing`; without margins.
 
         Raises:
             RunError: a target has no label.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import xgboost as xgb
@@ -15,26 +15,13 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError
+from eravane.learners.levels import Growth, next_rounds
 from eravane.learners.objectives import Measure, Objective
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.draws import WHOLE, draw_columns, draw_rows
 from eravane_kernels.cpu.growth import Grower
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import Rules, Tree
-
-SECONDS_PER_CALL = 0.2
-
-
-class Growth(Protocol):
-    """Models that grow side by side."""
-
-    def grow(self, rounds: int) -> list[list[Tree]]:
-        """The next trees, [rounds][B]; there may be fewer rounds than asked for, but one."""
-        ...
-
-    def learn_at(self, eta: float) -> None:
-        """Change the factor of the leaf values for the trees that are still to grow."""
-        ...
 
 
 class ByGradients:
@@ -210,7 +197,7 @@ def run_rounds(
         while len(grown) < rounds and not ended:
             began = time.perf_counter()
             found = growth.grow(1 if callbacks else min(asked, rounds - len(grown)))
-            asked = max(1, min(int(SECONDS_PER_CALL * len(found) / max(time.perf_counter() - began, 1e-6)), 4 * asked))
+            asked = next_rounds(asked, len(found), time.perf_counter() - began)
             for trees in found:
                 grown.append(trees)
                 ended = _evaluate(trees, watched, objective, wanted, stopping, len(grown) - 1, learned)

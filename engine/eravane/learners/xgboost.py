@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import xgboost as xgb
 from eravane.backend.protocol import DeviceTable
 from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DeviceError, RunError
-from eravane.learners.protocol import INTERCEPT, OutOfDeviceMemoryError, Stop, TrainingInterruptedError
+from eravane.learners.protocol import INTERCEPT, Growing, OutOfDeviceMemoryError, check_stop, known_rows
 from eravane.learners.tiles import Tiles, worth_it
 
 DEFAULT_PARAMS: Mapping[str, Any] = {
@@ -100,27 +100,11 @@ class XGBoost:
         return int(rows * (columns * per_cell + BYTES_PER_ROW))
 
     def fit(
-        self,
-        matrix: xgb.QuantileDMatrix,
-        label_N: Float32s,
-        weight_N: Float32s | None,
-        *,
-        trees: int,
-        seed: int,
-        margin_N: Float32s | None = None,
-        stop: Stop | None = None,
+        self, matrix: xgb.QuantileDMatrix, label_N: Float32s, weight_N: Float32s | None, **how: Unpack[Growing]
     ) -> bytes:
-        """Grow trees; see `fit`.
-
-        Raises:
-            RunError: no row has a label.
-            DeviceError: the trees were not grown on the device that was asked for, or did not fit there.
-            TrainingInterruptedError: `stop` was set.
-        """
+        """See `Learner.fit`."""
         try:
-            return fit(
-                matrix, label_N, weight_N, trees=trees, params=self.params, seed=seed, margin_N=margin_N, stop=stop
-            )
+            return fit(matrix, label_N, weight_N, params=self.params, **how)
         except xgb.core.XGBoostError as error:
             raise _readable(error, self.device) from error
 
@@ -169,35 +153,11 @@ def fit(
     label_N: Float32s,
     weight_N: Float32s | None,
     *,
-    trees: int,
     params: Mapping[str, Any],
-    seed: int,
-    margin_N: Float32s | None = None,
-    stop: Stop | None = None,
+    **how: Unpack[Growing],
 ) -> bytes:
-    """Grow trees on a matrix that may already have served other targets.
-
-    Args:
-        matrix: from `quantile_matrix`; its labels are replaced.
-        label_N: float32 [N]; NaN rows get weight 0, which is the same as leaving them out.
-        weight_N: float32 [N] or None for equal weights.
-        trees: boosting rounds.
-        params: from `resolve_params`.
-        seed: of this training call alone.
-        margin_N: float32 [N] output of earlier blocks; the new trees then carry no intercept of their own.
-        stop: checked between trees.
-
-    Returns:
-        The booster as UBJ bytes.
-
-    Raises:
-        RunError: no row has a label.
-        DeviceError: the trees were not grown on the device that was asked for.
-        TrainingInterruptedError: `stop` was set.
-    """
-    known = ~np.isnan(label_N)
-    if not known.any():
-        raise RunError("no training row has a label; use other eras or another target")
+    """Grow trees as `Learner.fit` does, with these parameters; NaN rows get weight 0, the same as leaving them out."""
+    known, margin_N = known_rows(label_N), how.get("margin_N")
     if weight_N is None:
         # No weights where none are needed: ones cost 7 % on narrow cells.
         weight = np.array([], dtype=np.float32) if known.all() else known.astype(np.float32)
@@ -208,10 +168,9 @@ def fit(
     if margin_N is not None:
         settings["base_score"] = 0.0
     matrix.set_base_margin(np.array([], dtype=np.float32) if margin_N is None else margin_N)
-    booster = xgb.Booster({**settings, "seed": seed}, [matrix])
-    for iteration in range(trees):
-        if stop is not None and stop.is_set():
-            raise TrainingInterruptedError("training was interrupted")
+    booster = xgb.Booster({**settings, "seed": how["seed"]}, [matrix])
+    for iteration in range(how["trees"]):
+        check_stop(how.get("stop"))
         booster.update(matrix, iteration)
     check_device(booster, params["device"])
     return bytes(booster.save_raw("ubj"))

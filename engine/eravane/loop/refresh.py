@@ -16,7 +16,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.core.errors import ConfigError
-from eravane.learners.protocol import INTERCEPT, Stop, TrainingInterruptedError
+from eravane.learners.protocol import INTERCEPT, Stop, check_stop
 from eravane.learners.registry import load_booster
 
 SQUARED_ERROR = "reg:squarederror"
@@ -78,8 +78,7 @@ def refresh(
         model = json.loads(bytes(booster.save_raw("json")))
         trees = model["learner"]["gradient_booster"]["model"]["trees"]
         for leaf_N, tree in zip(leaf_NT.T, trees, strict=True):
-            if stop is not None and stop.is_set():
-                raise TrainingInterruptedError("re-estimating leaf values was interrupted")
+            check_stop(stop)
             old = np.array(tree["split_conditions"], dtype=np.float64)
             gradient = np.bincount(leaf_N, weight * (margin - target), minlength=old.size)
             mass = np.bincount(leaf_N, weight, minlength=old.size)

@@ -16,8 +16,6 @@ GROUP_NAMES = (
     "serenity", "sunshine", "rain", "midnight", "faith", "quantum",
 )  # fmt: skip
 
-_TIERS = ("small", "medium", "all")
-
 
 @dataclass(frozen=True)
 class Layout:

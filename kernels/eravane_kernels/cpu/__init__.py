@@ -8,7 +8,7 @@ The first call of a function compiles it, once: Numba keeps it on disk.
 from __future__ import annotations
 
 from eravane_kernels.cpu.bounds import clip_bounds, fill_values
-from eravane_kernels.cpu.cells import apply_table, clip, fill, missing_indicators, outlier_rows
+from eravane_kernels.cpu.cells import apply_table, clip, fill, missing_indicators
 from eravane_kernels.cpu.context import between_groups, dispersion, gram, group_structure
 from eravane_kernels.cpu.counts import level_counts, level_stats
 from eravane_kernels.cpu.floats import float_stats
@@ -19,35 +19,3 @@ from eravane_kernels.cpu.projection import exposure, feature_neutral_corr, neutr
 from eravane_kernels.cpu.scores import contribution, gaussianize, numerai_corr, rank
 from eravane_kernels.cpu.statistics import era_stats
 from eravane_kernels.tables import clip_table, compose_tables, fill_table, missing_eras
-
-__all__ = [
-    "add_leaves",
-    "apply_table",
-    "between_groups",
-    "clip",
-    "clip_bounds",
-    "clip_table",
-    "compose_tables",
-    "contribution",
-    "dispersion",
-    "era_stats",
-    "exposure",
-    "feature_neutral_corr",
-    "fill",
-    "fill_table",
-    "fill_values",
-    "float_stats",
-    "gaussianize",
-    "gram",
-    "group_structure",
-    "grow_tree",
-    "knn_impute",
-    "level_counts",
-    "level_stats",
-    "missing_eras",
-    "missing_indicators",
-    "neutralize",
-    "numerai_corr",
-    "outlier_rows",
-    "rank",
-]

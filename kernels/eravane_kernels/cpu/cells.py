@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eravane_kernels import checks
-from eravane_kernels.arrays import MISSING, Bools, Columns, Double, Integers, Levels, Single
+from eravane_kernels.arrays import MISSING, Columns, Double, Integers, Levels, Single
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
 from eravane_kernels.spec.missing import check_fill
@@ -110,33 +110,3 @@ def missing_indicators(x_CN: Columns) -> Levels:
     checks.columns(x_CN, "x_CN", "int8", "float32")
     missing = x_CN == MISSING if x_CN.dtype == np.int8 else np.isnan(x_CN)
     return missing.view(np.int8)
-
-
-def outlier_rows(x_CN: Columns, offsets_E1: Integers, low_EC: Double, high_EC: Double) -> Bools:
-    """See `spec.outlier_rows`."""
-    check_clip(x_CN, offsets_E1, low_EC, high_EC, "int8", "float32")
-    outside_N = np.zeros(x_CN.shape[1], dtype=np.bool_)
-    hole = float(MISSING) if x_CN.dtype == np.int8 else np.nan
-    _outside(*flat(x_CN), offsets_E1, low_EC, high_EC, hole, outside_N)
-    return outside_N
-
-
-@kernel
-def _outside(
-    x_S: Columns,
-    start_C: Integers,
-    offsets_E1: Integers,
-    low_EC: Double,
-    high_EC: Double,
-    hole: float,
-    outside_N: Bools,
-) -> None:
-    """Marks rows; a value equal to `hole` is missing, and NaN is outside nothing."""
-    for column in range(start_C.shape[0]):
-        for era in range(offsets_E1.shape[0] - 1):
-            first, last = offsets_E1[era], offsets_E1[era + 1]
-            values, outside = x_S[start_C[column] + first : start_C[column] + last], outside_N[first:last]
-            low, high = low_EC[era, column], high_EC[era, column]
-            for row in range(values.shape[0]):
-                value = np.float64(values[row])
-                outside[row] |= ((value < low) | (value > high)) & (value != hole)

@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 from eravane_kernels.arrays import Integers, Levels
 from eravane_kernels.cpu.jit import kernel
 
-_WORD = ir.IntType(64)
 PATIENCE = 4096
 """Turns of waiting before the processor is offered to others."""
 

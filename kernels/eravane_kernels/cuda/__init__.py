@@ -16,38 +16,6 @@ from eravane_kernels.cuda.forest import add_leaves
 from eravane_kernels.cuda.growth import grow_tree
 from eravane_kernels.cuda.missing import fill, fill_table, fill_values, missing_eras, missing_indicators
 from eravane_kernels.cuda.neighbours import knn_impute
-from eravane_kernels.cuda.outliers import apply_table, clip, clip_bounds, clip_table, compose_tables, outlier_rows
+from eravane_kernels.cuda.outliers import apply_table, clip, clip_bounds, clip_table, compose_tables
 from eravane_kernels.cuda.projection import contribution, exposure, feature_neutral_corr, neutralize
 from eravane_kernels.cuda.statistics import era_stats, float_stats, level_counts, level_stats
-
-__all__ = [
-    "add_leaves",
-    "apply_table",
-    "between_groups",
-    "clip",
-    "clip_bounds",
-    "clip_table",
-    "compose_tables",
-    "contribution",
-    "dispersion",
-    "era_stats",
-    "exposure",
-    "feature_neutral_corr",
-    "fill",
-    "fill_table",
-    "fill_values",
-    "float_stats",
-    "gaussianize",
-    "gram",
-    "group_structure",
-    "grow_tree",
-    "knn_impute",
-    "level_counts",
-    "level_stats",
-    "missing_eras",
-    "missing_indicators",
-    "neutralize",
-    "numerai_corr",
-    "outlier_rows",
-    "rank",
-]

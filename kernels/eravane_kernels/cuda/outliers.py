@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from eravane_kernels import checks, tables
-from eravane_kernels.arrays import LEVELS, MISSING, SLOTS, Integers
+from eravane_kernels.arrays import LEVELS, SLOTS, Integers
 from eravane_kernels.cuda import inputs
 from eravane_kernels.cuda.inputs import Array, empty_beside, stride
 from eravane_kernels.cuda.launch import LEVEL, NOT_INFINITE, blocks_of_warps, launch, made_table, runs
@@ -129,25 +129,6 @@ def apply_table(x_CN: Array, offsets_E1: Integers, table_ECL: Array) -> Array:
     launch("tables", "apply_table", blocks_of_warps(eras.number), *arguments)
     eras.reject(bad_EC, x_CN, "x_CN", LEVEL)
     return result_CN
-
-
-def outlier_rows(x_CN: Array, offsets_E1: Integers, low_EC: Array, high_EC: Array) -> Array:
-    """Rows in which any column lies outside the bounds of its era; missing cells and NaN bounds do not count.
-
-    x_CN: int8 levels or float32 with NaN; bounds float64 [E, C], compared as they are. Returns bool [N].
-    Raises: ValueError for other dtypes, strides, offsets or shapes, and low above high.
-    """
-    x_CN = inputs.columns(x_CN, "x_CN", "int8", "float32")
-    offsets_E1 = inputs.offsets(offsets_E1, x_CN.shape[1])
-    low_EC, high_EC = _bounds(low_EC, high_EC, (len(offsets_E1) - 1, len(x_CN)))
-    outside_N = active().xp.zeros(x_CN.shape[1], dtype=np.bool_)
-    for era, (first, last) in enumerate(zip(offsets_E1[:-1].tolist(), offsets_E1[1:].tolist(), strict=True)):
-        part = x_CN[:, first:last]
-        outside = (part < low_EC[era][:, None]) | (part > high_EC[era][:, None])
-        if x_CN.dtype == np.int8:
-            outside &= part != MISSING
-        outside_N[first:last] = outside.any(axis=0)
-    return outside_N
 
 
 def clip_table(low_EC: Array, high_EC: Array) -> Array:

@@ -15,38 +15,6 @@ from eravane_kernels.spec.cross_section import (
 from eravane_kernels.spec.forest import add_leaves
 from eravane_kernels.spec.growth import grow_tree
 from eravane_kernels.spec.missing import fill, fill_values, knn_impute, missing_indicators
-from eravane_kernels.spec.outliers import apply_table, clip, clip_bounds, outlier_rows
+from eravane_kernels.spec.outliers import apply_table, clip, clip_bounds
 from eravane_kernels.spec.statistics import era_stats, float_stats, level_counts, level_stats
 from eravane_kernels.tables import clip_table, compose_tables, fill_table, missing_eras
-
-__all__ = [
-    "add_leaves",
-    "apply_table",
-    "between_groups",
-    "clip",
-    "clip_bounds",
-    "clip_table",
-    "compose_tables",
-    "contribution",
-    "dispersion",
-    "era_stats",
-    "exposure",
-    "feature_neutral_corr",
-    "fill",
-    "fill_table",
-    "fill_values",
-    "float_stats",
-    "gaussianize",
-    "gram",
-    "group_structure",
-    "grow_tree",
-    "knn_impute",
-    "level_counts",
-    "level_stats",
-    "missing_eras",
-    "missing_indicators",
-    "neutralize",
-    "numerai_corr",
-    "outlier_rows",
-    "rank",
-]

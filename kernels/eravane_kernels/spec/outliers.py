@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from eravane_kernels import checks, tables
-from eravane_kernels.arrays import LEVELS, MISSING, Bools, Columns, Double, Integers, Levels, Single
+from eravane_kernels.arrays import LEVELS, MISSING, Columns, Double, Integers, Levels, Single
 from eravane_kernels.eras import spans
 from eravane_kernels.spec.statistics import level_counts, quantiles_of_counts, stats_of_counts, stats_of_spans
 
@@ -133,20 +133,3 @@ def check_table(x_CN: Levels, offsets_E1: Integers, table_ECL: Levels) -> None:
     checks.columns(x_CN, "x_CN", "int8")
     checks.offsets(offsets_E1, x_CN.shape[1])
     checks.shape(table_ECL, "table_ECL", (len(offsets_E1) - 1, len(x_CN), LEVELS + 1), "int8")
-
-
-def outlier_rows(x_CN: Columns, offsets_E1: Integers, low_EC: Double, high_EC: Double) -> Bools:
-    """Rows in which any column lies outside the bounds of its era; missing cells and NaN bounds do not count.
-
-    x_CN: int8 levels or float32 with NaN; bounds float64 [E, C], compared as they are. Returns bool [N].
-    Raises: ValueError for other dtypes, strides, offsets or shapes, and low above high.
-    """
-    check_clip(x_CN, offsets_E1, low_EC, high_EC, "int8", "float32")
-    outside_N = np.zeros(x_CN.shape[1], dtype=np.bool_)
-    for era, rows in enumerate(spans(offsets_E1)):
-        part = x_CN[:, rows]
-        outside = (part < low_EC[era][:, None]) | (part > high_EC[era][:, None])
-        if x_CN.dtype == np.int8:
-            outside &= part != MISSING
-        outside_N[rows] = outside.any(axis=0)
-    return outside_N

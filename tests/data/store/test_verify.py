@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eravane.core.errors import StoreError
 from eravane.data.ingest import ingest
-from eravane.data.store.digest import digest_runs, first_infinite, first_level_fault, hash_ids
+from eravane.data.store.digest import digest_runs, first_level_fault, hash_ids
 from eravane.data.store.store import EraStore
 from tests.data.store.made import Dataset
 
@@ -123,13 +123,8 @@ def test_equal_ids_have_equal_hashes(texts: list[str]) -> None:
         np.testing.assert_array_equal(hashes[1:], hash_ids(pa.array(texts, type=kind)[1:]))
 
 
-def test_faults_are_found_by_column_then_row() -> None:
+def test_levels_off_the_scale_are_found_by_column_then_row() -> None:
     levels = np.random.default_rng(0).integers(0, 5, (6, 90)).astype(np.int8)
     assert first_level_fault(levels) is None
     levels[4, 3], levels[2, 80], levels[2, 70] = 9, -1, 5
     assert first_level_fault(levels) == (2, 70)
-    floats = levels.astype(np.float32)
-    floats[0, 0] = np.nan
-    assert first_infinite(floats) is None
-    floats[5, 8] = -np.inf
-    assert first_infinite(floats) == (5, 8)

@@ -143,15 +143,6 @@ def first_level_fault(levels_CN: NDArray[np.int8], most: int = 4) -> tuple[int, 
     return column, int((levels_CN[column].view(np.uint8) > most).argmax())
 
 
-def first_infinite(values_CN: NDArray[np.float32]) -> tuple[int, int] | None:
-    """Position (column, row) of the first infinite value, by column then row; None where there is none."""
-    for column, values_N in enumerate(values_CN):
-        infinite_N = np.isinf(values_N)
-        if infinite_N.any():
-            return column, int(infinite_N.argmax())
-    return None
-
-
 def _flat_bytes(values_CN: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:
     """The memory of a matrix as one flat run of bytes and the column stride in bytes; compiled code loads it faster."""
     columns, rows = values_CN.shape
