@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -11,14 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from eravane.core.config import RunConfig, load_config, parse_config, read_toml, translate_config
 from eravane.core.errors import ConfigError, DataError
-from eravane.core.events import Progress
-from eravane.pipeline.slots import await_round as await_round
-from eravane.pipeline.slots import diagnose as diagnose
-from eravane.pipeline.slots import fetch as fetch
-from eravane.pipeline.slots import rules as rules
-from eravane.pipeline.slots import scores as scores
-from eravane.pipeline.slots import submit as submit
-from eravane.pipeline.slots import upload as upload
+from eravane.core.events import ByFile, Progress
+from eravane.core.files import Place
 
 if TYPE_CHECKING:
     from eravane.data.store.store import EraStore
@@ -28,12 +23,32 @@ if TYPE_CHECKING:
     from eravane.planning.cost import CostPlan
     from eravane.planning.doctor import Check
     from eravane.report import Comparison
+    from eravane.tournament.diagnose import diagnose as diagnose
+    from eravane.tournament.fetch import fetch as fetch
+    from eravane.tournament.overview import rules as rules
+    from eravane.tournament.scores import scores as scores
+    from eravane.tournament.submit import await_round as await_round
+    from eravane.tournament.submit import submit as submit
+    from eravane.tournament.upload import upload as upload
 
-Place = str | PathLike[str]
+# Functions of the tournament, whose modules import pandas: they are loaded when they are first used.
+_TOURNAMENT = {
+    "await_round": "submit",
+    "diagnose": "diagnose",
+    "fetch": "fetch",
+    "rules": "overview",
+    "scores": "scores",
+    "submit": "submit",
+    "upload": "upload",
+}
 Configuration = RunConfig | Mapping[str, Any] | Place | None
 """A configuration, its tables as a mapping, the path of a TOML file, or None for all defaults."""
-ByFile = Callable[[str, int, int], None]
-"""Called with a file's name, what is done of it and what there is in all."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TOURNAMENT:
+        raise AttributeError(f"module 'eravane.api' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"eravane.tournament.{_TOURNAMENT[name]}"), name)
 
 
 def run(
@@ -244,8 +259,7 @@ def ingest(
         DeviceError: the device asked for does not work.
     """
     from eravane.backend import choose
-    from eravane.data.catalog import FeatureCatalog
-    from eravane.data.ingest import FEATURES_JSON
+    from eravane.data.catalog import FEATURES_JSON, FeatureCatalog
     from eravane.data.ingest import ingest as fill
 
     decode = choose(device, note).decoder() if device != "cpu" else None  # type: ignore[arg-type]

@@ -106,7 +106,7 @@ def test_a_validation_that_finds_no_round_counts(double: Double, model_id: str, 
 def test_a_validation_that_never_ends_is_given_up(double: Double, model_id: str, client: Client, file: Path) -> None:
     double.validation = ["running"]
     with pytest.raises(ApiError, match="the validation of upload pickle-1 failed: the validation is running"):
-        upload(file, "alpha", python="3.12", wait=True, wait_s=100.0, client=client)
+        upload(file, "alpha", python="3.12", wait=True, wait_minutes=100 / 60, client=client)
     assert double.assigned == {}
 
 

@@ -12,7 +12,7 @@ from eravane.cli import main
 from eravane.core.errors import PartlySubmittedError, SubmitError
 from eravane.scoring.payout import rule_of
 from eravane.tournament.client import Client
-from eravane.tournament.overview import rules_in_force
+from eravane.tournament.overview import rules
 from eravane.tournament.receipts import receipts
 from eravane.tournament.rules import ask_rule
 from eravane.tournament.submit import await_round, submit
@@ -36,7 +36,7 @@ def test_a_round_that_opens_late_is_waited_for(
             double.open_round(1330)
 
     monkeypatch.setattr(client, "patience", type(client.patience)(sleep=sleep, clock=fake_time.clock))
-    (receipt,) = submit(run, ["alpha"], wait_s=3600.0, client=client)
+    (receipt,) = submit(run, ["alpha"], wait_hours=1.0, client=client)
     assert (receipt.status, receipt.round, receipt.selected) == ("sent", 1330, True)
     assert 40 * 60 < fake_time.now < 45 * 60
 
@@ -44,7 +44,7 @@ def test_a_round_that_opens_late_is_waited_for(
 def test_waiting_ends_at_its_deadline(double: Double, client: Client, run: Path, fake_time: FakeTime) -> None:
     double.round = None
     with pytest.raises(ApiError, match="waiting for a round to open failed: no round is open"):
-        await_round(client, 600.0)
+        await_round(1 / 6, client=client)
     assert sum(fake_time.sleeps) <= 600.0
     with pytest.raises(SubmitError, match="no round is open"):
         submit(run, ["alpha"], client=client)
@@ -54,8 +54,8 @@ def test_a_round_that_opens_in_the_future_is_not_open(double: Double, client: Cl
     double.open_round(1331)
     before = datetime.now(UTC) - timedelta(hours=3)
     with pytest.raises(ApiError, match="no round is open"):
-        await_round(client, 120.0, now=lambda: before)
-    assert await_round(client, 120.0).number == 1331
+        await_round(1 / 30, client=client, now=lambda: before)
+    assert await_round(1 / 30, client=client).number == 1331
 
 
 def test_a_round_that_moves_before_the_upload_is_refused(double: Double, client: Client, run: Path) -> None:
@@ -133,16 +133,16 @@ def test_the_rule_of_the_newest_paying_round_is_read(double: Double, client: Cli
 
 def test_the_rules_are_listed_with_their_sources(double: Double, client: Client, tmp_path: Path) -> None:
     double.rounds = [paying(1350, 2.0, 9.0, 60, 0.5)]
-    found = {rule.name: rule for rule in rules_in_force(client=client)}
+    found = {rule.name: rule for rule in rules(client=client)}
     assert found["payout"].value == "2 CORR60 + 9 MMC60"
     assert found["payout"].source.startswith("tournament, 2")
     assert found["round"].value.startswith("1330, stakes until")
     assert (found["overlap"].value, found["horizon"].value) == ("64 daily rounds", "60 days, 12 eras")
     config = tmp_path / "run.toml"
     config.write_text("[selection]\ncorr_multiplier = 1.0\n")
-    found = {rule.name: rule for rule in rules_in_force(config, client=client)}
+    found = {rule.name: rule for rule in rules(config, client=client)}
     assert (found["payout"].value, found["payout"].source) == ("1 CORR60 + 9 MMC60", "configuration")
     double.fail("rounds", 400, times=9)
-    found = {rule.name: rule for rule in rules_in_force(client=client)}
+    found = {rule.name: rule for rule in rules(client=client)}
     assert (found["payout"].value, found["payout"].source) == ("3 CORR60 + 15 MMC60", "built-in table")
     assert found["round"].value == "unknown"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from eravane import api
 from eravane.cli.app import app, echo, progress
 from eravane.cli.progress import ConsoleProgress
 from eravane.core.errors import ConfigError
+from eravane.core.events import ByFile
 
 MEBIBYTE = 1 << 20
 
@@ -26,7 +27,7 @@ def fetch(
 ) -> None:
     """Download the dataset: resumes after interruptions, verifies every file."""
     with progress() as shown:
-        found = api.fetch(out, version, file, progress=_in_mebibytes(shown))
+        found = api.fetch(out, version, file, progress=_by_file(shown))
     echo(f"{version} in {out}: {', '.join(found.fetched) or 'nothing new'}")
     if found.newer:
         echo(f"the tournament offers {found.newer}; fetch it into a folder of its own with --version {found.newer}")
@@ -74,7 +75,7 @@ def ingest(
             every=every,
             device=device,
             note=echo,
-            progress=_by_file(shown),
+            progress=_by_file(shown, 100),
         )
     if made.report is not None:
         for line in _changes(made.report):
@@ -82,30 +83,17 @@ def ingest(
     echo(f"store {store}: {made.index.rows:,} rows, {len(made.index)} eras, {len(made.columns)} features")
 
 
-def _by_file(shown: ConsoleProgress) -> Callable[[str, int, int], None]:
-    """Shows (file, cells done, cells in all) as one stage of 100 steps per file."""
+def _by_file(shown: ConsoleProgress, steps: int = 0) -> ByFile:
+    """Shows each file as one stage of so many steps; 0 takes the mebibytes that it has."""
     current = ""
 
     def at(file: str, done: int, total: int) -> None:
         nonlocal current
+        size = steps or max(1, total // MEBIBYTE)
         if file != current:
             current = file
-            shown.start(file, 100)
-        shown.reach(100 * done // max(1, total))
-
-    return at
-
-
-def _in_mebibytes(shown: ConsoleProgress) -> Callable[[str, int, int], None]:
-    """Shows (file, bytes here, bytes in all) as one stage per file."""
-    current = ""
-
-    def at(file: str, here: int, total: int) -> None:
-        nonlocal current
-        if file != current:
-            current = file
-            shown.start(f"{file} (MiB)", max(1, total // MEBIBYTE))
-        shown.reach(here // MEBIBYTE)
+            shown.start(file if steps else f"{file} (MiB)", size)
+        shown.reach(done * size // max(1, total) if steps else done // MEBIBYTE)
 
     return at
 

@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 logger = logging.getLogger("eravane")
+
+ByFile = Callable[[str, int, int], None]
+"""Called with a file's name, what is done of it and what there is in all (cells, or bytes)."""
 
 
 class Progress(Protocol):

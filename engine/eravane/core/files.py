@@ -10,10 +10,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
 from eravane.core.errors import StoreError
+
+Place = str | PathLike[str]
+"""A path as users give it."""
 
 PART = ".part"
 # Half-written files of processes that were killed are deleted after this many seconds.

@@ -11,21 +11,20 @@ import pyarrow.compute as pc
 
 from eravane.calendar.eras import era_label
 from eravane.core.errors import DataError, StoreError
+from eravane.core.events import ByFile
+from eravane.data.catalog import FEATURES_JSON, HISTORY, LIVE
 from eravane.data.store.builder import Builder, LabelChanges
 from eravane.data.store.digest import digest_file
 from eravane.data.store.intake import Choice, Intake, brings_new_eras, check_unique, prepare_intake
 from eravane.data.store.manifest import LiveRecord, Manifest, SegmentRecord, SourceRecord
 from eravane.data.store.segments import Segment
 from eravane.data.store.shape import Shape, check_columns, check_shape, new_shape
-from eravane.data.store.site import CATALOG, Site, writing
+from eravane.data.store.site import Site, writing
 from eravane.data.store.source import Decode, Source
 from eravane.data.store.store import EraStore, IngestReport, survey_segments
 from eravane.data.store.targets import TargetFacts, require_same_twin
-from eravane.data.store.transfer import Progress, silent
+from eravane.data.store.transfer import silent
 
-HISTORY = ("train.parquet", "validation.parquet")
-LIVE = "live.parquet"
-FEATURES_JSON = CATALOG
 _NO_LAST = 1 << 30
 
 
@@ -37,7 +36,7 @@ def ingest(
     first_era: int | None = None,
     last_era: int | None = None,
     every: int = 1,
-    progress: Progress | None = None,
+    progress: ByFile | None = None,
     decode: Decode | None = None,
     wait: Callable[[str], None] | None = None,
     rebuild: bool = False,
@@ -92,7 +91,7 @@ class _Options:
 class _Update:
     """One ingest: the content of the files against the present store."""
 
-    def __init__(self, data: Path, site: Site, options: _Options, progress: Progress, decode: Decode | None) -> None:
+    def __init__(self, data: Path, site: Site, options: _Options, progress: ByFile, decode: Decode | None) -> None:
         self._data, self._site, self._progress = data, site, progress
         self._old = old = site.old
         self._history = [Source(data / name, decode) for name in _history(data, old)]

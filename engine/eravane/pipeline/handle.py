@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import pyarrow.parquet as pq
 
 from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
+from eravane.core.files import Place
 from eravane.pipeline.reporting import report
 from eravane.report import Comparison, RunView, compare, load_run
 from eravane.report.facts import judgeable_eras
 from eravane.runstate.runfolder import RunFolder
-
-Place = str | PathLike[str]
 
 
 class Run:

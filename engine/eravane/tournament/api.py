@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from eravane.tournament.address import address
 from eravane.tournament.credentials import HOW_TO, Credentials
 from eravane.tournament.transport import ApiError, TransientError, Transport
 
+CLASSIC = 8  # the tournament's number
 _ROOT_FIELD = re.compile(r"\{\s*(\w+)")
 
 
@@ -21,7 +21,7 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
     """numerapi, whose queries go through `Transport`.
 
     numerapi's own request knows no time limit, retries 5xx alone, and turns every other failure into an
-    empty dictionary. All its methods call `raw_query`, so replacing that one corrects them all. Its uploads and
+    empty dictionary. All its queries call `raw_query`, so replacing that one corrects them all. Its uploads and
     downloads bypass it and are not used.
 
     Args:
@@ -30,18 +30,10 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
     """
 
     def __init__(self, credentials: Credentials | None, transport: Transport) -> None:
-        self._credentials = credentials
-        self._transport = transport
-        root = logging.getLogger()
-        handlers, level = list(root.handlers), root.level
-        super().__init__(show_progress_bars=False)
-        # numerapi configures the root logger of the whole process; that is not its to decide.
-        root.handlers[:] = handlers
-        root.setLevel(level)
-
-    def _login(self, public_id: str | None = None, secret_key: str | None = None) -> None:
-        """Keep numerapi from reading a `.env` by itself, whatever its mode, and from holding the key."""
-        self.token = None
+        # numerapi's own constructor would configure the process's root logger, read a `.env` whatever its mode, and
+        # hold the key.
+        self._credentials, self._transport = credentials, transport
+        self.tournament_id = CLASSIC
 
     def raw_query(
         self,

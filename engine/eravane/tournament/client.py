@@ -19,12 +19,11 @@ from eravane.tournament.answers import (
     round_of,
     submission_of,
 )
-from eravane.tournament.api import GuardedApi
+from eravane.tournament.api import CLASSIC, GuardedApi
 from eravane.tournament.credentials import Credentials
 from eravane.tournament.transport import ApiError, Patience, TransientError, Transport
 
 T = TypeVar("T")
-CLASSIC = 8  # the tournament's number
 
 _ROUND = """query($tournament: Int!) {
     rounds(tournament: $tournament number: 0) { number openTime closeTime closeStakingTime }
@@ -39,6 +38,9 @@ _SUBMISSIONS = """query($modelId: ID) {
 _DOWNLOAD = "query($id: ID!) { submissionDownloadAuth(id: $id) { url } }"
 _PICKLE_AUTH = """query($filename: String! $modelId: ID) {
     computePickleUploadAuth(filename: $filename modelId: $modelId) { filename url }
+}"""
+_UPLOAD_AUTH = """query($filename: String! $tournament: Int! $modelId: String) {
+    %s(filename: $filename tournament: $tournament modelId: $modelId) { filename url }
 }"""
 _CREATE_SUBMISSION = """mutation($filename: String! $tournament: Int! $modelId: String $triggerId: String) {
     create_submission(filename: $filename tournament: $tournament modelId: $modelId
@@ -285,7 +287,8 @@ class Client:
         return list(self.shaped("submissionScores", lambda: self._api.submission_scores(model_id)))
 
     def _grant(self, endpoint: str, filename: str, model_id: str) -> Callable[[], Any]:
-        return lambda: self.shaped(endpoint, lambda: self._api._upload_auth(endpoint, filename, CLASSIC, model_id))
+        variables = {"filename": filename, "tournament": CLASSIC, "modelId": model_id}
+        return lambda: self._query(_UPLOAD_AUTH % endpoint, variables, endpoint)
 
     def _store(
         self,

@@ -14,13 +14,11 @@ import pyarrow.parquet as pq
 
 from eravane.core.errors import ConfigError, DataError
 from eravane.core.files import write_atomically
-from eravane.data.catalog import FeatureCatalog
+from eravane.data.catalog import FEATURES_JSON, HISTORY, LIVE, FeatureCatalog
 from eravane.data.store.source import Source
 
 RECORD = "dataset.json"
-FEATURES = "features.json"
-TRAIN, VALIDATION = "train.parquet", "validation.parquet"
-WITH_FEATURES = (TRAIN, VALIDATION, "live.parquet")
+WITH_FEATURES = (*HISTORY, LIVE)
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def examine(path: Path, name: str, features: Path, before: Content | None) -> Co
 
 
 def _examine(path: Path, name: str, features: Path, before: Content | None) -> Content:
-    if name == FEATURES:
+    if name == FEATURES_JSON:
         FeatureCatalog.load(path, sets=("all",))
         return Content()
     if not name.endswith(".parquet"):
@@ -143,7 +141,7 @@ def _check_features(source: Source, features: Path) -> None:
     listed = FeatureCatalog.load(features, sets=("all",)).columns
     lacking = sorted(set(listed) - set(source.features))
     if lacking:
-        raise DataError(f"{len(lacking)} of the features in {FEATURES} are missing, first {lacking[0]!r}")
+        raise DataError(f"{len(lacking)} of the features in {FEATURES_JSON} are missing, first {lacking[0]!r}")
 
 
 def check_together(files: Mapping[str, FileRecord]) -> None:
@@ -152,11 +150,12 @@ def check_together(files: Mapping[str, FileRecord]) -> None:
     Raises:
         DataError: there is a gap or an overlap.
     """
-    if TRAIN not in files or VALIDATION not in files:
+    train, validation = HISTORY
+    if not set(HISTORY) <= set(files):
         return
-    last, first = files[TRAIN].content.last_era, files[VALIDATION].content.first_era
+    last, first = files[train].content.last_era, files[validation].content.first_era
     if last is not None and first is not None and first != last + 1:
-        raise DataError(f"{TRAIN} ends with era {last}, {VALIDATION} begins with era {first}; fetch both again")
+        raise DataError(f"{train} ends with era {last}, {validation} begins with era {first}; fetch both again")
 
 
 def live_ids(path: Path) -> list[str]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from eravane.calendar.eras import era_label
 from eravane.core.errors import DataError, SubmitError
+from eravane.core.files import Place
 from eravane.data.store.source import Source
 from eravane.scoring.metrics import summarise
 from eravane.tournament import connect
@@ -67,12 +68,12 @@ class Diagnosis:
     comparisons: tuple[Comparison, ...]
 
 
-def diagnose(run: Path, model_name: str, *, data: Path | None = None, client: Client | None = None) -> Diagnosis:
+def diagnose(run: Place, model: str, *, data: Place | None = None, client: Client | None = None) -> Diagnosis:
     """Upload a run's validation predictions, wait for the diagnostics, and compare them with our own scores.
 
     Args:
         run: run folder.
-        model_name: model slot of the account.
+        model: model slot of the account.
         data: dataset folder; None takes the one that the run was made from.
         client: the tournament's API; None connects with the credentials at hand.
 
@@ -81,16 +82,17 @@ def diagnose(run: Path, model_name: str, *, data: Path | None = None, client: Cl
         ApiError: the tournament refuses, or does not finish in time.
         DataError, RunError: the dataset or the run folder lacks what is needed.
     """
-    check_model_name(model_name)
+    run = Path(run)
+    check_model_name(model)
     client = client or connect()
-    model = client.model(model_name)
-    folder = data or Path(manifest_of(run)["data"]["path"])
+    model_id = client.model(model).id
+    folder = Path(data or manifest_of(run)["data"]["path"])
     frame, ours = complete_eras(run, folder), era_scores(run, folder)
     with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
         path = Path(scratch) / "validation.csv"
         frame[["id", "prediction"]].to_csv(path, index=False)
-        run_id = client.start_diagnostics(lambda: path.open("rb"), model.id)
-    verdict = _await(client, model.id, run_id)
+        run_id = client.start_diagnostics(lambda: path.open("rb"), model_id)
+    verdict = _await(client, model_id, run_id)
     return Diagnosis(
         run_id=run_id,
         eras=frame["era"].nunique(),

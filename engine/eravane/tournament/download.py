@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eravane.core.errors import DataError
+from eravane.core.events import ByFile
 from eravane.tournament.transport import LEAST_RATE, TransientError, check_stored
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from eravane.tournament.client import Client
 
-Progress = Callable[[str, int, int], None]  # file name, bytes here, bytes in all
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -56,7 +56,7 @@ def download(
     *,
     have: Identity | None = None,
     check: Callable[[Path], None] = lambda path: None,
-    progress: Progress | None = None,
+    progress: ByFile | None = None,
 ) -> Arrival | None:
     """Fetch a file of the current round to `target`; None when the remote file is still the one in `have`.
 
@@ -158,7 +158,7 @@ class _Part:
         self.discard()
         raise TransientError("the server offered a part of another file; starting again")
 
-    def receive(self, chunks: Iterable[bytes], identity: Identity, progress: Progress | None) -> None:
+    def receive(self, chunks: Iterable[bytes], identity: Identity, progress: ByFile | None) -> None:
         """Append the body; the bytes that arrived stay when it breaks off."""
         name = self.path.name.removeprefix(".").removesuffix(".part")
         self._check_room(identity)

@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from eravane.core.errors import DataError
-from eravane.core.files import exclusive
+from eravane.core.events import ByFile
+from eravane.core.files import Place, exclusive
 from eravane.tournament import connect
 from eravane.tournament.dataset import Content, Dataset, FileRecord, check_together, examine
-from eravane.tournament.download import Identity, Progress, download, file_sha256
+from eravane.tournament.download import Identity, download, file_sha256
 
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
@@ -44,12 +45,12 @@ class Fetched:
 
 
 def fetch(
-    out: Path,
+    out: Place,
     version: str = VERSION,
     files: Sequence[str] | None = None,
     *,
     client: Client | None = None,
-    progress: Progress | None = None,
+    progress: ByFile | None = None,
 ) -> Fetched:
     """Bring a folder to the newest state of a dataset version; what is there already and unchanged is kept.
 
@@ -67,6 +68,7 @@ def fetch(
         DataError: the version or a file is not offered, a name leads out of the folder, a file is damaged.
         ApiError: the tournament does not answer before the deadline.
     """
+    out = Path(out)
     wanted = list(dict.fromkeys(("features.json", *(files or FILES))))
     _require_folder(out, version, wanted)
     client = client or connect()
@@ -140,7 +142,7 @@ def _require_folder(out: Path, version: str, wanted: Sequence[str]) -> None:
 
 
 def _fetch_file(
-    client: Client, out: Path, dataset: Dataset, name: str, round_number: int | None, progress: Progress | None
+    client: Client, out: Path, dataset: Dataset, name: str, round_number: int | None, progress: ByFile | None
 ) -> FileRecord | None:
     """Download one file unless the one that is there is intact and current; its new record, or None."""
     target, known = out / name, dataset.files.get(name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from eravane.calendar.horizon import Horizon, TargetHorizon
 from eravane.core.config import RunConfig, load_config
 from eravane.core.errors import RunError, SubmitError
+from eravane.core.files import Place
 from eravane.scoring.payout import RULES, PayoutRule, rule_in_force
 from eravane.tournament import connect
 from eravane.tournament.address import switched_off
@@ -32,7 +33,7 @@ class Rule:
     source: str
 
 
-def rules_in_force(config: Path | None = None, run: Path | None = None, client: Client | None = None) -> list[Rule]:
+def rules(config: Place | None = None, run: Place | None = None, *, client: Client | None = None) -> list[Rule]:
     """Round, payout, target, horizon, lags, overlap and hosted image.
 
     Args:
@@ -44,14 +45,14 @@ def rules_in_force(config: Path | None = None, run: Path | None = None, client: 
         ConfigError: the configuration is wrong.
         RunError: the run folder has no manifest.
     """
-    settings = RunConfig() if config is None else load_config(config)
+    settings = RunConfig() if config is None else load_config(Path(config))
     found, current = _asked(client)
     if run is None:
         chosen = settings.selection
         horizon, rule = None, rule_in_force(chosen.corr_multiplier, chosen.mmc_multiplier, current)
         source = TABLE if rule.source == "table" else rule.source
     else:
-        horizon, rule = _of_run(run)
+        horizon, rule = _of_run(Path(run))
         source = f"{run}, {rule.source}"
     return [*found, *_payout(rule, source), *_horizon(horizon, rule, source, run), _image()]
 
@@ -66,7 +67,7 @@ def _payout(rule: PayoutRule, source: str) -> list[Rule]:
     ]
 
 
-def _horizon(horizon: TargetHorizon | None, rule: PayoutRule, source: str, run: Path | None) -> list[Rule]:
+def _horizon(horizon: TargetHorizon | None, rule: PayoutRule, source: str, run: Place | None) -> list[Rule]:
     if horizon is None:
         span, how = Horizon.of_days(rule.horizon), f"what is paid ({source})"
         target = Rule("target", "-", "the data decide: `eravane plan DATA`, `eravane doctor DATA`")

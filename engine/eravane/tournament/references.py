@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from eravane.calendar.eras import era_label, era_number
 from eravane.core.errors import DataError, EravaneError, RunError
-from eravane.data.catalog import FeatureCatalog
-from eravane.data.parquet import read_rows, value_columns
+from eravane.data.catalog import BENCHMARKS, FEATURES_JSON, HISTORY, META_COLUMN, META_MODEL, FeatureCatalog
+from eravane.data.parquet import Floats, column_of, value_columns
 from eravane.data.store.store import EraStore
 from eravane.scoring.ensemble import one_era
 from eravane.scoring.metrics import Summary, summarise
@@ -28,12 +28,7 @@ from eravane_kernels import cpu
 logger = logging.getLogger("eravane")
 
 CORR, MMC, CWMM, FNC, BMC = "CORR", "MMC", "CWMM", "FNC", "BMC"
-META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
-BENCHMARKS = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
 NEUTRAL_SET = "fncv3_features"
-
-FloatArray = NDArray[np.float64]
-Floats = NDArray[np.float32] | NDArray[np.float64]  # a file's own precision is kept, as numerai-tools does
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ class _Scored:
         era_N = frame["era"].map(era_number).to_numpy()
         self._eras, starts = np.unique(era_N, return_index=True)
         self._spans = [slice(*pair) for pair in zip(starts, [*starts[1:], len(era_N)], strict=True)]
-        label_N = self._joined(("train.parquet", "validation.parquet"), self._manifest["target"])
+        label_N = self._joined(HISTORY, self._manifest["target"])
         if label_N is None:
             raise DataError(f"{self._data} has no labels {self._manifest['target']!r} for the eras of {run}")
         self.y_N = label_N
@@ -172,7 +167,7 @@ class _Scored:
     @cached_property
     def _neutral_features(self) -> tuple[EraStore, list[str]] | None:
         try:
-            columns = FeatureCatalog.load(self._data / "features.json", sets=(NEUTRAL_SET,)).columns
+            columns = FeatureCatalog.load(self._data / FEATURES_JSON, sets=(NEUTRAL_SET,)).columns
             store = EraStore.open(self._manifest["data"]["store"])
         except EravaneError:
             return None
@@ -180,15 +175,10 @@ class _Scored:
 
     def _joined(self, files: Sequence[str], column: str) -> Floats | None:
         """A column of the files that have it, by id; None when no prediction has a value."""
-        paths = [self._data / name for name in files if (self._data / name).exists()]
-        having = [path for path in paths if column in value_columns(path)]
-        if not having and paths and column == META_COLUMN:
+        paths, ids = [self._data / name for name in files], pa.array(self._ids.tolist(), type=pa.large_string())
+        values = column_of(paths, column, ids, eras={int(era) for era in self._eras})
+        if values is None and column == META_COLUMN and paths[0].exists():
             raise DataError(f"{paths[0]} has no column {column!r}; it has {', '.join(value_columns(paths[0])[:4])}")
-        eras, ids = {int(era) for era in self._eras}, pa.array(self._ids.tolist(), type=pa.large_string())
-        values: Floats | None = None
-        for path in having:
-            found = read_rows(path, [column], eras=eras).aligned(column, ids)
-            values = found if values is None else np.where(np.isnan(values), found, values)
         return None if values is None or np.isnan(values).all() else values
 
 
@@ -232,7 +222,7 @@ def _one(rows: slice) -> NDArray[np.int64]:
     return one_era(rows.stop - rows.start)
 
 
-def _cwmm(p_MN: FloatArray, meta_N: Floats) -> float:
+def _cwmm(p_MN: NDArray[np.float64], meta_N: Floats) -> float:
     known = ~np.isnan(meta_N)
     if known.sum() < 2 or meta_N[known].min() == meta_N[known].max():
         return np.nan

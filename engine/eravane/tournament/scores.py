@@ -12,6 +12,7 @@ import numpy as np
 
 from eravane.calendar.horizon import SCORE_MARGIN, Horizon
 from eravane.core.errors import DataError, RunError
+from eravane.core.files import Place
 from eravane.scoring.metrics import Summary, hac_mean, summarise
 from eravane.scoring.payout import PayoutRule, rule_of
 from eravane.tournament import connect
@@ -100,13 +101,13 @@ class _Backtest:
     promises: Mapping[str, Summary]
 
 
-def scores(model_name: str, run: Path | None = None, *, client: Client | None = None) -> ScoreSheet:
+def scores(model: str, run: Place | None = None, *, client: Client | None = None) -> ScoreSheet:
     """Read a model's live scores and the rules of its rounds, and keep them in the run folder.
 
     A query that fails costs its own part alone; it is named in `failures`.
 
     Args:
-        model_name: any model of the tournament; no credentials are needed.
+        model: any model of the tournament; no credentials are needed.
         run: run folder whose backtest is put beside them, and whose `live_scores/` keeps them; None shows what the
             tournament lists now.
         client: the tournament's API; None connects.
@@ -115,9 +116,10 @@ def scores(model_name: str, run: Path | None = None, *, client: Client | None = 
         ApiError: there is no such model, or nothing at all arrived.
         RunError: the run folder has no metrics.
     """
-    check_model_name(model_name)
+    check_model_name(model)
+    run = None if run is None else Path(run)
     backtest = None if run is None else _backtest(run)
-    history = History.read(run, model_name)
+    history = History.read(run, model)
     client, failures = client or connect(), list[str]()
 
     def attempt(what: str, query: Callable[[Client], T], otherwise: T) -> T:
@@ -127,7 +129,7 @@ def scores(model_name: str, run: Path | None = None, *, client: Client | None = 
             failures.append(f"{what}: {error}")
             return otherwise
 
-    listed = attempt("live scores", lambda api: _listed(api, model_name), None)
+    listed = attempt("live scores", lambda api: _listed(api, model), None)
     rounds = attempt("rounds", lambda api: api.unresolved_rounds(), None)
     if listed is None and (rounds is None or not history.scores):
         raise ApiError("; ".join(failures))
@@ -135,9 +137,9 @@ def scores(model_name: str, run: Path | None = None, *, client: Client | None = 
     days = client.shaped("rounds", lambda: _stated_days(rounds or []))
     history = client.shaped("submissionScores", lambda: history.with_news(listed or [], stated))
     if run is not None:
-        history.write(run, model_name)
+        history.write(run, model)
     return ScoreSheet(
-        model=model_name,
+        model=model,
         scores=tuple(_live_scores(history, days, backtest)),
         earned=_earned(history, days),
         rule=stated[max(stated)] if stated else None,

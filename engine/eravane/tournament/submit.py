@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from eravane.core.errors import PartlySubmittedError, SubmitError
-from eravane.core.files import exclusive
+from eravane.core.files import Place, exclusive
 from eravane.data.catalog import FeatureCatalog
 from eravane.tournament import connect
 from eravane.tournament.caution import correlation_objections, objections, profile_of
@@ -49,23 +49,24 @@ if TYPE_CHECKING:
     from eravane.tournament.answers import Model, Round, Submission
     from eravane.tournament.client import Client
 
-# A round that opens late does so within hours (forum; dashboards); a weekly job may wait that long.
-WAIT_S, EVERY_S = 6 * 3600.0, 60.0
+EVERY_S = 60.0  # between two looks for an open round
 TRIES = 2  # a submission that does not read back as it was sent is sent once more
 
 
-def await_round(client: Client, wait_s: float = WAIT_S, now: Callable[[], datetime] | None = None) -> Round:
-    """Wait until a round is open.
+def await_round(
+    wait_hours: float = 6.0, *, client: Client | None = None, now: Callable[[], datetime] | None = None
+) -> Round:
+    """Wait until a round is open; one that opens late does so within hours (forum; dashboards).
 
     Args:
-        client: the tournament's API.
-        wait_s: seconds after which waiting ends.
+        wait_hours: hours after which waiting ends.
+        client: the tournament's API; None connects with the credentials at hand.
         now: returns the time, with a zone; None takes the machine's clock.
 
     Raises:
         SubmitError: none opened in time.
     """
-    clock = now or partial(datetime.now, UTC)
+    client, clock = client or connect(), now or partial(datetime.now, UTC)
 
     def attempt() -> Round:
         current = client.current_round()
@@ -73,17 +74,19 @@ def await_round(client: Client, wait_s: float = WAIT_S, now: Callable[[], dateti
             raise TransientError("no round is open")
         return current
 
-    patience = dataclasses.replace(client.patience, deadline_s=wait_s, first_wait_s=EVERY_S, longest_wait_s=EVERY_S)
+    patience = dataclasses.replace(
+        client.patience, deadline_s=3600 * wait_hours, first_wait_s=EVERY_S, longest_wait_s=EVERY_S
+    )
     return patience.insist("waiting for a round to open", attempt)
 
 
 def submit(
-    run: Path,
-    model_names: Sequence[str],
+    run: Place,
+    models: Sequence[str],
     *,
     dry_run: bool = False,
     force: bool = False,
-    wait_s: float = 0.0,
+    wait_hours: float = 0.0,
     version: str = VERSION,
     client: Client | None = None,
     now: Callable[[], datetime] | None = None,
@@ -97,10 +100,10 @@ def submit(
 
     Args:
         run: run folder with `live_predictions.csv`; receipts go to `submissions/` in it.
-        model_names: model slots of the account.
+        models: model slots of the account.
         dry_run: do everything but send; without credentials what needs them is left out.
         force: send late predictions, unusual ones, and those that the round already has.
-        wait_s: seconds to wait for a round to open (0: none).
+        wait_hours: hours to wait for a round to open (0: none).
         version: dataset version that the predictions were made from.
         client: the tournament's API; None connects with the credentials at hand.
         now: returns the time, with a zone; None takes the machine's clock.
@@ -110,7 +113,8 @@ def submit(
         PartlySubmittedError: naming each of several models that was not; receipts of the others are kept.
         ApiError: the tournament refuses, or does not answer before the deadline.
     """
-    for name in model_names:
+    run = Path(run)
+    for name in models:
         check_model_name(name)
     if not run.is_dir():
         raise SubmitError(f"{run} is no folder; give the run folder that `eravane run` made")
@@ -118,15 +122,15 @@ def submit(
     if not client.authorized and not dry_run:
         raise SubmitError(f"submitting needs an API key: {HOW_TO}")
     frame, content = read_live_predictions(run / FILE_NAME)
-    opened = await_round(client, wait_s, now) if wait_s else client.current_round()
+    opened = await_round(wait_hours, client=client, now=now) if wait_hours else client.current_round()
     current, late = _open_round(opened, now(), force=force)
     profile = _examine_predictions(client, frame, version, _live_weights(run))
     dispatch = _Dispatch(client, run, frame, content, profile, current, late, now, dry_run=dry_run, force=force)
     if dry_run:
-        return _all(model_names, dispatch.to)
+        return _all(models, dispatch.to)
     (run / FOLDER).mkdir(exist_ok=True)
     with exclusive(run / FOLDER):
-        return _all(model_names, dispatch.to)
+        return _all(models, dispatch.to)
 
 
 def _all(names: Sequence[str], send: Callable[[str], Receipt]) -> list[Receipt]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eravane.core.errors import SubmitError
+from eravane.core.files import Place
 from eravane.tournament import connect
 from eravane.tournament.fetch import VERSION
 from eravane.tournament.images import choose_image
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from eravane.tournament.client import Client
 
 PYTHON = f"3.{sys.version_info.minor}"
-# A validation takes minutes: the container starts and predicts a round's live file.
-WAIT_S, EVERY_S = 1800.0, 10.0
+EVERY_S = 10.0  # between two looks at a validation
 VALID, FAILED = ("validated", "succeeded", "success", "passed"), ("failed", "error", "errored", "timeout", "timed_out")
 # A file that predicted well but had no round to submit to ends as failed; the tournament's docs count it as valid.
 NO_ROUND = ("no open round", "round not open")
@@ -51,15 +51,15 @@ class Uploaded:
 
 
 def upload(
-    pickle: Path,
-    model_name: str,
+    file: Place,
+    model: str,
     *,
     data_version: str = VERSION,
     python: str = PYTHON,
     wait: bool = False,
     assign: bool = False,
-    wait_s: float = WAIT_S,
-    progress: Callable[[str], None] = lambda text: None,
+    wait_minutes: float = 30.0,
+    progress: Callable[[str], None] | None = None,
     client: Client | None = None,
 ) -> Uploaded:
     """Send an exported model to a model slot. The slot takes no predictions by `submit` once it is assigned.
@@ -67,13 +67,13 @@ def upload(
     The file is sent as it is; it is never loaded here.
 
     Args:
-        pickle: file that `eravane export` wrote, ending in `.pkl`.
-        model_name: model slot of the account.
+        file: what `eravane export` wrote, ending in `.pkl`.
+        model: model slot of the account.
         data_version: dataset whose live file the model is given.
         python: Python minor that the pickle was made with, "3.12".
         wait: wait until the tournament has validated it.
         assign: wait, then let the slot predict with it.
-        wait_s: seconds after which waiting ends.
+        wait_minutes: minutes after which waiting ends; a validation, in which the container predicts, takes a few.
         progress: called with every state that is seen.
         client: the tournament's API; None connects with the credentials at hand.
 
@@ -82,25 +82,26 @@ def upload(
             validation failed; the message holds the end of its log.
         ApiError: the tournament refuses, or does not answer before the deadline.
     """
-    check_model_name(model_name)
+    pickle, progress = Path(file), progress or (lambda text: None)
+    check_model_name(model)
     _check_pickle(pickle)
     client = client or connect()
-    model = client.model(model_name)
+    model_id = client.model(model).id
     versions, images = client.hosting()
     if data_version not in versions:
         raise SubmitError(f"hosted models cannot ask for dataset {data_version!r}; they can for {', '.join(versions)}")
     image = choose_image(images, python)
-    upload_id = client.upload_pickle(lambda: pickle.open("rb"), pickle.name, model.id, versions[data_version], image.id)
-    made = Uploaded(upload_id, model_name, data_version, image.name, "created")
+    upload_id = client.upload_pickle(lambda: pickle.open("rb"), pickle.name, model_id, versions[data_version], image.id)
+    made = Uploaded(upload_id, model, data_version, image.name, "created")
     progress(f"created upload {upload_id}")
     if not (wait or assign):
         return made
-    log = _await_validation(client, model.id, upload_id, wait_s, progress)
+    log = _await_validation(client, model_id, upload_id, 60 * wait_minutes, progress)
     made = dataclasses.replace(made, status="validated", log=log)
     if assign:
-        client.assign(model.id, upload_id)
+        client.assign(model_id, upload_id)
         made = dataclasses.replace(made, status="assigned")
-        progress(f"assigned to {model_name}")
+        progress(f"assigned to {model}")
     return made
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.events import ByFile
 from eravane.data.store.digest import first_level_fault
 from eravane.data.store.intake import Intake
 from eravane.data.store.manifest import FileRecord, LiveRecord, SegmentRecord
@@ -20,7 +21,7 @@ from eravane.data.store.segments import Segment, write_ids
 from eravane.data.store.shape import Shape
 from eravane.data.store.site import Site
 from eravane.data.store.source import Source
-from eravane.data.store.transfer import Progress, silent, transfer
+from eravane.data.store.transfer import silent, transfer
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Builder:
             Segment(site.path, record, len(shape.columns), shape.dtype, len(shape.targets)) for record in records
         )
 
-    def add(self, intake: Intake, progress: Progress) -> list[SegmentRecord]:
+    def add(self, intake: Intake, progress: ByFile) -> list[SegmentRecord]:
         """Write the new segments of a file, and compare the eras that the store has already.
 
         Raises:
@@ -115,7 +116,7 @@ class Builder:
         columns: tuple[str, ...],
         dtype: str,
         stored: Mapping[int, NDArray[Any]],
-        progress: Progress,
+        progress: ByFile,
     ) -> dict[int, MatrixLayout]:
         paths = {number: self._site.file(f"{plan.name}.{kind}.arrow") for number, plan in plans.items()}
         sealed = {n: describe(path, self._site.path) for n, path in paths.items() if digests_path(path).exists()}

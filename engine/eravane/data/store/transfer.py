@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.errors import ChangedDataError
+from eravane.core.events import ByFile
 from eravane.data.store.cast import as_floats, as_levels
 from eravane.data.store.placement import Placement, Rows
 from eravane.data.store.source import Source
 
-# Called with the file's name, the cells done and the cells in all.
-Progress = Callable[[str, int, int], None]
 _CASTS: Mapping[str, Callable[..., NDArray[Any]]] = {"int8": as_levels, "float32": as_floats}
 
 
@@ -27,7 +26,7 @@ def transfer(
     drafts: dict[int, NDArray[Any]],
     stored: Mapping[int, NDArray[Any]],
     filled: Callable[[int], None],
-    progress: Progress,
+    progress: ByFile,
 ) -> None:
     """Read columns of a file once; every piece goes into a draft or is compared with the stored values.
 
