@@ -21,7 +21,7 @@ from eravane.gate.context import ContextBuilder
 from eravane.gate.outcomes import GateModel
 from eravane.learners.forest import Predictor
 from eravane.learners.registry import predict
-from eravane.loop.sources import StoredEra, digest_of_rows
+from eravane.loop.sources import EraSource, digest_of_rows
 from eravane.scoring.neutralization import Neutraliser
 from eravane_kernels import cpu, cuda
 from eravane_kernels.cuda.runtime import active, upload
@@ -123,7 +123,7 @@ def test_eras_are_described_predicted_and_neutralised_there(store: EraStore, dev
         for ops, found in ((_OnHost(), there), (cpu, here))
     ]
     np.testing.assert_allclose(neutral[0], neutral[1], atol=1e-9)
-    assert digest_of_rows(StoredEra(there, 6)) == digest_of_rows(StoredEra(here, 6))
+    assert digest_of_rows(EraSource(there, 6)) == digest_of_rows(EraSource(here, 6))
 
 
 class _OnHost:

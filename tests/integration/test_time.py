@@ -22,7 +22,7 @@ from eravane.calendar.folds import Fold
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.data.features import Features
-from eravane.loop.sources import StoredEra
+from eravane.loop.sources import EraSource
 from eravane.pipeline.batch import run
 from eravane.runstate.checkpoint import Checkpoints
 from eravane.runstate.journal import Journal
@@ -193,11 +193,11 @@ def _leak_into_selection(patch: pytest.MonkeyPatch) -> None:
 def _leak_into_maps(patch: pytest.MonkeyPatch) -> None:
     """The gate measures an era with the rows of the one after it."""
 
-    def next_one(self: StoredEra) -> Any:
-        later = self._era + 1
-        return self._features.raw(later if later in self._features.store.index else self._era)
+    def next_one(self: EraSource) -> Any:
+        later = self.era + 1
+        return self.features.raw(later if later in self.features.store.index else self.era)
 
-    patch.setattr(StoredEra, "raw", next_one)
+    patch.setattr(EraSource, "raw", next_one)
 
 
 def _leak_into_preparation(patch: pytest.MonkeyPatch) -> None:

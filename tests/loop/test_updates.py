@@ -23,7 +23,7 @@ from eravane.data.ingest import ingest
 from eravane.learners.protocol import TrainingInterruptedError
 from eravane.learners.registry import load_booster
 from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
-from eravane.loop.margins import Margins, add_margin, full_margin
+from eravane.loop.margins import Margins, full_margin
 from eravane.loop.refresh import refresh
 from eravane.loop.updates import Model, Updater
 from eravane.synth import SynthConfig, synthesise
@@ -222,7 +222,7 @@ def test_an_append_is_a_block_on_the_window_that_trees_may_see(bench: Bench) -> 
         expected = xgb.train({**bench.zoo.learner.params, "base_score": 0.0, "seed": seed}, matrix, 2)
         model = found[spec.model_id]
         assert len(model.trees.blocks) == 2
-        total = add_margin(load_booster(bytes(expected.save_raw("ubj"))), values, margin)
+        total = load_booster(bytes(expected.save_raw("ubj"))).margin(values, margin)
         np.testing.assert_allclose(model.margins.joined(), total, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, DataError
-from eravane.loop.sources import StoredEra
+from eravane.loop.sources import EraSource
 from eravane.zoo.outside import coverage, load_members, load_references, member_specs, paid_by
 from eravane.zoo.selection import proxy_relation
 from tests.integration.zoo_case import Case, configured, make_case
@@ -54,7 +54,7 @@ def test_a_file_is_joined_by_id_whatever_its_order(
     rows = case.store.index.rows_of(30)
     assert spec.columns == ()
     np.testing.assert_array_equal(features.member(spec.group, 30, 30), member.values_N[rows])
-    np.testing.assert_array_equal(StoredEra(features, 30).member(spec.group), member.values_N[rows])
+    np.testing.assert_array_equal(EraSource(features, 30).member(spec.group), member.values_N[rows])
     np.testing.assert_array_equal(features.live_member(spec.group), member.live_N)
     assert features.era(30, case.store.columns[:2]).values.dtype == np.int8
 

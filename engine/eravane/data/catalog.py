@@ -10,6 +10,14 @@ from pathlib import Path
 
 from eravane.core.errors import ConfigError, DataError
 
+# Files of a dataset: rows with features and labels, the live rows, and what Numerai publishes beside them.
+FEATURES_JSON = "features.json"
+HISTORY = ("train.parquet", "validation.parquet")
+LIVE = "live.parquet"
+META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
+BENCHMARKS = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
+LIVE_BENCHMARKS = "live_benchmark_models.parquet"
+
 FEATURE_SETS = ("small", "medium", "all")
 WHOLE_SET = "all"  # pseudo-group: the feature set as a whole
 # Lists in features.json that are neither nested sets nor economic groups.

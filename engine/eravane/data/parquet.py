@@ -6,7 +6,7 @@ Every refusal names the file, the column, the first row that is wrong and what t
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -257,6 +257,28 @@ def _numbers(path: Path, column: pa.ChunkedArray, name: str) -> Floats:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def column_of(
+    paths: Iterable[Path], column: str, ids: pa.Array, *, eras: Collection[int] | None = None
+) -> Floats | None:
+    """A column of the files that have it, in the order of ids and a file's own precision; None where no file has it.
+
+    Args:
+        paths: files, which need not exist; where two have a row, the first counts.
+        column: its name.
+        ids: row ids, N strings; NaN where no file has the row.
+        eras: only these (None: all).
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    found: Floats | None = None
+    for path in paths:
+        if path.exists() and column in value_columns(path):
+            values = read_rows(path, [column], eras=eras).aligned(column, ids)
+            found = values if found is None else np.where(np.isnan(found), values, found)
+    return found
 
 
 def first_line(error: BaseException) -> str:

@@ -38,15 +38,12 @@ class Margins:
 
     def plus(self, booster: Predictor, values_of: ValuesOf) -> Margins:
         """The margins after a block was appended, added in the order of a continued booster."""
-        return Margins({era: add_margin(booster, values_of(era), margin) for era, margin in self.by_era.items()})
+        return Margins({era: booster.margin(values_of(era), margin) for era, margin in self.by_era.items()})
 
     def minus(self, booster: Predictor, values_of: ValuesOf) -> Margins:
         """The margins after a block was dropped."""
         return Margins(
-            {
-                era: margin - add_margin(booster, values_of(era), np.zeros_like(margin))
-                for era, margin in self.by_era.items()
-            }
+            {era: margin - booster.margin(values_of(era), np.zeros_like(margin)) for era, margin in self.by_era.items()}
         )
 
     def joined(self) -> Float32s:
@@ -65,19 +62,9 @@ class Margins:
 
 
 def full_margin(boosters: Sequence[Predictor], values_CN: NDArray[Any]) -> Float32s:
-    """Output of all blocks, float32 [N]; the first brings the intercept.
-
-    Args:
-        boosters: the blocks, in order.
-        values_CN: int8 or float32 [C, N].
-    """
-    first, *others = boosters
-    margin_N = first.margin(values_CN)
-    for booster in others:
-        margin_N = add_margin(booster, values_CN, margin_N)
+    """Output of all blocks, float32 [N]; the first brings the intercept."""
+    margin_N: Float32s | None = None
+    for booster in boosters:
+        margin_N = booster.margin(values_CN, margin_N)
+    assert margin_N is not None, "a model has a block"
     return margin_N
-
-
-def add_margin(booster: Predictor, values_CN: NDArray[Any], margin_N: Float32s) -> Float32s:
-    """`margin_N` plus the output of a block without intercept, added tree by tree as XGBoost does."""
-    return booster.margin(values_CN, margin_N)

@@ -17,6 +17,7 @@ from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.core.files import write_atomically
 from eravane.data.catalog import FeatureCatalog
+from eravane.gate.outcomes import GateModel
 from eravane.zoo.specs import ModelSpec
 
 POOL = "pool.json"
@@ -62,6 +63,21 @@ def read_pool(folder: Path) -> tuple[tuple[ModelSpec, ...], tuple[str, ...]]:
         return tuple(specs), tuple(content["neutral_columns"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error}); finish the run first, with --resume") from error
+
+
+def gate_pool(
+    specs: Sequence[ModelSpec], columns: Sequence[str]
+) -> tuple[list[GateModel], dict[tuple[str, str], NDArray[np.int64]]]:
+    """The pool as the gate knows it: its models, and the places of every cell's features among the columns."""
+    places = {name: place for place, name in enumerate(columns)}
+    cells = {
+        # A member from outside saw the whole market for all we know.
+        (spec.feature_set, spec.group): np.array(
+            [places[name] for name in (columns if spec.given else spec.columns)], dtype=np.int64
+        )
+        for spec in specs
+    }
+    return [GateModel(spec.model_id, spec.feature_set, spec.group) for spec in specs], cells
 
 
 class StoredOof:

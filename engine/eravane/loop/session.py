@@ -18,19 +18,23 @@ from eravane.calendar.eras import EraFrame
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
+from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
-from eravane.loop.assembly import make_loop
+from eravane.gate.context import ContextBuilder
+from eravane.gate.facts import OutsideFacts
+from eravane.gate.gate import MetaLearner
 from eravane.loop.boosters import ModelFolder, StoredModel
-from eravane.loop.loop import StepReport
-from eravane.loop.pool import OofOf
+from eravane.loop.loop import Loop, StepReport
+from eravane.loop.pool import OofOf, gate_pool
 from eravane.loop.results import ResultFiles
 from eravane.loop.running import RunningScores
-from eravane.loop.sources import StoredEra, digest_of_rows, has_era, source_of
-from eravane.loop.updates import Model
+from eravane.loop.sources import digest_of_rows, has_era, source_of
+from eravane.loop.updates import Model, Updater
 from eravane.runstate.checkpoint import Checkpoints
 from eravane.runstate.journal import Journal
 from eravane.runstate.resolved import ResolvedEras
 from eravane.runstate.runfolder import RunFolder
+from eravane.scoring.neutralization import Neutraliser
 from eravane.scoring.payout import RULES, PayoutRule, noted_rule
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, start_models
@@ -98,8 +102,31 @@ class Session:
         payout: PayoutRule = RULES[-1],
     ) -> None:
         self.timeline, self.specs, self._zoo, self.features = timeline, specs, zoo, features
-        self.loop = make_loop(config, features, timeline, specs, zoo, backend, neutral_columns, known_at, payout)
-        target = config.data.target
+        target, store, ops = config.data.target, features.store, backend.ops
+        pool, cells = gate_pool(specs, store.columns)
+        outside = OutsideFacts.read(Path(config.gate.facts), config.gate.facts_lag) if config.gate.facts else None
+        self.loop = Loop(
+            features,
+            specs,
+            gate=MetaLearner(
+                config.gate,
+                pool,
+                lag=timeline.clock.score_lag,
+                horizon=timeline.clock.horizon,
+                seed=derive_seed(config.seed, "gate"),
+                device=backend.torch_device,
+                aim=config.aim,
+                payout=payout,
+            ),
+            context=ContextBuilder(pool, cells, ops, config.gate, outside),
+            updater=Updater(store.path, config, timeline, zoo, known_at),
+            timeline=timeline,
+            target=target,
+            ops=ops,
+            known_at=known_at,
+            neutraliser=Neutraliser(neutral_columns, config.postprocess.proportion, ops) if neutral_columns else None,
+            device=backend.torch_device,
+        )
         self.journal = Journal(folder.path / ERAS)
         self.running = RunningScores(features, target, timeline.report_start, backend.ops)
         self.results = ResultFiles(folder, features, self.model_ids, timeline, target, backend.ops, known_at)
@@ -183,7 +210,7 @@ class Session:
     def advance(self, era: int) -> StepReport:
         """Handle one era and save: afterwards a kill loses nothing."""
         source = source_of(self.features, era)
-        stored = isinstance(source, StoredEra)
+        stored = source.live is None
         record, report = self.loop.step(era, source)
         self.journal.write(record)
         for outcome in report.resolved:

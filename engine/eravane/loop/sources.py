@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,69 +16,37 @@ from eravane.data.features import Features
 from eravane.zoo.specs import ModelSpec
 
 
-class EraSource(Protocol):
-    """Feature values of one era: all columns raw for the gate, a cell's columns prepared for the trees."""
+@dataclass(frozen=True)
+class EraSource:
+    """Feature values of one era: all columns raw for the gate, a cell's columns prepared for the trees.
+
+    Attributes:
+        features: of the store.
+        era: the era.
+        live: the live rows, where they are this era's; None for an era of the history.
+    """
+
+    features: Features
+    era: int
+    live: EraFrame | None = None
 
     @property
     def ids(self) -> pa.StringArray:
         """Row ids, N strings."""
+        return self.features.ids(self.era, self.era) if self.live is None else self.live.ids
 
     def raw(self) -> NDArray[Any]:
         """All stored columns, unprepared, [C, N]."""
+        return self.features.raw(self.era) if self.live is None else self.live.values
 
     def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
         """Prepared columns of one cell, [C, N]."""
+        return (self.features.era(self.era, columns) if self.live is None else self.features.live(columns)).values
 
     def member(self, name: str) -> NDArray[np.float32]:
         """Predictions of a member from outside, float32 [N]."""
-
-
-class StoredEra:
-    """An era of the store."""
-
-    def __init__(self, features: Features, era: int) -> None:
-        self._features, self._era = features, era
-
-    @property
-    def ids(self) -> pa.StringArray:
-        """Row ids, N strings."""
-        return self._features.ids(self._era, self._era)
-
-    def raw(self) -> NDArray[Any]:
-        """All stored columns, [C, N]."""
-        return self._features.raw(self._era)
-
-    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
-        """Prepared columns of one cell, [C, N]."""
-        return self._features.era(self._era, columns).values
-
-    def member(self, name: str) -> NDArray[np.float32]:
-        """Predictions of a member from outside, float32 [N]."""
-        return self._features.member(name, self._era, self._era)
-
-
-class LiveEra:
-    """The live rows as an era."""
-
-    def __init__(self, features: Features, frame: EraFrame) -> None:
-        self._features, self._frame = features, frame
-
-    @property
-    def ids(self) -> pa.StringArray:
-        """Row ids, N strings."""
-        return self._frame.ids
-
-    def raw(self) -> NDArray[Any]:
-        """All stored columns, [C, N]."""
-        return self._frame.values
-
-    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
-        """Prepared columns of one cell, [C, N]."""
-        return self._features.live(columns).values
-
-    def member(self, name: str) -> NDArray[np.float32]:
-        """Predictions of a member from outside, float32 [N]."""
-        return self._features.live_member(name)
+        features = self.features
+        return features.member(name, self.era, self.era) if self.live is None else features.live_member(name)
 
 
 def values_of(source: EraSource, spec: ModelSpec) -> NDArray[Any]:
@@ -91,18 +60,18 @@ def has_era(features: Features, era: int) -> bool:
     return era in features.store.index or (live is not None and live.index.first == era)
 
 
-def source_of(features: Features, era: int) -> StoredEra | LiveEra:
+def source_of(features: Features, era: int) -> EraSource:
     """The source of an era: the store's history, else its live rows.
 
     Raises:
         DataError: neither holds it.
     """
     if era in features.store.index:
-        return StoredEra(features, era)
+        return EraSource(features, era)
     live = features.live_rows()
     if live.index.first != era:
         raise DataError(f"era {era} is not in the data; the live rows are era {live.index.first}")
-    return LiveEra(features, live)
+    return EraSource(features, era, live)
 
 
 def digest_of_rows(source: EraSource) -> str:

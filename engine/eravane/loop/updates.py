@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +254,7 @@ class Updater:
     ) -> list[dict[str, Any]]:
         """Common parts of an update's tasks, one per cell and tree lag, the widest cell first."""
         found: list[dict[str, Any]] = []
-        for lag, group in self._by_matrix(specs):
+        for lag, group in self._zoo.by_matrix(specs):
             last = era - lag
             first = max(self._timeline.first_era, last - window + 1)
             found.append(
@@ -273,14 +272,6 @@ class Updater:
                 }
             )
         return sorted(found, key=lambda shared: -len(shared["specs"][0].columns) * len(shared["specs"]))
-
-    def _by_matrix(self, specs: Sequence[ModelSpec]) -> list[tuple[int, tuple[ModelSpec, ...]]]:
-        lags = self._timeline.tree_lags
-
-        def matrix(spec: ModelSpec) -> tuple[str, str, int]:
-            return spec.feature_set, spec.group, lags[spec.target]
-
-        return [(key[2], tuple(group)) for key, group in groupby(sorted(specs, key=matrix), key=matrix)]
 
     def _hidden(self, specs: Sequence[ModelSpec], first: int, last: int, era: int) -> dict[str, tuple[int, ...]]:
         targets = {spec.target for spec in specs}

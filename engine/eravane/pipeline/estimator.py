@@ -25,12 +25,12 @@ from eravane.data.catalog import WHOLE_SET
 from eravane.data.panel import Panel, column_groups, plain_table
 from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import MetaLearner
-from eravane.gate.outcomes import GateModel
 from eravane.learners.choice import resolve_learner
 from eravane.learners.protocol import INTERCEPT
 from eravane.learners.registry import Trees, make_learner, predict
 from eravane.loop.decision import decide_era
 from eravane.loop.loop import Pending, outcome_of
+from eravane.loop.pool import gate_pool
 from eravane.scoring.by_era import corr_by_era
 from eravane.scoring.ensemble import combine, gaussianize, one_era, to_prediction
 from eravane.scoring.metrics import summarise
@@ -232,7 +232,8 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         chosen = [m for m, verdict in enumerate(self.verdicts_) if verdict.selected]
         kept = [specs[m] for m in chosen]
         seed = derive_seed(config.seed, "gate")
-        gate = MetaLearner(config.gate, _pool(kept), lag=clock.score_lag, horizon=clock.horizon, seed=seed)
+        pool, _ = gate_pool(kept, grower.frame.columns)
+        gate = MetaLearner(config.gate, pool, lag=clock.score_lag, horizon=clock.horizon, seed=seed)
         context = _context(kept, grower.frame.columns, config.gate)
         for era, base_MN, y_N in history:
             facts = context.facts(grower.frame.era(era).values, era)
@@ -363,14 +364,5 @@ def _labels(y: Any, rows: int | None) -> Floats:
     return y_N
 
 
-def _pool(specs: Sequence[ModelSpec]) -> list[GateModel]:
-    return [GateModel(spec.model_id, spec.feature_set, spec.group) for spec in specs]
-
-
 def _context(specs: Sequence[ModelSpec], columns: Sequence[str], config: GateConfig) -> ContextBuilder:
-    places = {name: place for place, name in enumerate(columns)}
-    cells = {
-        (spec.feature_set, spec.group): np.array([places[name] for name in spec.columns], dtype=np.int64)
-        for spec in specs
-    }
-    return ContextBuilder(_pool(specs), cells, cpu, config)
+    return ContextBuilder(*gate_pool(specs, columns), cpu, config)

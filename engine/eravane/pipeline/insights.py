@@ -19,18 +19,17 @@ from eravane.calendar.eras import EraIndex, era_label, era_number
 from eravane.core.arrays import Floats
 from eravane.core.config import SelectionConfig
 from eravane.core.errors import DataError
-from eravane.data.catalog import FeatureCatalog
+from eravane.data.catalog import META_COLUMN, META_MODEL, FeatureCatalog
 from eravane.data.features import Features
 from eravane.data.parquet import read_rows
 from eravane.data.prepare import on_host
 from eravane.data.store.store import EraStore
 from eravane.gate.prototypes import REGIMES, find_regimes, whiten
+from eravane.learners.outside import OUTSIDE
 from eravane.report.alerts import warnings
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import gaussianize, one_era
-from eravane.tournament.references import META_COLUMN, META_MODEL
 from eravane.zoo.selection import corr_bounds
-from eravane.zoo.table import OUTSIDE
 from eravane_kernels.namespace import Kernels
 
 # Evenly spaced eras on which exposure is measured: a year of weekly ones, for any length of the loop.

@@ -14,9 +14,8 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.events import EventLog, Progress
 from eravane.core.telemetry import Telemetry
-from eravane.data.catalog import FeatureCatalog
+from eravane.data.catalog import FEATURES_JSON, FeatureCatalog
 from eravane.data.features import Features
-from eravane.data.ingest import FEATURES_JSON
 from eravane.data.store.store import EraStore
 from eravane.loop.pool import OofOf
 from eravane.loop.session import Resumed, Session

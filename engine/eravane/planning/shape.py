@@ -16,8 +16,7 @@ from eravane.calendar.eras import EraIndex
 from eravane.calendar.horizon import Horizon, TargetHorizon
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, DataError
-from eravane.data.catalog import FeatureCatalog
-from eravane.data.ingest import FEATURES_JSON, HISTORY, LIVE
+from eravane.data.catalog import FEATURES_JSON, HISTORY, LIVE, FeatureCatalog
 from eravane.data.store.cast import as_floats
 from eravane.data.store.manifest import MANIFEST
 from eravane.data.store.source import Source

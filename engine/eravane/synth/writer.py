@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from eravane.calendar.horizon import Horizon
 from eravane.core.errors import DataError
+from eravane.data.catalog import META_COLUMN, META_MODEL
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import MadeEra, World
 
 TRUTH = "truth.parquet"
 _MAX_GROUP_ROWS = 1_048_576
 BENCHMARKS = ("v53_lgbm_ender20", "v53_lgbm_ender60")
-META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
 # How much of its variance each outside prediction shares with the equally weighted group signals.
 _QUALITY = {BENCHMARKS[0]: 0.25, BENCHMARKS[1]: 0.3, META_COLUMN: 0.5}
 

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from eravane.core.arrays import Float32s
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError
-from eravane.data.parquet import read_rows, value_columns
+from eravane.data.catalog import BENCHMARKS, LIVE_BENCHMARKS, META_COLUMN, META_MODEL
+from eravane.data.parquet import column_of, value_columns
 from eravane.data.store.store import EraStore
-from eravane.zoo.specs import GIVEN_SET, ModelSpec
+from eravane.learners.outside import OUTSIDE
+from eravane.zoo.specs import ModelSpec
 
-HISTORY = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
-LIVE = "live_benchmark_models.parquet"
-META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
 # What a member says of a row that it has no prediction for, where it has none in the era at all.
 NEUTRAL = np.float32(0.5)
 
@@ -60,14 +59,14 @@ def load_members(config: RunConfig, data: Path, store: EraStore) -> list[Member]
         ConfigError: a file or column is not there, or holds nothing of the run's eras.
     """
     sources = {name: ([Path(path)], "") for name, path in config.zoo.members.items()}
-    shipped = [data / name for name in (*HISTORY, LIVE)]
+    shipped = [data / name for name in (*BENCHMARKS, LIVE_BENCHMARKS)]
     sources |= {name: (shipped, name) for name in config.zoo.benchmarks}
     return [_member(name, paths, column, store) for name, (paths, column) in sources.items()]
 
 
 def member_specs(members: Sequence[Member], target: str) -> list[ModelSpec]:
     """Members as base models: they have neither trees nor features."""
-    return [ModelSpec(GIVEN_SET, member.name, target, 0, ()) for member in members]
+    return [ModelSpec(OUTSIDE, member.name, target, 0, ()) for member in members]
 
 
 def load_references(config: RunConfig, data: Path, store: EraStore) -> dict[str, NDArray[np.float64]]:
@@ -85,14 +84,14 @@ def load_references(config: RunConfig, data: Path, store: EraStore) -> dict[str,
         found["mmc"] = _reference(data, [data / META_MODEL], META_COLUMN, store, f'selection.criterion "{criterion}"')
     if criterion == "bmc":
         name = config.selection.benchmark
-        found["bmc"] = _reference(data, [data / file for file in HISTORY], name, store, 'selection.criterion "bmc"')
+        found["bmc"] = _reference(data, [data / file for file in BENCHMARKS], name, store, 'selection.criterion "bmc"')
     return found
 
 
 def _paid_references(config: RunConfig, data: Path, store: EraStore) -> dict[str, NDArray[np.float64]]:
     """The meta model ("mmc") and the benchmark model ("bmc"), as far as they have rows of the run."""
     name = config.selection.benchmark or _first_benchmark(data)
-    wanted = {"mmc": ([data / META_MODEL], META_COLUMN), "bmc": ([data / file for file in HISTORY], name)}
+    wanted = {"mmc": ([data / META_MODEL], META_COLUMN), "bmc": ([data / file for file in BENCHMARKS], name)}
     found = {kind: _aligned(paths, column, _ids(store)) for kind, (paths, column) in wanted.items() if column}
     known = {kind: values for kind, values in found.items() if values is not None and not np.isnan(values).all()}
     if not known:
@@ -105,7 +104,7 @@ def _paid_references(config: RunConfig, data: Path, store: EraStore) -> dict[str
 
 def _first_benchmark(data: Path) -> str:
     """The first benchmark model of the dataset; empty where it has none."""
-    for path in (data / file for file in reversed(HISTORY)):
+    for path in (data / file for file in reversed(BENCHMARKS)):
         if path.is_file():
             return next(iter(value_columns(path)), "")
     return ""
@@ -157,12 +156,8 @@ def _ids(store: EraStore) -> pa.StringArray:
 
 def _aligned(paths: Sequence[Path], column: str, ids: pa.StringArray) -> NDArray[np.float64] | None:
     """A column in the order of ids, float64 [N] with NaN where no file has the row; None where no file has it."""
-    found: NDArray[np.float64] | None = None
-    for path in paths:
-        if path.exists() and column in value_columns(path):
-            values = read_rows(path, [column]).aligned(column, ids).astype(np.float64)
-            found = values if found is None else np.where(np.isnan(found), values, found)
-    return found
+    found = column_of(paths, column, ids)
+    return None if found is None else found.astype(np.float64)
 
 
 def _fill(values_N: Float32s, store: EraStore) -> Iterator[int]:

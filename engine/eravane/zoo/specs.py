@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from eravane.core.config import RunConfig
 from eravane.data.catalog import FeatureCatalog
-
-GIVEN_SET = "given"
+from eravane.learners.outside import OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class ModelSpec:
     @property
     def given(self) -> bool:
         """Whether it is a member from outside: named by its group, never trained, without features."""
-        return self.feature_set == GIVEN_SET
+        return self.feature_set == OUTSIDE
 
 
 def model_specs(catalog: FeatureCatalog, config: RunConfig) -> list[ModelSpec]:

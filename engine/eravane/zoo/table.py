@@ -14,14 +14,13 @@ from eravane.calendar.eras import era_label
 from eravane.core.config import ZooConfig
 from eravane.core.files import replacing
 from eravane.data.features import Features
+from eravane.learners.outside import OUTSIDE
 from eravane.scoring.metrics import hac_mean, summarise
 from eravane.zoo.oof import OofScores, OutOfFold
 from eravane.zoo.selection import Verdict
 
 # Rows of a row group of oof.parquet; one is held in memory at a time.
 GROUP_ROWS = 1 << 18
-# The learner of members from outside, as zoo.parquet names it.
-OUTSIDE = "given"
 
 
 def zoo_table(

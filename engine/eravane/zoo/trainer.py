@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -99,23 +98,22 @@ class Zoo:
         return [
             self._task(group, fold.train_last_at(lag), fold.predict_first, fold.predict_last)
             for fold in self._timeline.folds
-            for lag, group in self._by_matrix(specs)
+            for lag, group in self.by_matrix(specs)
         ]
 
-    def start_tasks(self, specs: Sequence[ModelSpec], era: int, window: int = 0) -> list[TrainTask]:
-        """Tasks that train models on the labels that trees may see when they predict `era`.
+    def start_tasks(self, specs: Sequence[ModelSpec], era: int) -> list[TrainTask]:
+        """Tasks that train models on the labels that trees may see when they predict `era`."""
+        return [self._task(group, era - lag, 0, -1) for lag, group in self.by_matrix(specs)]
 
-        Args:
-            specs: models to train.
-            era: first era they will predict.
-            window: newest eras to train on (0: `zoo.window`).
-        """
-        return [self._task(group, era - lag, 0, -1, window) for lag, group in self._by_matrix(specs)]
+    def by_matrix(self, specs: Sequence[ModelSpec]) -> list[tuple[int, tuple[ModelSpec, ...]]]:
+        """Models that share a cell and a tree lag, and so a training matrix, each group after its lag."""
+        lags = self._timeline.tree_lags
 
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """The learner's resolved parameters."""
-        return self.learner.params
+        def matrix(spec: ModelSpec) -> tuple[str, str, int]:
+            return spec.feature_set, spec.group, lags[spec.target]
+
+        trained = sorted((spec for spec in specs if not spec.given), key=matrix)
+        return [(key[2], tuple(group)) for key, group in groupby(trained, key=matrix)]
 
     def run(
         self, tasks: Sequence[TrainTask], on_model: Callable[[Finished], None] | None = None
@@ -172,21 +170,9 @@ class Zoo:
                     "or use newer eras (zoo.folds, data.first_era)"
                 )
 
-    def _by_matrix(self, specs: Sequence[ModelSpec]) -> list[tuple[int, tuple[ModelSpec, ...]]]:
-        lags = self._timeline.tree_lags
-
-        def matrix(spec: ModelSpec) -> tuple[str, str, int]:
-            return spec.feature_set, spec.group, lags[spec.target]
-
-        trained = sorted((spec for spec in specs if not spec.given), key=matrix)
-        return [(key[2], tuple(group)) for key, group in groupby(trained, key=matrix)]
-
-    def _task(
-        self, specs: tuple[ModelSpec, ...], train_last: int, predict_first: int, predict_last: int, window: int = 0
-    ) -> TrainTask:
+    def _task(self, specs: tuple[ModelSpec, ...], train_last: int, predict_first: int, predict_last: int) -> TrainTask:
         zoo, first = self._config.zoo, self._timeline.first_era
-        window = window or zoo.window
-        train_first = max(first, train_last - window + 1) if window else first
+        train_first = max(first, train_last - zoo.window + 1) if zoo.window else first
         return TrainTask(
             store=self._store.path,
             prepare=self._config.prepare,
@@ -239,14 +225,10 @@ def balanced(tasks: Sequence[TrainTask], workers: int) -> list[TrainTask]:
 
 
 def start_models(
-    zoo: Zoo,
-    specs: Sequence[ModelSpec],
-    era: int,
-    on_model: Callable[[Finished], None] | None = None,
-    window: int = 0,
+    zoo: Zoo, specs: Sequence[ModelSpec], era: int, on_model: Callable[[Finished], None] | None = None
 ) -> dict[str, Trees]:
-    """Models that may predict `era`: fitted on the labels trees may see then, of the newest `window` eras (0: all)."""
+    """Models that may predict `era`: fitted on the labels trees may see then."""
     blocks = {spec.model_id: GIVEN for spec in specs if spec.given}
-    for _, trained in zoo.run(zoo.start_tasks(specs, era, window), on_model):
+    for _, trained in zoo.run(zoo.start_tasks(specs, era), on_model):
         blocks |= trained.blocks
     return {spec.model_id: Trees((blocks[spec.model_id],), spec.columns) for spec in specs}

@@ -11,14 +11,14 @@ from typing import Any
 
 from eravane.core.errors import DataError, StoreError
 from eravane.core.files import PART, exclusive, write_atomically
+from eravane.data.catalog import FEATURES_JSON
 from eravane.data.store.manifest import BUILDING, MANIFEST, Manifest
 from eravane.data.store.matrixfile import digests_path
 from eravane.data.store.snapshot import delete_unused
 from eravane.data.store.store import SNAPSHOTS
 
-CATALOG = "features.json"
 _SEGMENTS = "segments"
-_OWN = (CATALOG, BUILDING, MANIFEST)
+_OWN = (FEATURES_JSON, BUILDING, MANIFEST)
 
 
 class Site:
@@ -53,7 +53,7 @@ class Site:
     def commit(self, manifest: Manifest, catalog: Path) -> None:
         """Replace the manifest and the copy of `features.json`, and delete files that it does not name."""
         if catalog.exists():
-            write_atomically(self.path / CATALOG, catalog.read_bytes())
+            write_atomically(self.path / FEATURES_JSON, catalog.read_bytes())
         manifest.write(self.path)
         self._clear(manifest)
         delete_unused(self.path)

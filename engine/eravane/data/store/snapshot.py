@@ -20,12 +20,12 @@ from pathlib import Path
 
 from eravane.core.errors import StoreError
 from eravane.core.files import STALE
+from eravane.data.catalog import FEATURES_JSON
 from eravane.data.store.manifest import MANIFEST
 from eravane.data.store.matrixfile import digests_path
 from eravane.data.store.store import SNAPSHOTS, EraStore
 
 OWNERS, LOCK = "owners", ".lock"
-CATALOG = "features.json"
 # How often a store may be swapped while a snapshot is taken before it is given up.
 ATTEMPTS = 200
 
@@ -108,8 +108,8 @@ def _link(store: EraStore, path: Path) -> None:
                 if (store.path / file).exists() or file == Path(name):
                     (temporary / file).parent.mkdir(exist_ok=True)
                     os.link(store.path / file, temporary / file)
-        if (store.path / CATALOG).exists():
-            shutil.copyfile(store.path / CATALOG, temporary / CATALOG)
+        if (store.path / FEATURES_JSON).exists():
+            shutil.copyfile(store.path / FEATURES_JSON, temporary / FEATURES_JSON)
         store.manifest.write(temporary)
         (temporary / LOCK).touch()
         temporary.rename(path)
