@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from eravane.core.arrays import Integers
 from eravane.core.errors import DataError
 
-IntArray = NDArray[np.int64]
 LIVE_ERAS = ("X", "eraX")
 
 
@@ -67,8 +67,8 @@ class EraIndex:
         offsets: int64 [E+1], era i holds rows `offsets[i]:offsets[i+1]`; the first offset is 0.
     """
 
-    labels: IntArray
-    offsets: IntArray
+    labels: Integers
+    offsets: Integers
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
@@ -116,7 +116,7 @@ class EraIndex:
         return int(self.offsets[-1])
 
     @property
-    def counts(self) -> IntArray:
+    def counts(self) -> Integers:
         """Rows of each era, int64 [E]."""
         return np.diff(self.offsets)
 
@@ -164,7 +164,7 @@ class EraIndex:
         offsets = self.offsets[where.start : stop + 1]
         return EraIndex(self.labels[where.start : stop], offsets - offsets[0])
 
-    def per_row(self) -> IntArray:
+    def per_row(self) -> Integers:
         """The era number of every row, int64 [N]."""
         return np.repeat(self.labels, self.counts)
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
 from eravane.gate.records import RIDGES
-
-FloatArray = NDArray[np.float64]
 
 EXPERTS = ("screened", "best_single", "ridges", "regimes", "network")
 # Weights that Squint starts with, before they are scaled to sum 1: what never moves with the regime starts lower.

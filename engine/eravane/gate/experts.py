@@ -8,13 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eravane.core.arrays import Bools as BoolArray
+from eravane.core.arrays import Floats as FloatArray
 from eravane.gate.portable import normalise as normalise
 from eravane.gate.portable import ridge_weights as ridge_weights
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 # Learning rates of Squint, in 1 / CORR: from one that ignores every gain to one that follows gains of .01 at once.
 RATES = 2.0 ** np.arange(-2, 8)

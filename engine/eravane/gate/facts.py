@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Floats as FloatArray
 from eravane.core.errors import ConfigError
 
-FloatArray = NDArray[np.float64]
 ERA = "era"
 
 

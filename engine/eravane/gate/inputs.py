@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Bools as BoolArray
+from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
 from eravane.gate.outcomes import EraFacts, History
 from eravane.gate.portable import agreement, normalise_facts, reduce_cells, scaled
 from eravane.gate.records import RIDGE, Records
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 # A statistic varies where its standard deviation over eras exceeds this share of the feature's own standard deviation:
 # five equal bins give 1e-4 (rows that do not divide by 5), the sampling error of a raw mean over 5,000 rows .014.

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Bools as BoolArray
+from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
 from eravane.gate.inputs import InputMap
 from eravane.gate.outcomes import PAID_BY, EraFacts, GateModel, History
@@ -27,9 +29,6 @@ from eravane.gate.scorer import (
     load_parameters,
     parameters,
 )
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 # Fewer resolved eras than this behind a decision say nothing; such eras are not trained on.
 LEAST_KNOWN = 8

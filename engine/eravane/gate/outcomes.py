@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Floats as FloatArray
 from eravane.core.errors import RunError
 from eravane.scoring.payout import BEFORE_TABLE, RULES, PayoutRule
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 # The quantity of an era that each objective of the gate is paid by.
 PAID_BY = {"corr": "c", "payout": "payout"}

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-Values = NDArray[Any]  # int8 levels (-1 missing) or float32 (NaN missing)
+from eravane.core.arrays import Bools as BoolArray
+from eravane.core.arrays import Floats as FloatArray
+from eravane.core.arrays import Values
+
 Payload = Mapping[str, Any]
 
 

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-FloatArray = NDArray[np.float64]
+from eravane.core.arrays import Floats as FloatArray
+
 ROUNDS = 50
 # Regimes that resolved eras are clustered into: as many as a year of weekly eras can tell apart.
 REGIMES = 4

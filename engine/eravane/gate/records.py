@@ -6,15 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eravane.core.arrays import Bools as BoolArray
+from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
 from eravane.gate.experts import STABLE, Average, normalise, ridge_weights, shrunk, slope
 from eravane.gate.outcomes import PAID_BY, History
 from eravane.gate.portable import with_newcomers
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 # Half-lives of the lagged scores that the network reads, in resolved eras; memory matters little (16 to 128: within
 # 3e-4 of each other on real series), so these are no setting.

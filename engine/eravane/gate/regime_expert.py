@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Floats as FloatArray
 from eravane.gate.network import Network
 from eravane.gate.outcomes import EraFacts, History
 from eravane.gate.portable import regime_weights
 from eravane.gate.records import RIDGE, Records
 from eravane.gate.regimes import Regimes
 from eravane.gate.versions import Versions
-
-FloatArray = NDArray[np.float64]
 
 # Resolved eras between fits; between them the regimes follow era by era.
 FIT_EVERY = 26

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Floats as FloatArray
+from eravane.core.arrays import Integers as IntArray
 from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.portable import foresee
 from eravane.gate.prototypes import find_regimes
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 # States of the members: those that read scores alone, and those that read facts too.
 STATES, STATES_WITH_FACTS = (1, 2, 4, 6), (4, 6)

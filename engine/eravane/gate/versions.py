@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from eravane.core.arrays import Floats as FloatArray
 
 # Ridge of the projection: without it noise in C^-1 costs more than the projection gains; .1 to .3 are alike.
 STEADY = 0.1

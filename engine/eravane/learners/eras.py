@@ -10,15 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import era_numbers
+from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DataError
 from eravane.scoring.by_era import corr_by_era
 
-FloatArray = NDArray[np.float32]
 Score = Callable[[Any, Any, Any], "pd.Series[float]"]
 Estimator = TypeVar("Estimator")
 
 
-def half_life_weights(eras: Any, half_life: float, newest: int | None = None) -> FloatArray:
+def half_life_weights(eras: Any, half_life: float, newest: int | None = None) -> Float32s:
     """Weights that halve with every `half_life` eras of age.
 
     Args:
@@ -64,7 +64,7 @@ def every_nth_era(eras: Any, n: int, offset: int = 0) -> NDArray[np.bool_]:
     return chosen_N
 
 
-def era_bag(eras: Any, seed: int) -> FloatArray:
+def era_bag(eras: Any, seed: int) -> Float32s:
     """Weights of a bag of eras: whole eras are drawn with replacement, each with the same total weight.
 
     Rows of an era share their noise, so that drawing single rows would make bags that hardly differ.

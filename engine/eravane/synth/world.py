@@ -17,12 +17,11 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s, Floats
 from eravane.synth.config import SynthConfig
 from eravane.synth.layout import Layout, build_layout
 from eravane.synth.signal import Signals, draw_regimes, draw_weights
 
-Float = NDArray[np.float32]
-Double = NDArray[np.float64]
 Features = NDArray[np.int8] | NDArray[np.float32]
 
 LONGEST = 12
@@ -52,12 +51,12 @@ class MadeEra:
 
     era: int
     features_FN: Features
-    targets_TN: Float
-    signals_GN: Float
+    targets_TN: Float32s
+    signals_GN: Float32s
     regime: int
-    expected_G: Double
-    realised_20_G: Double
-    realised_60_G: Double
+    expected_G: Floats
+    realised_20_G: Floats
+    realised_60_G: Floats
 
 
 class World:
@@ -103,7 +102,7 @@ class World:
             yield self._era(era, state, weeks)
             weeks.pop(0)
 
-    def _week_returns(self, week: int, n_families: int) -> Float:
+    def _week_returns(self, week: int, n_families: int) -> Float32s:
         """Return the stocks' residual returns of one week for each target family, unit variance."""
         rng = np.random.default_rng([self.config.seed, 3, week])
         own_KN = rng.standard_normal((n_families, int(self.rows_E.max())), dtype=np.float32)
@@ -113,7 +112,7 @@ class World:
         own_KN[self._main_family] = shared_N
         return own_KN
 
-    def _era(self, era: int, stocks: _Stocks, weeks: list[Float]) -> MadeEra:
+    def _era(self, era: int, stocks: _Stocks, weeks: list[Float32s]) -> MadeEra:
         """Move the stocks by one week and form the era's features, signals and targets."""
         n = int(self.rows_E[era - 1])
         regime = int(self.regimes_E[era - 1])
@@ -146,15 +145,15 @@ class World:
             realised_60_G=expected_G + group_60_G,
         )
 
-    def _expected(self, regime: int) -> Double:
+    def _expected(self, regime: int) -> Floats:
         """Return the expected group weights of every target family; the main one has the regime's own."""
-        main_G: Double = self.weights_RG[regime]
-        mixed_KG: Double = 0.8 * main_G + 0.6 * self._tilt_KG
+        main_G: Floats = self.weights_RG[regime]
+        mixed_KG: Floats = 0.8 * main_G + 0.6 * self._tilt_KG
         mixed_KG /= np.linalg.norm(mixed_KG, axis=1, keepdims=True)
         mixed_KG[self._main_family] = main_G
         return mixed_KG
 
-    def _group_noise(self, era: int, horizon: int) -> Double:
+    def _group_noise(self, era: int, horizon: int) -> Floats:
         """Return the groups' unexpected returns over the weeks of a horizon."""
         weeks_WG = self._group_returns_WG[era - 1 : era - 1 + horizon]
         scale = self.config.return_noise / float(np.sqrt(horizon))
@@ -191,7 +190,7 @@ class _Stocks:
 
     def step(
         self, era: int, n: int, active_G: NDArray[np.bool_], missing_F: NDArray[np.bool_]
-    ) -> tuple[Features, Float]:
+    ) -> tuple[Features, Float32s]:
         """Move the first n stocks by one week; return their features [F, n] and the signal's inputs [F, n]."""
         rng = np.random.Generator(np.random.SFC64([self._config.seed, 4, era]))
         self._drift(rng, self._common_GN, n)
@@ -217,7 +216,7 @@ class _Stocks:
         self._born = max(self._born, n)
         return features_FN, values_FN
 
-    def _drift(self, rng: np.random.Generator, state_BN: Float, n: int) -> None:
+    def _drift(self, rng: np.random.Generator, state_BN: Float32s, n: int) -> None:
         """Advance the AR(1) of the first n stocks in place; stocks seen for the first time start fresh."""
         fresh_BN = rng.standard_normal((state_BN.shape[0], n), dtype=np.float32)
         phi = self._config.feature_persistence
@@ -227,7 +226,7 @@ class _Stocks:
         state_BN[:, :old] += fresh_BN[:, :old]
         state_BN[:, old:n] = fresh_BN[:, old:]
 
-    def _visible(self, active_G: NDArray[np.bool_]) -> tuple[Float, Float, Float]:
+    def _visible(self, active_G: NDArray[np.bool_]) -> tuple[Float32s, Float32s, Float32s]:
         """Return per group (and for "no group", last) the correlation, mean shift and spread it shows."""
         active_G = np.append(active_G, False)
         structure = active_G & (self._config.regimes == "structure")
@@ -237,18 +236,18 @@ class _Stocks:
         spread_G = np.where(marginal, _ACTIVE_SPREAD, 1.0)
         return rho_G.astype(np.float32), shift_G.astype(np.float32), spread_G.astype(np.float32)
 
-    def _latent(self, rows: slice, home_B: NDArray[np.int64], rho_G: Float, n: int) -> Float:
+    def _latent(self, rows: slice, home_B: NDArray[np.int64], rho_G: Float32s, n: int) -> Float32s:
         """Return the latent features of a block of columns, unit variance."""
         group = np.sqrt(_FACTOR_SHARE * rho_G) * (np.arange(rho_G.size) < rho_G.size - 1)
         market = np.sqrt((1 - _FACTOR_SHARE) * rho_G)
         own = np.sqrt(1 - group**2 - market**2)
-        x_BN: Float = self._own_FN[rows, :n] * own[home_B][:, None].astype(np.float32)
+        x_BN: Float32s = self._own_FN[rows, :n] * own[home_B][:, None].astype(np.float32)
         x_BN += group[home_B][:, None].astype(np.float32) * self._common_GN[home_B, :n]
         x_BN += market[home_B][:, None].astype(np.float32) * self._common_GN[-1, :n]
         return x_BN
 
 
-def fifths(x_BN: Float) -> NDArray[np.int8]:
+def fifths(x_BN: Float32s) -> NDArray[np.int8]:
     """Return each row's levels 0..4 with counts that differ by at most one; [B, N] -> int8 [B, N]."""
     n = x_BN.shape[1]
     cuts = [round(n * k / 5) for k in range(1, 5)]
@@ -263,7 +262,7 @@ def fifths(x_BN: Float) -> NDArray[np.int8]:
     return levels_BN
 
 
-def _five_values(y_N: Double) -> Float:
+def _five_values(y_N: Floats) -> Float32s:
     """Return the ranks of y cut into 5/20/50/20/5 % and mapped to 0, .25, .5, .75, 1."""
     n = y_N.size
     cuts = [round(share * n) for share in _TARGET_CUTS]
