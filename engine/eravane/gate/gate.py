@@ -19,7 +19,7 @@ from eravane.gate.experts import Squint, correlation, normalise, slope
 from eravane.gate.inputs import lagged_inputs
 from eravane.gate.network import Network
 from eravane.gate.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
-from eravane.gate.portable import with_newcomers
+from eravane.gate.portable import mix_experts, open_models, with_newcomers
 from eravane.gate.records import REST_AFTER, Records, comparator_weights
 from eravane.gate.regime_expert import OWN_CONTEXT, RegimeExpert
 from eravane.gate.scorer import LAST_TEMPERATURE
@@ -27,9 +27,6 @@ from eravane.gate.versions import Versions
 from eravane.scoring.payout import RULES, PayoutRule, noted_rule
 
 INPUTS = ("scores", "structure", "marginals", "agreement")
-# A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
-# it is below this share of an equal weight.
-NEGLIGIBLE = 0.25
 
 
 class MetaLearner:
@@ -168,18 +165,13 @@ class MetaLearner:
         size = len(self.models)
         nobody, blank = np.zeros(size, dtype=bool), np.zeros((size, size))
         experts_PM, gates_M, _ = self._experts(era, known, facts, nobody, blank, np.ones(size))
-        hedge_P = self._squint.weights_P
-        share_M = hedge_P @ experts_PM
-        others = slice(0, len(self.experts) - ("network" in self.experts))
-        open_M = gates_M | (hedge_P[others] @ experts_PM[others] >= NEGLIGIBLE / size)
-        if self._config.max_active and open_M.sum() > self._config.max_active:
-            order = np.argsort(-np.where(open_M, share_M, -1.0), kind="stable")
-            open_M = np.isin(np.arange(size), order[: self._config.max_active])
+        networked, most = int("network" in self.experts), self._config.max_active
+        open_M = open_models(experts_PM, gates_M, self._squint.weights_P, networked, most)
         self._outside_D = np.asarray(facts.context_D[OWN_CONTEXT:], dtype=np.float64)
         if era > self._decided:
             self._closed_M = np.where(open_M, 0, self._closed_M + 1)
             self._decided = era
-        return np.asarray(open_M)
+        return open_M
 
     def weigh(
         self, era: int, facts: EraFacts, open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray
@@ -198,9 +190,8 @@ class MetaLearner:
         if not open_M.any():
             raise RunError(f"era {era}: every gate is closed; open at least one model")
         experts_PM, _, answers_AM = self._experts(era, len(self._history), facts, open_M, C_MM, dispersion_M)
-        usable_M = open_M & (np.nan_to_num(np.diag(C_MM)) > 0)
         hedge_P = self._squint.weights_P
-        weights_M = normalise(hedge_P @ experts_PM, usable_M if usable_M.any() else open_M)
+        weights_M = mix_experts(hedge_P, experts_PM, open_M, C_MM)
         self._pending[era] = Choice(experts_PM, hedge_P, answers_AM, weights_M)
         return weights_M
 
@@ -305,7 +296,6 @@ class MetaLearner:
             "signal_M": records.signal_NM[known],
             "dispersion_M": records.dispersion_NM[known],
             "agents_MA": np.array([[float(model.feature_set == tier) for tier in tiers] for model in self.models]),
-            "negligible": NEGLIGIBLE,
             "temperature": LAST_TEMPERATURE,
             "max_active": self._config.max_active,
             "inputs": self._config.inputs,

@@ -1,8 +1,9 @@
 """One era's decision and prediction with NumPy, pandas and XGBoost alone: what an exported model executes.
 
-The functions of this file and of `portable_prepare` travel inside the pickle, so they import nothing else. The gate's
-arithmetic stands here once and serves the engine too; what `context`, `gate` and `loop` do with kernels and many eras
-is repeated for one era, and the tests of `export` hold both against each other.
+The functions of this file and of `portable_prepare` travel inside the pickle, so they import nothing else. How an era
+is decided, weighed and mixed stands here once: loop, estimator and exported model call `decide_era`, the first two with
+kernels, the last with NumPy. What the kernels measure of an era is repeated for one era, and the tests of `export`
+compare both.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Bools as BoolArray
+from eravane.core.arrays import Floats as FloatArray
+from eravane.core.arrays import Values
 from eravane.gate.portable_prepare import known, live_values, prepared
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-Values = NDArray[Any]  # int8 levels (-1 missing) or float32 (NaN missing)
 Payload = Mapping[str, Any]
 
 CLIP = 4.0  # normalised inputs are cut off here
+# A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
+# it is below this share of an equal weight.
+NEGLIGIBLE = 0.25
 STALE_DAYS = 42  # lagged scores older than six eras more than at export no longer describe the models
 
 
@@ -77,29 +81,103 @@ def ensemble(
 ) -> tuple[FloatArray, FloatArray]:
     """Decide the gates, run the open models, weigh them; returns predictions [N] and weights [M]."""
     own_MS, context_D, marginal_KC = facts(raw_CN, payload)
-    gate = payload["gate"]
+    gate, size = payload["gate"], len(payload["models"])
     if payload["nets"]:
         cells, maps = [model["columns"] for model in payload["models"]], SimpleNamespace(**payload["maps"])
         own_MS, context_D = normalise_facts(own_MS, context_D, marginal_KC, cells, maps)
-    size = len(payload["models"])
-    nobody, blank_MM = np.zeros(size, dtype=bool), np.zeros((size, size))
-    experts_PM, gates_M = experts(own_MS, context_D, nobody, blank_MM, np.ones(size), payload)
-    open_M = open_models(experts_PM, gates_M, gate)
-    base_MN = np.full((size, raw_CN.shape[1]), np.nan, dtype=np.float32)
-    for m in np.flatnonzero(open_M):
-        model = payload["models"][m]
-        base_MN[m] = given[model["given"]] if model["given"] else base_prediction(raw_CN, model, payload["prepare"])
-    z_MN = np.full(base_MN.shape, np.nan)
-    z_MN[open_M] = [gaussian_ranks(base_N) for base_N in base_MN[open_M]]
-    C_MM, dispersion_M = np.full((size, size), np.nan), np.full(size, np.nan)
-    C_MM[np.ix_(open_M, open_M)] = z_MN[open_M] @ z_MN[open_M].T / raw_CN.shape[1]
-    dispersion_M[open_M] = base_MN[open_M].astype(np.float64).std(axis=1)
-    experts_PM, _ = experts(own_MS, context_D, open_M, C_MM, dispersion_M, payload)
-    usable_M = open_M & (np.nan_to_num(np.diag(C_MM)) > 0)
-    weights_M = normalise(gate["hedge_P"] @ experts_PM, usable_M if usable_M.any() else open_M)
-    used_M = weights_M > 0
-    mixed_N = np.round(weights_M[used_M] @ z_MN[used_M], gate["decimals"])
+
+    def decide() -> BoolArray:
+        nobody, blank_MM = np.zeros(size, dtype=bool), np.zeros((size, size))
+        found = experts(own_MS, context_D, nobody, blank_MM, np.ones(size), payload)
+        return open_models(*found, gate["hedge_P"], gate["networked"], gate["max_active"])
+
+    def evaluate(open_M: BoolArray) -> NDArray[np.float32]:
+        base_MN = np.full((size, raw_CN.shape[1]), np.nan, dtype=np.float32)
+        for m in np.flatnonzero(open_M):
+            model = payload["models"][m]
+            base_MN[m] = given[model["given"]] if model["given"] else base_prediction(raw_CN, model, payload["prepare"])
+        return base_MN
+
+    def weigh(open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray) -> FloatArray:
+        experts_PM, _ = experts(own_MS, context_D, open_M, C_MM, dispersion_M, payload)
+        return mix_experts(gate["hedge_P"], experts_PM, open_M, C_MM)
+
+    arithmetic = SimpleNamespace(
+        gaussianize=lambda base_MN: np.stack([gaussian_ranks(base_N) for base_N in base_MN]),
+        gram=lambda z_MN: z_MN @ z_MN.T / z_MN.shape[1],
+        dispersion=lambda base_MN: base_MN.astype(np.float64).std(axis=1),
+        combine=lambda z_MN, w_M: np.round(w_M[w_M > 0] @ z_MN[w_M > 0], gate["decimals"]),
+    )
+    _, _, weights_M, mixed_N = decide_era(decide, evaluate, weigh, arithmetic)
     return ranks(neutralised(mixed_N, raw_CN, payload)), weights_M
+
+
+class Arithmetic(Protocol):
+    """What is computed of an era's predictions; of the engine's kernels, or of NumPy in an exported model."""
+
+    def gaussianize(self, base_MN: NDArray[np.float32]) -> FloatArray:
+        """Tie-kept ranks as normal quantiles, [M, N]."""
+        ...
+
+    def gram(self, z_MN: FloatArray) -> FloatArray:
+        """Mean products of all pairs of rows, [M, M]."""
+        ...
+
+    def dispersion(self, base_MN: NDArray[np.float32]) -> FloatArray:
+        """Standard deviations of the rows, [M]."""
+        ...
+
+    def combine(self, z_MN: FloatArray, weights_M: FloatArray) -> FloatArray:
+        """Weighted sum of the rows that have weight, [N]."""
+        ...
+
+
+def decide_era(
+    decide: Callable[[], BoolArray],
+    evaluate: Callable[[BoolArray], NDArray[np.float32]],
+    weigh: Callable[[BoolArray, FloatArray, FloatArray], FloatArray],
+    arithmetic: Arithmetic,
+    lap: Callable[[str], None] = lambda _: None,
+) -> tuple[BoolArray, NDArray[np.float32], FloatArray, FloatArray]:
+    """Decide the gates of an era, run the open models, weigh them and mix their ranks.
+
+    Args:
+        decide: gives the open models [M].
+        evaluate: predictions [M, N] of the open models, NaN for the others.
+        weigh: weights [M] from the open models, their agreement [M, M] and their spread [M].
+        arithmetic: measures and mixes predictions.
+        lap: called with "decide", "predict" and "weigh" as each is done.
+
+    Returns:
+        The open models [M], what they predict [M, N], their weights [M] and the mix [N].
+    """
+    open_M = decide()
+    lap("decide")
+    base_MN = evaluate(open_M)
+    z_MN = np.full(base_MN.shape, np.nan)
+    z_MN[open_M] = arithmetic.gaussianize(base_MN[open_M])
+    lap("predict")
+    weights_M = weigh(open_M, *agreement_of(z_MN, base_MN, arithmetic))
+    mixed_N = arithmetic.combine(z_MN, weights_M)
+    lap("weigh")
+    return open_M, base_MN, weights_M, mixed_N
+
+
+def agreement_of(
+    z_MN: FloatArray, base_MN: NDArray[np.float32], arithmetic: Arithmetic
+) -> tuple[FloatArray, FloatArray]:
+    """Gram matrix [M, M] and spread [M] of the models that ran; NaN for the others."""
+    ran = ~np.isnan(base_MN).any(axis=1)
+    C_MM, dispersion_M = np.full((ran.size, ran.size), np.nan), np.full(ran.size, np.nan)
+    C_MM[np.ix_(ran, ran)] = arithmetic.gram(z_MN[ran])
+    dispersion_M[ran] = arithmetic.dispersion(base_MN[ran])
+    return C_MM, dispersion_M
+
+
+def mix_experts(hedge_P: FloatArray, experts_PM: FloatArray, open_M: BoolArray, C_MM: FloatArray) -> FloatArray:
+    """Weights of the open models [M] by the top level's trust in the experts; a constant prediction gets none."""
+    usable_M = open_M & (np.nan_to_num(np.diag(C_MM)) > 0)
+    return normalise(hedge_P @ experts_PM, usable_M if usable_M.any() else open_M)
 
 
 def neutralised(mixed_N: FloatArray, raw_CN: Values, payload: Payload) -> FloatArray:
@@ -359,14 +437,23 @@ def normalise(weights_M: FloatArray, allowed_M: BoolArray) -> FloatArray:
     return found_M
 
 
-def open_models(experts_PM: FloatArray, gates_M: BoolArray, gate: Payload) -> BoolArray:
-    """The models to run, bool [M]."""
-    hedge_P, size = gate["hedge_P"], len(gates_M)
-    others = slice(0, len(hedge_P) - gate["networked"])
-    open_M: BoolArray = gates_M | (hedge_P[others] @ experts_PM[others] >= gate["negligible"] / size)
-    if gate["max_active"] and open_M.sum() > gate["max_active"]:
+def open_models(
+    experts_PM: FloatArray, gates_M: BoolArray, hedge_P: FloatArray, networked: int, max_active: int
+) -> BoolArray:
+    """The models to run, bool [M]: at least one, at most `max_active` (0: no cap).
+
+    Args:
+        experts_PM: weights of the experts, the network's last where it is `networked`.
+        gates_M: the network's gates.
+        hedge_P: trust of the top level in the experts.
+        networked: 1 where the network is among the experts, else 0.
+        max_active: most open models.
+    """
+    size, others = len(gates_M), slice(0, len(hedge_P) - networked)
+    open_M: BoolArray = gates_M | (hedge_P[others] @ experts_PM[others] >= NEGLIGIBLE / size)
+    if max_active and open_M.sum() > max_active:
         share_M = np.where(open_M, hedge_P @ experts_PM, -1.0)
-        open_M = np.isin(np.arange(size), np.argsort(-share_M, kind="stable")[: gate["max_active"]])
+        open_M = np.isin(np.arange(size), np.argsort(-share_M, kind="stable")[:max_active])
     return open_M
 
 

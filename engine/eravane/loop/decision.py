@@ -1,18 +1,14 @@
-"""One era decided: which base models run, what they predict, and with what weights they are mixed.
-
-The loop and the estimator both decide here. An exported model repeats it with NumPy alone (`eravane.gate.portable`).
-"""
+"""One era decided with the kernels; how is in `eravane.gate.portable`, which an exported model carries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from eravane.core.arrays import Bools, Float32s, Floats
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts
+from eravane.gate.portable import decide_era
 from eravane.scoring.ensemble import combine, gaussianize, one_era
 from eravane_kernels.namespace import Kernels
 
@@ -34,7 +30,32 @@ class Decision:
     mixed_N: Floats
 
 
-def decide_era(
+@dataclass(frozen=True)
+class Measured:
+    """The arithmetic of an era's predictions by the kernels."""
+
+    ops: Kernels
+
+    def gaussianize(self, base_MN: Float32s) -> Floats:
+        """See `portable.Arithmetic`."""
+        return gaussianize(base_MN, self.ops)
+
+    def gram(self, z_MN: Floats) -> Floats:
+        """See `portable.Arithmetic`."""
+        C_MM: Floats = self.ops.gram(z_MN, one_era(z_MN.shape[1]))[0]
+        return C_MM
+
+    def dispersion(self, base_MN: Float32s) -> Floats:
+        """See `portable.Arithmetic`."""
+        dispersion_M: Floats = self.ops.dispersion(base_MN, one_era(base_MN.shape[1]))[:, 0]
+        return dispersion_M
+
+    def combine(self, z_MN: Floats, weights_M: Floats) -> Floats:
+        """See `portable.Arithmetic`."""
+        return combine(z_MN, weights_M)
+
+
+def decide(
     gate: MetaLearner,
     era: int,
     facts: EraFacts,
@@ -42,7 +63,7 @@ def decide_era(
     ops: Kernels,
     lap: Callable[[str], None] = lambda _: None,
 ) -> Decision:
-    """Decide the gates of an era, run the open models and weigh them.
+    """Decide the gates of an era, run the open models and weigh them; see `portable.decide_era`.
 
     Args:
         gate: what has learnt from the eras that are known.
@@ -52,23 +73,11 @@ def decide_era(
         ops: the kernels.
         lap: called with "decide", "predict" and "weigh" as each is done.
     """
-    open_M = gate.decide(era, facts)
-    lap("decide")
-    base_MN = evaluate(open_M)
-    z_MN = np.full(base_MN.shape, np.nan)
-    z_MN[open_M] = gaussianize(base_MN[open_M], ops)
-    lap("predict")
-    weights_M = gate.weigh(era, facts, open_M, *agreement(z_MN, base_MN, ops))
-    mixed_N = combine(z_MN, weights_M)
-    lap("weigh")
-    return Decision(open_M, base_MN, weights_M, mixed_N)
-
-
-def agreement(z_MN: Floats, base_MN: Float32s, ops: Kernels) -> tuple[Floats, Floats]:
-    """Gram matrix [M, M] and spread [M] of the models that ran; NaN for the others."""
-    ran = ~np.isnan(base_MN).any(axis=1)
-    C_MM, dispersion_M = np.full((ran.size, ran.size), np.nan), np.full(ran.size, np.nan)
-    offsets = one_era(base_MN.shape[1])
-    C_MM[np.ix_(ran, ran)] = ops.gram(z_MN[ran], offsets)[0]
-    dispersion_M[ran] = ops.dispersion(base_MN[ran], offsets)[:, 0]
-    return C_MM, dispersion_M
+    found = decide_era(
+        lambda: gate.decide(era, facts),
+        evaluate,
+        lambda open_M, C_MM, dispersion_M: gate.weigh(era, facts, open_M, C_MM, dispersion_M),
+        Measured(ops),
+        lap,
+    )
+    return Decision(*found)

@@ -19,9 +19,10 @@ from eravane.gate.choice import LearnReport
 from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
+from eravane.gate.portable import agreement_of
 from eravane.gate.versions import Witness
 from eravane.learners.registry import predict
-from eravane.loop.decision import agreement, decide_era
+from eravane.loop.decision import Measured, decide
 from eravane.loop.sources import EraSource, source_of, values_of
 from eravane.loop.updates import Model, Updater
 from eravane.loop.versions import EarlierModels
@@ -141,9 +142,7 @@ class Loop:
     def _predict(self, era: int, source: EraSource, clock: _StopClock) -> tuple[EraRecord, EraFacts]:
         """Decide gates, run the open models, weigh them; then evaluate the closed ones for when the era falls due."""
         facts = self._context.facts(source.raw(), era)
-        decision = decide_era(
-            self._gate, era, facts, lambda which_M: self._evaluate(source, which_M), self._ops, clock.lap
-        )
+        decision = decide(self._gate, era, facts, lambda which_M: self._evaluate(source, which_M), self._ops, clock.lap)
         open_M, base_MN, mixed_N = decision.open_M, decision.base_MN, decision.mixed_N
         if self._neutraliser is not None:
             mixed_N = self._neutraliser.apply(mixed_N, source.cell(self._neutraliser.columns))
@@ -261,7 +260,7 @@ def outcome_of(
     base_MN = np.ascontiguousarray(pending.base_MN[:, known])
     y_N = standardised_target(label_N[known])
     z_MN = gaussianize(base_MN, ops)
-    C_MM, dispersion_M = agreement(z_MN, base_MN, ops)
+    C_MM, dispersion_M = agreement_of(z_MN, base_MN, Measured(ops))
     contribution_M = None
     if meta_N is not None and not np.isnan(meta_N[known]).all():
         contribution_M = ops.contribution(base_MN, meta_N[known], label_N[known], one_era(y_N.size))[:, 0]

@@ -28,7 +28,7 @@ from eravane.gate.gate import MetaLearner
 from eravane.learners.choice import resolve_learner
 from eravane.learners.protocol import INTERCEPT
 from eravane.learners.registry import Trees, make_learner, predict
-from eravane.loop.decision import decide_era
+from eravane.loop.decision import decide
 from eravane.loop.loop import Pending, outcome_of
 from eravane.loop.pool import gate_pool
 from eravane.scoring.by_era import corr_by_era
@@ -253,7 +253,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         def evaluate(which_M: Bools) -> Float32s:
             return _evaluate(frame, specs, self.models_, which_M)
 
-        return to_prediction(decide_era(gate, self._decision_era, facts, evaluate, cpu).mixed_N, cpu)
+        return to_prediction(decide(gate, self._decision_era, facts, evaluate, cpu).mixed_N, cpu)
 
 
 @dataclass(frozen=True)
