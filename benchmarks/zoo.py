@@ -33,13 +33,13 @@ from benchmarks.zoo_jobs import (
     wide,
 )
 from eravane.calendar.folds import walk_forward
+from eravane.core.memory import cores
 from eravane.data.features import Features
 from eravane.learners.registry import load_booster, predict
 from eravane.planning.shape import read_shape
 from eravane.planning.workload import Hardware, Workload
 from eravane.scoring.ensemble import one_era
 from eravane.scoring.metrics import hac_mean, summarise
-from eravane.zoo.fleet import cores
 from eravane_kernels import cpu
 
 FULL = Size(eras=60, rows=400, features=600, trees=200)

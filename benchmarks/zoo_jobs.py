@@ -21,6 +21,7 @@ from eravane.calendar.clock import Clock
 from eravane.calendar.folds import walk_forward
 from eravane.calendar.timeline import Timeline, tree_lags
 from eravane.core.config import RunConfig, parse_config
+from eravane.core.memory import cores
 from eravane.core.seeds import derive_seed
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
@@ -29,7 +30,6 @@ from eravane.data.store.store import EraStore
 from eravane.learners.registry import make_learner
 from eravane.synth import SynthConfig, synthesise
 from eravane.zoo.cluster import local_cluster
-from eravane.zoo.fleet import cores
 from eravane.zoo.oof import out_of_fold
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.trainer import Zoo, balanced

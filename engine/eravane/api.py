@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eravane.core.config import RunConfig, load_config, parse_config, read_toml, translate_config
 from eravane.core.errors import ConfigError, DataError
 from eravane.core.events import ByFile, Progress
-from eravane.core.files import Place
+from eravane.core.files import Place, default_cache
 
 if TYPE_CHECKING:
     from eravane.data.store.store import EraStore
@@ -126,7 +126,6 @@ def step(
         StoreError: another process steps this run, or the store cannot be written.
     """
     from eravane.pipeline import week
-    from eravane.pipeline.batch import default_cache
 
     folder = default_cache() if cache is None else Path(cache)
     return week.step(Path(run), Path(data), cache=folder, progress=progress, adopt=adopt)
@@ -191,7 +190,6 @@ def export(
 
     if not pinned:
         return exporting.export(Path(run), Path(out), check=check, python=python)
-    from eravane.pipeline.batch import default_cache
     from eravane.pipeline.environments import ENVIRONMENTS
 
     return exporting.export(

@@ -61,7 +61,7 @@ def test_sound_machines_have_no_troubles(machine: Machine) -> None:
     ("machine", "expected"),
     [
         (dataclasses.replace(SOUND, python=(3, 10, 1)), {"python": "fail"}),
-        (dataclasses.replace(SOUND, python=(3, 14, 0)), {"python": "fail"}),
+        (dataclasses.replace(SOUND, python=(3, 15, 0)), {"python": "fail"}),
         (dataclasses.replace(SOUND, system="Darwin arm64"), {"python": "warn"}),
         (with_libraries(SOUND, numpy="1.26.4"), {"libraries": "fail"}),
         (with_libraries(SOUND, numpy=None), {"libraries": "fail"}),

@@ -18,6 +18,7 @@ from eravane.core.errors import StoreError
 
 Place = str | PathLike[str]
 """A path as users give it."""
+CACHE_VARIABLE = "ERAVANE_CACHE"
 
 PART = ".part"
 # Half-written files of processes that were killed are deleted after this many seconds.
@@ -117,3 +118,8 @@ def _lock(descriptor: int, folder: Path, wait: Callable[[str], None] | None) -> 
             noted = time.monotonic()
             wait(f"waiting for another process that writes to {folder}")
         time.sleep(LOOK_EVERY)
+
+
+def default_cache() -> Path:
+    """Folder of stores and finished boosters: $ERAVANE_CACHE, else ~/.cache/eravane."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "eravane")

@@ -1,4 +1,4 @@
-"""How much memory this process may still take, wherever that is limited: kernel, control groups, ulimit, SLURM."""
+"""What this process may take of the machine: cores, and memory under every limit that holds for it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class Limit:
     name: str
     allowed: int
     free: int
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> int:

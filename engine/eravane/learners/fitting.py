@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import xgboost as xgb
 
 from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DataError
+from eravane.core.memory import cores
 from eravane.learners.forest import Nodes, keys_of
 from eravane.learners.frames import Frame, blocks
 from eravane.learners.levelinput import Coding, LevelTable, as_levels, learn_levels
@@ -347,5 +347,4 @@ def _growth(
 
 def _threads(n_jobs: int) -> int:
     """Threads that `n_jobs` stands for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return n_jobs if n_jobs > 0 else cores
+    return n_jobs if n_jobs > 0 else cores()

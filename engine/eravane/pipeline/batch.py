@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from eravane.calendar.timeline import Timeline, plan_timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import EravaneError, RunError
 from eravane.core.events import Progress, Silent
+from eravane.core.files import default_cache
+from eravane.core.memory import cores
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
@@ -37,15 +38,12 @@ from eravane.report import write_report
 from eravane.runstate.checkpoint import FORMAT
 from eravane.runstate.runfolder import RunFolder, versions
 from eravane.zoo.cluster import local_cluster
-from eravane.zoo.fleet import cores
 from eravane.zoo.oof import OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.outside import coverage, load_members, load_references, member_specs
 from eravane.zoo.selection import proxy_relation, select
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.table import write_oof, zoo_table
 from eravane.zoo.trainer import Zoo
-
-CACHE_VARIABLE = "ERAVANE_CACHE"
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,6 @@ class RunResult:
     metrics: dict[str, Any]
     report: Path
     notes: tuple[str, ...]
-
-
-def default_cache() -> Path:
-    """Folder of stores and finished boosters: $ERAVANE_CACHE, else ~/.cache/eravane."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else Path.home() / ".cache" / "eravane"
 
 
 def run(

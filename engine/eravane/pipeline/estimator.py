@@ -20,6 +20,7 @@ from eravane.calendar.horizon import Horizon
 from eravane.calendar.splitters import WalkForwardSplit
 from eravane.core.arrays import Bools, Float32s, Floats
 from eravane.core.config import GateConfig, RunConfig, parse_config
+from eravane.core.memory import cores
 from eravane.core.seeds import derive_seed
 from eravane.data.catalog import WHOLE_SET
 from eravane.data.panel import Panel, column_groups, plain_table
@@ -35,7 +36,7 @@ from eravane.scoring.by_era import corr_by_era
 from eravane.scoring.ensemble import combine, gaussianize, one_era, to_prediction
 from eravane.scoring.metrics import summarise
 from eravane.zoo.executor import run_tasks
-from eravane.zoo.fleet import TaskControl, cores
+from eravane.zoo.fleet import TaskControl
 from eravane.zoo.oof import correlation
 from eravane.zoo.selection import Verdict, select
 from eravane.zoo.specs import ModelSpec

@@ -15,7 +15,7 @@ from eravane.tournament.credentials import HOW_TO
 
 Status = Literal["ok", "warn", "fail"]
 
-PYTHONS = ((3, 11), (3, 13))
+PYTHONS = ((3, 11), (3, 14))
 XGBOOSTS = ("xgboost", "xgboost-cpu", "xgboost-cu12", "xgboost-cu13")
 GPU_LIBRARIES = re.compile(r"^(?:cupy-cuda(\d+)x|(?:cudf|pylibcudf|rmm|dask-cudf|libcudf|librmm|xgboost)-cu(\d+))$")
 # Oldest driver for each CUDA major version (RAPIDS 26.10 platform support).

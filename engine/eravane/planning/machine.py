@@ -16,7 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eravane.core.errors import SubmitError
-from eravane.core.memory import memory_limits
+from eravane.core.files import default_cache
+from eravane.core.memory import cores, memory_limits
 from eravane.tournament.credentials import find_credentials
 
 CONNECT_SECONDS, QUERY_SECONDS, IMPORT_SECONDS = 3.0, 20.0, 120.0
@@ -75,7 +76,6 @@ def survey(scheduler: str = "") -> Machine:
         for item in importlib.metadata.distributions()
         if (name := item.metadata["Name"]) is not None
     }
-    cache = Path(os.environ.get("ERAVANE_CACHE") or Path.home() / ".cache" / "eravane")
     return Machine(
         python=(sys.version_info.major, sys.version_info.minor, sys.version_info.micro),
         system=f"{platform.system()} {platform.machine()}",
@@ -84,9 +84,9 @@ def survey(scheduler: str = "") -> Machine:
         torch_cuda=_torch_cuda(libraries),
         broken=dict(_failing_imports(libraries)),
         gpus=_gpus(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         memory=_memory_limits(),
-        disk=_free_space([Path.cwd(), cache]),
+        disk=_free_space([Path.cwd(), default_cache()]),
         credentials=_credential_state(),
         scheduler=scheduler,
         unreachable=_why_unreachable(scheduler) if scheduler else "",

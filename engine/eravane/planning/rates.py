@@ -47,50 +47,15 @@ class Rates:
         )
 
 
-# docs/cost.md derives these.
-CPU_CORE = Rates(
-    name="a CPU core (Intel Xeon), measured",
-    cell=4.0e-8,
-    column=4.2e-5,
-    matrix=2.2e-3,
-    visit=5.8e-10,
-    row_level=3.7e-9,
-    node_column=3.5e-8,
-    tree=6.5e-5,
-    context=(2.6e-12, 1.1e-8, 9.1e-9, 3.6e-3),
-)
-LEVELS_CORE = Rates(
-    name="a CPU core (Intel Xeon) that grows by levels, measured",
-    cell=5.7e-11,
-    column=3.7e-6,
-    matrix=0.0,
-    visit=2.3e-10,
-    row_level=1.6e-9,
-    node_column=1.6e-7,
-    tree=5.9e-5,
-    context=CPU_CORE.context,
-)
-H100 = Rates(
-    name="an NVIDIA H100, predicted and not yet measured",
-    cell=1.3e-10,
-    column=5.0e-5,
-    matrix=5.0e-2,
-    visit=8.3e-12,
-    row_level=2.0e-11,
-    node_column=1.0e-10,
-    tree=1.0e-3,
-    context=(1.0e-13, 1.0e-9, 1.0e-10, 2.0e-2),
-)
+# docs/cost.md derives these; in the order of the attributes.
+_CPU_CONTEXT, _H100_CONTEXT = (2.6e-12, 1.1e-8, 9.1e-9, 3.6e-3), (1.0e-13, 1.0e-9, 1.0e-10, 2.0e-2)
+_CPU, _H100 = "a CPU core (Intel Xeon)", "an NVIDIA H100"
+_LEVELS, _GUESSED = "that grows by levels", "predicted and not yet measured"
+CPU_CORE = Rates(f"{_CPU}, measured", 4.0e-8, 4.2e-5, 2.2e-3, 5.8e-10, 3.7e-9, 3.5e-8, 6.5e-5, _CPU_CONTEXT)
+LEVELS_CORE = Rates(f"{_CPU} {_LEVELS}, measured", 5.7e-11, 3.7e-6, 0.0, 2.3e-10, 1.6e-9, 1.6e-7, 5.9e-5, _CPU_CONTEXT)
+H100 = Rates(f"{_H100}, {_GUESSED}", 1.3e-10, 5.0e-5, 5.0e-2, 8.3e-12, 2.0e-11, 1.0e-10, 1.0e-3, _H100_CONTEXT)
 LEVELS_H100 = Rates(
-    name="an NVIDIA H100 that grows by levels, predicted and not yet measured",
-    cell=4.0e-11,
-    column=0.0,
-    matrix=1.0e-2,
-    visit=6.0e-13,
-    row_level=2.0e-11,
-    node_column=1.0e-10,
-    tree=2.0e-4,
-    context=H100.context,
+    f"{_H100} {_LEVELS}, {_GUESSED}", 4.0e-11, 0.0, 1.0e-2, 6.0e-13, 2.0e-11, 1.0e-10, 2.0e-4, _H100_CONTEXT
 )
 
 
@@ -121,14 +86,6 @@ class HostRates:
     predict_call: float = 3.2e-4
     walked: float = 9e-10
     unfolded: tuple[float, float, float, float] = (7.4e-11, 7.8e-5, 7e-11, 4.9e-11)
-
-    def to_unfold(self, rows: int, columns: int, trees: int, depth: int) -> float:
-        """Seconds to predict rows of levels with unfolded trees."""
-        per_cell, per_tree, per_row, per_split = self.unfolded
-        if depth > SHALLOW:
-            per_tree, per_row, per_split = per_tree * 2.0 ** (depth - SHALLOW), depth * self.walked, 0.0
-        return rows * columns * per_cell + trees * (per_tree + rows * (per_row + float(2**depth) * per_split))
-
     outcome: tuple[float, float] = (2.7e-8, 1.0e-3)
     begin: float = 1.0
     step: tuple[float, float] = (3.0e-3, 2.5e-3)
@@ -136,6 +93,13 @@ class HostRates:
     save: float = 8e-3
     leaf: tuple[float, float, float] = (4.5e-8, 9e-6, 2e-3)
     insights: tuple[float, float] = (2e-9, 1.0)
+
+    def to_unfold(self, rows: int, columns: int, trees: int, depth: int) -> float:
+        """Seconds to predict rows of levels with unfolded trees."""
+        per_cell, per_tree, per_row, per_split = self.unfolded
+        if depth > SHALLOW:
+            per_tree, per_row, per_split = per_tree * 2.0 ** (depth - SHALLOW), depth * self.walked, 0.0
+        return rows * columns * per_cell + trees * (per_tree + rows * (per_row + float(2**depth) * per_split))
 
 
 HOST = HostRates()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import DeviceError
 from eravane.core.memory import available_memory
+from eravane.core.memory import cores as cores_here
 from eravane.core.telemetry import NVML
 from eravane.data.catalog import Cell
 from eravane.data.resident import fitting
@@ -55,14 +55,9 @@ def this_machine(device: str, cores: int = 0, gpus: int = 1) -> Hardware:
     reason = why_no_gpu() if device != "cpu" else ""
     chosen = "cpu" if device == "cpu" or (device == "auto" and reason is not None) else "cuda"
     if cores or (chosen == "cuda" and reason is not None):
-        return Hardware(chosen, cores or available_cores(), gpus, math.inf, math.inf)
+        return Hardware(chosen, cores or cores_here(), gpus, math.inf, math.inf)
     free = float(shutil.disk_usage(Path.cwd()).free)
-    return Hardware(chosen, available_cores(), gpus, float(available_memory()), free)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return Hardware(chosen, cores_here(), gpus, float(available_memory()), free)
 
 
 class Workload:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from eravane.core.config import ComputeConfig
 from eravane.core.errors import RunError
+from eravane.core.memory import cores
 from eravane.core.telemetry import UsageReporter, WorkerUsage, on_worker
 from eravane.zoo.clustercheck import Vigil, bounded, check_versions, known_workers
-from eravane.zoo.fleet import News, TaskControl, cores
+from eravane.zoo.fleet import News, TaskControl
 
 if TYPE_CHECKING:
     from distributed import Client, Future

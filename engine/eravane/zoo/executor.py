@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from eravane.backend.choice import reclaim
+from eravane.core.memory import cores
 from eravane.core.telemetry import UsageReporter
-from eravane.zoo.fleet import MemoryBudget, News, TaskControl, cores, run_in_threads, within
+from eravane.zoo.fleet import MemoryBudget, News, TaskControl, run_in_threads, within
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +14,6 @@ from eravane.learners.protocol import OutOfDeviceMemoryError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 News = Callable[[Any], None]
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class TaskControl:

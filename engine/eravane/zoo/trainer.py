@@ -14,6 +14,7 @@ from eravane.backend.protocol import Backend
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
+from eravane.core.memory import cores
 from eravane.core.telemetry import UsageReporter, WorkerUsage
 from eravane.data.resident import Residence, residence, resident
 from eravane.data.store.store import EraStore
@@ -22,7 +23,6 @@ from eravane.learners.outside import BLOCK as GIVEN
 from eravane.learners.registry import Trees, make_learner
 from eravane.zoo.cluster import worker_count
 from eravane.zoo.executor import run_tasks
-from eravane.zoo.fleet import cores
 from eravane.zoo.spanning import train_on_cluster, worker_room
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Finished, Trained, TrainTask, train
