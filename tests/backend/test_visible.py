@@ -89,7 +89,7 @@ def test_of_several_gpus_the_first_is_used_and_the_others_are_named(monkeypatch:
         monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 3)
         told: list[str] = []
         choose("cuda", told.append, "none")
-    assert told[0].endswith('; 2 more visible, which compute.cluster = "local" uses, too')
+    assert told[0].endswith('; 2 more visible, which compute.scheduler = "local" uses, too')
 
 
 def test_a_cluster_of_gpus_of_different_size_is_planned_by_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:

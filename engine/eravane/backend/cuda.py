@@ -63,7 +63,7 @@ class CudaBackend:
         name, size = properties["name"].decode(), properties["totalGlobalMem"]
         described, self._unused = use_pool(pool)
         others = cp.cuda.runtime.getDeviceCount() - 1
-        beside = f'; {others} more visible, which compute.cluster = "local" uses, too' if others else ""
+        beside = f'; {others} more visible, which compute.scheduler = "local" uses, too' if others else ""
         log(f"device cuda: {name}, {size / 1e9:.0f} GB, {described}{beside}")
         self._staging: list[_Staging] = []
         self._sending = threading.Lock()
