@@ -25,7 +25,7 @@ LEAST_GAIN = np.float32(1e-6)
 DEEPEST = 12
 """A level of so deep a tree holds 4,096 nodes; sums of levels are kept for all of them."""
 BITS = 29
-"""The largest gradient of a tree becomes an integer of so many bits."""
+"""Bits of the integer that the largest gradient of a tree becomes."""
 MOST_POWER = 126
 """Smaller gradients become smaller integers: a float32 holds no greater factor."""
 
@@ -168,7 +168,7 @@ def check_boosting(
 
     Raises:
         ValueError: an array has the wrong shape or type, a goal is infinite, a margin or weight is not finite, a weight
-            is negative, or there are not so many columns.
+            is negative, or there are fewer columns.
     """
     for name, array in (("goal_BN", goal_BN), ("margin_BN", margin_BN)):
         checks.shape(array, name, (len(goal_BN), rows), "float32")

@@ -95,3 +95,29 @@ def test_every_folder_is_described(folder: Path) -> None:
 def test_the_architecture_page_lists_no_folder_that_is_gone() -> None:
     listed = re.findall(r"^\*\*`(\w+)/`\*\* ", ARCHITECTURE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(listed) == [folder.name for folder in FOLDERS]
+
+
+def _imported(path: Path) -> set[str]:
+    """Modules of the tests that a file of theirs imports, with what is taken from them."""
+    found = set()
+    package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            start = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, [start, node.module]))
+            found |= {f"{module}.{entry.name}" for entry in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {entry.name for entry in node.names}
+    return {name for name in found if name.startswith("tests.")}
+
+
+TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_take_helpers_from_support_or_from_their_own_folder(path: Path) -> None:
+    own = ".".join(path.relative_to(ROOT).parts[:2])
+    for name in _imported(path):
+        parts = name.split(".")
+        assert not any(part.startswith("test_") or part == "conftest" for part in parts), f"{name} is no helper"
+        assert name.startswith(("tests.support", own)), f"{name} is another folder's: move it to tests/support"

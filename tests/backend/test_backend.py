@@ -17,8 +17,8 @@ from eravane.backend.cpu import CpuBackend
 from eravane.core.errors import ConfigError, DeviceError
 from eravane.data.ingest import ingest
 from eravane.data.store import placement
-from tests.backend import double
-from tests.data.store.made import FEATURES, Dataset
+from tests.support import device_double as double
+from tests.support.made_store import FEATURES, Dataset
 
 
 def test_cpu_is_taken_when_asked_for() -> None:

@@ -17,8 +17,8 @@ from eravane.data.ingest import ingest
 from eravane.data.store import placement
 from eravane.data.store import window as window_module
 from eravane.data.store.store import EraStore
-from tests.backend import double
-from tests.data.store.made import FEATURES, Dataset
+from tests.support import device_double as double
+from tests.support.made_store import FEATURES, Dataset
 
 
 @pytest.fixture(params=["double", pytest.param("gpu", marks=pytest.mark.gpu)])

@@ -12,7 +12,7 @@ from eravane.backend import choose, why_no_gpu
 from eravane.backend.visible import VARIABLE, visible
 from eravane.core.errors import DeviceError
 from eravane.zoo import spanning
-from tests.backend import double
+from tests.support import device_double as double
 
 UUIDS = ("GPU-1111aaaa", "GPU-1111bbbb", "GPU-2222cccc")
 

@@ -28,8 +28,8 @@ from benchmarks.gpu_stand_in import stand_in
 from benchmarks.gpu_steps import PLANS, PREDICTED, STEPS, Step, step_named
 from benchmarks.gpu_trees import Work
 from benchmarks.gpu_worker import perform
-from tests.backend import double
-from tests.kernels.emulator.devices import on
+from tests.support import device_double as double
+from tests.support.emulator.devices import on
 
 ROOT = Path(__file__).resolve().parents[2]
 # Not installed on a machine that has torch and CuPy but not this project.

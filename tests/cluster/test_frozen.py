@@ -25,7 +25,7 @@ from tests.cluster.work import pause
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clustercheck, "SILENT_SECONDS", 6.0)
-    monkeypatch.setattr(clustercheck.Vigil, "LOOK_EVERY", 1.0)
+    monkeypatch.setattr(clustercheck.Heartbeats, "CHECK_EVERY", 1.0)
     monkeypatch.setattr(zoo_cluster, "PATIENCE_SECONDS", 8.0)
     monkeypatch.setattr(zoo_cluster, "CONNECT_SECONDS", 10)
 

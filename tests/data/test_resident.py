@@ -19,7 +19,7 @@ from eravane.data.ingest import ingest
 from eravane.data.resident import Residence, Resident, residence
 from eravane.data.store import placement
 from eravane.data.store.store import EraStore
-from tests.data.store.made import FEATURES, Dataset
+from tests.support.made_store import FEATURES, Dataset
 
 MODES = (Residence("whole", len(FEATURES), 0), Residence("columns", 5, 0), Residence("eras"))
 

@@ -25,9 +25,9 @@ from eravane.loop.sources import EraSource, digest_of_rows
 from eravane.scoring.neutralization import Neutraliser
 from eravane_kernels import cpu, cuda
 from eravane_kernels.cuda.runtime import active, upload
-from tests.data.store.made import FEATURES, Dataset
-from tests.kernels.emulator.arrays import DeviceArray
-from tests.kernels.emulator.devices import on
+from tests.support.emulator.arrays import DeviceArray
+from tests.support.emulator.devices import on
+from tests.support.made_store import FEATURES, Dataset
 
 COLUMNS = FEATURES[2:7]
 PREPARED = [

@@ -12,10 +12,10 @@ from eravane.core.config import parse_config
 from eravane.data import resident
 from eravane.pipeline.batch import run
 from eravane_kernels.cuda import runtime
-from tests.backend import double
-from tests.integration.conftest import MICRO
-from tests.kernels.emulator import compiler_missing, emulated_runtime
-from tests.kernels.emulator.arrays import DeviceArray
+from tests.support import device_double as double
+from tests.support.emulator import compiler_missing, emulated_runtime
+from tests.support.emulator.arrays import DeviceArray
+from tests.support.micro import MICRO
 
 
 @pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())

@@ -28,7 +28,7 @@ from eravane.core.errors import RunError
 from eravane.learners.registry import Trees
 from eravane.pipeline.batch import run
 from eravane.pipeline.export import _CHECK, compare, export, portable_blocks
-from tests.integration.conftest import MICRO
+from tests.support.micro import MICRO
 
 # What the tournament's container had when `eravane.pipeline.export` was written, beside the Python that runs the tests.
 CONTAINER = ("cloudpickle==3.1.*", "numpy==2.1.*", "pandas==2.3.*", "xgboost-cpu==3.0.2", "pyarrow")

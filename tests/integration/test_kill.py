@@ -14,8 +14,8 @@ from eravane.core.config import RunConfig, parse_config
 from eravane.core.errors import RunError
 from eravane.core.files import PART
 from eravane.pipeline.batch import run
-from tests.integration.conftest import MICRO
 from tests.integration.victim import Moments, disk_full, run_and_die
+from tests.support.micro import MICRO
 from tests.support.shared import Runs
 
 FINAL = ("live_predictions.csv", "metrics.json", "known_at.json", "models/index.json", "live.json")

@@ -13,7 +13,7 @@ from eravane.core.errors import RunError
 from eravane.pipeline.batch import run
 from eravane.pipeline.export import export
 from eravane.runstate.runfolder import RunFolder
-from tests.integration.conftest import MICRO
+from tests.support.micro import MICRO
 
 
 @pytest.mark.parametrize("update", ["append", "refit+leaves"])

@@ -16,7 +16,7 @@ from eravane.pipeline.batch import run
 from eravane.pipeline.week import WeekReport, step
 from eravane.runstate.journal import Journal
 from eravane.synth import SynthConfig, synthesise
-from tests.integration.weeks import Weeks
+from tests.support.weeks import Weeks
 
 FIRST_WEEK, WEEKS = 40, 24
 CONFIG = {

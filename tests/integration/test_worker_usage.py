@@ -23,8 +23,8 @@ from eravane.report.load import load_run
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.fleet import TaskControl
-from tests.core.test_telemetry import NVML, Driver
-from tests.integration.zoo_case import Case, configured, make_case
+from tests.support.nvml import NVML, Driver
+from tests.support.zoo_case import Case, configured, make_case
 
 SECONDS, BALLAST = 0.3, 50_000_000
 

@@ -24,7 +24,7 @@ from eravane.zoo.fleet import TaskControl
 from eravane.zoo.spanning import era_ranges, part_of
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
-from tests.integration.zoo_case import SETTINGS, Case, blocks_of, configured, make_case
+from tests.support.zoo_case import SETTINGS, Case, blocks_of, configured, make_case
 
 
 @pytest.fixture(scope="module")

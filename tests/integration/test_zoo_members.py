@@ -11,7 +11,7 @@ import pytest
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.events import read_events
 from eravane.pipeline.batch import RunResult, run
-from tests.integration.conftest import MICRO
+from tests.support.micro import MICRO
 
 
 def _with(**changes: dict[str, object]) -> RunConfig:

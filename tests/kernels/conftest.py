@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .emulator.devices import on
+from tests.support.emulator.devices import on
 
 EDGE_SIZES = (0, 1, 2, 31, 32, 33, 255, 256, 20_000)
 

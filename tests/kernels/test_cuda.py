@@ -13,9 +13,8 @@ import pytest
 
 from eravane_kernels import cuda, spec
 from eravane_kernels.cuda.runtime import SOURCES, source
-
-from .emulator.cases import offsets
-from .emulator.devices import ANY_DEVICE, on
+from tests.support.emulator.cases import offsets
+from tests.support.emulator.devices import ANY_DEVICE, on
 
 ERAS = offsets((4, 0, 300))
 PACKAGE = Path(cuda.__file__).parent

@@ -8,9 +8,8 @@ import pytest
 from eravane_kernels import cuda, spec
 from eravane_kernels.cuda.growth import Columns
 from eravane_kernels.cuda.runtime import active
-
-from .emulator.cases import CASES, EDGES, LONG, Layout, assert_matches, offsets, outcome
-from .emulator.devices import ANY_DEVICE, DEVICES, on
+from tests.support.emulator.cases import CASES, EDGES, LONG, Layout, assert_matches, offsets, outcome
+from tests.support.emulator.devices import ANY_DEVICE, DEVICES, on
 
 SORTING = ("float_stats", "rank_float", "rank_double", "gaussianize", "corr_float", "corr_double")
 LAYOUTS = [Layout(before, between) for before, between in ((0, 0), (1, 0), (7, 9), (15, 1), (3, 16))]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .emulator import compiler_missing
-from .emulator.cases import CASES
-from .emulator.sanitize import run
+from tests.support.emulator import compiler_missing
+from tests.support.emulator.cases import CASES
+from tests.support.emulator.sanitize import run
 
 pytestmark = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .emulator import EmulatorError, RawModule, compiler_missing
-from .emulator.arrays import DeviceNumpy
+from tests.support.emulator import EmulatorError, RawModule, compiler_missing
+from tests.support.emulator.arrays import DeviceNumpy
 
 pytestmark = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
 
@@ -235,7 +235,7 @@ def test_more_shared_memory_after_opting_in(kernel):
 def test_a_missing_compiler_is_a_reason():
     done = subprocess.run(
         [sys.executable, "-c", "from emulator import compiler_missing; print(compiler_missing())"],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1] / "support",  # where the package lies
         env={**os.environ, "CXX": "no-such-compiler -O3"},
         capture_output=True,
         text=True,

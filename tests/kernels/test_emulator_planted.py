@@ -7,11 +7,10 @@ import re
 import pytest
 
 from eravane_kernels.cuda.runtime import SOURCES
-
-from .emulator import EmulatorError, compiler_missing
-from .emulator.cases import CASES, EDGES, FEW, Layout, assert_matches
-from .emulator.devices import on
-from .emulator.sanitize import run
+from tests.support.emulator import EmulatorError, compiler_missing
+from tests.support.emulator.cases import CASES, EDGES, FEW, Layout, assert_matches
+from tests.support.emulator.devices import on
+from tests.support.emulator.sanitize import run
 
 pytestmark = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
 

@@ -17,9 +17,8 @@ from eravane_kernels.cuda.boosting import Boosting
 from eravane_kernels.cuda.runtime import active, upload, use
 from eravane_kernels.growth import Rules, Tree, units
 from eravane_kernels.spec import growth as spec
-
-from .emulator.cases import Layout
-from .emulator.devices import ANY_DEVICE, DEVICES, on
+from tests.support.emulator.cases import Layout
+from tests.support.emulator.devices import ANY_DEVICE, DEVICES, on
 
 KINDS = {
     "plain": ({}, 0.0, "none"),
@@ -375,7 +374,7 @@ def test_wrong_arguments_are_named(change: dict[str, np.ndarray], message: str) 
 
 def test_more_columns_than_were_said_are_refused() -> None:
     x_CN, gradient_N, _, _, rules = made("plain", 40, 50, 2)
-    with on(2), pytest.raises(ValueError, match="no more columns than was said, given 50"):
+    with on(2), pytest.raises(ValueError, match="no more columns than announced, given 50"):
         cuda.Grower(cuda.Columns.of(x_CN), rules, 20).grow(gradient_N, None, np.arange(50), upload(np.zeros(40, "f4")))
 
 

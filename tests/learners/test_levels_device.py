@@ -27,9 +27,9 @@ from eravane.learners.registry import make_learner
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import train
 from eravane_kernels.cuda.runtime import active, upload
-from tests.backend import double
-from tests.integration.zoo_case import configured, make_case
-from tests.kernels.emulator.devices import ANY_DEVICE, on
+from tests.support import device_double as double
+from tests.support.emulator.devices import ANY_DEVICE, on
+from tests.support.zoo_case import configured, make_case
 
 ROWS, COLUMNS = 1_400, 12
 

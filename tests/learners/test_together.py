@@ -23,7 +23,7 @@ from eravane.zoo.fleet import TaskControl
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished, TrainTask, train
 from eravane_kernels.growth import Tree
-from tests.integration.zoo_case import Case, configured, make_case
+from tests.support.zoo_case import Case, configured, make_case
 
 PARAMS = {"max_depth": 3, "eta": 0.2, "colsample_bytree": 0.4, "subsample": 0.7}
 
@@ -112,7 +112,7 @@ def test_many_targets_are_grown_in_batches_of_like_size(case: Case) -> None:
     assert all(len({spec.seed for spec in batch}) == 1 for batch in wide.batches())
     left = wide.batches({spec.model_id for spec in many if spec.target != "t3"})
     assert [[spec.seed for spec in batch] for batch in left] == [[0], [1]]
-    # What is left of a task never needs more memory than was said of the whole.
+    # What is left of a task never needs more memory than was stated for the whole.
     left = wide.batches({spec.model_id for spec in many if spec.target == "t0"})
     assert max(map(len, left)) == 6
     xgboost, _ = make_learner(parse_config({"zoo": {"learner": "xgboost"}}).zoo, "cpu")

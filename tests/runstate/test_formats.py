@@ -25,7 +25,7 @@ from eravane.pipeline.export import export
 from eravane.pipeline.week import step
 from eravane.runstate import runfolder
 from eravane.runstate.runfolder import RunFolder, digest_of_all_keys
-from tests.runstate.formats.download import FIRST_WEEK, HERE, LIVE, WEEKS, Download
+from tests.support.download import FIRST_WEEK, HERE, LIVE, WEEKS, Download
 
 RELEASE = Path(__file__).parent / "formats" / "0.1.0"
 # "auto" follows a rule that is gone: it is asked about, and goes on by another.

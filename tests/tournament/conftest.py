@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +16,7 @@ from eravane.tournament.credentials import Credentials
 from eravane.tournament.transport import Patience
 from tests.tournament import made
 from tests.tournament.double import Double
-
-PUBLIC_ID = "PUBLICID0PLANTED"
-SECRET_KEY = "SECRETKEY0PLANTED0DO0NOT0WRITE"
-
-
-@dataclass
-class FakeTime:
-    """A clock that moves when somebody sleeps."""
-
-    now: float = 0.0
-    sleeps: list[float] = field(default_factory=list)
-
-    def sleep(self, seconds: float) -> None:
-        self.sleeps.append(seconds)
-        self.now += seconds
-
-    def clock(self) -> float:
-        return self.now
+from tests.tournament.made import PUBLIC_ID, SECRET_KEY, FakeTime
 
 
 @pytest.fixture

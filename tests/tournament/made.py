@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,22 @@ def write_run(folder: Path, frame: pd.DataFrame, weights: dict[str, float] | Non
 
 def receipt_files(run: Path) -> list[Path]:
     return sorted((run / "submissions").glob("*.json")) if (run / "submissions").exists() else []
+
+
+PUBLIC_ID = "PUBLICID0PLANTED"
+SECRET_KEY = "SECRETKEY0PLANTED0DO0NOT0WRITE"
+
+
+@dataclass
+class FakeTime:
+    """A clock that moves when somebody sleeps."""
+
+    now: float = 0.0
+    sleeps: list[float] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+    def clock(self) -> float:
+        return self.now

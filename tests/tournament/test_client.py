@@ -17,8 +17,8 @@ from numerapi import NumerAPI
 from eravane.tournament.client import Client
 from eravane.tournament.credentials import Credentials
 from eravane.tournament.transport import ApiError, Patience, check_address
-from tests.tournament.conftest import FakeTime
 from tests.tournament.double import Double
+from tests.tournament.made import FakeTime
 
 IDS = [f"n{number:015x}" for number in range(30)]
 

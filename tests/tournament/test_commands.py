@@ -13,8 +13,8 @@ import pytest
 from eravane.cli import main
 from eravane.tournament.transport import Patience
 from tests.tournament import made
-from tests.tournament.conftest import PUBLIC_ID, SECRET_KEY
 from tests.tournament.double import Double
+from tests.tournament.made import PUBLIC_ID, SECRET_KEY
 
 pytestmark = pytest.mark.usefixtures("tournament")
 

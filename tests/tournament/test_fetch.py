@@ -19,8 +19,8 @@ from eravane.tournament.dataset import Dataset
 from eravane.tournament.fetch import Fetched, fetch
 from eravane.tournament.transport import ApiError
 from tests.tournament import made
-from tests.tournament.conftest import FakeTime
 from tests.tournament.double import Double
+from tests.tournament.made import FakeTime
 
 TRAIN = "v5.3/train.parquet"
 VALIDATION = "v5.3/validation.parquet"

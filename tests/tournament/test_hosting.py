@@ -12,8 +12,8 @@ from eravane.tournament.client import Client
 from eravane.tournament.images import choose_image, python_minor
 from eravane.tournament.transport import ApiError
 from eravane.tournament.upload import upload
-from tests.tournament.conftest import FakeTime
 from tests.tournament.double import Double
+from tests.tournament.made import FakeTime
 
 CONTENT = pickle.dumps({"model": [1, 2, 3]})
 

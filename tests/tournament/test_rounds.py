@@ -18,8 +18,8 @@ from eravane.tournament.rules import ask_rule
 from eravane.tournament.submit import await_round, submit
 from eravane.tournament.transport import ApiError
 from tests.tournament import made
-from tests.tournament.conftest import FakeTime
 from tests.tournament.double import Double
+from tests.tournament.made import FakeTime
 
 pytestmark = pytest.mark.usefixtures("tournament")
 

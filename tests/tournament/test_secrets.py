@@ -18,8 +18,8 @@ from eravane.tournament.submit import submit
 from eravane.tournament.transport import ApiError, Patience
 from eravane.tournament.upload import upload
 from tests.tournament import made
-from tests.tournament.conftest import PUBLIC_ID, SECRET_KEY, FakeTime
 from tests.tournament.double import SIGNATURE, Double
+from tests.tournament.made import PUBLIC_ID, SECRET_KEY, FakeTime
 
 pytestmark = pytest.mark.usefixtures("tournament")
 

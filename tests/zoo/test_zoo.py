@@ -25,7 +25,7 @@ from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, balanced, start_models
 from eravane.zoo.training import Finished, TrainTask, train
 from eravane_kernels import cpu
-from tests.integration.zoo_case import SETTINGS, TARGETS, Case, blocks_of, configured, make_case
+from tests.support.zoo_case import SETTINGS, TARGETS, Case, blocks_of, configured, make_case
 
 
 @pytest.fixture(scope="module")

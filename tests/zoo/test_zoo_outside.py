@@ -14,7 +14,7 @@ from eravane.core.errors import ConfigError, DataError
 from eravane.loop.sources import EraSource
 from eravane.zoo.outside import coverage, load_members, load_references, member_specs, paid_by
 from eravane.zoo.selection import proxy_relation
-from tests.integration.zoo_case import Case, configured, make_case
+from tests.support.zoo_case import Case, configured, make_case
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_missing_rows_get_the_median_of_their_era_and_missing_eras_say_nothing(
     notes = coverage([member], case.store, 11)
     assert notes == [
         "member mine has no prediction in 10 of 46 eras from 11 on",
-        "member mine has no live predictions; it says nothing there",
+        "member mine has no live predictions: its live rows are all equal",
     ]
 
 

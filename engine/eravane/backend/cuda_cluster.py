@@ -13,7 +13,7 @@ def start(workers: int) -> Any:
     """Start the cluster: one thread per worker, no spilling, no pool: a worker takes that of this process by itself.
 
     XGBoost's memory is not Dask's to spill, so that a device limit would only copy matrices to and fro. Dask-CUDA's own
-    pool would need RMM and lie beside the worker's.
+    pool would need RMM and be a second one of the worker.
 
     Args:
         workers: GPUs to use (0: all).

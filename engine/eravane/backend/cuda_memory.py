@@ -48,7 +48,7 @@ def use_pool(pool: Pool) -> tuple[str, Callable[[], int]]:
 def _resource(mr: Any, pool: Pool) -> tuple[Any, Callable[[], int]]:
     """A resource of RMM, and how much it holds unused."""
     if pool == "async":
-        # With a threshold of 0 the driver takes back at every synchronisation what nobody uses: none is held then.
+        # With a threshold of 0 the driver takes back unused memory at every synchronisation: none is held then.
         return mr.CudaAsyncMemoryResource(release_threshold=0), lambda: 0
     growing = mr.PoolMemoryResource(mr.CudaMemoryResource(), initial_pool_size=FIRST_POOL_BYTES)
     counted = mr.StatisticsResourceAdaptor(growing)

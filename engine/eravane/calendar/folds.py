@@ -22,7 +22,7 @@ class Fold:
 
     @property
     def name(self) -> str:
-        """The fold as it stands in logs and cache keys."""
+        """Text of the fold in logs and cache keys."""
         return f"{self.train_first}-{self.train_last}>{self.predict_first}-{self.predict_last}"
 
     @classmethod

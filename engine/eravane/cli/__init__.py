@@ -24,7 +24,7 @@ class _InterruptedByUser(BaseException):
 
 def main() -> None:
     """Run a command; exit code 0 on success, 2 on bad usage or configuration, 1 on failure, 130 when interrupted."""
-    # Spinning OpenMP threads lose a factor of three beside another busy process; read when the libraries load.
+    # Spinning OpenMP threads slow down threefold next to another busy process; read when the libraries load.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)

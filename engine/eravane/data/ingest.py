@@ -128,7 +128,7 @@ class _Update:
             )
 
     def run(self) -> IngestReport:
-        """Write what is new beside the store, then put it in force."""
+        """Write what is new next to the current files, then swap the manifest."""
         self._site.begin(
             {
                 "sources": {name: asdict(record) for name, record in self._records.items()},

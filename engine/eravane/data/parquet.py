@@ -1,4 +1,4 @@
-"""Parquet files that users bring: one idea of what a row id, an era and a value are, whoever wrote the file.
+"""Parquet files of users: row ids, eras and values read by the same rules from files of any writer.
 
 Every refusal names the file, the column, the first row that is wrong and what to do about it.
 """

@@ -1,4 +1,4 @@
-"""The features of a store where they are worked on: sent to the device once in a run, and read there by everybody.
+"""The features of a store on the device: sent once in a run, and shared by all that read them.
 
 On a GPU the columns of a store lie in one matrix [columns, rows], each at a multiple of 128 bytes. Training tables, era
 statistics, imputation, clipping, predictions and neutralisation are views of it. What is kept is decided before work
@@ -150,7 +150,7 @@ class Resident:
             self._slot_of.clear()
 
     def _sent(self, columns: Sequence[str], first: int, last: int) -> Any:
-        """Rows that nobody keeps."""
+        """Rows that are not kept."""
         window = self.store.window(first, last, columns)
         matrix = self.backend.hold((len(window.columns), window.index.rows), self.store.dtype)
         window.send(self.backend, matrix)
@@ -195,13 +195,13 @@ _lock = threading.Lock()
 
 
 def resident(store: EraStore, backend: Backend, kept: Residence | None = None) -> Resident:
-    """The features of a store on a device: the same object for everybody in this process, while the store stays.
+    """The features of a store on a device: one object for all callers in this process, while the store stays.
 
     Args:
         store: whose features.
         backend: the device.
-        kept: what stays there, for the first who asks (None: as much as half of the device's memory holds, for a
-            worker that nobody has planned for).
+        kept: what stays there, for the first who asks (None: as much as half of the device's memory holds, on a
+            worker without a plan).
     """
     key = store.path.resolve(), backend.name
     with _lock:

@@ -200,7 +200,7 @@ class Nodes:
 
     @property
     def depth(self) -> int:
-        """Of the deepest tree, but no more than one beyond what is unfolded."""
+        """Depth of the deepest tree, at most one more than what is unfolded."""
         here, depth = self.root_T, 0
         while depth <= walk.DEEPEST and (inner := here[self.column_K[here] >= 0]).size:
             here, depth = np.concatenate([self.left_K[inner], self.right_K[inner]]), depth + 1
@@ -209,7 +209,7 @@ class Nodes:
     def unfolded(self) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.bool_], Float32s]:
         """Columns, conditions and sides of missing values of complete trees, and their leaves.
 
-        A leaf above the lowest level stands for all below it.
+        A leaf above the lowest level is repeated for all below it.
         """
         here_TP = self.root_T[:, None]
         columns, conditions, sides = list[Any](), list[Any](), list[Any]()

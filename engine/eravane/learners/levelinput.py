@@ -1,6 +1,6 @@
 """Rows from anywhere as columns of levels: pandas, polars, Arrow, NumPy, windows of a store and parquet files.
 
-A column of at most five distinct values is a column of levels, whatever the values are. Columns of int8 or uint8 that
+A column of at most five distinct values is a column of levels, for any values. Columns of int8 or uint8 that
 hold 0..4 are used where they lie if they are contiguous; all others are copied, one byte a cell.
 """
 

@@ -20,7 +20,7 @@ _HOLE = b"<values of a tree>"
 
 @dataclass(frozen=True, eq=False)
 class Heading:
-    """What a model says beside its trees.
+    """Facts of a model other than its trees.
 
     Attributes:
         width: features.

@@ -33,7 +33,7 @@ FIXED: Mapping[str, Any] = {
     "feature_pre_filter": False,
 }
 SEEDS = ("feature_fraction_seed", "bagging_seed", "extra_seed", "objective_seed")
-# A dataset holds one byte per cell; the float32 rows it is made of are there beside it for a moment.
+# A dataset holds one byte per cell; the float32 rows that it is built from exist at the same time for a moment.
 BYTES_PER_CELL = 1 + 4
 BYTES_PER_ROW = 60  # gradients, predictions, labels, weights and row positions
 MARK = b"lightgbm "  # first bytes of a block; UBJ starts with "{"

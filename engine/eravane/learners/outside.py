@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 OUTSIDE = "given"  # as zoo.parquet and the ids of such models name it
-BLOCK = b"given"  # what stands for trees in a run folder
+BLOCK = b"given"  # in the place of trees in a run folder
 
 
 class Column:

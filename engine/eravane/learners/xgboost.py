@@ -143,7 +143,7 @@ def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatri
         return xgb.QuantileDMatrix(Tiles(table), ref=reference, max_bin=params["max_bin"], nthread=1)
     if data is table:
         return xgb.QuantileDMatrix(table, ref=reference, max_bin=params["max_bin"], nthread=1)
-    types = ["int" if reference is not None else "float"] * len(names)  # as data frames tell XGBoost
+    types = ["int" if reference is not None else "float"] * len(names)  # as XGBoost reads them from data frames
     described = {"feature_names": names, "feature_types": types}
     return xgb.QuantileDMatrix(data, ref=reference, max_bin=params["max_bin"], nthread=1, **described)
 

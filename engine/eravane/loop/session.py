@@ -74,7 +74,7 @@ class Session:
         backend: the device.
         identity: what a checkpoint must have been made with.
         neutral_columns: features that the ensemble is neutralised to; empty for none.
-        known_at: labels that came later than the lags say.
+        known_at: labels that arrived later than the lags.
         payout: what is paid.
 
     Attributes:

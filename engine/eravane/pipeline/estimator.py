@@ -43,7 +43,7 @@ from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import era_weights
 from eravane_kernels import cpu
 
-COLUMNS = "columns"  # stands for the feature set in the names of base models
+COLUMNS = "columns"  # the feature set in the names of base models
 OutOfFoldEra = tuple[int, NDArray[np.float32], NDArray[np.float32]]
 """An era, its base predictions [M, N] and its labels [N]."""
 
@@ -62,7 +62,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         groups: name -> column names or positions, or into how many contiguous blocks the columns are cut; a model on
             all columns is always there.
-        target: target column that y stands for; its suffix (_20, _60) gives the lags.
+        target: target column that y holds; its suffix (_20, _60) gives the lags.
         horizon_eras: eras that a label spans (4 for 20 days, 12 for 60); `fit` with eras asks for it where the name
             does not give it.
         trees, params, seeds, half_life: as in [zoo] of a configuration.

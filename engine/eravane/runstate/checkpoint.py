@@ -26,7 +26,7 @@ class Checkpoints:
     Args:
         folder: where they lie.
         identity: what a checkpoint must have been made with (configuration, data): name -> what it may be, the
-            first of which new checkpoints bear; a checkpoint with another identity is refused.
+            first of which new checkpoints get; a checkpoint with another identity is refused.
     """
 
     KEPT = 2

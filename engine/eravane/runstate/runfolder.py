@@ -172,7 +172,7 @@ class RunFolder:
         return tuple(unlike)
 
     def known_digests(self) -> tuple[str, ...]:
-        """Digests of the configuration that a checkpoint of this run may bear, the present one first."""
+        """Digests of the configuration that a checkpoint of this run may have, the present one first."""
         adopted = self.read_json(MANIFEST).get(ADOPTED, []) if self.started else []
         older = [digest for change in adopted for digest in change["digests"]]
         return (self.reading().config.digest(), digest_of_all_keys(self._tables()), *older)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from eravane.core.arrays import Floats
 from eravane_kernels.namespace import Kernels
 
-# Rows that tie in exact arithmetic must tie, whatever order a library sums in.
+# Rows that tie in exact arithmetic must tie for every order of summation.
 MIX_DECIMALS = 12
 
 

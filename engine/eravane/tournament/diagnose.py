@@ -1,4 +1,4 @@
-"""Diagnostics: the tournament's own verdict on validation predictions, beside ours."""
+"""Diagnostics: the tournament's scores of validation predictions, next to ours."""
 
 from __future__ import annotations
 

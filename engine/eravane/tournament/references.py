@@ -183,7 +183,7 @@ class _Scored:
 
 
 def _warn(what: str, error: DataError) -> None:
-    """A damaged file beside the run costs the scores that need it, and this line."""
+    """Log that a damaged file leaves out the scores that need it."""
     logger.warning("no score against %s: %s", what, error)
 
 

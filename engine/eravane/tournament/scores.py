@@ -1,4 +1,4 @@
-"""Live performance of a model beside what a backtest promised, and what a stake on it would have earned."""
+"""Live performance of a model, compared with its backtest, and the payout that a stake would have earned."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ class _Dispatch:
         return bool(ours.equals(theirs))
 
     def _objections(self, name: str, stored: bytes | None) -> list[str]:
-        """What speaks against sending: compared with what stands in this round, and with the last receipt."""
+        """Objections to sending: against this round's submission, and against the last receipt."""
         earlier = receipts(self.run, name)
         found = objections(self.profile, earlier[-1].profile) if earlier else []
         if stored is not None:

@@ -95,8 +95,7 @@ class Patience:
         `progress` returns a number that changes when an attempt got further; the deadline then restarts.
 
         Raises:
-            ApiError: when the deadline passes, or no server was ever reached; whatever else the attempt raises goes
-                through.
+            ApiError: when the deadline passes, or no server was ever reached; other errors of the attempt pass.
         """
         started, wait_s, reached, attempts = self.clock(), self.first_wait_s, progress(), 0
         while True:
@@ -284,7 +283,7 @@ class Transport:
             try:
                 answer = done.get(timeout=0.2)
             except queue.Empty:
-                if _position(body) != sent:  # an upload goes on for as long as it takes
+                if _position(body) != sent:  # an upload may take any time
                     until, sent = self.patience.clock() + self.patience.deadline_s, _position(body)
                 if self.patience.clock() < until:
                     continue

@@ -117,7 +117,7 @@ def _check_pickle(path: Path) -> None:
         with path.open("rb") as file:
             for _ in pickletools.genops(file):
                 pass
-    except Exception as error:  # genops raises whatever its input provokes
+    except Exception as error:  # genops raises errors of many kinds
         raise SubmitError(f"{path} is no pickle ({error}); give the .pkl that `eravane export` wrote") from None
 
 

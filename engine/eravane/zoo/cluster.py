@@ -18,7 +18,7 @@ from eravane.core.config import ComputeConfig
 from eravane.core.errors import RunError
 from eravane.core.memory import cores
 from eravane.core.telemetry import UsageReporter, WorkerUsage, on_worker
-from eravane.zoo.clustercheck import Vigil, bounded, check_versions, known_workers
+from eravane.zoo.clustercheck import Heartbeats, bounded, check_versions, known_workers
 from eravane.zoo.fleet import News, TaskControl
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def run_on_dask(
                 yield task, result
         finally:
             if waiting and client.status == "running":
-                with suppress(Exception):  # of a cluster that is gone; the error on its way says so
+                with suppress(Exception):  # of a cluster that is gone; the error that is being raised names that
                     futures = [future for _, future in waiting.values()]
                     bounded(lambda: client.cancel(futures, force=True), CONNECT_SECONDS)
 
@@ -240,9 +240,9 @@ def _collect(
     inbox: queue.SimpleQueue[tuple[Future | None, Any]],
     on_news: News | None,
 ) -> Iterator[tuple[Any, Any]]:
-    seen, vigil = time.monotonic(), Vigil(client, scheduler)
+    seen, heartbeats = time.monotonic(), Heartbeats(client, scheduler)
     while waiting:
-        vigil.look()
+        heartbeats.check()
         try:
             done, news = inbox.get(timeout=POLL_SECONDS)
         except queue.Empty:

@@ -30,7 +30,7 @@ def bounded(call: Callable[[], Value], seconds: float) -> Value:
     """The result of a call that may never return.
 
     Raises:
-        TimeoutError: it did not return in time; it goes on in a thread that nobody waits for.
+        TimeoutError: it did not return in time; it continues in a thread that is not joined.
     """
     box = queue.SimpleQueue[tuple[Value | None, BaseException | None]]()
 
@@ -107,7 +107,7 @@ def _of(facts: Mapping[str, Any]) -> dict[str, str | None]:
     return versions | {name: packages.get(name) for name in PACKAGES}
 
 
-class Vigil:
+class Heartbeats:
     """Looks after a cluster while tasks are out.
 
     Args:
@@ -115,29 +115,29 @@ class Vigil:
         scheduler: its address, for messages.
     """
 
-    LOOK_EVERY = 5.0
+    CHECK_EVERY = 5.0
 
     def __init__(self, client: Client, scheduler: str) -> None:
-        self._client, self._scheduler, self._looked = client, scheduler, time.monotonic()
+        self._client, self._scheduler, self._checked = client, scheduler, time.monotonic()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Take the tasks of workers that went silent away from them, every few seconds.
 
         Raises:
             RunError: the scheduler does not answer.
         """
-        if time.monotonic() - self._looked < self.LOOK_EVERY:
+        if time.monotonic() - self._checked < self.CHECK_EVERY:
             return
         try:
             facts = bounded(lambda: self._client.run_on_scheduler(_silent_workers()), SILENT_SECONDS)
         except TimeoutError:
             raise RunError(_silent(self._scheduler)) from None
-        except Exception as error:  # the connection broke: the caller's own checks say so
+        except Exception as error:  # the connection broke, which the caller's own checks report
             logger.debug("the scheduler could not be asked: %s", error)
             facts = {}
         for address, silent_s in facts.items():
             logger.warning("worker %s has been silent for %.0f s: its tasks go to other workers", address, silent_s)
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
 
 
 def _silent_workers() -> Callable[..., Any]:

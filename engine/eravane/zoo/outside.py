@@ -19,7 +19,7 @@ from eravane.data.store.store import EraStore
 from eravane.learners.outside import OUTSIDE
 from eravane.zoo.specs import ModelSpec
 
-# What a member says of a row that it has no prediction for, where it has none in the era at all.
+# A member's prediction of a row that it lacks, in an era of which it has no row.
 NEUTRAL = np.float32(0.5)
 
 
@@ -174,7 +174,7 @@ def _fill_one(values_n: Float32s) -> bool:
 
 
 def coverage(members: Sequence[Member], store: EraStore, first: int) -> list[str]:
-    """One line per member that lacks eras from `first` on, or live predictions: it says nothing there."""
+    """One line per member that lacks eras from `first` on, or live predictions."""
     wanted = [era for era in store.index if era >= first]
     notes = []
     for member in members:
@@ -182,7 +182,7 @@ def coverage(members: Sequence[Member], store: EraStore, first: int) -> list[str
         if missing:
             notes.append(f"member {member.name} has no prediction in {missing} of {len(wanted)} eras from {first} on")
         if member.live_N is not None and member.live_N.min() == member.live_N.max():
-            notes.append(f"member {member.name} has no live predictions; it says nothing there")
+            notes.append(f"member {member.name} has no live predictions: its live rows are all equal")
     return notes
 
 

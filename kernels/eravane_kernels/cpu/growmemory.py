@@ -17,13 +17,13 @@ from eravane_kernels.cpu.levelsums import GROUPS, MOST_ROWS, PLANE, SHIFT, SUMS,
 from eravane_kernels.growth import Rules, Tree
 
 NO_WEIGHTS = np.empty((0, 0), dtype=np.float32)
-"""Of rows that all count as one."""
+"""Weight of rows that all count as one."""
 GROUPS_SHARED = 2 * GROUPS
-"""Groups of columns that are joined before the trees that share them count: so many joint levels stay in the cache."""
+"""Groups of columns that are joined before the trees that share them count: their joint levels stay in the cache."""
 
 DEEP, MOST_ROWS_DEEP = 9, 1 << 16
-"""Trees of so many levels are grown in larger shards, as many rows as a place of 16 bits can name: what a node costs in
-every shard, whatever its rows, is then most of their time (measured: 5 % less of it at depth 9, 7 % at 10)."""
+"""Trees of this many levels are grown in larger shards, as many rows as a place of 16 bits can name: the fixed cost of
+a node in every shard is then most of their time (measured: 5 % less of it at depth 9, 7 % at 10)."""
 
 APART = 8
 """Columns that a thread has room for where it needs `TOGETHER`: no two threads write to the same line of the cache."""
@@ -109,7 +109,7 @@ class Memory:
         )
 
     def level(self, width: int) -> Level:
-        """What is kept per node of a level, for trees on so many columns."""
+        """What is kept per node of a level, for trees on some columns."""
         nodes, models = self._nodes, self.models
         counted_shape = self.threads, models, self._halves, width, self._base, 2
         sum_shape = models, 2, nodes, width, self._base, 2

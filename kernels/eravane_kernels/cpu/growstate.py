@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     """What is kept per row and tree.
 
     value_BN: gradient; NaN in rows that no sum counts, and it becomes NaN where gradient and weight are 0.
-    weight_BN: Hessian; [0, 0] stands for ones, [1, N] for the same in all trees.
+    weight_BN: Hessian; [0, 0] means ones, [1, N] the same in all trees.
     gradient_BN, hessian_BN: both as integers. gradient_BN may be the memory of value_BN.
     place_BN: rows of the shard by node.
     edge_BP22K: where the nodes of two levels begin, among the rows that count and among the others behind them.

@@ -19,8 +19,8 @@ from eravane_kernels.growth import Rules, Tree, Units, check_columns, check_rows
 class Grower:
     """Grows trees on the same columns, one after the other or several at once.
 
-    Memory is taken when first it is needed, as `growmemory` says, and kept; gradients are kept in the array that brings
-    them. `boosting.Boosting` grows many rounds in one call.
+    Memory is allocated at first use (see `growmemory`) and kept; gradients are kept in the array that brings them.
+    `boosting.Boosting` grows many rounds in one call.
 
     Args:
         columns: the data.

@@ -57,7 +57,7 @@ def sources_digest() -> str:
 
 
 def _usable(place: Path) -> bool:
-    """Whether files can be made there, and nobody else may put some: compiled code is loaded from it."""
+    """Whether this user alone can write there: compiled code is loaded from it."""
     with suppress(OSError, RuntimeError):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):

@@ -1,4 +1,4 @@
-"""Columns as one flat array, which Numba knows to be contiguous whatever the stride of the columns."""
+"""Columns as one flat array, which Numba knows to be contiguous for any stride of the columns."""
 
 from __future__ import annotations
 

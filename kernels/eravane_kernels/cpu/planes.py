@@ -38,7 +38,7 @@ def count_planes(_: Any, array: Any, start: Any, blocks: Any, ahead: Any) -> Any
 def _count(builder: Any, totals: list[Any], vectors: list[Any]) -> None:
     """Packs two vectors of bytes into one of half bytes, and adds the bit counts of its planes to the totals.
 
-    Half a byte tells 0..4 and -1 apart: 0000, 0001, 0010, 0011, 0100, 1111. A byte is valid if its bits 3..7 are
+    Half a byte distinguishes 0..4 and -1: 0000, 0001, 0010, 0011, 0100, 1111. A byte is valid if its bits 3..7 are
     equal, and equal to (bit 0 and bit 2) and to (bit 1 and bit 2).
     """
     left, right = vectors

@@ -1,6 +1,6 @@
 """Tie-kept ranks by one vectorised sort of 64-bit keys that carry the value's leading bits and its row.
 
-Twice an average rank is an integer, so whatever is a function of the rank alone is a table over 0..2n.
+Twice an average rank is an integer, so a function of the rank alone is a table over 0..2n.
 """
 
 from __future__ import annotations

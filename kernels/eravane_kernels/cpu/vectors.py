@@ -31,7 +31,7 @@ def ahead(start_C: Integers, column: int, stop: int, rows: int, size: int) -> in
     """Prefetch distance in bytes in the run of a column that ends at row `stop`.
 
     AHEAD, which the next column's beginning follows without a gap; where columns are shorter than that, the same run
-    of the next column. start_C: where columns of so many rows begin; size: bytes of a value.
+    of the next column. start_C: where the columns begin; size: bytes of a value.
     """
     if (rows - stop) * size >= AHEAD or column + 1 == start_C.shape[0]:
         return AHEAD

@@ -36,7 +36,7 @@ def keys(position_TK: Integers, below_TK: Levels, right_TK: Bools | None) -> Key
     Args:
         position_TK: place of the column among those handed to `walk`; -1 where every row goes left.
         below_TK: int8, values below it go left.
-        right_TK: whether -1 stands for missing and goes right there; None: -1 is the lowest value.
+        right_TK: whether -1 means missing and goes right there; None: -1 is the lowest value.
     """
     place_TK = np.maximum(position_TK, 0).astype(np.int32)
     limit_TK = np.where(position_TK < 0, 15, np.clip(below_TK.astype(np.int32) + 1, 0, 15))
@@ -72,7 +72,7 @@ def walk(address_SC: Integers, row_S: Integers, key_TK: Keys, leaf_TL: Single, t
     """Adds to `total_N` the leaf of every tree, tree after tree, in float32.
 
     Args:
-        address_SC: int64, where the columns of the keys begin in each segment of rows; whoever calls keeps them alive.
+        address_SC: int64, where the columns of the keys begin in each segment of rows; the caller keeps them alive.
         row_S: int64, rows of the segments.
         key_TK: from `keys`, splits of complete trees, level by level.
         leaf_TL: float32 [T, 2^D], from left to right.

@@ -6,7 +6,7 @@
 // Shapes: x float32 [C, N] with NaN for missing, columns `ld` values apart; begins, ends int64 [E]; quantiles float64
 // [Q] within 0..1; values float64 [Q, E, C]; centre and deviation float64 [E, C] (the median of |x - centre|); NaN
 // where a run holds no value; bad uint8 [E, C], 1 where a run holds an infinity.
-// Radix selection: a histogram of the leading digit tells which digit the wanted rank has and how many values lie
+// Radix selection: a histogram of the leading digit gives the digit of the wanted rank and how many values lie
 // before it; then the next digit, among the values that share what is known. The leading histogram serves every
 // quantile. Integer atomics in shared memory, since which bin a value hits is known to its thread alone; their sums do
 // not depend on the order.

@@ -13,7 +13,7 @@ from eravane_kernels.cuda.runtime import active, upload
 from eravane_kernels.growth import Rules, Tree, check_boosting
 
 KEPT_BYTES, MOST_KEPT = 1 << 24, 1024
-"""Of trees that wait on the device to be fetched, and rounds of them."""
+"""Bytes of trees that wait on the device to be fetched, and rounds of them."""
 
 
 class Boosting:
@@ -97,7 +97,7 @@ class Boosting:
 
 
 def boosting_bytes(rows: int, chosen: int, rules: Rules, models: int, *, weighed: bool) -> int:
-    """Bytes on the device that a `Boosting` takes, beside the columns."""
+    """Bytes on the device that a `Boosting` takes, without the columns."""
     kept = _kept(rules, models)
     taken = bytes_needed(rows, chosen, rules.max_depth, models, kept, weighed=weighed)
     return taken + rows * (12 * models + (4 if weighed else 0))

@@ -22,7 +22,7 @@ PLANES, FIELDS, NODE, RULES = 5, 8, 7, 10
 MOST_PARTS = 512
 """Most blocks that look for the largest gradient."""
 WHOLE = 1 << 24
-"""A share of rows is rounded to so many parts, as in cu/quanta.cu."""
+"""Parts that a share of rows is rounded to, as in cu/quanta.cu."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,18 +192,18 @@ class Grower:
         return self.fetch(1, shape[0])[0]
 
     def begin(self, column_RK: Integers, streams: Sequence[int]) -> None:
-        """Say what the next rounds are grown on; the first of them is the next one.
+        """Set what the next rounds are grown on; the first of them is the next one.
 
         Args:
             column_RK: ascending positions, on the host; the same number for every round.
             streams: of the draws of rows, one a round.
 
         Raises:
-            ValueError: wrong positions, more columns than was said, or more rounds than are kept.
+            ValueError: wrong positions, more columns than announced, or more rounds than are kept.
         """
         rounds, width = column_RK.shape
         if rounds > self.kept or width > self._widest:
-            raise ValueError(f"columns_K: expected no more columns than was said, given {width}")
+            raise ValueError(f"columns_K: expected no more columns than announced, given {width}")
         for columns_K in column_RK:
             check_columns(columns_K, self._columns.width)
         self._column_RK, self._next = column_RK.copy(), 0
@@ -247,7 +247,7 @@ class Grower:
         launch("grow", "grow_turn", 1, self._turn)
 
     def fetch(self, rounds: int, trees: int) -> list[list[Tree]]:
-        """Trees that were grown, of every number below `rounds` the first so many, copied to the host.
+        """Trees that were grown, the first ones of every number below `rounds`, copied to the host.
 
         Raises:
             ValueError: a gradient of one of them is infinite or NaN, or a Hessian is or is negative.
@@ -358,7 +358,7 @@ class Grower:
 
 
 def bytes_needed(rows: int, widest: int, depth: int, together: int = 1, kept: int = 1, *, weighed: bool = False) -> int:
-    """Bytes on the device that a `Grower` takes, beside the columns."""
+    """Bytes on the device that a `Grower` takes, without the columns."""
     nodes = 1 << depth - 1
     per_row = 8 + (16 if weighed else 8)
     per_column = 2 * 8 * (nodes * SLOTS * 2 + max(1, nodes // 2) * PLANES * 2)
@@ -368,7 +368,7 @@ def bytes_needed(rows: int, widest: int, depth: int, together: int = 1, kept: in
 
 
 def stride_of(width: int) -> int:
-    """Bytes of a record of so many columns: half a sector, or whole ones."""
+    """Bytes of a record of some columns: half a sector, or whole ones."""
     return 16 if width <= 32 else -(-width // (2 * TILE)) * TILE
 
 

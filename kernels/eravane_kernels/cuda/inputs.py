@@ -1,4 +1,4 @@
-"""Arrays on their way to the device: checked, uploaded, and results laid out beside them."""
+"""Arrays for the device: checked, uploaded, and results laid out like them."""
 
 from __future__ import annotations
 

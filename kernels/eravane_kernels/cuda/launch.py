@@ -13,7 +13,7 @@ from eravane_kernels.cuda.inputs import Array, stride
 from eravane_kernels.cuda.runtime import active, upload
 
 THREADS = 256
-"""Of a block, as THREADS in cu/*.cu."""
+"""Threads of a block, as THREADS in cu/*.cu."""
 WARPS = THREADS // 32
 LARGEST_GRID = 2**31 - 1
 LONGEST_SORT = 2**28
@@ -22,7 +22,7 @@ SHARED_STATIC = 1 << 10
 """Set aside for the static shared memory of kernels that ask for dynamic shared memory."""
 BLOCKS_PER_PROCESSOR = 3
 STRETCH_BYTES, MOST_ERAS = 1 << 16, 256
-"""Of a column that a warp of cu/levels.cu reads at once, and eras of it."""
+"""Bytes of a column that a warp of cu/levels.cu reads at once, and eras of it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Runs:
 
     @property
     def number(self) -> int:
-        """Of runs."""
+        """Number of runs."""
         return len(self.begin_E) * self.columns
 
     @property

@@ -29,7 +29,7 @@ class Runtime:
     xp: CuPy, or its double; kernel: the compiled kernel of a file in cu/, as `cupy.RawKernel`; host: copies an array to
     NumPy; address: of an array's first value; cholesky: raises LinAlgError for a matrix that is not positive definite;
     solve_triangular: as SciPy's; record: remembers launches without running them, and returns what runs all of them, in
-    the order of whatever else is launched; shared_bytes: most shared memory of a block; processors: of the device.
+    the order of other launches; shared_bytes: most shared memory of a block; processors: of the device.
     """
 
     xp: Any
@@ -118,7 +118,7 @@ def _cupy_runtime(device: int) -> Runtime:
             return cupy.linalg.cholesky(matrix)
 
     def record(work: Callable[[], None]) -> Callable[[], None]:
-        # The legacy stream cannot be captured; the graph is launched on whichever stream is current then.
+        # The legacy stream cannot be captured; the graph is launched on the stream that is current then.
         stream = cupy.cuda.Stream(non_blocking=True)
         with stream:
             stream.begin_capture()

@@ -47,7 +47,7 @@ def check_leaves(x_CN: Levels, column_TK: Positions, below_TK: Levels, leaf_TL: 
 
 
 def check_trees(column_TK: Positions, below_TK: Levels, leaf_TL: Single, width: int) -> None:
-    """Checks complete trees on so many columns."""
+    """Checks complete trees on a number of columns."""
     checks.axes(leaf_TL, "leaf_TL", 2, "float32")
     trees, leaves = leaf_TL.shape
     if leaves < 2 or leaves & (leaves - 1):

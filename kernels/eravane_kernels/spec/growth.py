@@ -47,7 +47,7 @@ def grow_tree(
 def grow_many(
     x_CN: Levels, gradient_BN: Single, hessian_BN: Single | None, columns_K: Integers, rules: Rules
 ) -> tuple[list[Tree], Single]:
-    """Grow B trees on the same columns: each is what `grow_tree` gives, whichever the others are.
+    """Grow B trees on the same columns: each is the tree that `grow_tree` gives.
 
     Args:
         x_CN: int8, levels 0..4 and -1 for missing.

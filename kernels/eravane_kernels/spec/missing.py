@@ -91,7 +91,7 @@ def knn_impute(x_CN: Single, offsets_E1: Integers, k: int = 5) -> Single:
     Distance is Euclidean over the columns that both rows hold, scaled up by the share of columns held, as in
     `sklearn.metrics.pairwise.nan_euclidean_distances`; equal distances go to the lower row; a row that shares no
     column with any row that holds a value gets the column's mean; a column with no value in the era stays NaN.
-    Same values as `sklearn.impute.KNNImputer` fitted on the era, wherever distances do not tie.
+    Same values as `sklearn.impute.KNNImputer` fitted on the era, where distances do not tie.
     x_CN: float32. Returns float32 [C, N]. Raises: ValueError for bad arrays, an infinity or k below 1.
     """
     check_knn(x_CN, offsets_E1, k)

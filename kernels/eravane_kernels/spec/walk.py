@@ -22,7 +22,7 @@ def walk(
         x_CN: int8 levels.
         column_TK, below_TK: [T, 2^D - 1], splits of complete trees of depth D, level by level; a row with x < below
             goes left, and where the column is -1 every row does.
-        right_TK: where -1 stands for missing, whether it goes right; None: -1 is the lowest value.
+        right_TK: where -1 means missing, whether it goes right; None: -1 is the lowest value.
         leaf_TL: float32 [T, 2^D], from left to right.
         total_N: float32 [N], changed in place.
     """

@@ -12,20 +12,12 @@ from eravane.core.errors import DataError
 from eravane.data.ingest import ingest
 from eravane.data.store import placement
 from eravane.data.store.store import EraStore
-from tests.data.store.made import FEATURES, TARGETS, Dataset, contents
+from tests.support.made_store import FEATURES, TARGETS, Dataset, contents, next_week
 
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "SEGMENT_ROWS", 100)
-
-
-def next_week(made: Dataset, *, last: int = 16) -> Dataset:
-    """The dataset two weeks later: two more eras, and the labels of the two that were open."""
-    later = Dataset.make(last=last)
-    assert made.live is not None
-    later.live = made.live.rename(index=lambda name: name.replace("n", "m", 1))
-    return later
 
 
 def features(path: Path) -> dict[str, bytes]:

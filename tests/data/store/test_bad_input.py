@@ -16,7 +16,7 @@ import pytest
 from eravane.core.errors import DataError, StoreError
 from eravane.data.ingest import ingest
 from eravane.data.store.store import EraStore
-from tests.data.store.made import FEATURES, Dataset, contents
+from tests.support.made_store import FEATURES, Dataset, contents
 
 Change = Callable[[Dataset], None]
 

@@ -17,7 +17,7 @@ from eravane.core.errors import StoreError
 from eravane.data.ingest import ingest
 from eravane.data.store import placement, source
 from eravane.data.store.store import EraStore
-from tests.data.store.made import FEATURES, TARGETS, Dataset, rows
+from tests.support.made_store import FEATURES, TARGETS, Dataset, rows
 
 
 def assert_holds(store: EraStore, history: pd.DataFrame, columns: tuple[str, ...] = FEATURES) -> None:

@@ -13,8 +13,7 @@ import pytest
 
 from eravane.core.errors import StoreError
 from eravane.data.store.store import EraStore
-from tests.data.store.made import Dataset, contents
-from tests.data.store.test_append import next_week
+from tests.support.made_store import Dataset, contents, next_week
 
 VICTIM = Path(__file__).with_name("victim.py")
 

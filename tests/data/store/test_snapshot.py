@@ -15,7 +15,7 @@ from eravane.data.ingest import ingest
 from eravane.data.store import snapshot
 from eravane.data.store.snapshot import delete_unused, held, open_as_of, snapshot_of
 from eravane.data.store.store import SNAPSHOTS, EraStore
-from tests.runstate.formats.download import FIRST_WEEK, Download
+from tests.support.download import FIRST_WEEK, Download
 
 SOURCE = Path(__file__).parents[2] / "runstate" / "formats" / "0.1.0" / "source"
 TARGET = "target_ender_20"

@@ -15,7 +15,7 @@ from eravane.core.errors import DataError, StoreError
 from eravane.data.ingest import ingest
 from eravane.data.store import placement
 from eravane.data.store.store import EraStore
-from tests.data.store.made import FEATURES, TARGETS, Dataset, contents
+from tests.support.made_store import FEATURES, TARGETS, Dataset, contents
 
 
 @pytest.fixture(scope="module", params=["int8", "float32"])

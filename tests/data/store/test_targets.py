@@ -26,7 +26,7 @@ from eravane.data.store.targets import (
 )
 from eravane.planning.shape import read_targets
 from eravane.planning.targets import examine_targets
-from tests.data.store.made import Dataset
+from tests.support.made_store import Dataset
 
 ERAS, ROWS = 40, 50
 NAMES = ("target", "target_a_20", "target_a_60", "target_b_60")

@@ -14,7 +14,7 @@ from eravane.core.errors import StoreError
 from eravane.data.ingest import ingest
 from eravane.data.store.digest import digest_runs, first_level_fault, hash_ids
 from eravane.data.store.store import EraStore
-from tests.data.store.made import Dataset
+from tests.support.made_store import Dataset
 
 
 @pytest.fixture(scope="module")

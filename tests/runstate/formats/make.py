@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tests.runstate.formats.download import FIRST_WEEK, HERE, LAST, LIVE, WEEKS, Download
+from tests.support.download import FIRST_WEEK, HERE, LAST, LIVE, WEEKS, Download
 
 COMMON = """
 [data]

@@ -108,7 +108,7 @@ class Manifest:
         return {record.file: record.size for record in records}
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits over the content that the manifest stands for; the sources do not enter."""
+        """Sixteen hex digits over the content of the store, without its sources."""
         live = self.live
         content = [
             (self.columns, self.dtype, self.targets),

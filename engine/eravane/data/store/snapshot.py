@@ -1,8 +1,8 @@
 """Snapshots of a store: the files that a reader opened stay unchanged while writers change the store.
 
 A snapshot is a folder of hard links to the files of one manifest, `snapshots/FINGERPRINT` in the store; it is a store
-itself and costs no space but for labels that were replaced since. It is deleted once nobody reads it: no process holds
-its lock, and no unfinished run that named itself as owner is there.
+itself and costs no space but for labels that were replaced since. It is deleted when unused: no process holds its
+lock, and no unfinished run is its owner.
 """
 
 from __future__ import annotations
@@ -68,11 +68,13 @@ def open_as_of(store: Path, fingerprint: str) -> EraStore:
 
 
 def delete_unused(store: Path) -> None:
-    """Delete the snapshots that nobody reads."""
+    """Delete unused snapshots."""
     for path in (store / SNAPSHOTS).glob("[!.]*"):
         with suppress(OSError), _alone(path) as alone:
             if alone and not _owned(path):
-                (path / MANIFEST).unlink(missing_ok=True)  # first, so that whoever waits for the lock takes another
+                (path / MANIFEST).unlink(
+                    missing_ok=True
+                )  # first, so that a process that waits for the lock takes another
                 shutil.rmtree(path)
     for path in (store / SNAPSHOTS).glob(".*"):  # of a reader that was killed while it made links
         with suppress(OSError):
@@ -132,7 +134,7 @@ def _hold(path: Path, owner: Path | None) -> int:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
-    """Whether no process reads a snapshot; while the block runs nobody begins to."""
+    """Whether no process reads a snapshot; none can begin to while the block runs."""
     descriptor = os.open(path / LOCK, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

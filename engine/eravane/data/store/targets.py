@@ -98,23 +98,23 @@ def survey(columns: Sequence[str], eras: Iterable[int], blocks: Iterable[LabelBl
         for a, b in product(range(len(columns)), repeat=2)
         if a != b and named[columns[b]] is not None and named[columns[a]] != named[columns[b]]
     }
-    tallies = [_Tally() for _ in columns]
+    extents = [_Extent() for _ in columns]
     for block in blocks:
         known_TN = ~np.isnan(block.values_TN)
-        for tally, values_N, known_N in zip(tallies, block.values_TN, known_TN, strict=True):
-            tally.add(values_N[known_N], block.era_N[known_N])
+        for extent, values_N, known_N in zip(extents, block.values_TN, known_TN, strict=True):
+            extent.add(values_N[known_N], block.era_N[known_N])
         for key in list(pairs):
             pairs[key].add(block, known_TN)
             if pairs[key].unlike:
                 del pairs[key]
     order = sorted(set(eras))
-    facts = {name: tally.facts(order) for name, tally in zip(columns, tallies, strict=True)}
+    facts = {name: extent.facts(order) for name, extent in zip(columns, extents, strict=True)}
     for (a, _), pair in pairs.items():
         facts[columns[a]] = pair.completed(facts[columns[a]], columns)
     return facts
 
 
-class _Tally:
+class _Extent:
     """Extent of one column's labels."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tests.integration.weeks import TRAIN, Weeks
+from tests.support.weeks import TRAIN, Weeks
 
 FIRST_WEEK, WEEKS = 40, 8
 HERE = "@HERE@"
