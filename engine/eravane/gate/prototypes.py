@@ -21,7 +21,8 @@ REGIMES = 4
 def find_regimes(vectors_EM: FloatArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:
     """Cluster eras by k-means from a farthest-first start: regime of each era, the commonest first, and membership.
 
-    Membership is softmax(-|q - centre|^2 / mean squared distance to the own centre), float64 [E, P].
+    Membership is softmax(-|q - centre|^2 / mean squared distance to the own centre), float64 [E, P]. The sums of
+    scikit-learn's k-means depend on the number of threads, and with them the bytes of a run.
     """
     count = min(count, len(vectors_EM))
     centres_PM = _spread_out(vectors_EM, count)
@@ -54,22 +55,13 @@ def _spread_out(vectors_EM: FloatArray, count: int) -> FloatArray:
 
 def whiten(scores_EM: FloatArray) -> FloatArray:
     """Row-centred score vectors [E, M], whitened by their Ledoit-Wolf covariance (Ledoit and Wolf, 2004)."""
+    from sklearn.covariance import ledoit_wolf
+
     centred_EM = scores_EM - scores_EM.mean(axis=1, keepdims=True)
     centred_EM = centred_EM - centred_EM.mean(axis=0)
-    values, vectors = np.linalg.eigh(ledoit_wolf(centred_EM))
+    values, vectors = np.linalg.eigh(ledoit_wolf(centred_EM, assume_centered=True)[0])
     floor = max(float(values.max()), 1e-12) * 1e-3
     return np.asarray(centred_EM @ vectors / np.sqrt(np.maximum(values, floor)))
-
-
-def ledoit_wolf(centred_EM: FloatArray) -> FloatArray:
-    """Covariance shrunk towards a multiple of the identity, as scikit-learn's `ledoit_wolf(assume_centered=True)`."""
-    eras, size = centred_EM.shape
-    sample_MM = centred_EM.T @ centred_EM / eras
-    mean = np.trace(sample_MM) / size
-    distance = ((sample_MM - mean * np.eye(size)) ** 2).sum() / size
-    fourth = ((centred_EM**2).T @ centred_EM**2 / eras - sample_MM**2).sum() / (eras * size)
-    shrinkage = min(fourth, distance) / distance if distance > 0 else 0.0
-    return np.asarray((1 - shrinkage) * sample_MM + shrinkage * mean * np.eye(size))
 
 
 def affinity(vectors_EM: FloatArray) -> FloatArray:
