@@ -126,7 +126,7 @@ def _cells(rng: np.random.Generator, kind: Kind, home: NDArray[np.int64]) -> lis
 
 
 def _fitted(cov_TF: FloatArray, S_FF: FloatArray, cells: list[NDArray[np.int64]], start: int) -> FloatArray:
-    newest = CLOCK.newest_tree_label(start)
+    newest = start - CLOCK.tree_lag
     mean_F = cov_TF[max(0, newest - WINDOW + 1) : newest + 1].mean(axis=0)
     weights_MF = np.zeros((len(cells), FEATURES))
     for m, cell in enumerate(cells):

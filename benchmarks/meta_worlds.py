@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from eravane.calendar.clock import Clock
+from eravane.calendar.horizon import Horizon
 from eravane.core.config import GateConfig
 from eravane.core.files import write_atomically
 from eravane.gate.context import STRUCTURE, ContextBuilder
@@ -32,7 +33,7 @@ FloatArray = NDArray[np.float64]
 
 KEPT = "ERAVANE_WORLDS"
 TARGET = "target_ender_20"
-CLOCK = Clock.for_target(TARGET)
+CLOCK = Clock.of(Horizon.required(TARGET))
 GROUPS, FEATURES = 12, 240
 FIRST_PREDICTED, REFIT_EVERY, WINDOW, RIDGE = 90, 40, 80, 0.05
 # Rows on which versions of the models are compared.
@@ -128,7 +129,7 @@ class _Base:
 
     def predict(self, x_FN: NDArray[np.float32], era: int) -> NDArray[np.float32]:
         if (era - FIRST_PREDICTED) % REFIT_EVERY == 0:
-            newest = CLOCK.newest_tree_label(era)
+            newest = era - CLOCK.tree_lag
             usable = [item for item in self._moments if newest - WINDOW < item[0] <= newest]
             self._weights = []
             for g, c in enumerate(self._columns):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.child import SAMPLE_SECONDS, anonymous_memory
 from eravane.calendar.clock import Clock
 from eravane.calendar.folds import walk_forward
+from eravane.calendar.horizon import Horizon
 from eravane.calendar.timeline import Timeline, tree_lags
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.memory import cores
@@ -80,7 +81,7 @@ class Work:
     @property
     def timeline(self) -> Timeline:
         """Four folds over the newer two thirds of the eras."""
-        clock, last = Clock.for_target(TARGETS[0]), self.size.eras
+        clock, last = Clock.of(Horizon.required(TARGETS[0])), self.size.eras
         chunk = last // 6
         folds = walk_forward(1, last, chunk=chunk, tree_lag=clock.tree_lag, newest=FOLDS)
         lags = tree_lags(self.config, clock)

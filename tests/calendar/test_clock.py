@@ -18,14 +18,13 @@ from eravane.core.errors import ConfigError
 )
 def test_the_horizon_comes_from_the_suffix(target: str, given_eras: int, horizon: int) -> None:
     assert Horizon.required(target, given_eras) == Horizon(horizon)
-    assert Clock.for_target(target, horizon_eras=given_eras, observed_lag=20, score_lag=1).horizon == horizon
 
 
 @pytest.mark.parametrize("target", ["target", "target_v53", "my_target_7", "target_0"])
 def test_a_name_that_tells_nothing_is_asked_about(target: str) -> None:
     assert Horizon.named(target) is None
     with pytest.raises(ConfigError, match=r"set data\.horizon_eras"):
-        Clock.for_target(target)
+        Horizon.required(target)
 
 
 @given(eras=st.integers(1, 60))
@@ -55,21 +54,21 @@ def test_the_published_numbers() -> None:
 
 @pytest.mark.parametrize(("target", "score", "tree"), [("target_ender_20", 6, 9), ("target_ender_60", 14, 17)])
 def test_lags_are_those_of_the_tournament(target: str, score: int, tree: int) -> None:
-    clock = Clock.for_target(target)
+    clock = Clock.of(Horizon.required(target))
     assert (clock.score_lag, clock.tree_lag, clock.leaking) == (score, tree, False)
     assert clock.purge == {9: 8, 17: 16}[tree]
 
 
 def test_a_later_file_lengthens_the_lags() -> None:
-    clock = Clock.for_target("target_ender_20", observed_lag=13)
+    clock = Clock.of(Horizon(4), observed_lag=13)
     assert (clock.score_lag, clock.tree_lag) == (13, 13)
 
 
 def test_a_shorter_lag_is_stamped() -> None:
-    assert Clock.for_target("target_ender_20", score_lag=5).leaking
-    assert Clock.for_target("target_ender_20", tree_lag=8).leaking
-    assert not Clock.for_target("target_ender_20", score_lag=6, tree_lag=9).leaking
-    assert Clock.for_target("target_ender_60", score_lag=6, tree_lag=9).leaking
+    assert Clock.of(Horizon(4), score_lag=5).leaking
+    assert Clock.of(Horizon(4), tree_lag=8).leaking
+    assert not Clock.of(Horizon(4), score_lag=6, tree_lag=9).leaking
+    assert Clock.of(Horizon(12), score_lag=6, tree_lag=9).leaking
 
 
 def test_folds_equal_the_published_table() -> None:
@@ -92,7 +91,7 @@ def test_folds_equal_the_published_table() -> None:
 def test_no_training_label_overlaps_a_predicted_era(
     first: int, eras: int, chunk: int, horizon: int, newest: int, window: int
 ) -> None:
-    clock = Clock.for_target("target", horizon_eras=horizon)
+    clock = Clock.of(Horizon(horizon))
     last = first + eras - 1
     try:
         folds = walk_forward(first, last, chunk=chunk, tree_lag=clock.tree_lag, newest=newest, window=window)

@@ -48,24 +48,6 @@ class Clock:
             observed_lag=observed_lag,
         )
 
-    @classmethod
-    def for_target(
-        cls,
-        target: str,
-        *,
-        horizon_eras: int = 0,
-        observed_lag: int = 0,
-        score_lag: int | None = None,
-        tree_lag: int | None = None,
-    ) -> Clock:
-        """The lags of a target whose name states its horizon, else of `horizon_eras`; the rest as in `of`.
-
-        Raises:
-            ConfigError: neither gives the horizon.
-        """
-        span = Horizon.required(target, horizon_eras)
-        return cls.of(span, observed_lag=observed_lag, score_lag=score_lag, tree_lag=tree_lag)
-
     @property
     def minimum_score_lag(self) -> int:
         """Smallest score lag at which nothing leaks."""
@@ -99,10 +81,6 @@ class Clock:
     def newest_score(self, era: int) -> int:
         """Newest era whose label may enter scores and weights at `era`."""
         return era - self.score_lag
-
-    def newest_tree_label(self, era: int) -> int:
-        """Newest era whose label may enter trees that predict `era`."""
-        return era - self.tree_lag
 
 
 @dataclass(frozen=True)
