@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from eravane.core.config import RunConfig, parse_config
-from eravane.core.errors import ConfigError, RunError, StoreError
+from eravane.core.errors import ChangedDataError, ConfigError, RunError, StoreError
 from eravane.core.files import exclusive
+from eravane.data.ingest import ingest
 from eravane.pipeline.batch import run
 from eravane.pipeline.week import WeekReport, step
 from eravane.runstate.journal import Journal
@@ -179,6 +180,24 @@ def test_other_live_rows_of_the_same_era_are_predicted_anew(started: Path, weeks
     step(started / "run", data, cache=started / "cache")
     found = Journal(started / "run" / "checkpoints" / "eras").read(FIRST_WEEK + 3)
     np.testing.assert_array_equal(found.prediction_N, expected.prediction_N)
+
+
+@pytest.mark.parametrize("store", ["the run's", "a new one"])
+def test_a_target_that_becomes_another_one_stops_the_step(
+    started: Path, weeks: Weeks, tmp_path: Path, store: str
+) -> None:
+    """As v5.3 did: `target` repeats target_ender_60 where it repeated target_ender_20 the week before."""
+    data = weeks.write(tmp_path / "data", FIRST_WEEK + 4)
+    for name in ("train", "validation"):
+        frame = pd.read_parquet(data / f"{name}.parquet")
+        frame.assign(target=frame["target_ender_60"]).to_parquet(data / f"{name}.parquet")
+    if store == "a new one":
+        ingest(data, tmp_path / "store")
+        data = tmp_path / "store"
+    before = _everything(started / "run")
+    with pytest.raises(ChangedDataError, match="'target' equalled 'target_ender_20' and now equals 'target_ender_60'"):
+        step(started / "run", data, cache=started / "cache")
+    assert _everything(started / "run") == before
 
 
 def test_two_steps_cannot_run_at_once(started: Path) -> None:

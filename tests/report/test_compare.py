@@ -131,6 +131,18 @@ def test_text_and_json_agree(base: Path, tmp_path: Path) -> None:
     assert content["runs"][1]["differences"] == []
 
 
+@pytest.mark.parametrize("shift", [0.0005, 0.0008, 0.001, 0.0015, 0.003])
+def test_the_t_that_is_shown_decides(tmp_path: Path, shift: float) -> None:
+    """Few eras of 60-day labels, where the critical value of mean / se is well above that of t."""
+    lags = {"lags": {"hac": 16}}
+    first = write_run(tmp_path / "first", MARKET[:70], ERAS[:70], **lags)
+    found = compare([first, write_run(tmp_path / "other", MARKET[:70] + shift + NOISE[0][:70], ERAS[:70], **lags)])
+    shown = found.others[0].differences[0].gain
+    assert shown.critical > 3
+    assert (shown.t >= found.needed_t) == (found.others[0].verdict == "better, and more than chance")
+    assert (shown.mean > shown.critical * shown.se) == (shown.t > 1.96)
+
+
 def test_equal_names_are_told_apart(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -53,10 +53,10 @@ def figures_of(page: str) -> dict[str, dict]:
 
 
 def newey_west_t(x: np.ndarray, lag: int) -> float:
-    """Bartlett HAC t by the double sum over all pairs."""
+    """Bartlett HAC t by the double sum over all pairs, on the normal scale."""
     e, n = x - x.mean(), len(x)
     weight = np.maximum(0, 1 - np.abs(np.subtract.outer(np.arange(n), np.arange(n))) / (lag + 1))
-    return float(x.mean() / np.sqrt(e @ weight @ e / n**2))
+    return float(x.mean() / np.sqrt(e @ weight @ e / n**2)) * 1.96 / critical_t(n, lag)
 
 
 def deepest_fall(x: np.ndarray) -> float:
@@ -87,9 +87,7 @@ def test_series_table_equals_pandas(page: str, made, label: str, name: str) -> N
     assert found["Sharpe"] == pytest.approx(scores.mean() / scores.std(), abs=1e-10)
     assert found["Max drawdown"] == pytest.approx(deepest_fall(scores), abs=1e-12)
     assert found["HAC t"] == pytest.approx(newey_west_t(scores, LAG), abs=1e-9)
-    assert found["± 95 %"] == pytest.approx(
-        critical_t(len(scores), LAG) * abs(scores.mean() / newey_west_t(scores, LAG)), abs=1e-12
-    )
+    assert found["± 95 %"] == pytest.approx(1.96 * abs(scores.mean() / newey_west_t(scores, LAG)), abs=1e-12)
     assert found["Eras"] == len(scores)
     if name == "equal_weight":
         assert np.isnan(found["t"])
@@ -111,9 +109,9 @@ def test_headline_says_what_pandas_says(page: str, made) -> None:
     t = newey_west_t(gain, LAG)
     words = re.search(r'<div class="verdict good"><p class="words">(.*?)</p><p>(.*?)</p>', page)
     assert words is not None
-    clear = t * 1.96 / critical_t(len(gain), LAG) >= 3
-    assert words.group(1) == ("Clearly better than equal weight" if clear else "Probably better than equal weight")
-    least = (critical_t(len(gain), LAG) + 0.8416) * gain.mean() / t
+    assert words.group(1) == ("Clearly better than equal weight" if t >= 3 else "Probably better than equal weight")
+    critical = critical_t(len(gain), LAG)
+    least = (critical + 0.8416) * gain.mean() / (t * critical / 1.96)
     expected = f"{gain.mean():+.4f} CORR per era, HAC t {t:.1f}. The smallest gain that {len(gain)} eras"
     assert words.group(2) == f"{expected} could reliably have shown is {least:.4f}."
     assert f"<strong>{made.counted['ensemble'].mean():.4f}</strong>" in page

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numerai_tools.scoring import sharpe_ratio
 
 from eravane.calendar.horizon import Horizon
+from eravane.report.formats import bounds
 from eravane.scoring.metrics import critical_t, hac_mean, max_drawdown, summarise
 
 scores = st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=60)
@@ -50,7 +51,7 @@ def test_hac_error_equals_the_double_sum(lag: int) -> None:
     series = np.convolve(noise, np.ones(4) / 4, mode="valid") + 0.1
     found = hac_mean(series, lag)
     assert found.se == pytest.approx(np.sqrt(_newey_west(series, lag)), rel=1e-10)
-    assert found.t == pytest.approx(series.mean() / found.se)
+    assert found.t == pytest.approx(series.mean() / found.se * 1.96 / critical_t(len(series), lag))
 
 
 def overlapping(rng: np.random.Generator, horizon: int, eras: int) -> np.ndarray:
@@ -65,12 +66,13 @@ def test_a_null_strategy_of_60_day_labels_is_rejected_at_its_level(eras: int) ->
     rng, span = np.random.default_rng(5), Horizon.of_days(60)
     draws = [overlapping(rng, span.eras, eras) for _ in range(400)]
     right, short = ([hac_mean(draw, lag) for draw in draws] for lag in (span.hac_lag, Horizon.of_days(20).hac_lag))
-    rate = np.mean([abs(found.t) > found.critical for found in right])
+    rate = np.mean([abs(found.t) > 1.96 for found in right])
     assert 0.03 <= rate <= 0.08
-    assert np.mean([abs(found.t) > found.critical for found in short]) > 0.1
-    # What plain 1.96 would do: Bartlett weights count overlapping labels less than they are.
-    assert np.mean([abs(found.t) > 1.96 for found in right]) > 0.09
-    assert np.mean([abs(found.normal_t) > 1.96 for found in right]) == rate
+    assert np.mean([abs(found.t) > 1.96 for found in short]) > 0.1
+    # What mean / se alone would do: Bartlett weights count overlapping labels less than they are.
+    assert np.mean([abs(found.mean) > 1.96 * found.se for found in right]) > 0.09
+    # The interval that a report shows excludes zero exactly where t exceeds 1.96.
+    assert np.mean([low > 0 or high < 0 for low, high in map(bounds, right)]) == rate
 
 
 def test_the_critical_value_tends_to_the_normal_one_without_overlap() -> None:

@@ -20,6 +20,13 @@ def test_each_round_has_the_rule_of_its_date(number: int, corr: float, mmc: floa
     assert [rule.from_round for rule in RULES] == sorted(rule.from_round for rule in RULES)
 
 
+def test_first_rounds_follow_from_the_calendar() -> None:
+    """Rounds open on five days a week, Tuesday to Saturday; round 1329 opened on 2026-08-08."""
+    for rule in (*RULES, PayoutRule(1329, "2026-08-08", 1.0, 1.0, 20, 0.05, None)):
+        assert 1343 - np.busday_count(rule.since, "2026-08-28", weekmask="0111110") == rule.from_round
+    assert [("counted back" in rule.sentence()) for rule in RULES] == [True, True, False]
+
+
 def test_a_stake_earns_the_clipped_mix() -> None:
     rule = PayoutRule(1, "", 0.75, 2.25, 20, 0.05, 0.5)
     corr_E, mmc_E = np.array([0.02, 0.2, -0.3]), np.array([0.01, 0.1, -0.1])

@@ -14,6 +14,8 @@ import pytest
 import requests
 from numerapi import NumerAPI
 
+from eravane.core.errors import SubmitError
+from eravane.tournament import connect
 from eravane.tournament.client import Client
 from eravane.tournament.credentials import Credentials
 from eravane.tournament.transport import ApiError, Patience, check_address
@@ -73,6 +75,25 @@ def test_the_server_may_ask_for_patience(double: Double, client: Client, fake_ti
     assert fake_time.sleeps[0] == 17.0
     assert 80.0 < fake_time.sleeps[1] <= 90.0
     assert fake_time.sleeps[2] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("text", "usual", "seconds"),
+    [(None, None, 300.0), (None, 6.0, 6.0), ("45", None, 45.0), ("45", 6.0, 45.0), (" ", 6.0, 6.0)],
+)
+def test_the_deadline_is_configured(
+    double: Double, monkeypatch: pytest.MonkeyPatch, text: str | None, usual: float | None, seconds: float
+) -> None:
+    monkeypatch.setenv("ERAVANE_DEADLINE_S", text) if text else monkeypatch.delenv("ERAVANE_DEADLINE_S", raising=False)
+    assert connect(usual).patience.deadline_s == seconds
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("text", ["0", "-5", "soon", "nan", "inf"])
+def test_a_deadline_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("ERAVANE_DEADLINE_S", text)
+    with pytest.raises(SubmitError, match=f"ERAVANE_DEADLINE_S is a number of seconds above 0, given '{text}'"):
+        connect()
 
 
 def test_patience_ends_at_the_deadline_with_one_clear_error(

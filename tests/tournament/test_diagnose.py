@@ -17,6 +17,7 @@ from eravane.tournament.diagnose import complete_eras, diagnose
 from eravane.tournament.transport import ApiError
 from tests.tournament import made
 from tests.tournament.double import Double
+from tests.tournament.made import FakeTime
 
 VALIDATION = made.rows(7, 11, 50).assign(data_type="validation")
 VALIDATION.loc[VALIDATION["era"] == "0011", "data_type"] = "test"
@@ -91,10 +92,11 @@ def test_a_failed_diagnosis_says_why(double: Double, client: Client, run: Path) 
         diagnose(run, "alpha", client=client)
 
 
-def test_a_diagnosis_without_end_is_given_up(double: Double, client: Client, run: Path) -> None:
+def test_a_diagnosis_without_end_is_given_up(double: Double, client: Client, run: Path, fake_time: FakeTime) -> None:
     double.diagnostics_wait = 10_000
     with pytest.raises(ApiError, match="diagnostics failed: status 'pending'; tried"):
-        diagnose(run, "alpha", client=client)
+        diagnose(run, "alpha", wait_minutes=15.0, client=client)
+    assert sum(fake_time.sleeps) <= 900.0
 
 
 def test_an_unknown_model_and_an_unfinished_run_are_named(client: Client, run: Path, tmp_path: Path) -> None:

@@ -135,8 +135,8 @@ def test_each_metric_is_compared_within_its_horizon(
     corr = found["corr60"]
     assert corr.promised is not None
     assert (corr.promised.corr_mean, corr.promised.n_eras, corr.against) == (0.02, 50, "CORR")
-    error = hac_mean(CORR, 64).se  # rounds of 60 days share returns with 64 others
-    assert corr.t == pytest.approx((np.mean(CORR) - 0.02) / error)
+    found_mean = hac_mean(CORR, 64)  # rounds of 60 days share returns with 64 others
+    assert corr.t == pytest.approx((np.mean(CORR) - 0.02) / found_mean.se * 1.96 / found_mean.critical)
     assert found["mmc60"].against == "MMC"
     assert found["mmc60"].promised is not None
     for name in ("v2_corr20", "canon_mmc20"):

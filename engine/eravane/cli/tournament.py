@@ -20,6 +20,9 @@ Wait = Annotated[bool, typer.Option("--wait", help="First wait for a round to op
 WaitHours = Annotated[
     float, typer.Option(help="Hours that --wait waits.", min=0.0, envvar="ERAVANE_WAIT_HOURS", show_envvar=True)
 ]
+WaitMinutes = Annotated[
+    float, typer.Option(help="Minutes to wait.", min=0.0, envvar="ERAVANE_WAIT_MINUTES", show_envvar=True)
+]
 PYTHON = f"3.{sys.version_info.minor}"
 
 
@@ -73,10 +76,11 @@ def diagnose(
     run: RunPath,
     model: Model,
     data: Annotated[Path | None, typer.Option(help="Dataset folder (default: the one of the run).")] = None,
+    wait_minutes: WaitMinutes = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Upload validation predictions and show the tournament's diagnostics beside the run's own numbers."""
-    found = api.diagnose(run, model, data=data)
+    found = api.diagnose(run, model, data=data, wait_minutes=wait_minutes)
     if as_json:
         show(found, "", as_json=True)
         return
@@ -180,9 +184,7 @@ def upload(
     python: Annotated[str, typer.Option(help="Python minor that the file was made with.")] = PYTHON,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the tournament has validated it.")] = False,
     assign: Annotated[bool, typer.Option("--assign", help="Wait, then let the model slot predict with it.")] = False,
-    wait_minutes: Annotated[
-        float, typer.Option(help="Minutes to wait.", min=0.0, envvar="ERAVANE_WAIT_MINUTES", show_envvar=True)
-    ] = 30.0,
+    wait_minutes: WaitMinutes = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Upload a model file to a model slot, which takes no predictions from submit once the file is assigned to it."""

@@ -26,10 +26,10 @@ class Environment:
 
 # The oldest and the newest XGBoost that the images allow (>=2.1.4,<3.1), under the pandas of the older images and of
 # that for Python 3.14 (numerai/numerai-predict, 2026-07). The CPU build of XGBoost holds the same predictor.
-ENVIRONMENTS = (
-    Environment("pandas 2.3, oldest XGBoost", ("pandas==2.3.*", "xgboost-cpu==2.1.4")),
-    Environment("pandas 2.3, newest XGBoost", ("pandas==2.3.*", "xgboost-cpu>=3.0,<3.1")),
-    Environment("pandas 3, newest XGBoost", ("pandas>=3,<4", "xgboost-cpu>=3.0,<3.1")),
+ENVIRONMENTS = tuple(
+    Environment(f"{pandas}, {age} XGBoost", (f"{pandas.replace(' ', '==')}.*", f"xgboost-cpu=={version}"))
+    for pandas in ("pandas 2.3", "pandas 3")
+    for age, version in (("oldest", "2.1.4"), ("newest", "3.0.*"))
 )
 ALWAYS = ("numpy>=2", "pyarrow", "scipy", "cloudpickle>=3.1")
 

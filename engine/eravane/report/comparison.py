@@ -56,7 +56,7 @@ class Comparison:
 
     Attributes:
         first: the run that all others are measured against.
-        needed_t: |HAC t| that a verdict needs: two-sided 5 % over all compared runs (Bonferroni).
+        needed_t: |t| that a verdict needs: two-sided 5 % over all compared runs (Bonferroni).
         others: one entry per further run, in the order given.
     """
 
@@ -173,9 +173,9 @@ def _verdict(ensemble: Difference | None, needed: float, least: int) -> str:
         return "the same scores in every shared era"
     if gain.n_eras < least or not gain.se > 0:
         return f"too few shared eras to judge ({gain.n_eras}, at least {least} are needed)"
-    if gain.normal_t >= needed:
+    if gain.t >= needed:
         return "better, and more than chance"
-    if gain.normal_t <= -needed:
+    if gain.t <= -needed:
         return "worse, and more than chance"
     return f"no proven difference; a true one below {ensemble.detectable:.5f} would probably not be detected here"
 

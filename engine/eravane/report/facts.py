@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from eravane.core.arrays import Floats
 from eravane.report.load import RunView
-from eravane.scoring.metrics import HacMean, Summary, hac_mean, summarise
+from eravane.scoring.metrics import HacMean, Summary, critical_t, hac_mean, summarise
 from eravane.scoring.payout import RULES, PayoutRule
 
 # Standard errors beyond the critical t that give 80 % power (Cohen 1988, normal approximation).
@@ -82,7 +82,7 @@ def weights(view: RunView) -> pd.DataFrame:
 
 
 def model_facts(view: RunView) -> pd.DataFrame:
-    """The zoo table with HAC t, share of open eras, mean weight and mean loop CORR of each model beside it."""
+    """The zoo table with its t, share of open eras, mean weight and mean loop CORR of each model beside it."""
     zoo = view.table("zoo").copy()
     if "model_id" not in zoo:
         return pd.DataFrame()
@@ -93,8 +93,9 @@ def model_facts(view: RunView) -> pd.DataFrame:
     zoo["mean_weight"] = names.map(table.mean() if len(table) else pd.Series(dtype=float))
     scored = {name: view.counted(name).mean() for name in names if name in scores}
     zoo["loop_corr"] = names.map(pd.Series(scored, dtype=float))
-    if "corr_se" in zoo:
-        zoo["corr_t"] = zoo["corr_mean"] / zoo["corr_se"].where(zoo["corr_se"] > 0)
+    if {"corr_se", "n_eras"} <= set(zoo):
+        rows = zip(zoo["corr_mean"], zoo["corr_se"], zoo["n_eras"].astype(int), strict=True)
+        zoo["corr_t"] = [HacMean(mean, se, n, critical_t(n, view.hac_lag)).t for mean, se, n in rows]
     return zoo
 
 

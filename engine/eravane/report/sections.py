@@ -103,10 +103,10 @@ def verdict(view: RunView, found: Sequence[Alert]) -> Judgement:
         f"{number(gain.mean, '+.4f')} CORR per era, HAC t {number(gain.t, '.1f')}. "
         f"The smallest gain that {gain.n_eras} eras could reliably have shown is {number(detectable(gain))}."
     )
-    if not ensemble.mean.normal_t >= LIKELY:
+    if not ensemble.mean.t >= LIKELY:
         detail += f" The ensemble's own CORR is not proven to be above zero (t {number(ensemble.mean.t, '.1f')})."
     for bound, tone, words in VERDICTS:
-        if gain.normal_t >= bound and (bound != SURE or gain.n_eras >= FEW_ERAS):
+        if gain.t >= bound and (bound != SURE or gain.n_eras >= FEW_ERAS):
             return Judgement(tone, words, detail)
     return Judgement("bad", "Worse than equal weight", detail)
 
@@ -166,7 +166,7 @@ def series(view: RunView) -> list[Card]:
         facts = series_facts(view, name)
         if not facts.summary.n_eras:
             continue
-        gain = facts.gain or HacMean(math.nan, math.nan, math.nan, 0)
+        gain = facts.gain or HacMean(math.nan, math.nan, 0)
         values = (
             (facts.summary.corr_mean, ".4f"),
             (facts.mean.critical * facts.mean.se, ".4f"),

@@ -53,22 +53,21 @@ def max_drawdown(scores_E: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class HacMean:
-    """A mean over overlapping eras, its standard error and t statistic.
+    """A mean over overlapping eras, and its standard error.
 
     Attributes:
-        critical: the |t| above which the mean differs from zero at 5 %; see `critical_t`.
+        critical: the |mean / se| above which the mean differs from zero at 5 %; see `critical_t`.
     """
 
     mean: float
     se: float
-    t: float
     n_eras: int
     critical: float = NORMAL_T
 
     @property
-    def normal_t(self) -> float:
-        """The t statistic on the scale of a normal one, where 1.96 means 5 %."""
-        return self.t * NORMAL_T / self.critical
+    def t(self) -> float:
+        """The t statistic, mean / se, brought to the scale of a normal one, where 1.96 means 5 %; NaN without error."""
+        return self.mean / self.se * NORMAL_T / self.critical if self.se > 0 else np.nan
 
 
 def hac_mean(series_E: ArrayLike, lag: int) -> HacMean:
@@ -84,18 +83,16 @@ def hac_mean(series_E: ArrayLike, lag: int) -> HacMean:
     x = x[~np.isnan(x)]
     n = x.size
     if n == 0:
-        return HacMean(np.nan, np.nan, np.nan, 0)
+        return HacMean(np.nan, np.nan, 0)
     centred = x - x.mean()
     variance = centred @ centred / n
     for k in range(1, min(lag, n - 1) + 1):
         variance += 2 * (1 - k / (lag + 1)) * (centred[k:] @ centred[:-k]) / n
-    se = float(np.sqrt(max(float(variance), 0.0) / n))
-    mean = float(x.mean())
-    return HacMean(mean, se, mean / se if se > 0 else np.nan, n, critical_t(n, lag))
+    return HacMean(float(x.mean()), float(np.sqrt(max(float(variance), 0.0) / n)), n, critical_t(n, lag))
 
 
 def critical_t(n_eras: int, lag: int) -> float:
-    """The |t| of a mean over overlapping eras that a mean of zero exceeds with a probability of 5 %.
+    """The |mean / se| that a series over overlapping eras with a mean of zero exceeds with a probability of 5 %.
 
     Two corrections of the normal 1.96. Bartlett weights count the autocovariances of labels that overlap over h eras,
     1 - k/h, less than they are: the error is too small by a factor that h and the lag determine. And in few eras the

@@ -32,7 +32,8 @@ class PayoutRule:
         horizon: trading days of the scores that are paid.
         clip: largest gain and loss, as a share of the stake.
         factor: payout factor of the round; None where it is set by the stakes of the day.
-        source: where the rule comes from: "table", "tournament" (with the date of reading) or "configuration".
+        source: where the rule comes from: "table" (with what is not from a source), "tournament" (with the date of
+            reading) or "configuration".
     """
 
     from_round: int
@@ -95,11 +96,13 @@ class PayoutRule:
         )
 
 
-# Round numbers before 1343 are counted back from it, five rounds a week; dates and multipliers: numerai docs (2024-01,
-# 2026-03), multipliers of round 1343 as read from the API on 2026-09-26.
+# Dates and multipliers: numerai docs (2024-01, 2026-03); round 1343: the API, read by others on 2026-09-26 (up to 1342
+# it stated .75 and 2.25). No source numbers the first rounds of the older rules: five rounds a week, from Tuesday to
+# Saturday, lead from round 1343 on Friday 2026-08-28 back to these, over round 1329 on 2026-08-08, which is sourced.
+COUNTED = "table; first round counted back from 1343"
 RULES = (
-    PayoutRule(650, "2024-01-02", 0.5, 2.0, 20, 0.05, None),
-    PayoutRule(1172, "2026-01-01", 0.75, 2.25, 20, 0.05, None),
+    PayoutRule(650, "2024-01-02", 0.5, 2.0, 20, 0.05, None, COUNTED),
+    PayoutRule(1172, "2026-01-01", 0.75, 2.25, 20, 0.05, None, COUNTED),
     PayoutRule(1343, "2026-08-28", 3.0, 15.0, 60, 1.0, 1.0),
 )
 

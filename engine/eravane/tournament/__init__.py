@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 DEADLINE_VARIABLE = "ERAVANE_DEADLINE_S"
 
 
-def connect(deadline_s: float | None = None) -> Client:
+def connect(usual_s: float | None = None) -> Client:
     """A client with the credentials of the environment or the private `.env`; without any, for what is public.
 
     $ERAVANE_TOURNAMENT names another address than the tournament's own, for staging and tests. numerapi is imported
     here, and not before a command needs the tournament.
 
     Args:
-        deadline_s: seconds without progress after which an operation is given up; None takes $ERAVANE_DEADLINE_S,
-            else 300.
+        usual_s: seconds without progress after which an operation is given up where $ERAVANE_DEADLINE_S is not set;
+            None: 300.
 
     Raises:
         SubmitError: the credentials are half there or open to other users, a variable is no number, or the tournament
@@ -35,7 +35,7 @@ def connect(deadline_s: float | None = None) -> Client:
     from eravane.tournament.credentials import find_credentials
     from eravane.tournament.transport import Patience
 
-    seconds = _deadline() if deadline_s is None else deadline_s
+    seconds = _deadline() or usual_s
     return Client(find_credentials(), None if seconds is None else Patience(deadline_s=seconds))
 
 

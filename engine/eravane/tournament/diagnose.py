@@ -34,7 +34,6 @@ from eravane.tournament.transport import TransientError
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
 
-DEADLINE_S = 3600.0  # a diagnostics run takes minutes
 DONE, FAILED = "done", ("failed", "error", "rejected")
 # Our metric -> the field of one era in the tournament's diagnostics.
 FIELDS = {CORR: "validationCorr", MMC: "validationMmc", BMC: "validationBmc", FNC: "validationFeatureNeutralCorrV3"}
@@ -68,13 +67,21 @@ class Diagnosis:
     comparisons: tuple[Comparison, ...]
 
 
-def diagnose(run: Place, model: str, *, data: Place | None = None, client: Client | None = None) -> Diagnosis:
+def diagnose(
+    run: Place,
+    model: str,
+    *,
+    data: Place | None = None,
+    wait_minutes: float = 60.0,
+    client: Client | None = None,
+) -> Diagnosis:
     """Upload a run's validation predictions, wait for the diagnostics, and compare them with our own scores.
 
     Args:
         run: run folder.
         model: model slot of the account.
         data: dataset folder; None takes the one that the run was made from.
+        wait_minutes: minutes after which waiting ends.
         client: the tournament's API; None connects with the credentials at hand.
 
     Raises:
@@ -92,7 +99,7 @@ def diagnose(run: Place, model: str, *, data: Place | None = None, client: Clien
         path = Path(scratch) / "validation.csv"
         frame[["id", "prediction"]].to_csv(path, index=False)
         run_id = client.start_diagnostics(lambda: path.open("rb"), model_id)
-    verdict = _await(client, model_id, run_id)
+    verdict = _await(client, model_id, run_id, 60 * wait_minutes)
     return Diagnosis(
         run_id=run_id,
         eras=frame["era"].nunique(),
@@ -179,7 +186,7 @@ def _number(value: float) -> float | None:
     return None if value != value else value
 
 
-def _await(client: Client, model_id: str, run_id: str) -> dict[str, Any]:
+def _await(client: Client, model_id: str, run_id: str, wait_s: float) -> dict[str, Any]:
     """The finished diagnostics.
 
     Raises:
@@ -196,4 +203,4 @@ def _await(client: Client, model_id: str, run_id: str) -> dict[str, Any]:
             raise TransientError(f"status {status!r}")
         return verdict
 
-    return dataclasses.replace(client.patience, deadline_s=DEADLINE_S).insist("diagnostics", attempt)
+    return dataclasses.replace(client.patience, deadline_s=wait_s).insist("diagnostics", attempt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,7 @@ def _payout(rule: PayoutRule, source: str) -> list[Rule]:
         Rule("clip", f"{rule.clip:.0%} of the stake", source),
         Rule("payout factor", factor, source),
         Rule("in force from", f"round {rule.from_round} {rule.since}".rstrip() if rule.from_round else "-", source),
+        *(Rule(f"before round {after.from_round}", before.sentence(), TABLE) for before, after in pairwise(RULES)),
     ]
 
 
@@ -95,7 +97,7 @@ def _asked(client: Client | None) -> tuple[list[Rule], PayoutRule | None]:
     if client is None and switched_off():
         return [Rule("round", "not asked", "the tournament is switched off")], None
     try:
-        client = client or connect(deadline_s=ASK_S)
+        client = client or connect(ASK_S)
         current, rule = client.current_round(), ask_rule(client)
     except SubmitError as error:
         return [Rule("round", "unknown", str(error)), Rule("newest rule", RULES[-1].sentence(), TABLE)], None

@@ -84,7 +84,7 @@ def ask_rule(client: Client | None = None) -> PayoutRule | None:
     """
     if client is None and switched_off():
         return None
-    client = client or connect(deadline_s=ASK_S)
+    client = client or connect(ASK_S)
     today = datetime.now(UTC).date().isoformat()
     rounds = client.unresolved_rounds()
     rules = client.shaped("rounds", lambda: rules_of(rounds, f"tournament, {today}"))

@@ -178,8 +178,8 @@ def _live(metric: str, entries: list[RoundScore], days: int | None, backtest: _B
     promised, against = (None, "") if backtest is None else _promised(metric, days, backtest)
     t = None
     if promised is not None and days is not None and values_E.size > 1:
-        error = hac_mean(values_E, Horizon.of_days(days).overlapping_rounds).se
-        t = (float(values_E.mean()) - promised.corr_mean) / error if error > 0 else None
+        short = hac_mean(values_E - promised.corr_mean, Horizon.of_days(days).overlapping_rounds)
+        t = short.t if short.se > 0 else None
     resolved = sum(entry.resolved for entry in entries)
     return LiveScore(metric, days, len(entries), resolved, summarise(values_E), promised, against, t)
 

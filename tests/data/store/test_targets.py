@@ -150,6 +150,22 @@ def test_off_the_scale_is_refused_with_the_range() -> None:
     assert list(target_horizons(parse_config({}), facts)) == ["target"]
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int64, bool])
+def test_integer_targets(tmp_path: Path, kind: type) -> None:
+    """Integers of 0 and 1 are labels, in any width; 0 to 4 are off the scale, and the refusal holds the range."""
+    made = Dataset.make(last=40, unlabelled=0)
+    for frame in (made.train, made.validation):
+        frame["target"] = (frame["target"] > 0.5).astype(kind)
+    facts = ingest(made.write(tmp_path / "data"), tmp_path / "store").facts["target"]
+    assert (facts.low, facts.high, facts.labelled) == (0.0, 1.0, len(made.history))
+    require_scale("target", facts)
+    if kind is not bool:
+        made.train["target"] *= 4
+        wide = ingest(made.write(tmp_path / "wide"), tmp_path / "other").facts
+        with pytest.raises(DataError, match=r"'target' lies between 0 and 4; targets lie between 0 and 1 .* rescale"):
+            target_horizons(parse_config({"data": {"horizon_eras": 12}}), wide)
+
+
 def test_half_empty_and_absent_targets() -> None:
     values_TN = labels()
     values_TN[0, ::2] = np.nan  # half of the rows of every era
