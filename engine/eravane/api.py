@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eravane.core.config import RunConfig, load_config, parse_config, read_toml, translate_config
+from eravane.core.config import RunConfig, load_config, parse_config, read_toml
 from eravane.core.errors import ConfigError, DataError
 from eravane.core.events import ByFile, Progress
 from eravane.core.files import Place, default_cache
@@ -60,6 +60,7 @@ def run(
     cache: Place | None = None,
     progress: Progress | None = None,
     rebuild_store: bool = False,
+    adopt: bool = False,
 ) -> Run:
     """Run the whole batch, from a dataset to live predictions and a report.
 
@@ -72,6 +73,7 @@ def run(
         cache: folder of stores and finished boosters, shared by runs (None: $ERAVANE_CACHE, else ~/.cache/eravane).
         progress: shows the progress; None shows nothing.
         rebuild_store: delete the cached store of this data and ingest again; for data whose old eras changed.
+        adopt: with `resume`, continue a run of an older release under the present rules.
 
     Raises:
         ConfigError: the configuration is wrong or does not fit the data.
@@ -82,13 +84,16 @@ def run(
     from eravane.pipeline import batch
     from eravane.pipeline.handle import Run
 
+    if adopt and not resume:
+        raise ConfigError("a new run follows the present rules; --adopt is for --resume")
     if Path(data).is_file():
         raise DataError(f"{data} is a file; give the folder that holds it and features.json, or a store")
     done = batch.run(
         Path(data),
-        as_config(config, Path(out) if resume else None),
+        as_config(config, Path(out) if resume else None, adopt=adopt),
         Path(out),
         resume=resume,
+        adopt=adopt,
         cache=None if cache is None else Path(cache),
         progress=progress,
         rebuild_store=rebuild_store,
@@ -297,13 +302,14 @@ def as_text(checks: Sequence[Check]) -> str:
     return examining.as_text(checks)
 
 
-def as_config(config: Configuration, resumed: Path | None = None) -> RunConfig:
+def as_config(config: Configuration, resumed: Path | None = None, *, adopt: bool = False) -> RunConfig:
     """A configuration from any form that `run` accepts.
 
     Args:
         config: a configuration, its tables, a TOML file, or None for all defaults.
         resumed: a run folder that is continued: its edition decides what keys that are left out mean, and None is its
             own configuration.
+        adopt: the run goes on under the present rules.
 
     Raises:
         ConfigError: a key or value is wrong, or the file cannot be read.
@@ -316,8 +322,8 @@ def as_config(config: Configuration, resumed: Path | None = None) -> RunConfig:
         return load_config(Path(config)) if isinstance(config, str | PathLike) else parse_config(dict(tables))
     from eravane.runstate.runfolder import RunFolder
 
-    begun = RunFolder.open(resumed).config()
+    folder = RunFolder.open(resumed)
+    begun = folder.config(adopt=adopt)
     if config is None:
         return begun
-    tables = config if isinstance(config, Mapping) else read_toml(Path(config))
-    return translate_config(dict(tables), "configuration", begun.edition).config
+    return folder.read_as_begun(config if isinstance(config, Mapping) else read_toml(Path(config)), adopt=adopt)

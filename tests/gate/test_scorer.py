@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from eravane.core.config import GateConfig
-from eravane.gate import scorer as scorer_module
-from eravane.gate.scorer import RATE, Batch, Scorer, Trainer, masked_softmax, open_one, parameters
+from eravane.gate.scorer import Batch, Scorer, Trainer, Training, masked_softmax, open_one, parameters
 
 
 def test_masked_softmax_is_softmax_over_the_open_models():
@@ -45,7 +44,7 @@ def batch_of(seed=0, eras=30, models=6, inputs=5, context=2):
     )
 
 
-def trained(config, batch, seed=0, agents=None, lag=6, rate=RATE):
+def trained(config, batch, seed=0, agents=None, lag=6, rate=Training.rate):
     agents = torch.ones(batch.x_EMF.shape[1], 1).double() if agents is None else agents
     scorer = Scorer(
         batch.x_EMF.shape[2] - 1, batch.x_EMF.shape[2], batch.context_ED.shape[1], agents.shape[1], config, seed
@@ -108,8 +107,8 @@ def identity_batch(models, eras=40):
 @pytest.mark.parametrize("models", [4, 9])
 def test_training_reaches_the_best_of_all_masks(models, monkeypatch):
     batch = identity_batch(models)
-    for name in ("NOISE", "PROTOTYPE_WEIGHT", "DECAY"):
-        monkeypatch.setattr(scorer_module, name, 0.0)
+    plain = Training(noise=0.0, prototype_weight=0.0, decay=0.0)
+    monkeypatch.setattr(Training, "of", lambda config: plain)
     config = GateConfig(seeds=1, steps=400)
     scorer, agents = trained(config, batch, rate=0.03)
     trainer = Trainer(config, agents, 6)

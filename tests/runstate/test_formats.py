@@ -1,4 +1,4 @@
-"""Runs of older releases: what one began, the present release steps, resumes and exports once its user has agreed."""
+"""Runs of older releases: what one began, the present release steps, resumes and exports by the rules it began with."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from eravane.core.editions import Change, Retired
 from eravane.core.errors import ConfigError, RunError, StoreError
 from eravane.core.settings import Builder, setting
 from eravane.data.ingest import ingest
+from eravane.data.store.store import EraStore
 from eravane.pipeline.export import export
 from eravane.pipeline.week import step
 from eravane.runstate import runfolder
+from eravane.runstate.journal import Journal
 from eravane.runstate.runfolder import RunFolder, digest_of_all_keys
-from tests.support.download import FIRST_WEEK, HERE, LIVE, WEEKS, Download
+from tests.support.download import FIRST_WEEK, HERE, LAST, LIVE, WEEKS, Download
 
 RELEASE = Path(__file__).parent / "formats" / "0.1.0"
 # "auto" follows a rule that is gone: it is asked about, and goes on by another.
-RUNS = ("defaults", "levels")
+RUNS = ("defaults", "levels", "leaves")
 
 
 class Kept:
@@ -55,38 +57,55 @@ class Kept:
         return self.run
 
 
-def _goes_on(kept: Kept, weeks: int) -> None:
-    """The gate decides otherwise than that of 0.1.0, so the run asks once; base models go on to their own scores."""
-    with pytest.raises(RunError, match=r"the gate weighs by other experts.*--adopt"):
-        kept.step(FIRST_WEEK + 1)
+def _bytes(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def _repeats(kept: Kept, weeks: int) -> None:
+    """The weekly steps of 0.1.0 itself, to the byte; after all of them the results, too."""
     for last in range(FIRST_WEEK + 1, FIRST_WEEK + weeks + 1):
-        run = kept.step(last, adopt=last == FIRST_WEEK + 1)
-        before = pd.read_csv(kept.folder / "week" / str(last) / LIVE[0])
-        found = pd.read_csv(run / LIVE[0])
-        assert found["id"].tolist() == before["id"].tolist(), last
-        assert found["prediction"].between(0, 1, inclusive="neither").all(), last
-        weights = json.loads((run / "live.json").read_text())["weights"]
-        assert sum(weights.values()) == pytest.approx(1.0)
+        run = kept.step(last)
+        assert _bytes(run, LIVE) == _bytes(kept.folder / "week" / str(last), LIVE), last
     if weeks == WEEKS:
-        found, before = (pd.read_parquet(place / "scores.parquet") for place in (kept.run, kept.folder / "last"))
-        same = [name for name in before if name not in ("ensemble", "ridge", "change_points", "best_single")]
-        assert len(same) > 4
-        pd.testing.assert_frame_equal(found[same], before[same], check_exact=False, rtol=1e-6)
+        assert _bytes(kept.run, LAST) == _bytes(kept.folder / "last", LAST)
 
 
-def test_a_season_of_an_older_release_goes_on_once_its_new_gate_is_adopted(tmp_path: Path) -> None:
-    _goes_on(Kept("defaults", tmp_path), WEEKS)
+def test_a_season_of_an_older_release_is_stepped_to_its_bytes(tmp_path: Path) -> None:
+    _repeats(Kept("defaults", tmp_path), WEEKS)
+
+
+@pytest.mark.parametrize("name", RUNS[1:])
+def test_weeks_of_other_runs_of_an_older_release_are_stepped_to_their_bytes(name: str, tmp_path: Path) -> None:
+    _repeats(Kept(name, tmp_path), 2)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", RUNS[1:])
 def test_a_season_of_other_runs_of_an_older_release(name: str, tmp_path: Path) -> None:
-    _goes_on(Kept(name, tmp_path), WEEKS)
+    _repeats(Kept(name, tmp_path), WEEKS)
+
+
+def test_the_present_gate_takes_over_once_it_is_adopted(tmp_path: Path) -> None:
+    kept = Kept("defaults", tmp_path)
+    kept.step(FIRST_WEEK + 1)
+    before = json.loads((kept.run / "live.json").read_text())["weights"]
+    run = kept.step(FIRST_WEEK + 2, adopt=True)
+    assert _bytes(run, LIVE) != _bytes(kept.folder / "week" / str(FIRST_WEEK + 2), LIVE)
+    kept.step(FIRST_WEEK + 3)
+    weights = json.loads((run / "live.json").read_text())["weights"]
+    assert set(weights) == set(before)
+    assert sum(weights.values()) == pytest.approx(1.0)
+    adopted = json.loads((run / "manifest.json").read_text())["adopted"]
+    assert len(adopted) == 1
+    assert "the gate weighs by other experts, mixed by another rule" in adopted[0]["changes"]
+    assert RunFolder.open(run).config().edition == EDITION
+    record = Journal(run / "checkpoints" / "eras").read(FIRST_WEEK + 3)
+    assert {"ridge_all", "screened"} < set(record.comparators)
 
 
 def test_a_rule_that_is_gone_is_asked_about_once(tmp_path: Path) -> None:
     kept = Kept("auto", tmp_path)
-    with pytest.raises(RunError, match=r'loop\.update = "auto" is no more since eravane 0\.2\.0.*--adopt'):
+    with pytest.raises(RunError, match=r'loop\.update = "auto" is no more since eravane 0\.2\.0.*step .*--adopt'):
         kept.step(FIRST_WEEK + 1)
     kept.step(FIRST_WEEK + 1, adopt=True)
     kept.step(FIRST_WEEK + 2)
@@ -95,9 +114,9 @@ def test_a_rule_that_is_gone_is_asked_about_once(tmp_path: Path) -> None:
     assert len(pd.read_csv(kept.run / "live_predictions.csv")) > 10
 
 
-def _interrupted(tmp_path: Path) -> Kept:
-    """The kept run as a kill two eras before its end would have left it."""
-    kept = Kept("defaults", tmp_path)
+def _interrupted(name: str, tmp_path: Path) -> Kept:
+    """The kept run as a kill before its live era would have left it."""
+    kept = Kept(name, tmp_path)
     kept._downloads.write(kept.data, FIRST_WEEK)
     shutil.rmtree(kept.run / "checkpoints" / "000041")
     path = kept.run / "manifest.json"
@@ -105,29 +124,45 @@ def _interrupted(tmp_path: Path) -> Kept:
     return kept
 
 
+def _resume(kept: Kept, **how: bool) -> Path:
+    return eravane.run(data=kept.data, out=kept.run, resume=True, cache=kept.folder / "cache", **how).path
+
+
 def _files(run: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".jsonl"}
 
 
-def test_an_interrupted_run_whose_rules_are_gone_is_left_to_its_release(tmp_path: Path) -> None:
-    kept = _interrupted(tmp_path)
+def test_an_interrupted_run_of_an_older_release_is_resumed_to_its_bytes(tmp_path: Path) -> None:
+    kept = _interrupted("defaults", tmp_path)
+    for name in LIVE:
+        (kept.run / name).unlink()
+    assert _bytes(_resume(kept), LIVE) == _bytes(kept.folder / "week" / str(FIRST_WEEK), LIVE)
+    kept.step(FIRST_WEEK + 1)
+    week = kept.folder / "week" / str(FIRST_WEEK + 1)
+    assert _bytes(kept.run, LIVE) == _bytes(week, LIVE)
+
+
+def test_an_interrupted_run_adopts_the_present_rules(tmp_path: Path) -> None:
+    kept = _interrupted("auto", tmp_path)
     before = _files(kept.run)
-    with pytest.raises(
-        RunError, match=r"the gate weighs by other experts.*cannot adopt the present rules: start a new"
-    ):
-        eravane.run(data=kept.data, out=kept.run, resume=True, cache=kept.folder / "cache")
+    with pytest.raises(RunError, match=r'loop\.update = "auto" is no more.*run .*--resume --adopt'):
+        _resume(kept)
     assert _files(kept.run) == before
+    _resume(kept, adopt=True)
+    manifest = json.loads((kept.run / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    assert any('gate.gates = "topk" is no more' in change for change in manifest["adopted"][0]["changes"])
+    kept.step(FIRST_WEEK + 1)
+    with pytest.raises(ConfigError, match="--adopt is for --resume"):
+        eravane.run(data=kept.data, out=tmp_path / "new", adopt=True)
 
 
 def test_a_resume_on_other_data_is_refused_before_anything_else(tmp_path: Path) -> None:
-    kept = Kept("defaults", tmp_path)
-    RunFolder.open(kept.run).adopt()
-    path = kept.run / "manifest.json"
-    path.write_text(path.read_text().replace('"status": "complete"', '"status": "running"'))
+    kept = _interrupted("defaults", tmp_path)
     ingest(kept._downloads.write(kept.data, FIRST_WEEK + 1), kept.folder / "store")
     before = _files(kept.run)
     with pytest.raises(RunError, match=r"was begun on data \w{16}, and .*store now holds \w{16}"):
-        eravane.run(data=kept.data, out=kept.run, resume=True, cache=kept.folder / "cache")
+        _resume(kept)
     assert _files(kept.run) == before
 
 
@@ -144,12 +179,61 @@ def test_one_folder_takes_one_program(tmp_path: Path) -> None:
     assert (out / "run.toml").is_file()
 
 
-def test_a_run_of_an_older_release_is_exported(tmp_path: Path) -> None:
-    kept = Kept("defaults", tmp_path)
-    kept.step(FIRST_WEEK + 1, adopt=True)
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_run_of_an_older_release_is_exported(adopt: bool, tmp_path: Path) -> None:
+    kept = Kept("leaves", tmp_path)
+    kept.step(FIRST_WEEK + 1, adopt=adopt)
     done = export(kept.run, tmp_path / "model.pkl", check=True)
     assert done.difference is not None
     assert done.difference < 1e-6
+
+
+def test_a_store_of_an_older_release_is_read_and_grows_like_a_new_one(tmp_path: Path) -> None:
+    kept = Kept("defaults", tmp_path)
+    old = EraStore.open(kept.folder / "store")
+    old.verify()
+    assert old.fingerprint == json.loads((kept.run / "manifest.json").read_text())["data"]["fingerprint"]
+    new = ingest(kept._downloads.write(kept.data, FIRST_WEEK), tmp_path / "new", columns=list(old.columns))
+    assert old.fingerprint == new.fingerprint
+    assert old.facts == new.facts
+    kept._downloads.write(kept.data, FIRST_WEEK + 1)
+    grown = [ingest(kept.data, folder) for folder in (kept.folder / "store", tmp_path / "new")]
+    assert grown[0].fingerprint == grown[1].fingerprint != new.fingerprint
+    assert grown[0].report == grown[1].report
+
+
+# --- libraries that change under a run ----------------------------------------------------------------------------
+
+
+def _noted(kept: Kept, **others: str) -> None:
+    path = kept.run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["versions"] |= others
+    path.write_text(json.dumps(manifest))
+
+
+def test_other_versions_of_libraries_are_noted_where_predictions_stay(tmp_path: Path) -> None:
+    kept = Kept("defaults", tmp_path)
+    _noted(kept, numpy="2.3.0")
+    kept._downloads.write(kept.data, FIRST_WEEK + 1)
+    done = step(kept.run, kept.data, cache=kept.folder / "cache")
+    note = next(note for note in done.notes if note.startswith("versions changed under the run"))
+    assert "numpy 2.3.0 to " in note
+    assert "its models predict era 41 as before" in note
+    assert not step(kept.run, kept.data, cache=kept.folder / "cache").notes
+
+
+def test_predictions_that_move_with_the_libraries_are_refused(tmp_path: Path) -> None:
+    kept = Kept("defaults", tmp_path)
+    journal = Journal(kept.run / "checkpoints" / "eras")
+    record = journal.read(FIRST_WEEK + 1)
+    moved_MN = record.base_MN.copy()
+    moved_MN[1, 3] += np.float32(0.01)
+    journal.write(replace(record, base_MN=moved_MN))
+    _noted(kept, **{"xgboost-cpu": "3.1.0"})
+    with pytest.raises(RunError, match=r"xgboost-cpu 3\.1\.0 to .*moved by up to 0\.01; install .*--adopt"):
+        kept.step(FIRST_WEEK + 1)
+    kept.step(FIRST_WEEK + 1, adopt=True)
 
 
 def test_defaults_of_the_first_edition_are_those_of_the_release() -> None:
@@ -228,7 +312,7 @@ def test_a_removed_key_that_changed_nothing_is_dropped(begun: RunFolder, monkeyp
         begun.config()
     with pytest.raises(ConfigError, match=r"prepare\.polish = true is no more since eravane 0\.3\.0: leave it out"):
         parse_config({"prepare": {"polish": True}})
-    assert begun.adopt() == ("prepare.polish = true is no more since eravane 0.3.0: leave it out",)
+    assert "prepare.polish = true is no more since eravane 0.3.0: leave it out" in begun.adopt()
     assert begun.config() == replace(begun.config(), edition=EDITION)
     assert begun.adopt() == ()
 
@@ -251,7 +335,7 @@ def test_a_change_of_results_is_asked_about_once(begun: RunFolder, monkeypatch: 
     monkeypatch.setattr(runfolder, "CHANGES", (change,))
     with pytest.raises(RunError, match="results would change: the gate counts otherwise"):
         begun.config()
-    assert begun.adopt() == ("the gate counts otherwise",)
+    assert "the gate counts otherwise" in begun.adopt()
     assert begun.config().edition == EDITION
     assert RunFolder.create(begun.path.parent / "new", RunConfig()).config() == RunConfig()
 

@@ -27,6 +27,8 @@ Cache = Annotated[
     typer.Option(help="Folder of stores and finished boosters (default: $ERAVANE_CACHE, else ~/.cache/eravane)."),
 ]
 
+Adopt = Annotated[bool, typer.Option("--adopt", help="Let a run of an older release go on under the present rules.")]
+
 
 @app.command(rich_help_panel="Runs")
 def demo(
@@ -58,12 +60,13 @@ def run(
     rebuild_store: Annotated[
         bool, typer.Option("--rebuild-store", help="Ingest from scratch, for data whose old eras changed.")
     ] = False,
+    adopt: Adopt = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole batch: ingest, zoo, selection, gate, loop, live predictions, report."""
-    settings = api.as_config(config, out if resume else None)
+    settings = api.as_config(config, out if resume else None, adopt=adopt)
     settings = _with_compute(settings, device, scheduler, workers)
-    _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store, as_json=as_json)
+    _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store, adopt=adopt, as_json=as_json)
 
 
 @app.command(rich_help_panel="Runs")
@@ -94,9 +97,7 @@ def step(
     wait: Wait = False,
     wait_hours: WaitHours = 6.0,
     cache: Cache = None,
-    adopt: Annotated[
-        bool, typer.Option("--adopt", help="Continue under the present rules where the run's own no longer exist.")
-    ] = False,
+    adopt: Adopt = False,
 ) -> None:
     """Run one production week: new eras and labels, updates, live predictions; prints one JSON line.
 
@@ -147,13 +148,11 @@ def _run(
     *,
     resume: bool,
     cache: Path | None,
-    rebuild_store: bool = False,
     as_json: bool = False,
+    **how: bool,
 ) -> None:
     with progress(aside=as_json) as shown:
-        result = api.run(
-            config, data=data, out=out, resume=resume, cache=cache, progress=shown, rebuild_store=rebuild_store
-        )
+        result = api.run(config, data=data, out=out, resume=resume, cache=cache, progress=shown, **how)
     if as_json:
         facts = {"run": result.path, "report": result.report, "warnings": result.manifest["warnings"]}
         show({**facts, "metrics": dict(result.metrics)}, "", as_json=True)

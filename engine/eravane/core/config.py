@@ -160,6 +160,11 @@ class GateConfig:
     )
     facts_lag: int = setting(1, "Eras until a row of gate.facts is published: era t reads that of t - lag.", least=0)
 
+    @property
+    def networked(self) -> bool:
+        """Whether the network is one of the experts."""
+        return "network" in self.experts
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
@@ -176,6 +181,46 @@ class LoopConfig:
     )
     append_trees: int = setting(10, "Trees that an update appends.", least=1)
     leaves_every: int = setting(5, "Eras between re-estimations of leaf values.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstGateConfig(GateConfig):
+    """[gate] of edition 1: its experts, and what has become constants since."""
+
+    experts: tuple[Literal["ridge", "change_points"], ...] = setting(  # type: ignore[assignment]
+        ("ridge", "change_points"), "Experts beside equal weight and the network: ridges on two forecasts."
+    )
+    objective: Literal["corr", "payout"] = setting("corr", "CORR, or .75 CORR + 2.25 MMC.")
+    half_lives: tuple[float, ...] = setting((4.0, 16.0, 64.0), "Half-lives of the lagged scores, in resolved eras.")
+    ridge_half_life: float = setting(16.0, "Half-life of the lagged-EMA ridge, in resolved eras.", least=1)
+    change_every: float = setting(52.0, "Eras between two changes, as change_points expects them.", least=2)
+    ridge: float = setting(1.0, "Ridge of the experts, in units of the predictions' variance.", least=0)
+    rest_after: int = setting(4, "A model closed for this many eras in a row skips its tree updates.", least=1)
+    keep_penalty: float = setting(1.0, "Weight of the squared distance to keep_ratio.", least=0)
+    amplify: float = setting(2.0, "Factor on the penalty in eras that lose against equal weight.", least=1)
+    prototype_weight: float = setting(0.1, "Weight of the prototype loss (0: none).", least=0)
+    prototype_margin: float = setting(4.0, "Distance of gate logits beyond which unlike eras repel no more.", least=0)
+    prototypes: int = setting(4, "Regimes that resolved eras are clustered into.", least=1)
+    hidden: int = setting(8, "Hidden units of the shared scorer.", least=1)
+    noise: float = setting(1.0, "Noise on the network's inputs in training.", least=0)
+    rate: float = setting(0.02, "Learning rate of a full refit; warm starts take a quarter.", least=0)
+    decay: float = setting(0.01, "Decay of the scorer's parameters per step.", least=0)
+    warm_steps: int = setting(2, "Gradient steps per era between full refits.", least=0)
+    replay: int = setting(128, "Resolved eras drawn for each step of a refit, and for each warm start.", least=2)
+
+    @property
+    def networked(self) -> bool:
+        """Always so."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstLoopConfig(LoopConfig):
+    """[loop] of edition 1: what has become constants since."""
+
+    append_window: int = setting(40, "Newest eras that appended trees are grown on.", least=1)
+    blocks: int = setting(20, "Appended blocks kept before the oldest is dropped.", least=1)
+    leaves_half_life: float = setting(24.0, "Eras after which half of a leaf's value comes from newer eras.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,8 +363,19 @@ def parse_config(content: dict[str, Any], source: str = "configuration", edition
     return reading.config
 
 
-def translate_config(content: dict[str, Any], source: str, edition: int | None = None) -> Reading[RunConfig]:
+# Sections as they were in an edition, with keys that are no more and rules that runs of that edition keep.
+SECTIONS_OF: dict[int, dict[type, type]] = {1: {GateConfig: FirstGateConfig, LoopConfig: FirstLoopConfig}}
+
+
+def translate_config(
+    content: dict[str, Any], source: str, edition: int | None = None, *, adopt: bool = False
+) -> Reading[RunConfig]:
     """Build a configuration from tables that may have keys of older releases.
+
+    Args:
+        content: the tables; source: what errors call them.
+        edition: the edition of tables that name none (None: the present one).
+        adopt: read old keys by the present rules, which have no place for some of them.
 
     Raises:
         ConfigError: a key is unknown, or a value is wrong.
@@ -330,7 +386,8 @@ def translate_config(content: dict[str, Any], source: str, edition: int | None =
             f"{source} is of edition {edition}, written by a newer eravane; this one knows editions up to {EDITION}: "
             "upgrade it"
         )
-    builder = Builder(source, edition if isinstance(edition, int) else EDITION)
+    known = edition if isinstance(edition, int) else EDITION
+    builder = Builder(source, known, {} if adopt else SECTIONS_OF.get(known, {}))
     return builder.read(RunConfig, {**content, "edition": edition})
 
 

@@ -5,8 +5,8 @@ results of a running run is made here, in one of three ways:
 
 - A new key, or another default: `setting(..., earlier={EDITION - 1: what leaving it out meant until then})`.
 - A key or value that is removed or renamed: an entry of `RETIRED`.
-- Anything else: an entry of `CHANGES`; the code may ask `config.edition` and keep the old behaviour for old runs, or
-  the entry lets `eravane step` ask once, with `--adopt`.
+- Anything else: an entry of `CHANGES`; the code keeps the old behaviour for old runs (`kept`), which `--adopt` moves to
+  the present one, or the entry lets `eravane step` and `run --resume` ask once, with `--adopt`.
 
 The edition rises with the first such change after a release.
 """
@@ -139,21 +139,28 @@ RETIRED: dict[str, Retired] = {
 
 @dataclass(frozen=True)
 class Change:
-    """A change of results that is no key's, and that older runs cannot be kept from.
+    """A change of results that is no key's.
 
     Attributes:
         edition: the first edition that has it.
         what: what is computed otherwise, as a clause.
         affects: whether it changes the results of a run of this configuration.
+        kept: whether older runs go on without it until they adopt it; they are asked otherwise.
     """
 
     edition: int
     what: str
     affects: Callable[[Any], bool]
+    kept: bool = False
 
 
 CHANGES: tuple[Change, ...] = (
-    Change(edition=2, what="the gate weighs by other experts, mixed by another rule", affects=lambda _config: True),
+    Change(
+        edition=2,
+        what="the gate weighs by other experts, mixed by another rule",
+        affects=lambda _config: True,
+        kept=True,
+    ),
 )
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -57,12 +58,13 @@ class Builder:
     Args:
         source: what errors call the tables.
         edition: what keys that are left out mean.
+        sections: sections of the present edition -> the same as that edition had them.
     """
 
-    def __init__(self, source: str, edition: int) -> None:
+    def __init__(self, source: str, edition: int, sections: Mapping[type, type] | None = None) -> None:
         self._notes: list[str] = []
         self._lost: list[str] = []
-        self._source, self._edition = source, edition
+        self._source, self._edition, self._sections = source, edition, sections or {}
 
     def read(self, kind: type[T], content: dict[str, Any]) -> Reading[T]:
         """The settings that the tables hold.
@@ -73,10 +75,12 @@ class Builder:
         return Reading(self._build(kind, content, ""), tuple(self._notes), tuple(self._lost))
 
     def _build(self, kind: type[T], content: dict[str, Any], prefix: str) -> T:
+        kind = self._sections.get(kind, kind)
         fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
         hints = typing.get_type_hints(kind)
+        own = set(vars(kind)["__annotations__"]) if kind in self._sections.values() else set()
         values: dict[str, Any] = {}
-        for key, value in self._present(content, fields, prefix).items():
+        for key, value in self._present(content, fields, own, prefix).items():
             if dataclasses.is_dataclass(hints[key]):
                 values[key] = self._section(typing.cast(type, hints[key]), value, prefix + key)
             else:
@@ -93,12 +97,12 @@ class Builder:
             raise ConfigError(f"{self._source}: {name} is a table, given {value!r}")
         return self._build(kind, value, name + ".")
 
-    def _present(self, content: dict[str, Any], fields: dict[str, Any], prefix: str) -> dict[str, Any]:
-        """The content in terms of today's keys."""
+    def _present(self, content: dict[str, Any], fields: dict[str, Any], kept: set[str], prefix: str) -> dict[str, Any]:
+        """The content in terms of today's keys, and of those that the edition kept."""
         found: dict[str, Any] = {}
         for key, value in content.items():
             name = prefix + key
-            gone = RETIRED.get(name)
+            gone = None if key in kept else RETIRED.get(name)
             if gone is not None and gone.concerns(value):
                 found |= self._translated(key, content, prefix)
             elif key in fields:

@@ -77,6 +77,7 @@ class MetaLearner:
         self._network = Network(config, self.models, lag, seed, device, aim)
         self._regimes = self._regime_expert()
         self._notes, self._said = list[str](), set[str]()
+        self._rest_after = REST_AFTER
         self._out_M = np.zeros(len(models), dtype=bool)
         self._outside_D = np.zeros(0)
 
@@ -128,7 +129,7 @@ class MetaLearner:
         trained, loss = "none", float("nan")
         if self._network.due(known):
             trained, loss = "full", self._network.refit(self._history, self._records, known)
-        elif warm and "network" in self._config.experts:
+        elif warm and self._config.networked:
             trained, loss = "warm", self._network.warm_start(self._history, self._records, known)
         if "regimes" in self._config.experts and known:
             self._regimes.follow(known, refit=trained == "full")
@@ -139,8 +140,8 @@ class MetaLearner:
         return outcome.c_M if self._paid == "c" else self._history.payout_of(outcome)
 
     @property
-    def versions(self) -> Versions:
-        """Versions of the base models, from which the history of the present ones follows."""
+    def versions(self) -> Versions | None:
+        """Versions of the base models, from which the history of the present ones follows; None where none are used."""
         return self._regimes.versions
 
     @property
@@ -207,7 +208,7 @@ class MetaLearner:
     @property
     def resting_M(self) -> BoolArray:
         """Models closed for so many eras in a row that their tree updates are skipped, bool [M]."""
-        return self._closed_M >= REST_AFTER
+        return self._closed_M >= self._rest_after
 
     def _replay_records(self) -> None:
         self._records.reset(len(self.models))

@@ -18,7 +18,7 @@ from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
 from eravane.gate.outcomes import EraFacts, History
 from eravane.gate.portable import agreement, normalise_facts, reduce_cells, scaled
-from eravane.gate.records import RIDGE, Records
+from eravane.gate.records import Records
 
 # A statistic varies where its standard deviation over eras exceeds this share of the feature's own standard deviation:
 # five equal bins give 1e-4 (rows that do not divide by 5), the sampling error of a raw mean over 5,000 rows .014.
@@ -208,7 +208,7 @@ def agreement_inputs(
 ) -> FloatArray:
     """What this era's predictions say of each open model when `known` eras are resolved [M, 4] (see `agreement`)."""
     seen_M, signal_M, usual_M = records.seen_NM[known], records.signal_NM[known], records.dispersion_NM[known]
-    return agreement(open_M, C_MM, dispersion_M, seen_M, signal_M, usual_M, RIDGE)
+    return agreement(open_M, C_MM, dispersion_M, seen_M, signal_M, usual_M, records.ridge)
 
 
 def root_mean_square(values_EMA: FloatArray) -> FloatArray:

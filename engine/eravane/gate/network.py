@@ -16,16 +16,15 @@ from eravane.core.config import GateConfig
 from eravane.gate.inputs import InputMap
 from eravane.gate.outcomes import PAID_BY, EraFacts, GateModel, History
 from eravane.gate.portable import network
-from eravane.gate.prototypes import REGIMES, affinity, find_regimes, whiten
+from eravane.gate.prototypes import affinity, find_regimes, whiten
 from eravane.gate.records import Records
 from eravane.gate.scorer import (
     DTYPE,
     LAST_TEMPERATURE,
-    RATE,
-    REPLAY,
     Batch,
     Scorer,
     Trainer,
+    Training,
     load_parameters,
     parameters,
 )
@@ -33,7 +32,7 @@ from eravane.gate.scorer import (
 # Fewer resolved eras than this behind a decision say nothing; such eras are not trained on.
 LEAST_KNOWN = 8
 # Between full refits the nets take a few steps per era, at a quarter of the rate.
-WARM_STEPS, WARM_RATE = 2, 0.25
+WARM_RATE = 0.25
 
 
 class Network:
@@ -48,6 +47,7 @@ class Network:
         self, config: GateConfig, models: Sequence[GateModel], lag: int, seed: int, device: str, aim: str = "corr"
     ) -> None:
         self._config, self._lag, self._seed, self._device, self._paid = config, lag, seed, device, PAID_BY[aim]
+        self._constants = Training.of(config)
         self.input_map: InputMap | None = None
         self._scorer: Scorer | None = None
         self.fitted = 0
@@ -86,16 +86,17 @@ class Network:
         sizes = (self.input_map.early, batch.x_EMF.shape[2], batch.context_ED.shape[1])
         self._scorer = Scorer(*sizes, self._agents_MA.shape[1], config, seed).to(self._device)
         self.fitted = known
-        steps = config.steps if "network" in config.experts else 0
-        return self._trainer.fit(self._scorer, batch, steps=steps, rate=RATE, seed=seed, warm=False)
+        steps = config.steps if config.networked else 0
+        return self._trainer.fit(self._scorer, batch, steps=steps, rate=self._constants.rate, seed=seed, warm=False)
 
     def warm_start(self, history: History, records: Records, known: int) -> float:
         """Take a few steps on the newest resolved era and a sample of the others; return the last loss."""
         assert self._scorer is not None
         seed = zlib.crc32(f"warm {self._seed} {known}".encode())
-        others = np.random.default_rng(seed).permutation(known - 1)[: REPLAY - 1]
+        others = np.random.default_rng(seed).permutation(known - 1)[: self._constants.replay - 1]
         batch = self._batch(history, records, np.append(np.sort(others), known - 1))
-        return self._trainer.fit(self._scorer, batch, steps=WARM_STEPS, rate=WARM_RATE * RATE, seed=seed, warm=True)
+        steps, rate = self._constants.warm_steps, WARM_RATE * self._constants.rate
+        return self._trainer.fit(self._scorer, batch, steps=steps, rate=rate, seed=seed, warm=True)
 
     @property
     def _trainer(self) -> Trainer:
@@ -122,7 +123,7 @@ class Network:
             C_EMM=self._tensor(C_EMM),
             present_EM=self._tensor(present_EM),
             affinity_EE=self._tensor(affinity(alike_EM)),
-            regime_E=torch.as_tensor(find_regimes(alike_EM, REGIMES)[0], device=self._device),
+            regime_E=torch.as_tensor(find_regimes(alike_EM, self._constants.prototypes)[0], device=self._device),
             era_E=torch.tensor([history.eras[position] for position in kept], device=self._device),
             scale=_gain_scale(c_EM, C_EMM, present_EM),
         )

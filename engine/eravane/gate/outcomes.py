@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Bools
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.errors import RunError
 from eravane.scoring.payout import BEFORE_TABLE, RULES, PayoutRule
@@ -116,13 +117,16 @@ class History:
         }
         for name, value in values.items():
             self._rows[name].append(np.nan_to_num(np.asarray(value, dtype=np.float64), posinf=0.0, neginf=0.0))
-        # A model without predictions, or with constant ones, says nothing in that era.
-        self._rows["present"].append(np.isfinite(outcome.c_M) & (np.nan_to_num(np.diag(outcome.C_MM)) > 0))
+        self._rows["present"].append(self.present_in(outcome))
         self.eras.append(outcome.era)
         cells = outcome.facts.cells
         if self.facts and not _same(cells, self.facts[-1].cells):
             self.facts = [replace(facts, cells=cells) for facts in self.facts]
         self.facts.append(outcome.facts)
+
+    def present_in(self, outcome: EraOutcome) -> Bools:
+        """Models that count in an era [M]; one without predictions, or with constant ones, says nothing."""
+        return np.asarray(np.isfinite(outcome.c_M) & (np.nan_to_num(np.diag(outcome.C_MM)) > 0))
 
     def payout_of(self, outcome: EraOutcome) -> FloatArray:
         """The payout mix of every model in an era [M].

@@ -103,7 +103,10 @@ class Records:
 
     Attributes:
         standing: who is worse than the pool.
+        ridge: of the agreement inputs, in units of the predictions' variance.
     """
+
+    ridge = RIDGE
 
     def __init__(self, size: int, config: GateConfig, aim: str, horizon: int) -> None:
         self._config, self._paid, self._horizon = config, PAID_BY[aim], horizon

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eravane.core.config import GateConfig
-from eravane.gate.prototypes import dynamos_prototype_loss, prototype_loss, standardise
+from eravane.gate.prototypes import REGIMES, dynamos_prototype_loss, prototype_loss, standardise
 from eravane.gate.reward import (
     dynamos_reward,
     ensemble_correlation,
@@ -29,14 +29,37 @@ SAMPLES = 4
 # The smaller of the two penalties of the paper's experiments.
 DYNAMOS_PENALTY = 200.0
 PROTOTYPE_ERAS = 64
-# The defaults of 0.1.0, where these were keys of the configuration.
-HIDDEN, RATE, DECAY, REPLAY = 8, 0.02, 0.01, 128
-# Noise on the inputs in training, in their standard deviations: what keeps the nets from memorising eras.
-NOISE = 1.0
-# Weight of the squared distance to the keep ratio, and the factor on it in eras that lose against equal weight.
-KEEP_PENALTY, AMPLIFY = 1.0, 2.0
-# Weight of the prototype loss, and the distance of gate logits beyond which unlike eras repel no more.
-PROTOTYPE_WEIGHT, PROTOTYPE_MARGIN = 0.1, 4.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """Constants of the network and its training; they are those that release 0.1.0 had as defaults of keys.
+
+    Attributes:
+        hidden: hidden units; rate: learning rate of a refit; decay: of the parameters per step, relative to the rate.
+        replay: resolved eras drawn for each step; warm_steps: steps per era between refits.
+        noise: on the inputs in training, in their standard deviations, which keeps the nets from memorising eras.
+        keep_penalty: weight of the squared distance to the keep ratio; amplify: factor on it in eras that lose.
+        prototype_weight: weight of the prototype loss (0: none).
+        prototype_margin: distance of gate logits beyond which unlike eras repel no more; prototypes: regimes.
+    """
+
+    hidden: int = 8
+    rate: float = 0.02
+    decay: float = 0.01
+    replay: int = 128
+    warm_steps: int = 2
+    noise: float = 1.0
+    keep_penalty: float = 1.0
+    amplify: float = 2.0
+    prototype_weight: float = 0.1
+    prototype_margin: float = 4.0
+    prototypes: int = REGIMES
+
+    @classmethod
+    def of(cls, config: GateConfig) -> Training:
+        """The constants, and in their place the keys of a run of an edition that had them as keys."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__ if hasattr(config, name)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +111,7 @@ class Scorer(torch.nn.Module):
         super().__init__()
         self.early = early
         generator = torch.Generator().manual_seed(seed)
-        nets, hidden = config.seeds, HIDDEN
+        nets, hidden = config.seeds, Training.of(config).hidden
 
         def random(*shape: int, scale: float) -> torch.nn.Parameter:
             return torch.nn.Parameter(scale * torch.randn(*shape, generator=generator, dtype=DTYPE))
@@ -134,24 +157,24 @@ class Trainer:
     """Trains a scorer on a batch; everything random comes from a generator on the CPU, so devices agree."""
 
     def __init__(self, config: GateConfig, agents_MA: Tensor, lag: int) -> None:
-        self._config = config
+        self._config, self._constants = config, Training.of(config)
         self._agents_MA = agents_MA
         self._lag = lag
 
     def fit(self, scorer: Scorer, batch: Batch, *, steps: int, rate: float, seed: int, warm: bool) -> float:
-        """Take a fixed number of Adam steps, each on `REPLAY` of the eras; return the last loss.
+        """Take a fixed number of Adam steps, each on `replay` of the eras; return the last loss.
 
         A step's cost is flat however long the history, and the temperature is annealed unless `warm`.
         """
         generator = torch.Generator().manual_seed(seed)
-        optimiser = torch.optim.AdamW(scorer.parameters(), lr=rate, weight_decay=DECAY)
+        optimiser = torch.optim.AdamW(scorer.parameters(), lr=rate, weight_decay=self._constants.decay)
         value = 0.0
         with single_thread():
             for step in range(steps):
                 done = 1.0 if warm else step / max(steps - 1, 1)
                 temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** done
                 optimiser.zero_grad()
-                noisy = self._drawn(batch, generator).with_noise(NOISE, generator)
+                noisy = self._drawn(batch, generator).with_noise(self._constants.noise, generator)
                 loss_S = self.loss(scorer, noisy, temperature, generator)
                 loss_S.sum().backward()
                 optimiser.step()
@@ -160,9 +183,9 @@ class Trainer:
 
     def _drawn(self, batch: Batch, generator: torch.Generator) -> Batch:
         eras = len(batch.era_E)
-        if eras <= REPLAY:
+        if eras <= self._constants.replay:
             return batch
-        rows = torch.randperm(eras, generator=generator)[:REPLAY].sort().values
+        rows = torch.randperm(eras, generator=generator)[: self._constants.replay].sort().values
         return batch.take(rows.to(batch.era_E.device))
 
     def loss(self, scorer: Scorer, batch: Batch, temperature: float, generator: torch.Generator) -> Tensor:
@@ -176,7 +199,8 @@ class Trainer:
             )
             gain_SE = self.gain(gates_SEM, weight_SEM, batch)
             loss_S = -_agent_mean(*self._rewards(gain_SE, gates_SEM, batch)).mean(-1)
-        return loss_S + PROTOTYPE_WEIGHT * self._prototype(gate_SEM, gain_SE.detach(), batch, generator)
+        weight = self._constants.prototype_weight
+        return loss_S + weight * self._prototype(gate_SEM, gain_SE.detach(), batch, generator) if weight else loss_S
 
     def gain(self, gates_SEM: Tensor, weight_SEM: Tensor, batch: Batch) -> Tensor:
         """Correlation of the gated ensemble less that of equal weight, [..., E]."""
@@ -193,10 +217,8 @@ class Trainer:
         share, counts = open_share(gates_SEM, batch.present_EM, self._agents_MA)
         if config.reward == "dynamos":
             return dynamos_reward(gain, share, keep_ratio=config.keep_ratio, penalty=DYNAMOS_PENALTY), counts
-        reward = gain_reward(
-            gain, share, scale=batch.scale, keep_ratio=config.keep_ratio, penalty=KEEP_PENALTY, amplify=AMPLIFY
-        )
-        return reward, counts
+        how = {"penalty": self._constants.keep_penalty, "amplify": self._constants.amplify}
+        return gain_reward(gain, share, scale=batch.scale, keep_ratio=config.keep_ratio, **how), counts
 
     def _sampled(
         self, gate_SEM: Tensor, weight_SEM: Tensor, batch: Batch, temperature: float, generator: torch.Generator
@@ -224,7 +246,7 @@ class Trainer:
         apart_EE = (batch.era_E[rows][:, None] - batch.era_E[rows][None, :]).abs() >= self._lag
         pairs_SEE = (apart_EE & right_SE.unsqueeze(-1) & right_SE.unsqueeze(-2)).to(gate_SEM.dtype)
         affinity_EE = batch.affinity_EE[rows][:, rows]
-        return prototype_loss(standardise(logits_SEM), affinity_EE, pairs_SEE, PROTOTYPE_MARGIN)
+        return prototype_loss(standardise(logits_SEM), affinity_EE, pairs_SEE, self._constants.prototype_margin)
 
 
 def open_one(gates_M: Tensor, logits_M: Tensor, present_M: Tensor) -> Tensor:

@@ -127,8 +127,9 @@ class Loop:
     def step(self, era: int, source: EraSource) -> tuple[EraRecord, StepReport]:
         """Handle one era: use the labels that became known, update, then predict it from its features alone."""
         clock = _StopClock()
-        if not self._gate.versions.kept:
-            self.earlier.begin(self._gate.versions, self.models, era)
+        versions = self._gate.versions
+        if versions is not None and not versions.kept:
+            self.earlier.begin(versions, self.models, era)
         resolved = self._resolve(era)
         clock.lap("resolve")
         kind, updated = self._update(era)
@@ -142,14 +143,14 @@ class Loop:
     def _predict(self, era: int, source: EraSource, clock: _StopClock) -> tuple[EraRecord, EraFacts]:
         """Decide gates, run the open models, weigh them; then evaluate the closed ones for when the era falls due."""
         facts = self._context.facts(source.raw(), era)
-        decision = decide(self._gate, era, facts, lambda which_M: self._evaluate(source, which_M), self._ops, clock.lap)
+        decision = decide(self._gate, era, facts, lambda which_M: self.evaluate(source, which_M), self._ops, clock.lap)
         open_M, base_MN, mixed_N = decision.open_M, decision.base_MN, decision.mixed_N
         if self._neutraliser is not None:
             mixed_N = self._neutraliser.apply(mixed_N, source.cell(self._neutraliser.columns))
         prediction_N = to_prediction(mixed_N, self._ops)
         clock.lap("weigh")
         if not open_M.all():
-            base_MN[~open_M] = self._evaluate(source, ~open_M)[~open_M]
+            base_MN[~open_M] = self.evaluate(source, ~open_M)[~open_M]
         dispersion_M = self._ops.dispersion(base_MN, one_era(base_MN.shape[1]))[:, 0]
         comparators = self._gate.comparators(era, dispersion_M)
         clock.lap("shadow")
@@ -183,7 +184,7 @@ class Loop:
             frozen: earlier versions of the base models, by number.
         """
         arrays = load(files["gate.safetensors"]) | history.arrays()
-        self._gate = MetaLearner.restore(arrays, json.loads(files["gate.json"]), device=self._device)
+        self._gate = self._gate.restore(arrays, json.loads(files["gate.json"]), device=self._device)
         self.models = dict(models)
         self.earlier.frozen = dict(frozen)
         self._boosters.clear()
@@ -213,6 +214,8 @@ class Loop:
         """Outcome of an era, and what earlier versions of the models, out of sample by then, were paid in it."""
         meta_N, versions = self._features.meta_model(pending.era, pending.era), self._gate.versions
         outcome = outcome_of(pending, label_N, self._ops, meta_N)
+        if versions is None:
+            return outcome
         *before, _ = numbers = versions.at(pending.era) or (0,)
         if versions.at(pending.era) and all(number in self.earlier.frozen for number in before):
             shadows = [replace(pending, base_MN=self.earlier.predictions(number, pending.era)) for number in before]
@@ -230,11 +233,12 @@ class Loop:
         names = tuple(spec.model_id for spec in awake)
         for name in names:
             self._boosters.pop(name, None)
-        if kind == "refit":
+        if kind == "refit" and self._gate.versions is not None:
             self.earlier.renew(self._gate.versions, before, self.models, era)
         return kind, names
 
-    def _evaluate(self, source: EraSource, which_M: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def evaluate(self, source: EraSource, which_M: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Predictions of some base models as they stand, float32 [M, N]; NaN for the others."""
         base_MN: NDArray[np.float32] | None = None
         for m in np.flatnonzero(which_M):
             spec = self._specs[m]

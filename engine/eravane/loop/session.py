@@ -22,8 +22,8 @@ from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
 from eravane.gate.context import ContextBuilder
 from eravane.gate.facts import OutsideFacts
-from eravane.gate.gate import MetaLearner
 from eravane.loop.boosters import ModelFolder, StoredModel
+from eravane.loop.edition import gate_of, update_constants
 from eravane.loop.loop import Loop, StepReport
 from eravane.loop.pool import OofOf, gate_pool
 from eravane.loop.results import ResultFiles
@@ -108,7 +108,7 @@ class Session:
         self.loop = Loop(
             features,
             specs,
-            gate=MetaLearner(
+            gate=gate_of(config.gate)(
                 config.gate,
                 pool,
                 lag=timeline.clock.score_lag,
@@ -119,7 +119,7 @@ class Session:
                 payout=payout,
             ),
             context=ContextBuilder(pool, cells, ops, config.gate, outside),
-            updater=Updater(store.path, config, timeline, zoo, known_at),
+            updater=Updater(store.path, config, timeline, zoo, known_at, **update_constants(config.loop)),
             timeline=timeline,
             target=target,
             ops=ops,
@@ -197,6 +197,17 @@ class Session:
         self.running.restore(facts["tally"])
         self._newest_resolved, self.newest = facts["resolved"], era
         return Resumed(era, tuple(notes))
+
+    def moved(self, era: int, rows: int) -> float:
+        """Largest difference between what the stored models predict of an era's first rows, and what they predicted.
+
+        Args:
+            era: the era of the checkpoint that `resume` restored; rows: how many.
+        """
+        own_M = np.array([not spec.given for spec in self.specs])
+        now_MN = self.loop.evaluate(source_of(self.features, era), own_M)[own_M, :rows]
+        then_MN = self.journal.read(era).base_MN[own_M, :rows]
+        return float(np.abs(now_MN - then_MN).max(initial=0.0))
 
     @property
     def newest_saved(self) -> int:

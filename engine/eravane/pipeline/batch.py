@@ -23,20 +23,19 @@ from eravane.core.memory import cores
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
-from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
-from eravane.data.store.snapshot import held, open_as_of
+from eravane.data.store.snapshot import held
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner, with_learner
 from eravane.loop.pool import OOF, neutral_columns, write_pool
 from eravane.loop.schedule import Schedule, label_digests
 from eravane.loop.session import Session
-from eravane.pipeline.cachedstore import cached_store, described
+from eravane.pipeline.cachedstore import begun_store, cached_store, described, require_begun
 from eravane.pipeline.rules import Settled, settle
 from eravane.pipeline.stages import Stages
 from eravane.planning.memory import plan_memory
 from eravane.report import write_report
 from eravane.runstate.checkpoint import FORMAT
-from eravane.runstate.runfolder import RunFolder, versions
+from eravane.runstate.runfolder import ADOPTED, MANIFEST, RunFolder, versions
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.oof import OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.outside import coverage, load_members, load_references, member_specs
@@ -73,6 +72,7 @@ def run(
     progress: Progress | None = None,
     replay_of: Path | None = None,
     rebuild_store: bool = False,
+    adopt: bool = False,
 ) -> RunResult:
     """Run the whole batch.
 
@@ -86,6 +86,7 @@ def run(
         replay_of: a run folder whose periods, lags and arrivals of labels count, so that the outcome is what its
             weekly steps came to.
         rebuild_store: delete the cached store of this data and ingest again.
+        adopt: with `resume`, let the present rules take the place of those of the run's beginning.
 
     Raises:
         ConfigError: the configuration does not fit the data.
@@ -97,11 +98,12 @@ def run(
     backend = choose(config.compute.device, progress.note, config.compute.pool)
     cluster = local_cluster(config.compute, backend.xgboost_device, progress.note)
     telemetry = Telemetry(gpu_meter() if backend.name == "cuda" else None)
-    entered = RunFolder.held(out, config, resume=resume)
+    entered = RunFolder.held(out, config, resume=resume, adopt=adopt)
     with entered as (folder, config), _readable_disk_errors(folder), cluster as compute, telemetry:
         try:
             config = replace(config, compute=compute)
             stages = Stages(folder, config, data, backend, cache, progress, telemetry)
+            stages.adopting = adopt
             return _Batch(stages, telemetry, replay_of).run(rebuild_store)
         except EravaneError:
             if not resume and not folder.started:
@@ -189,17 +191,13 @@ class _Batch:
         self._progress.start("ingest", 1)
         begun = self._folder.manifest()["data"] if self._folder.started else None
         with self._events.stage("ingest") as found:
-            if begun is not None and not rebuild and (Path(begun["store"]) / STORE_MANIFEST).is_file():
-                store = open_as_of(Path(begun["store"]), begun["fingerprint"])
-            else:
+            store = None if begun is None or rebuild else begun_store(self._data, begun, self._say)
+            if store is None:
                 cache, wait = self._stages.cache, self._progress.note
                 store = cached_store(self._data, self._config.data, catalog, cache, rebuild=rebuild, wait=wait)
             found |= {"rows": store.index.rows, "columns": len(store.columns)}
-        if begun is not None and store.fingerprint != begun["fingerprint"]:
-            raise RunError(
-                f"{self._folder.path} was begun on data {begun['fingerprint']}, and {store.home} now holds "
-                f"{store.fingerprint}: another run or step has taken newer files in; start a new run"
-            )
+        if begun is not None:
+            require_begun(store, begun)
         self._progress.advance(f"{store.index.rows:,} rows, {len(store.columns)} features, {len(store.index)} eras")
         return store
 
@@ -244,10 +242,14 @@ class _Batch:
         plan.require()
 
     def _write_manifest(self, store: EraStore, timeline: Timeline, status: str) -> None:
-        clock = timeline.clock
+        clock, begun = timeline.clock, self._folder.read_json(MANIFEST) if self._folder.started else {}
+        settled = self._settled.as_dict()
+        if begun and "horizon" not in begun:  # release 0.1.0 noted none: a further resume keeps its lags, too
+            del settled["horizon"]
         self._folder.write_json(
-            "manifest.json",
+            MANIFEST,
             {
+                **{name: begun[name] for name in (ADOPTED,) if name in begun},
                 "format": FORMAT,
                 "status": status,
                 "versions": versions(),
@@ -256,7 +258,7 @@ class _Batch:
                 "config_digest": self._config.digest(),
                 "seed": self._config.seed,
                 "target": self._config.data.target,
-                **self._settled.as_dict(),
+                **settled,
                 "periods": timeline.as_dict(),
                 "lags": timeline.lags_as_dict(),
                 "leaking": clock.leaking,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from eravane.core.config import DataConfig, digest_of
-from eravane.core.errors import ChangedDataError, ConfigError
+from eravane.core.errors import ChangedDataError, ConfigError, RunError
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.ingest import ingest
-from eravane.data.store.manifest import MANIFEST
+from eravane.data.store.digest import digest_file
+from eravane.data.store.manifest import MANIFEST, Manifest, SourceRecord
+from eravane.data.store.snapshot import open_as_of
 from eravane.data.store.store import EraStore
 from eravane.synth import TRUTH
 
@@ -52,6 +54,52 @@ def cached_store(
     except ChangedDataError as error:
         advice = f"--rebuild-store replaces the store that earlier runs of this data made in {path}"
         raise ChangedDataError(error.fact, advice) from None
+
+
+def begun_store(data: Path, begun: Mapping[str, str], say: Callable[[str], None]) -> EraStore | None:
+    """The store that an interrupted run goes on with; None where it is gone and has to be made of the files again.
+
+    Args:
+        data: a store, or a folder of parquet files, as it is now.
+        begun: what the run's manifest says of its data.
+        say: called with a line where `data` is not what the run was begun on.
+
+    Raises:
+        RunError: the store holds something else, and what the run was begun on is not kept.
+    """
+    if not (Path(begun["store"]) / MANIFEST).is_file():
+        return None
+    store = open_as_of(Path(begun["store"]), begun["fingerprint"])
+    require_begun(store, begun)
+    other = _unlike(data, store)
+    if other:
+        say(f"{other} changed since the run began, and is not read: it goes on with the data kept in {store.path}")
+    return store
+
+
+def require_begun(store: EraStore, begun: Mapping[str, str]) -> None:
+    """Refuse a store that is not what the run was begun on.
+
+    Raises:
+        RunError: it is not.
+    """
+    if store.fingerprint != begun["fingerprint"]:
+        raise RunError(
+            f"the run was begun on data {begun['fingerprint']}, and {store.home} now holds {store.fingerprint}: newer "
+            "or other files were taken in, and those of the run are not kept; start a new run, or give the old files"
+        )
+
+
+def _unlike(data: Path, store: EraStore) -> str:
+    """What in `data` is not as the store took it in, as the subject of a sentence; empty where all of it is."""
+    if (data / MANIFEST).is_file():
+        return "" if Manifest.read(data).fingerprint() == store.fingerprint else f"the store {data}"
+    other = [name for name, record in store.manifest.sources.items() if not _fits(data / name, record)]
+    return f"{', '.join(other)} in {data}" if other else ""
+
+
+def _fits(path: Path, record: SourceRecord) -> bool:
+    return path.is_file() and path.stat().st_size == record.size and digest_file(path) == record.digest
 
 
 def described(data: Path, store: EraStore) -> dict[str, Any]:

@@ -29,11 +29,11 @@ from eravane.data.prepare import TAILS
 from eravane.data.store.store import EraStore
 from eravane.gate import portable, portable_prepare
 from eravane.gate.context import QUANTILES, thinned
-from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import GateModel
 from eravane.learners.protocol import GROW_XGBOOST
 from eravane.learners.registry import Trees
 from eravane.loop.boosters import INDEX, ModelFolder
+from eravane.loop.edition import gate_of
 from eravane.loop.pool import read_pool
 from eravane.loop.session import saved_state
 from eravane.pipeline.environments import Environment, interpreter
@@ -203,7 +203,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     models = [GateModel(**model) for model in state["models"]]
     cells = list(dict.fromkeys((model.feature_set, model.group) for model in models))
     newest = int(arrays["history.era"][-1]) if len(arrays["history.era"]) else None
-    frozen = MetaLearner.restore(arrays, state).frozen()
+    frozen = gate_of(config.gate).restore(arrays, state).frozen()
     return {
         "made": time.time(),
         "newest_era": newest,

@@ -12,6 +12,7 @@ from eravane.backend import Backend
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
+from eravane.core.errors import RunError
 from eravane.core.events import EventLog, Progress
 from eravane.core.telemetry import Telemetry
 from eravane.data.catalog import FEATURES_JSON, FeatureCatalog
@@ -20,7 +21,7 @@ from eravane.data.store.store import EraStore
 from eravane.loop.pool import OofOf
 from eravane.loop.session import Resumed, Session
 from eravane.pipeline.insights import write_insights
-from eravane.runstate.runfolder import RunFolder
+from eravane.runstate.runfolder import MANIFEST, RunFolder, changed_versions
 from eravane.scoring.payout import RULES
 from eravane.tournament.predictions import FILE_NAME, write_live_predictions
 from eravane.zoo.outside import Member, paid_by
@@ -29,6 +30,8 @@ from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
 
 LIVE_WEIGHTS = "live.json"
+# Predictions of stored models under other versions of libraries: rows on which they are compared, and what is rounding.
+CHECKED_ROWS, MOVED = 256, 1e-5
 
 
 class Stages:
@@ -46,6 +49,7 @@ class Stages:
     Attributes:
         notes: facts the user should know, in order.
         payout: what is paid.
+        adopting: whether predictions of stored models may move.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Stages:
     ) -> None:
         self.folder, self.config, self.data, self.backend = folder, config, data, backend
         self.cache, self.progress, self.notes = cache, progress, list[str]()
-        self.payout = RULES[-1]
+        self.payout, self.adopting = RULES[-1], False
         self.events = EventLog(folder.path / "events.jsonl", backend.name, telemetry)
 
     def note(self, text: str) -> None:
@@ -136,7 +140,28 @@ class Stages:
         resumed = session.resume(oof_of)
         for text in resumed.notes:
             self.note(text)
+        if resumed.era is not None:
+            self._check_libraries(session, resumed.era)
         return resumed
+
+    def _check_libraries(self, session: Session, era: int) -> None:
+        """Compare predictions of the stored models with those that they made, where libraries have changed since.
+
+        Raises:
+            RunError: they have moved.
+        """
+        changed = changed_versions(self.folder.read_json(MANIFEST).get("versions", {}))
+        if not changed:
+            return
+        moved = session.moved(era, CHECKED_ROWS)
+        same = "as before" if not moved else f"as before but for {moved:.2g}"
+        self.note(f"versions changed under the run ({', '.join(changed)}); its models predict era {era} {same}")
+        if moved > MOVED and not self.adopting:
+            raise RunError(
+                f"versions changed under {self.folder.path} ({', '.join(changed)}), and the predictions of its models "
+                f"moved by up to {moved:.2g}; install the versions in its {MANIFEST} again, or accept the change with "
+                "--adopt"
+            )
 
     def begin(self, session: Session, oof_of: OofOf, history: Sequence[int]) -> None:
         """Fit the models that start the loop and give the gate its out-of-fold history."""

@@ -100,6 +100,7 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
         config, manifest = replace(config, compute=compute), folder.manifest()
         with held(found) as store:
             stages = Stages(folder, config, data, backend, cache, progress)
+            stages.adopting = adopt
             stages.notes += [f"adopted: {what}" for what in adopted]
             report = _Week(stages, manifest, store).do()
     return replace(report, seconds=round(time.perf_counter() - started, 3))

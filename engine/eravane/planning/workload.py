@@ -20,7 +20,7 @@ from eravane.core.telemetry import NVML
 from eravane.data.catalog import Cell
 from eravane.data.resident import fitting
 from eravane.gate.context import WIDEST_CELL
-from eravane.gate.network import WARM_STEPS
+from eravane.gate.scorer import Training
 from eravane.learners.registry import make_learner
 from eravane.loop.updates import APPEND_ERAS
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
@@ -244,7 +244,8 @@ class Workload:
         fits = max(0, min(gate.rehearsal, history - gate.warmup)) + max(0, min(eras, known - gate.warmup))
         refits = fits // gate.refit_every + 1
         full, warm = HOST.step
-        return gate.seeds * (refits * gate.steps * full + max(0, fits - refits) * WARM_STEPS * warm)
+        steps = Training.of(gate).warm_steps
+        return gate.seeds * (refits * gate.steps * full + max(0, fits - refits) * steps * warm)
 
     def _updates(self) -> float:
         """Seconds of training trees in the loop: the first models, and updates on schedule."""

@@ -25,7 +25,7 @@ from eravane.learners.choice import with_learner
 
 # Every library whose version can change a result; a run lists those that are installed.
 VERSIONED = (
-    *("numpy", "pyarrow", "numba", "scipy", "torch", "numerai-tools"),
+    *("numpy", "pandas", "pyarrow", "numba", "scipy", "torch", "numerai-tools", "lightgbm"),
     *("xgboost", "xgboost-cpu", "xgboost-cu12", "xgboost-cu13"),
     *("cupy-cuda12x", "cupy-cuda13x", "pylibcudf-cu12", "pylibcudf-cu13"),
 )
@@ -68,8 +68,14 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def held(cls, path: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[RunFolder, RunConfig]]:
+    def held(
+        cls, path: Path, config: RunConfig, *, resume: bool, adopt: bool = False
+    ) -> Iterator[tuple[RunFolder, RunConfig]]:
         """Hold a run folder, new or that of an interrupted run, for one program; gives it with its configuration.
+
+        Args:
+            path: the folder; config: the configuration that is asked for.
+            resume: continue an interrupted run; adopt: under the present rules from now on.
 
         Raises:
             RunError: as `create` and `resume` do.
@@ -85,6 +91,8 @@ class RunFolder:
             raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
         with exclusive(path):
             delete_stale_parts(path)
+            if resume and adopt:
+                cls.open(path).adopt()
             yield cls.resume(path, config) if resume else (cls.create(path, config), config)
 
     @classmethod
@@ -133,28 +141,33 @@ class RunFolder:
             RunError: its file is damaged, or the run needs a rule that this release no longer has.
             ConfigError: it has a key or value that no release knows.
         """
-        reading = self.reading()
-        unlike = [*reading.lost, *(change.what for change in unlike_present(reading.config))]
-        if unlike and not adopt:
-            advice = (
-                f"`eravane step {self.path} --adopt ...` continues with the present rules from the next era on, and "
-            )
-            if not self.finished:
-                advice = "a run that is not finished cannot adopt the present rules: start a new one; "
+        reading = self.reading(adopt=adopt)
+        if adopt:
+            return replace(reading.config, edition=EDITION)
+        unlike = [*reading.lost, *(change.what for change in unlike_present(reading.config) if not change.kept)]
+        if unlike:
             raise RunError(
                 f"{self.path} was begun by an older eravane, and its results would change: {'; '.join(unlike)}; "
-                f"{advice}the release that made it (versions in manifest.json) continues as before"
+                f"{self._adopting()} continues with the present rules from the next era on, and the release that made "
+                "it (versions in manifest.json) continues as before"
             )
-        return replace(reading.config, edition=EDITION) if unlike else reading.config
+        return reading.config
 
-    def reading(self) -> Reading[RunConfig]:
+    def _adopting(self) -> str:
+        step = f"eravane step {self.path} --adopt ..."
+        return f"`{step}`" if self.finished else f"`eravane run ... --out {self.path} --resume --adopt`"
+
+    def reading(self, *, adopt: bool = False) -> Reading[RunConfig]:
         """The configuration with what became of its keys that are no more.
+
+        Args:
+            adopt: read them by the present rules.
 
         Raises:
             RunError: its file is damaged.
             ConfigError: it has a key or value that no release knows.
         """
-        return translate_config(self._tables(), str(self.path / CONFIG), FIRST_EDITION)
+        return translate_config(self._tables(), str(self.path / CONFIG), FIRST_EDITION, adopt=adopt)
 
     def adopt(self) -> tuple[str, ...]:
         """Let present rules take the place of those that this release no longer has, from now on.
@@ -162,19 +175,40 @@ class RunFolder:
         Returns:
             What is computed otherwise; empty where nothing is.
         """
-        reading, known = self.reading(), self.known_digests()
+        reading, known = self.reading(adopt=True), self.known_digests()
         unlike = [*reading.lost, *(change.what for change in unlike_present(reading.config))]
         if unlike:
-            manifest = self.read_json(MANIFEST)
-            earlier = [*manifest.get(ADOPTED, []), {"digests": list(known), "changes": unlike}]
-            self.write_json(MANIFEST, {**manifest, ADOPTED: earlier})
+            if self.started:
+                change = {"edition": reading.config.edition, "digests": list(known), "changes": unlike}
+                self.write_json(MANIFEST, {**self.read_json(MANIFEST), ADOPTED: [*self.adopted, change]})
             self.write_config(self.config(adopt=True))
         return tuple(unlike)
 
+    @property
+    def adopted(self) -> list[dict[str, Any]]:
+        """What became of older rules when they were left: edition, digests and changes, oldest first."""
+        found: list[dict[str, Any]] = self.read_json(MANIFEST).get(ADOPTED, []) if self.started else []
+        return found
+
+    def read_as_begun(self, tables: Mapping[str, Any], *, adopt: bool = False) -> RunConfig:
+        """A configuration that the run is continued with: what it leaves out means what it did when the run began.
+
+        Args:
+            tables: its keys; adopt: read them as the run's own are when it adopts the present rules.
+
+        Raises:
+            ConfigError: a key is unknown, or a value is wrong.
+        """
+        began = next(
+            (change["edition"] for change in self.adopted if "edition" in change), self.reading().config.edition
+        )
+        adopt = adopt or bool(self.adopted)
+        config = translate_config(dict(tables), "configuration", began, adopt=adopt).config
+        return replace(config, edition=EDITION) if adopt else config
+
     def known_digests(self) -> tuple[str, ...]:
         """Digests of the configuration that a checkpoint of this run may have, the present one first."""
-        adopted = self.read_json(MANIFEST).get(ADOPTED, []) if self.started else []
-        older = [digest for change in adopted for digest in change["digests"]]
+        older = [digest for change in self.adopted for digest in change["digests"]]
         return (self.reading().config.digest(), digest_of_all_keys(self._tables()), *older)
 
     def _tables(self) -> dict[str, Any]:
@@ -247,6 +281,12 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def changed_versions(before: Mapping[str, str]) -> list[str]:
+    """Libraries that a run noted in another version than the installed one: "numpy 2.3.0 to 2.4.6"."""
+    now = versions()
+    return [f"{name} {old} to {now.get(name, 'none')}" for name, old in before.items() if now.get(name) != old]
 
 
 def _plain(value: Any) -> Any:

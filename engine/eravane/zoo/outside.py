@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s
-from eravane.core.config import RunConfig
+from eravane.core.config import FirstGateConfig, RunConfig
 from eravane.core.errors import ConfigError
 from eravane.data.catalog import BENCHMARKS, LIVE_BENCHMARKS, META_COLUMN, META_MODEL
 from eravane.data.parquet import column_of, value_columns
@@ -194,6 +194,9 @@ def paid_by(config: RunConfig, data: Path, store: EraStore) -> Reference | None:
     Raises:
         ConfigError: the dataset lacks both.
     """
+    if isinstance(config.gate, FirstGateConfig) and config.gate.objective == "payout":
+        values_N = _reference(data, [data / META_MODEL], META_COLUMN, store, 'gate.objective "payout"')
+        return Reference(values_N.astype(np.float32))
     if config.aim != "payout":
         return None
     known = _paid_references(config, data, store)

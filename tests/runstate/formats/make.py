@@ -72,6 +72,13 @@ RUNS = {
             '[postprocess]\nneutralize = "small"\nproportion = 0.25'
         ),
     },
+    "leaves": {
+        "learner": "xgboost",
+        "zoo": "",
+        "gate": 'reward = "dynamos"\nexperts = ["change_points"]\nmax_active = 2',
+        "loop": 'update = "leaves"\nleaves_every = 3\nleaves_half_life = 12.0',
+        "more": '[prepare]\nmissing_eras = "impute"\nimpute = "mean"\noutliers = "mad"\nk = 2.0',
+    },
     "auto": {
         "learner": "xgboost",
         "zoo": "",
@@ -92,7 +99,8 @@ def make(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     source = out / "source"
     eras = FIRST_WEEK + WEEKS + 6
-    subprocess.run([sys.executable, "-c", SYNTH.format(out=str(source), eras=eras)], check=True)
+    if not source.exists():
+        subprocess.run([sys.executable, "-c", SYNTH.format(out=str(source), eras=eras)], check=True)
     for name, changes in RUNS.items():
         if (out / f"{name}.tar.xz").exists():
             continue

@@ -149,7 +149,8 @@ class Manifest:
             raise StoreError(f"{path} is damaged: its checksum does not match; delete the store and ingest again")
         if content.get("format") != FORMAT:
             raise StoreError(
-                f"{path} has format {content.get('format')}, this version reads {FORMAT}; ingest the data again"
+                f"{store} is of format {content.get('format')}, written by a newer eravane; this one reads format "
+                f"{FORMAT}: upgrade it, or ingest the data into a new folder"
             )
         if body.get("prepared") is not None:
             raise StoreError(
