@@ -106,6 +106,18 @@ def test_every_file_of_the_contract_is_there(done: Path, micro_data: Path, micro
     assert live["prediction"].between(0, 1, inclusive="neither").all()
 
 
+def test_report_and_manifest_name_horizon_and_payout_rule(done: Path) -> None:
+    """A run on 20-day labels, which the rule in force does not pay."""
+    notes, page = json.loads((done / "manifest.json").read_text())["notes"], (done / "report.html").read_text()
+    for sentence in (
+        "target = target_ender_20, 20 days: lags 6 and 9, purge 8",
+        "payout: 3 CORR60 + 15 MMC60, at most 100% of the stake; round 1343, since 2026-08-28 (table)",
+        "scores on 20-day labels are no longer paid: 3 CORR60 + 15 MMC60 is",
+    ):
+        assert sentence in notes
+        assert sentence in page
+
+
 def test_scores_equal_numerai_tools(done: Path, micro_data: Path) -> None:
     assert _check_scores(done, micro_data) >= 10
 

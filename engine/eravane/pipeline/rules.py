@@ -104,7 +104,7 @@ def run_payout(
     rule = rule_in_force(config.selection.corr_multiplier, config.selection.mmc_multiplier, current)
     note(f"payout: {rule.sentence()}")
     if not rule.pays(main.span):
-        note(f"scores on {main.span} labels are not paid: {rule.formula()} is")
+        note(f"scores on {main.span.days}-day labels are no longer paid: {rule.formula()} is")
     return rule
 
 

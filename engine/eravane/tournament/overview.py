@@ -65,7 +65,10 @@ def _payout(rule: PayoutRule, source: str) -> list[Rule]:
         Rule("clip", f"{rule.clip:.0%} of the stake", source),
         Rule("payout factor", factor, source),
         Rule("in force from", f"round {rule.from_round} {rule.since}".rstrip() if rule.from_round else "-", source),
-        *(Rule(f"before round {after.from_round}", before.sentence(), TABLE) for before, after in pairwise(RULES)),
+        *(
+            Rule(f"payout before {new.from_round}", f"{old.formula()}, from {old.from_round}", f"built-in {old.source}")
+            for old, new in pairwise(RULES)
+        ),
     ]
 
 
