@@ -33,6 +33,7 @@ from benchmarks.zoo_jobs import (
     wide,
 )
 from eravane.calendar.folds import walk_forward
+from eravane.calendar.horizon import Horizon
 from eravane.core.memory import cores
 from eravane.data.features import Features
 from eravane.learners.registry import load_booster, predict
@@ -44,7 +45,7 @@ from eravane_kernels import cpu
 
 FULL = Size(eras=60, rows=400, features=600, trees=200)
 QUICK = Size(eras=60, rows=40, features=12, trees=3, groups=2)
-HAC_LAG = 8
+HAC_LAG = Horizon.required(TARGETS[0]).hac_lag
 PUBLISHED = ["1-148>157-312", "1-304>313-468", "1-460>469-624", "1-616>625-780"]
 
 
