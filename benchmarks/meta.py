@@ -19,7 +19,7 @@ from benchmarks.meta_real import FIRST, folder, real_pools
 from benchmarks.meta_rivals import boa, exponential_weights, fixed_share, stacking, static_ridge
 from benchmarks.meta_worlds import CLOCK, Planted, made_world, oracle_weights, permuted_contexts, simulated_history
 from eravane.core.config import GateConfig
-from eravane.gate import records
+from eravane.gate import cells
 from eravane.gate.experts import correlation
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import GateModel
@@ -291,12 +291,12 @@ def bad_model(size: Size) -> Result:
 @contextmanager
 def short_memory() -> Iterator[None]:
     """Ridges that remember two eras: what overlapping labels leak shows at once."""
-    usual = records.RIDGES
-    records.RIDGES = {**usual, "ridge": 2.0}
+    usual = cells.RIDGES
+    cells.RIDGES = {**usual, "ridge": 2.0}
     try:
         yield
     finally:
-        records.RIDGES = usual
+        cells.RIDGES = usual
 
 
 def canaries(world: Planted, first: int, size: Size) -> dict[str, FloatArray]:

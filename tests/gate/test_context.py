@@ -105,7 +105,7 @@ def test_unknown_cells_and_empty_eras_are_errors():
 
 
 def history_of(eras):
-    history, records = History(3), Records(3, GateConfig(), "corr", 4)
+    history, records = History(3), Records(3, "corr", 4)
     rng = np.random.default_rng(0)
     for number, facts in enumerate(eras, start=1):
         c_M = 0.02 * rng.standard_normal(3)
@@ -191,7 +191,7 @@ def test_lagged_and_agreement_inputs_follow_the_models():
     eras = [builder().facts(float_era(seed), 1) for seed in range(12)]
     history, records = history_of(eras)
     order = [2, 0, 1]
-    moved, other = History(3), Records(3, GateConfig(), "corr", 4)
+    moved, other = History(3), Records(3, "corr", 4)
     for i in range(12):
         c_M = history.row("c", i)[order]
         moved.append(EraOutcome(i + 1, c_M, c_M, np.eye(3), eras[i], np.ones(3)))

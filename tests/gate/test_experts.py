@@ -146,7 +146,6 @@ def test_a_plain_mean_is_an_average_with_an_infinite_half_life():
     for value_M in values_EM:
         average.add(value_M, np.ones(2, dtype=bool))
     np.testing.assert_allclose(average.mean, values_EM.mean(axis=0))
-    np.testing.assert_allclose(average.error, 1 / 9)
 
 
 def test_who_is_worse_than_the_pool_leaves_with_its_error_and_may_return():

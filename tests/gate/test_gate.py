@@ -288,16 +288,13 @@ def test_comparators_use_the_past_alone():
     np.testing.assert_allclose(weights["screened"], 1 / 6)
     C_MM = 0.3 + 0.7 * np.eye(6)
     c_EM = np.stack([o.c_M for o in history[:24]])
-    power = [
-        (rest := c_EM[e] - c_EM[:e].mean(axis=0)) @ np.linalg.solve(C_MM + STABLE * np.eye(6), rest) / 6
-        for e in range(4, 24)
-    ]
-    noise = np.average(power, weights=0.5 ** (np.arange(20)[::-1] / 64))
+    rest_EM = c_EM - c_EM.mean(axis=0)
+    noise = np.mean([rest_M @ np.linalg.solve(C_MM + STABLE * np.eye(6), rest_M) / 6 for rest_M in rest_EM])
     for name, half_life in (("ridge", 16.0), ("ridge_64", 64.0), ("ridge_all", np.inf)):
         share = 0.5 ** (np.arange(24)[::-1] / half_life)
         share = share / share.sum()
         expected_M = shrunk(share @ c_EM, C_MM, noise * (share**2).sum())
-        raw = np.maximum(np.linalg.solve(C_MM + RIDGE * np.eye(6), expected_M), 0)
+        raw = np.maximum(np.linalg.solve(C_MM + 6 * RIDGE * np.eye(6), expected_M), 0)
         np.testing.assert_allclose(weights[name], raw / raw.sum(), atol=1e-7)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eravane.core.config import GateConfig
-from eravane.gate import records
+from eravane.gate import cells, records
 from eravane.gate.experts import correlation, ridge_weights
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
@@ -59,7 +59,7 @@ def gains(outcomes, config, lag, expert, horizon=4):
 @pytest.mark.parametrize("expert", ["ridge", "network"])
 def test_a_lag_of_one_makes_the_gain_jump(expert, monkeypatch):
     monkeypatch.setattr(records, "HALF_LIVES", (1.0, 4.0, 16.0))
-    monkeypatch.setattr(records, "RIDGES", {**records.RIDGES, "ridge": 2.0})
+    monkeypatch.setattr(cells, "RIDGES", {**cells.RIDGES, "ridge": 2.0})
     config = SMALL
     legal, _ = gains(world(0, regimes=False), config, LAG, expert, horizon=1)
     leaking, _ = gains(world(0, regimes=False), config, 1, expert, horizon=1)

@@ -43,35 +43,27 @@ class Average:
 
     Attributes:
         decay: what is kept of the past per resolved era, .5 ** (1 / half-life); 1 for a plain mean.
-        squared: sum of the squared weights behind the mean, so that 1 / `error` eras stand behind it.
     """
 
     decay: float
     total: FloatArray
     mass: FloatArray
-    squared: FloatArray
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], half_life: float) -> Average:
         """Start empty; an infinite half-life gives the plain mean."""
-        return cls(0.5 ** (1.0 / half_life), np.zeros(shape), np.zeros(shape), np.zeros(shape))
+        return cls(0.5 ** (1.0 / half_life), np.zeros(shape), np.zeros(shape))
 
     def add(self, value: FloatArray, present: BoolArray) -> None:
         """Take in one resolved era."""
         decay = np.where(present, self.decay, 1.0)
         self.total = decay * self.total + np.where(present, value, 0.0)
         self.mass = decay * self.mass + present
-        self.squared = decay**2 * self.squared + present
 
     @property
     def mean(self) -> FloatArray:
         """The mean; 0 where nothing has been seen."""
         return self.total / np.maximum(self.mass, 1e-12)
-
-    @property
-    def error(self) -> FloatArray:
-        """Variance of the mean in units of one era's, if eras were independent; 0 where nothing has been seen."""
-        return np.asarray(self.squared / np.maximum(self.mass, 1e-12) ** 2)
 
 
 def shrunk(c_M: FloatArray, C_MM: FloatArray, noise: float) -> FloatArray:

@@ -14,14 +14,14 @@ from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
+from eravane.gate.cells import OWN_CONTEXT, RIDGES, Cells
 from eravane.gate.choice import EXPERTS, PRIOR, Choice, LearnReport, expert_names
 from eravane.gate.experts import Squint, correlation, normalise, slope
 from eravane.gate.inputs import lagged_inputs
 from eravane.gate.network import Network
 from eravane.gate.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
-from eravane.gate.portable import mix_experts, open_models, with_newcomers
+from eravane.gate.portable import era_agreement, expected_weights, mix_experts, open_models, with_newcomers
 from eravane.gate.records import REST_AFTER, Records, comparator_weights
-from eravane.gate.regime_expert import OWN_CONTEXT, RegimeExpert
 from eravane.gate.scorer import LAST_TEMPERATURE
 from eravane.gate.versions import Versions
 from eravane.scoring.payout import RULES, PayoutRule, noted_rule
@@ -67,7 +67,7 @@ class MetaLearner:
         self._aim, self._paid = aim, PAID_BY[aim]
         self.models, self.experts = tuple(models), expert_names(config)
         self._payout, self._history = payout, History(len(models), payout)
-        self._records = Records(len(models), config, aim, self._horizon)
+        self._records = Records(len(models), aim, self._horizon)
         prior_P = np.array([PRIOR.get(name, 1.0) for name in self.experts])
         self._squint = Squint(prior_P / prior_P.sum())
         self._earned_P = np.zeros(len(self.experts) + 1)
@@ -75,14 +75,14 @@ class MetaLearner:
         self._pending: dict[int, Choice] = {}
         self._closed_M = np.zeros(len(models), dtype=np.int64)
         self._network = Network(config, self.models, lag, seed, device, aim)
-        self._regimes = self._regime_expert()
+        self._cells = self._new_cells()
         self._notes, self._said = list[str](), set[str]()
         self._rest_after = REST_AFTER
         self._out_M = np.zeros(len(models), dtype=bool)
         self._outside_D = np.zeros(0)
 
-    def _regime_expert(self) -> RegimeExpert:
-        return RegimeExpert(self._history, self._records, self._network, self._paid, self._lag, self._horizon)
+    def _new_cells(self) -> Cells:
+        return Cells(self._history, self._records, self._network, self._paid, self._lag, self._horizon)
 
     def observe(self, outcome: EraOutcome) -> None:
         """Take in a resolved era; eras come in ascending order, each once.
@@ -132,7 +132,7 @@ class MetaLearner:
         elif warm and self._config.networked:
             trained, loss = "warm", self._network.warm_start(self._history, self._records, known)
         if "regimes" in self._config.experts and known:
-            self._regimes.follow(known, refit=trained == "full")
+            self._cells.follow(known, refit=trained == "full")
         return trained, loss
 
     def paid(self, outcome: EraOutcome) -> FloatArray:
@@ -142,7 +142,7 @@ class MetaLearner:
     @property
     def versions(self) -> Versions | None:
         """Versions of the base models, from which the history of the present ones follows; None where none are used."""
-        return self._regimes.versions
+        return self._cells.versions
 
     @property
     def earned(self) -> dict[str, float]:
@@ -203,7 +203,10 @@ class MetaLearner:
     def comparators(self, era: int, dispersion_M: FloatArray) -> dict[str, FloatArray]:
         """Weights of the comparators for `era`, from outcomes up to `era - lag` alone (see `comparator_weights`)."""
         self._check(era)
-        return comparator_weights(self._records, len(self._history), dispersion_M)
+        known, usual_MM = len(self._history), self._records.agreement_MM
+        chosen = self.expert_weights(era) if era in self._pending else {}
+        ridges = {name: chosen.get(name, row_M) for name, row_M in self._ridges(known, usual_MM).items()}
+        return comparator_weights(self._records, known, dispersion_M) | ridges
 
     @property
     def resting_M(self) -> BoolArray:
@@ -228,7 +231,7 @@ class MetaLearner:
         c_M, C_MM = history.row(self._paid, position), history.row("C", position)
         # The mix is judged by its slope, so that an expert counts for what it adds to the others.
         self._squint.update(choice.hedge_P, choice.experts_PM @ slope(choice.hedge_P @ choice.experts_PM, c_M, C_MM))
-        self._regimes.settle(choice.answers_AM, c_M)
+        self._cells.settle(choice.answers_AM, c_M)
         present_M = history.row("present", position)
         equal = correlation(normalise(np.ones(len(c_M)), present_M), c_M, C_MM)
         chosen = [choice.weights_M, *choice.experts_PM]
@@ -261,9 +264,10 @@ class MetaLearner:
         equal_M, gates_M, answers_AM = np.full(size, 1.0 / size), np.ones(size, dtype=bool), np.zeros((0, size))
         if known < self._config.warmup:
             return np.stack([equal_M] * len(self.experts)), gates_M, answers_AM
-        chosen = self._lagged_experts(known)
+        era_MM = era_agreement(open_M, C_MM, self._records.agreement_MM)
+        chosen = self._lagged_experts(known) | self._ridges(known, era_MM)
         if "regimes" in self.experts:
-            chosen["regimes"], answers_AM = self._regimes.weights(era, known, facts)
+            chosen["regimes"], answers_AM = self._cells.weights(era, known, facts, era_MM)
         if "network" in self.experts:
             chosen["network"] = equal_M
             if self._network.ready:
@@ -282,17 +286,23 @@ class MetaLearner:
             if name in self.experts
         }
 
+    def _ridges(self, known: int, C_MM: FloatArray) -> dict[str, FloatArray]:
+        """Weights of the ridges when `known` eras are resolved, [M] each, for predictions that agree as C does."""
+        expected_LM, view = self._cells.expected(known), self._cells.view(known)
+        return {name: expected_weights(c_M, C_MM, view) for name, c_M in zip(RIDGES, expected_LM, strict=True)}
+
     def frozen(self) -> dict[str, Any]:
         """What decides the era that was decided last, as `portable.experts` and `portable.open_models` take it."""
         known, records = len(self._history), self._records
         lagged = self._lagged_experts(known)
         tiers = sorted({model.feature_set for model in self.models})
         width = OWN_CONTEXT + len(self._outside_D)
-        found = self._regimes.view(known) | {
+        found = self._cells.view(known) | {
             "warming_up": known < self._config.warmup,
             "hedge_P": self._squint.weights_P,
             "networked": int("network" in self.experts),
             "experts_LM": [lagged[name] for name in self.experts if name in lagged],
+            "c_LM": list(self._cells.expected(known)) if "ridges" in self._config.experts else [],
             "lagged_ML": lagged_inputs(records, known),
             "signal_M": records.signal_NM[known],
             "dispersion_M": records.dispersion_NM[known],
@@ -303,8 +313,8 @@ class MetaLearner:
             "outside": (OWN_CONTEXT, width),
             "outside_D": self._outside_D,
         }
-        if "regimes" in self.experts and not found["warming_up"] and self._regimes.ready:
-            found["regimes"] = self._regimes.numbers(self._decided)
+        if "regimes" in self.experts and not found["warming_up"] and self._cells.ready:
+            found["regimes"] = self._cells.numbers(self._decided)
         return found
 
     def state(self, *, history: bool = True) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -313,7 +323,7 @@ class MetaLearner:
         Without `history` the observed outcomes, which grow with every era, are left to the caller to keep; `restore`
         wants them back as `History.arrays` gives them.
         """
-        arrays = self._network.arrays() | self._regimes.arrays() | (self._history.arrays() if history else {})
+        arrays = self._network.arrays() | self._cells.arrays() | (self._history.arrays() if history else {})
         for era, choice in self._pending.items():
             arrays |= {f"pending.{name}.{era}": value for name, value in vars(choice).items()}
         arrays |= {"squint.regret": self._squint.regret_P, "squint.square": self._squint.square_P}
@@ -350,7 +360,7 @@ class MetaLearner:
         known = {name: values[name] for name in ("lag", "horizon", "seed", "aim") if name in values}
         learner = cls(config, models, **known, device=device, payout=noted_rule(values))
         learner._history = History.restore(len(models), arrays, values["names"], learner._payout)
-        learner._regimes = learner._regime_expert()
+        learner._cells = learner._new_cells()
         learner._replay_records()
         learner._closed_M, learner._decided = np.array(arrays["closed"]), values["decided"]
         if not ours:
@@ -367,5 +377,5 @@ class MetaLearner:
         for era in [int(name.removeprefix(prefix)) for name in arrays if name.startswith(prefix)]:
             learner._pending[era] = Choice(*(np.array(arrays[f"pending.{part}.{era}"]) for part in parts))
         learner._network.load(arrays)
-        learner._regimes.load(arrays)
+        learner._cells.load(arrays)
         return learner

@@ -188,15 +188,14 @@ def _components(z_EV: FloatArray) -> FloatArray:
 
 
 def lagged_inputs(records: Records, known: int) -> FloatArray:
-    """What resolved eras say of each model [M, H + 2 L]: lagged scores against the pool's mean, and lagged weights.
+    """What resolved eras say of each model [M, H]: lagged scores against the pool's mean.
 
-    The logarithm of an expert's weight lets a softmax reproduce that expert.
+    Two more columns for each way of `records.chosen`; the logarithm of a weight lets a softmax reproduce that way.
     """
     seen_M = records.seen_NM[known]
     means_MH = records.means_NMH[known]
     pool_H = means_MH[seen_M].mean(axis=0) if seen_M.any() else np.zeros(means_MH.shape[1])
-    centred_MH = np.where(seen_M[:, None], means_MH - pool_H, 0.0)
-    columns = [centred_MH]
+    columns = [np.where(seen_M[:, None], means_MH - pool_H, 0.0)]
     for weights_M in records.chosen(known):
         relative_M = np.where(seen_M, weights_M * max(int(seen_M.sum()), 1), 1.0)
         columns += [(relative_M - 1.0)[:, None], np.log(relative_M + WEIGHT_FLOOR)[:, None]]

@@ -336,10 +336,11 @@ def experts(
     equal_M = np.full(size, 1.0 / size)
     if gate["warming_up"]:
         return np.stack([equal_M] * len(gate["hedge_P"])), np.ones(size, dtype=bool)
-    chosen = [*gate["experts_LM"]]
+    era_MM = era_agreement(open_M, C_MM, gate["agreement_MM"])
+    chosen = [*gate["experts_LM"], *(expected_weights(c_M, era_MM, gate) for c_M in gate["c_LM"])]
     if "regimes" in gate:
         known_D = np.where(np.isfinite(gate["outside_D"]), context_D[slice(*gate["outside"])], np.nan)
-        chosen.append(regime_weights(gate["regimes"], own_MS, known_D, gate)[0])
+        chosen.append(expected_weights(foresee(gate["regimes"], own_MS, known_D)[0], era_MM, gate))
     if not gate["networked"] or not payload["nets"]:
         return np.stack(chosen + [equal_M] * gate["networked"]), np.ones(size, dtype=bool)
     maps, zero = SimpleNamespace(**payload["maps"]), np.zeros(1)
@@ -350,23 +351,23 @@ def experts(
     return np.stack([*chosen, network_M]), gates_M
 
 
-def regime_weights(
-    bank: Payload, own_MF: FloatArray, outside_D: FloatArray, gate: Payload
-) -> tuple[FloatArray, FloatArray]:
-    """Weights of the expert on regimes [M], and what each member of its bank expects of the models [A, M].
+def era_agreement(open_M: BoolArray, C_MM: FloatArray, usual_MM: FloatArray) -> FloatArray:
+    """Agreement of an era's predictions: its own where both models predicted, the usual one elsewhere [M, M]."""
+    used_M = open_M & (np.nan_to_num(np.diag(C_MM)) > 0)
+    return np.where(used_M[:, None] & used_M, np.nan_to_num(C_MM), usual_MM)
 
-    `bank` is from `eravane.gate.regimes.Regimes.numbers`; facts from outside are NaN where missing; `gate` has the
-    mean agreement `agreement_MM`, `ridge`, and models with resolved eras `seen_M`.
-    """
-    c_M, answers_AM = foresee(bank, own_MF, outside_D)
-    weights_M = ridge_weights(c_M * gate["seen_M"], gate["agreement_MM"], gate["ridge"], gate["seen_M"])
-    return with_newcomers(weights_M, gate["seen_M"]), answers_AM
+
+def expected_weights(c_M: FloatArray, C_MM: FloatArray, gate: Payload) -> FloatArray:
+    """Ridge weights [M] for an expected c; `gate` has `ridge`, and which models have resolved eras, `seen_M`."""
+    weights_M = ridge_weights(c_M * gate["seen_M"], C_MM, gate["ridge"], gate["seen_M"])
+    return with_newcomers(weights_M, gate["seen_M"])
 
 
 def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Expected c of the models in an era [M], and what each member of the bank expects [A, M].
 
-    Where c moves with a model's own facts, two more answers add that to what one state and four states expect.
+    `bank` is from `eravane.gate.regimes.Regimes.numbers`; facts from outside are NaN where missing. Where c moves with
+    a model's own facts, two more answers add that to what one state and four states expect.
     """
     answers = []
     index_M = own_MF @ bank["slope_F"] if bank["slope_F"].any() else np.zeros(len(own_MF))

@@ -9,21 +9,20 @@ import numpy as np
 
 from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
-from eravane.core.config import GateConfig
-from eravane.gate.experts import STABLE, Average, normalise, ridge_weights, shrunk, slope
+from eravane.gate.experts import Average, normalise, slope
 from eravane.gate.outcomes import PAID_BY, History
 from eravane.gate.portable import with_newcomers
 
 # Half-lives of the lagged scores that the network reads, in resolved eras; memory matters little (16 to 128: within
 # 3e-4 of each other on real series), so these are no setting.
 HALF_LIVES = (4.0, 16.0, 64.0)
-# The ridges: where all models are good the newest eras count, where some are bad all of them do.
-RIDGES = {"ridge": 16.0, "ridge_64": 64.0, "ridge_all": float("inf")}
-# In units of the predictions' variance. On real pools .1 beats 1 by up to 8e-4, and costs nothing on made worlds.
-RIDGE = 0.1
+# Which of them stands for what a model pays at present.
+SIGNAL = 1
+# Ridge per model, in units of the predictions' variance: the more models, the more directions of C that noise fills.
+RIDGE = 0.015
 AGREEMENT_HALF_LIFE = 64.0
-# Ways to weigh models by resolved eras alone, beside equal weight.
-LAGGED = ("screened", "best_single", *RIDGES)
+# Ways to weigh models by their own records alone, beside equal weight.
+LAGGED = ("screened", "best_single")
 # Eras in a row that a model is closed before its tree updates are skipped: shorter pauses end too often.
 REST_AFTER = 4
 # A model leaves equal weight's pool when what it adds is below 0 by so many errors, and returns when by fewer.
@@ -99,27 +98,24 @@ class Records:
     Everything is a function of the history alone, so that it is rebuilt, not stored.
 
     Args:
-        size: models of the pool; config: the [gate] section; aim: what is paid; horizon: eras that a label spans.
+        size: models of the pool; aim: what is paid; horizon: eras that a label spans.
 
     Attributes:
         standing: who is worse than the pool.
-        ridge: of the agreement inputs, in units of the predictions' variance.
+        ridge: of experts and agreement inputs, in units of the predictions' variance.
     """
 
-    ridge = RIDGE
-
-    def __init__(self, size: int, config: GateConfig, aim: str, horizon: int) -> None:
-        self._config, self._paid, self._horizon = config, PAID_BY[aim], horizon
+    def __init__(self, size: int, aim: str, horizon: int) -> None:
+        self._paid, self._horizon = PAID_BY[aim], horizon
         self.reset(size)
 
     def reset(self, size: int) -> None:
         """Forget everything and start with a pool of `size` models."""
+        self.ridge = RIDGE * size
         self._means = [Average.zeros((size,), half_life) for half_life in HALF_LIVES]
-        self._ridge_c = {name: Average.zeros((size,), half_life) for name, half_life in RIDGES.items()}
         self._agreement = Average.zeros((size, size), AGREEMENT_HALF_LIFE)
         self._dispersion = Average.zeros((size,), max(HALF_LIVES))
         self._plain = Average.zeros((size,), float("inf"))
-        self._noise = Average.zeros((1,), AGREEMENT_HALF_LIFE)
         self.standing = Standing(size, self._horizon)
         nobody = np.zeros(size, dtype=bool)
         self.seen_NM: list[BoolArray] = [nobody]
@@ -133,11 +129,7 @@ class Records:
         present_M, c_M = history.row("present", position), history.row(self._paid, position)
         C_MM = history.row("C", position)
         self._agreement.add(C_MM, present_M[:, None] & present_M[None, :])
-        # How far an era's c is from its long-run mean, in units of C.
-        rest_M = np.where(present_M, c_M - self._plain.mean, 0.0)
-        power = rest_M @ np.linalg.solve(self.agreement_MM + STABLE * np.eye(len(c_M)), rest_M) / len(c_M)
-        self._noise.add(np.array([power]), np.array([bool(present_M.any()) and len(self.seen_NM) > self._horizon]))
-        for average in (*self._means, *self._ridge_c.values(), self._plain):
+        for average in (*self._means, self._plain):
             average.add(c_M, present_M)
         self._dispersion.add(np.log(np.maximum(history.row("dispersion", position), 1e-12)), present_M)
         self.standing.add(c_M, C_MM, present_M)
@@ -146,19 +138,13 @@ class Records:
     def _record(self, seen_M: BoolArray) -> None:
         self.seen_NM.append(seen_M)
         self.means_NMH.append(np.column_stack([average.mean for average in self._means]))
-        C_MM = self.agreement_MM
-        lagged = {
-            "screened": normalise(np.ones(len(seen_M)), seen_M & ~self.standing.out_M),
-            "best_single": normalise(np.eye(len(seen_M))[int(np.argmax(self._plain.mean))], seen_M),
-        }
-        for name, average in self._ridge_c.items():
-            # As if eras were independent: shrinking by the noise of overlapping labels loses 3 to 5e-4 on real series,
-            # and gains nothing where nothing is to be learnt, since equal weight is an expert too.
-            noise = float(self._noise.mean[0] * average.error.mean())
-            expected_M = shrunk(np.where(seen_M, average.mean, 0.0), C_MM, noise)
-            lagged[name] = ridge_weights(np.where(seen_M, expected_M, 0.0), C_MM, RIDGE, seen_M)
-        self._lagged_N.append(lagged)
-        self.signal_NM.append(np.where(seen_M, self._ridge_c["ridge"].mean, 0.0))
+        self._lagged_N.append(
+            {
+                "screened": normalise(np.ones(len(seen_M)), seen_M & ~self.standing.out_M),
+                "best_single": normalise(np.eye(len(seen_M))[int(np.argmax(self._plain.mean))], seen_M),
+            }
+        )
+        self.signal_NM.append(np.where(seen_M, self._means[SIGNAL].mean, 0.0))
         self.dispersion_NM.append(self._dispersion.mean)
 
     @property
@@ -167,13 +153,13 @@ class Records:
         mean_MM = self._agreement.mean
         return np.asarray(mean_MM + np.diag((np.diag(mean_MM) <= 0).astype(np.float64)))
 
+    def chosen(self, known: int) -> list[FloatArray]:
+        """Weights that the network reads beside lagged scores, [M] each: none; edition 1 had some."""
+        return []
+
     def lagged(self, known: int) -> dict[str, FloatArray]:
         """Weights of every way in `LAGGED` when `known` eras are resolved, [M] each; 0 for models never seen."""
         return self._lagged_N[known]
-
-    def chosen(self, known: int) -> list[FloatArray]:
-        """Weights of the ridges that the network reads, [M] each; 0 for models never seen."""
-        return [self._lagged_N[known][name] for name in ("ridge", "ridge_all")]
 
 
 def comparator_weights(records: Records, known: int, dispersion_M: FloatArray) -> dict[str, FloatArray]:

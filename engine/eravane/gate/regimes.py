@@ -35,6 +35,8 @@ STAY, STAY_WORTH = 40.0, 10.0
 PRIOR_HORIZONS, PRIOR_FACTS = 3.0, 4.0
 # Rounds of expectation and maximisation of a first fit, and of one that starts from the last.
 FIRST_ROUNDS, ROUNDS = 12, 4
+# What the states leave over is averaged with a half-life of 16 eras, and half of it expected to go on: pay drifts too.
+REST_DECAY, GOES_ON = 0.5 ** (1 / 16.0), 0.5
 # Eras over which scores are averaged before they are clustered for the start.
 SMOOTH = 8
 # The pooled slopes of c in facts are expected to explain this share of the variance of c.
@@ -77,6 +79,7 @@ class Regimes:
         self._size, self._horizon = size, horizon
         self._bank: Bank | None = None
         self._state_BS = np.zeros((0, MOST))
+        self._rest_BM, self._mass = np.zeros((0, size)), 0.0
         self._evidence_A = np.zeros(0)
         self.known = self.fitted = 0
 
@@ -106,7 +109,11 @@ class Regimes:
         content = _content(bank) | {"slope_F": slope_F, "scale": np.array([scale])}
         # In one layout, as they come back from disk: the order of a sum must not depend on it.
         self._bank = Bank(**{name: np.ascontiguousarray(array) for name, array in content.items()})
-        self._state_BS = _passes(_likelihood(self._bank, c_EM, views, self._horizon), self._bank)[2].copy()
+        state_BES, _, state_BS = _passes(_likelihood(self._bank, c_EM, views, self._horizon), self._bank)
+        self._state_BS = state_BS.copy()
+        share_E = REST_DECAY ** np.arange(len(c_EM) - 1, -1, -1)
+        rest_BM = share_E @ c_EM - np.einsum("e,bes,bsm->bm", share_E, state_BES, self._bank.mean_BSM, optimize=True)
+        self._rest_BM, self._mass = np.ascontiguousarray(rest_BM), float(share_E.sum())
         answers = len(members[0]) + (2 if slope_F.any() else 0)
         if len(self._evidence_A) != answers:
             self._evidence_A = np.zeros(answers)
@@ -120,6 +127,8 @@ class Regimes:
         log_BS = _likelihood(bank, c_M[None], views, self._horizon)[:, 0]
         state_BS = np.einsum("bs,bst->bt", self._state_BS, bank.chain_BSS) * np.exp(log_BS - log_BS.max(1)[:, None])
         self._state_BS = state_BS / state_BS.sum(axis=1, keepdims=True)
+        rest_BM = c_M - np.einsum("bs,bsm->bm", self._state_BS, bank.mean_BSM)
+        self._rest_BM, self._mass = REST_DECAY * self._rest_BM + rest_BM, REST_DECAY * self._mass + 1.0
         self.known += 1
 
     def numbers(self, steps: int) -> dict[str, Any]:
@@ -130,7 +139,17 @@ class Regimes:
         for _ in range(steps):
             state_BS = np.einsum("bs,bst->bt", state_BS, bank.chain_BSS)
         evidence_A = np.exp(self._evidence_A - self._evidence_A.max())
-        return _content(bank) | {"state_BS": state_BS, "share_A": evidence_A / evidence_A.sum()}
+        mean_BSM = bank.mean_BSM + self._drift_BM()[:, None]
+        share_A = evidence_A / evidence_A.sum()
+        return _content(bank) | {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": share_A}
+
+    def _drift_BM(self) -> FloatArray:
+        """What is expected of c beside the states' means: lately left over by them, less what noise explains of it."""
+        assert self._bank is not None
+        rest_BM = self._rest_BM / self._mass
+        power_B = np.einsum("bm,bmn,bn->b", rest_BM, self._bank.noise_BMM, rest_BM, optimize=True)
+        noise = self._size * (1 - REST_DECAY) / (1 + REST_DECAY)
+        return np.asarray(GOES_ON * np.maximum(0.0, 1.0 - noise / np.maximum(power_B, 1e-12))[:, None] * rest_BM)
 
     def settle(self, answer_AM: FloatArray, c_M: FloatArray) -> None:
         """Judge forecasts [A, M] of a resolved era, one row per member, by what came."""
@@ -150,7 +169,8 @@ class Regimes:
         if self._bank is None:
             return {}
         known = {"known": np.array([self.known, self.fitted])}
-        state = {"state": self._state_BS, "evidence": self._evidence_A}
+        state = {"state": self._state_BS, "evidence": self._evidence_A, "rest": self._rest_BM}
+        state |= {"mass": np.array([self._mass])}
         return {f"regimes.{name}": array for name, array in (_content(self._bank) | state | known).items()}
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -160,6 +180,7 @@ class Regimes:
         self._bank = Bank(**{field.name: np.array(arrays[f"regimes.{field.name}"]) for field in fields(Bank)})
         self._state_BS = np.array(arrays["regimes.state"])
         self._evidence_A = np.array(arrays["regimes.evidence"])
+        self._rest_BM, self._mass = np.array(arrays["regimes.rest"]), float(arrays["regimes.mass"][0])
         self.known, self.fitted = (int(value) for value in arrays["regimes.known"])
 
 

@@ -101,7 +101,7 @@ class FirstRecords(Records):
 
     def __init__(self, size: int, config: FirstGateConfig, horizon: int) -> None:
         self._keys, self.ridge = config, config.ridge
-        super().__init__(size, config, config.objective, horizon)
+        super().__init__(size, config.objective, horizon)
 
     def reset(self, size: int) -> None:
         """Forget everything and start with a pool of `size` models."""
