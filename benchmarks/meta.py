@@ -27,9 +27,9 @@ from eravane.scoring.metrics import hac_mean
 
 FloatArray = NDArray[np.float64]
 LAG, HAC_LAG = CLOCK.score_lag, CLOCK.hac_lag
-WORKERS = 2
-# Seeds 0 to 4 are for tuning. Fewer reporting seeds, where time is short: "100,101".
-SEEDS = "ERAVANE_META_SEEDS"
+# Seeds 0 to 4 are for tuning. Where time is short: other reporting seeds ("100,101"), other networks (0: the gate does
+# without), processes, and minutes after which no world is begun.
+SEEDS, NETWORKS, WORKERS, MINUTES = (f"ERAVANE_META_{name}" for name in ("SEEDS", "NETWORKS", "WORKERS", "MINUTES"))
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ RIVALS: Mapping[str, Callable[[Planted, int, int], FloatArray]] = {
     "fixed_share": fixed_share,
     "boa": boa,
 }
-# Share of the oracle's gain that the gate must reach; of the lagged oracle's, where regimes do not show.
 MADE = ("structure", "fast", "marginal", "hidden", "null")
+# Share of the oracle's gain that the gate must reach; of the lagged oracle's, where regimes do not show.
 GOALS = {
     "structure": 0.85,
     "fast": 0.90,
@@ -78,17 +78,20 @@ def main(quick: bool) -> list[Result]:
     size = QUICK if quick else FULL
     if SEEDS in os.environ:
         size = replace(size, seeds=tuple(int(seed) for seed in os.environ[SEEDS].split(",")))
-    kinds = [*MADE, *(f"moments: {kind}" for kind in KINDS)]
+    size = replace(size, networks=int(os.environ.get(NETWORKS, size.networks)))
+    results = [*real(size), *speed(size), bad_model(size)]
+    kinds = [*(f"moments: {kind}" for kind in KINDS), *MADE]
     tasks = [(kind, seed) for seed in size.seeds for kind in kinds]
-    with ProcessPoolExecutor(WORKERS, get_context("spawn")) as workers:
-        found = list(workers.map(measure, *zip(*tasks, strict=True), [size] * len(tasks)))
-    measured = {kind: [one for (name, _), one in zip(tasks, found, strict=True) if name == kind] for kind in kinds}
-    results: list[Result] = []
+    until = time.time() + 60 * float(os.environ.get(MINUTES, "inf"))
+    with ProcessPoolExecutor(int(os.environ.get(WORKERS, 2)), get_context("spawn")) as workers:
+        found = list(workers.map(measure, *zip(*tasks, strict=True), [size] * len(tasks), [until] * len(tasks)))
     for kind in kinds:
-        results += no_regimes(kind, measured[kind]) if kind.endswith("null") else planted(kind, measured[kind])
-    results += [*refits(measured), *rewards(measured), bad_model(size), *canary(measured["null"])]
-    results += permutation(measured["structure"])
-    return [*results, *real(size), *speed(size)]
+        measured = [one for (name, _), one in zip(tasks, found, strict=True) if name == kind and one]
+        if measured:
+            say(f"meta: {kind}: {len(measured)} seeds")
+            results += no_regimes(kind, measured) if kind.endswith("null") else planted(kind, measured)
+            results += [*apart(kind, measured), *canary(measured), *permutation(measured)]
+    return results
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,10 @@ def world_of(kind: str, seed: int, size: Size) -> Planted:
     return made_world(kind, seed, eras=size.null_eras if kind == "null" else size.eras, rows=size.rows)
 
 
-def measure(kind: str, seed: int, size: Size) -> Measured:
-    """Everything that is driven over one world."""
+def measure(kind: str, seed: int, size: Size, until: float) -> Measured | None:
+    """Everything that is driven over one world; None where it is too late to begin."""
+    if time.time() > until:
+        return None
     begin = time.process_time()
     world = world_of(kind, seed, size)
     first = max(len(world.outcomes) // 2 if "many" in kind else len(world.outcomes) - size.tested, 50)
@@ -126,10 +131,10 @@ def measure(kind: str, seed: int, size: Size) -> Measured:
         if kind in ("hidden", "moments: hidden"):
             broken = prequential(replace(world, versions=()), first, config_of(size, experts=("ridges", "regimes")))
             weights |= {"regimes_without_versions": broken["regimes"]}
-        if kind == "moments: visible":
+        if kind == "moments: visible" and size.networks:
             literal = prequential(world, first, config_of(size, reward="dynamos", experts=("network",)))
             weights |= {"network_dynamos": literal["network"]}
-    if kind == "structure" and seed in size.seeds[:2]:
+    if kind == "structure" and seed in size.seeds[:2] and size.networks:
         weights |= permuted(world, first, seed, size)
     say(f"meta: {kind} {seed}, {time.process_time() - begin:.0f} CPU seconds")
     tested = world.outcomes[first:]
@@ -139,8 +144,10 @@ def measure(kind: str, seed: int, size: Size) -> Measured:
 
 
 def config_of(size: Size, **changes: object) -> GateConfig:
-    """The default gate with the benchmark's number of networks."""
-    return replace(GateConfig(seeds=size.networks), **changes)
+    """The default gate with the benchmark's number of networks, without that expert where there is none."""
+    usual = GateConfig(seeds=max(size.networks, 1))
+    experts = tuple(name for name in usual.experts if size.networks or name != "network")
+    return replace(usual, **{"experts": experts, **changes})
 
 
 def prequential(world: Planted, first: int, config: GateConfig, lag: int = LAG) -> dict[str, FloatArray]:
@@ -209,7 +216,8 @@ def planted(kind: str, measured: Sequence[Measured]) -> list[Result]:
         bar = GOALS.get(kind) if name == "gate" else None
         results.append(Result(f"{kind}: {name}", row.share(oracle), "of the oracle", bar, detail=row.text(oracle)))
     known = rows["gate"].mean / rows["lagged_oracle"].mean
-    results.append(Result(f"{kind}: gate", known, "of the lagged oracle", LAGGED_GOALS.get(kind)))
+    detail = f"{len(measured)} seeds"
+    results.append(Result(f"{kind}: gate", known, "of the lagged oracle", LAGGED_GOALS.get(kind), detail=detail))
     return [*results, against_best(kind, rows)]
 
 
@@ -228,27 +236,22 @@ def no_regimes(kind: str, measured: Sequence[Measured]) -> list[Result]:
     return [Result(f"{kind}: gate over equal", share, "%", -1.0, detail=f"{pooled.mean:+.5f}, t {pooled.t:.1f}")]
 
 
-def refits(measured: Mapping[str, Sequence[Measured]]) -> list[Result]:
-    """What cells that stay are worth to the regimes, where models are refitted every 40 eras."""
+# What one expert is worth beside another one of the same worlds: names, and the least lead.
+APART = {
+    "regimes_without_versions": ("regimes", "versions' worth to the regimes", 0.0),
+    "network": ("network_dynamos", "literal reward of Dynamos less default", None),
+}
+
+
+def apart(kind: str, measured: Sequence[Measured]) -> list[Result]:
+    """Cells that stay, where models are refitted; the literal reward of Dynamos, networks alone, equal seeds."""
     results = []
-    for kind in ("hidden", "moments: hidden"):
-        pairs = [one.gains["regimes"] - one.gains["regimes_without_versions"] for one in measured[kind]]
-        gain = Pooled(pairs)
-        results.append(
-            Result(
-                f"{kind}: versions' worth to the regimes", gain.mean * 1e4, "1e-4 CORR", 0.0, detail=f"t {gain.t:.1f}"
-            )
-        )
+    for base, (other, what, least) in APART.items():
+        pairs = [one.gains[other] - one.gains[base] for one in measured if {base, other} <= one.gains.keys()]
+        if pairs:
+            lead = Pooled(pairs)
+            results.append(Result(f"{kind}: {what}", lead.mean * 1e4, "1e-4 CORR", least, detail=f"t {lead.t:.1f}"))
     return results
-
-
-def rewards(measured: Mapping[str, Sequence[Measured]]) -> list[Result]:
-    """The literal reward of Dynamos against the default, networks alone, equal seeds."""
-    pairs = [one.gains["network_dynamos"] - one.gains["network"] for one in measured["moments: visible"]]
-    lead = Pooled(pairs)
-    return [
-        Result("moments: visible: literal reward less default", lead.mean * 1e4, "1e-4 CORR", detail=f"t {lead.t:.1f}")
-    ]
 
 
 def real(size: Size) -> list[Result]:
@@ -308,9 +311,10 @@ def canaries(world: Planted, first: int, size: Size) -> dict[str, FloatArray]:
 
 def canary(measured: Sequence[Measured]) -> list[Result]:
     """A lag of 1 lets labels leak: without regimes the gain must then jump."""
-    fair, foul = (
-        Pooled([m.gains[f"canary_lag_{lag}"] for m in measured if "canary_lag_1" in m.gains]) for lag in (LAG, 1)
-    )
+    measured = [m for m in measured if "canary_lag_1" in m.gains]
+    if not measured:
+        return []
+    fair, foul = (Pooled([m.gains[f"canary_lag_{lag}"] for m in measured]) for lag in (LAG, 1))
     detail = f"gain {fair.mean:+.4f} (t {fair.t:.1f}) with the legal lag, {foul.mean:+.4f} with lag 1"
     return [Result("canary: t of the gain at lag 1", foul.t, "", 10.0, detail=detail)]
 
@@ -326,10 +330,11 @@ def permuted(world: Planted, first: int, seed: int, size: Size) -> dict[str, Flo
 
 def permutation(measured: Sequence[Measured]) -> list[Result]:
     """Contexts permuted against outcomes in blocks of 16 eras: what they gained beyond static weights must go."""
+    measured = [m for m in measured if "contexts_true" in m.gains]
+    if not measured:
+        return []
     true, moved = (
-        Pooled(
-            [m.gains[f"contexts_{name}"] - m.gains["static_ridge"] for m in measured if f"contexts_{name}" in m.gains]
-        )
+        Pooled([m.gains[f"contexts_{name}"] - m.gains["static_ridge"] for m in measured])
         for name in ("true", "permuted")
     )
     return [

@@ -110,7 +110,29 @@ def test_regimes_are_found_where_there_are_some_and_cost_nothing_where_there_are
         ],
         axis=0,
     )
-    assert calm < still + 1e-6
+    # A share of a noisy mean over the newest eras is expected to go on: an error of .0025, an eighth of the models' c.
+    assert calm < still + 6e-6
+
+
+def test_what_the_states_leave_over_is_expected_to_go_on():
+    rng = np.random.default_rng(12)
+    drift_EM = np.zeros((500, MODELS))
+    for era in range(1, 500):
+        drift_EM[era] = 0.5 ** (1 / 30) * drift_EM[era - 1] + 0.004 * rng.standard_normal(MODELS)
+    weekly = 0.01 * rng.standard_normal((503, MODELS))
+    c_EM = 0.02 + drift_EM + sum(weekly[i : i + 500] for i in range(4)) / 2
+    found, plain = errors(c_EM, 0.02 + drift_EM, np.zeros((500, 0)))
+    assert found < 0.8 * plain
+    regimes = Regimes(MODELS, HORIZON)
+    regimes.fit(c_EM[:100], np.zeros((100, MODELS, 0)), np.zeros((100, 0)), C_MM)
+    for position in range(100, 140):
+        regimes.add(c_EM[position], np.zeros((MODELS, 0)), np.zeros(0))
+    bank = regimes._bank
+    assert bank is not None
+    share_E = 0.5 ** (np.arange(139, -1, -1) / 16)
+    rest_M = (share_E / share_E.sum()) @ (c_EM[:140] - bank.mean_BSM[0, 0])
+    answers_AM = regimes.forecasts(LAG, np.zeros((MODELS, 0)), np.zeros(0))[1]
+    np.testing.assert_allclose(answers_AM[0], bank.mean_BSM[0, 0] + module.GOES_ON * rest_M, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["outside", "cells"])

@@ -35,8 +35,8 @@ STAY, STAY_WORTH = 40.0, 10.0
 PRIOR_HORIZONS, PRIOR_FACTS = 3.0, 4.0
 # Rounds of expectation and maximisation of a first fit, and of one that starts from the last.
 FIRST_ROUNDS, ROUNDS = 12, 4
-# What the states leave over is averaged with a half-life of 16 eras, and half of it expected to go on: pay drifts too.
-REST_DECAY, GOES_ON = 0.5 ** (1 / 16.0), 0.5
+# What the states leave over is averaged with a half-life of 16 eras, and expected to go on by this share: pay drifts.
+REST_DECAY, GOES_ON = 0.5 ** (1 / 16.0), 0.6
 # Eras over which scores are averaged before they are clustered for the start.
 SMOOTH = 8
 # The pooled slopes of c in facts are expected to explain this share of the variance of c.
@@ -139,17 +139,9 @@ class Regimes:
         for _ in range(steps):
             state_BS = np.einsum("bs,bst->bt", state_BS, bank.chain_BSS)
         evidence_A = np.exp(self._evidence_A - self._evidence_A.max())
-        mean_BSM = bank.mean_BSM + self._drift_BM()[:, None]
+        mean_BSM = bank.mean_BSM + GOES_ON * self._rest_BM[:, None] / self._mass
         share_A = evidence_A / evidence_A.sum()
         return _content(bank) | {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": share_A}
-
-    def _drift_BM(self) -> FloatArray:
-        """What is expected of c beside the states' means: lately left over by them, less what noise explains of it."""
-        assert self._bank is not None
-        rest_BM = self._rest_BM / self._mass
-        power_B = np.einsum("bm,bmn,bn->b", rest_BM, self._bank.noise_BMM, rest_BM, optimize=True)
-        noise = self._size * (1 - REST_DECAY) / (1 + REST_DECAY)
-        return np.asarray(GOES_ON * np.maximum(0.0, 1.0 - noise / np.maximum(power_B, 1e-12))[:, None] * rest_BM)
 
     def settle(self, answer_AM: FloatArray, c_M: FloatArray) -> None:
         """Judge forecasts [A, M] of a resolved era, one row per member, by what came."""
