@@ -109,7 +109,7 @@ def test_digest_ignores_where_it_runs() -> None:
             {"gate": {"experts": "ridges"}},
             "is a list of screened, best_single, ridges, regimes, network, given 'ridges'",
         ),
-        ({"gate": {"keep_ratio": float("nan")}}, "is a finite number, given nan"),
+        ({"zoo": {"residual": float("nan")}}, "is a finite number, given nan"),
     ],
 )
 def test_mistakes_are_named(content: dict[str, object], message: str) -> None:

@@ -70,7 +70,7 @@ def test_the_model_predicts_what_the_run_predicted(done: Path, tmp_path: Path) -
     "changes",
     [
         {"gate": {"experts": ["ridges", "regimes"], "inputs": ["scores", "structure"], "max_active": 2}},
-        {"gate": {"reward": "dynamos", "keep_ratio": 0.5, "inputs": ["marginals", "agreement"]}},
+        {"gate": {"reward": "dynamos", "inputs": ["marginals", "agreement"]}},
         {"gate": {"warmup": 1000}},
         {"prepare": {"missing_eras": "impute", "indicators": True, "constant": 1.0}},
         {"postprocess": {"neutralize": "small", "proportion": 0.7}},

@@ -97,6 +97,12 @@ class ZooConfig:
         {}, "Members from outside: name = a parquet with id and predictions, of the history and of the live rows."
     )
     benchmarks: tuple[str, ...] = setting((), "Columns of the dataset's benchmark predictions that join as members.")
+    residual: float = setting(
+        0.0,
+        "Also train every model on its targets less this share of the benchmark model, era by era (0: none).",
+        least=0,
+        most=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +147,6 @@ class GateConfig:
         "gain", "Standardised gain over equal weight less the keep-ratio penalty, or the literal losses of Dynamos."
     )
     max_active: int = setting(0, "At most this many open gates per era (0: no cap).", least=0)
-    keep_ratio: float = setting(0.7, "Share of open gates that the penalty aims at.", least=0, most=1)
     seeds: int = setting(10, "Networks whose gates and weights are averaged.", least=1)
     steps: int = setting(80, "Gradient steps of a full refit.", least=1)
     refit_every: int = setting(52, "Resolved eras between full refits of the network and its normalisers.", least=1)
@@ -196,6 +201,7 @@ class FirstGateConfig(GateConfig):
     change_every: float = setting(52.0, "Eras between two changes, as change_points expects them.", least=2)
     ridge: float = setting(1.0, "Ridge of the experts, in units of the predictions' variance.", least=0)
     rest_after: int = setting(4, "A model closed for this many eras in a row skips its tree updates.", least=1)
+    keep_ratio: float = setting(0.7, "Share of open gates that the penalty aims at.", least=0, most=1)
     keep_penalty: float = setting(1.0, "Weight of the squared distance to keep_ratio.", least=0)
     amplify: float = setting(2.0, "Factor on the penalty in eras that lose against equal weight.", least=1)
     prototype_weight: float = setting(0.1, "Weight of the prototype loss (0: none).", least=0)
@@ -289,6 +295,11 @@ class RunConfig:
     def targets(self) -> tuple[str, ...]:
         """Targets that base models are trained on."""
         return self.zoo.targets or (self.data.target,)
+
+    @property
+    def labels(self) -> int:
+        """How many labels a cell's models are trained on: the targets, and their residuals beside them."""
+        return len(self.targets) * (2 if self.zoo.residual else 1)
 
     def digest(self) -> str:
         """Twelve hex digits over what decides results: keys that differ from what leaving them out meant at first.

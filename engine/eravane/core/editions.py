@@ -80,6 +80,7 @@ _CONSTANTS: dict[str, Any] = {
     "prepare.high": 0.999,
     "gate.prototypes": 4,
     "gate.rest_after": 4,
+    "gate.keep_ratio": 0.7,
     "loop.window": 0,
     "loop.append_window": 40,
     "loop.blocks": 20,

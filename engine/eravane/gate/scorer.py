@@ -39,7 +39,8 @@ class Training:
         hidden: hidden units; rate: learning rate of a refit; decay: of the parameters per step, relative to the rate.
         replay: resolved eras drawn for each step; warm_steps: steps per era between refits.
         noise: on the inputs in training, in their standard deviations, which keeps the nets from memorising eras.
-        keep_penalty: weight of the squared distance to the keep ratio; amplify: factor on it in eras that lose.
+        keep_ratio: share of gates that are to be open; keep_penalty: weight of the squared distance to it.
+        amplify: factor on that in eras that lose.
         prototype_weight: weight of the prototype loss (0: none).
         prototype_margin: distance of gate logits beyond which unlike eras repel no more; prototypes: regimes.
     """
@@ -50,6 +51,7 @@ class Training:
     replay: int = 128
     warm_steps: int = 2
     noise: float = 1.0
+    keep_ratio: float = 0.7
     keep_penalty: float = 1.0
     amplify: float = 2.0
     prototype_weight: float = 0.1
@@ -216,9 +218,9 @@ class Trainer:
         config = self._config
         share, counts = open_share(gates_SEM, batch.present_EM, self._agents_MA)
         if config.reward == "dynamos":
-            return dynamos_reward(gain, share, keep_ratio=config.keep_ratio, penalty=DYNAMOS_PENALTY), counts
+            return dynamos_reward(gain, share, keep_ratio=self._constants.keep_ratio, penalty=DYNAMOS_PENALTY), counts
         how = {"penalty": self._constants.keep_penalty, "amplify": self._constants.amplify}
-        return gain_reward(gain, share, scale=batch.scale, keep_ratio=config.keep_ratio, **how), counts
+        return gain_reward(gain, share, scale=batch.scale, keep_ratio=self._constants.keep_ratio, **how), counts
 
     def _sampled(
         self, gate_SEM: Tensor, weight_SEM: Tensor, batch: Batch, temperature: float, generator: torch.Generator

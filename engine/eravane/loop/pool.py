@@ -45,7 +45,8 @@ def neutral_columns(config: RunConfig, catalog: FeatureCatalog) -> tuple[str, ..
 
 def write_pool(folder: Path, specs: Sequence[ModelSpec], neutral: tuple[str, ...]) -> None:
     """Store the pool, so that weekly steps need no features.json and no selection."""
-    content = {"models": [dataclasses.asdict(spec) for spec in specs], "neutral_columns": list(neutral)}
+    models = [dataclasses.asdict(dataclasses.replace(spec, benchmark="")) for spec in specs]
+    content = {"models": models, "neutral_columns": list(neutral)}
     (folder / "checkpoints").mkdir(exist_ok=True)
     write_atomically(folder / "checkpoints" / POOL, (json.dumps(content) + "\n").encode())
 

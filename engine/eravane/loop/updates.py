@@ -25,6 +25,7 @@ from eravane.loop.margins import Margins
 from eravane.loop.refresh import check_refreshable, refresh
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.fleet import TaskControl
+from eravane.zoo.residual import labels_of
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import era_weights
@@ -74,7 +75,7 @@ class UpdateTask:
 
     def labels(self, features: Features, spec: ModelSpec) -> NDArray[np.float32]:
         """Labels of the window that the model may see, float32 [N]."""
-        return features.labels(spec.target, self.first, self.last, hidden=self.hidden.get(spec.target, ()))
+        return labels_of(features, spec, self.first, self.last, hidden=self.hidden.get(spec.target, ()))
 
     def weights(self, features: Features) -> NDArray[np.float32] | None:
         """Weights of the window's rows."""

@@ -39,6 +39,7 @@ from eravane.runstate.runfolder import ADOPTED, MANIFEST, RunFolder, versions
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.oof import OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.outside import coverage, load_members, load_references, member_specs
+from eravane.zoo.residual import with_benchmark
 from eravane.zoo.selection import proxy_relation, select
 from eravane.zoo.specs import ModelSpec, model_specs
 from eravane.zoo.table import write_oof, zoo_table
@@ -159,6 +160,7 @@ class _Batch:
         neutral = neutral_columns(self._config, catalog)
         references = load_references(self._config, self._data, store)
         specs = model_specs(catalog, self._config) + member_specs(members, self._config.data.target)
+        specs = with_benchmark(specs, self._config, self._data, store, stages.cache)
         if self._backend.name != "cpu":
             self._say(str(zoo.keep_features(self._backend, specs)))
         oof = self._out_of_fold(zoo, specs, timeline, features)

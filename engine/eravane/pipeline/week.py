@@ -34,6 +34,7 @@ from eravane.runstate.runfolder import RunFolder, versions
 from eravane.scoring.payout import noted_rule
 from eravane.zoo.cluster import local_cluster
 from eravane.zoo.outside import load_members
+from eravane.zoo.residual import with_benchmark
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,8 @@ class _Week:
             )
 
     def _open(self, schedule: Schedule) -> Session:
-        specs, neutral = read_pool(self._folder.path)
+        pool, neutral = read_pool(self._folder.path)
+        specs = tuple(with_benchmark(pool, self._config, self._data, self._store, self._stages.cache))
         features = self._stages.features(self._store, load_members(self._config, self._data, self._store))
         # The data may grow and labels be corrected, which `do` sees to; the store itself refuses other features.
         identity = {"config": self._folder.known_digests()}

@@ -133,7 +133,7 @@ def plan_memory(
     """
     here = workers if device == "cpu" else 0
     largest = sorted(_training(config, catalog, index, dtype, timeline), reverse=True)[:here]
-    models = len(catalog.cells(leave_one_out=config.data.leave_one_group_out)) * len(config.targets) * config.zoo.seeds
+    models = len(catalog.cells(leave_one_out=config.data.leave_one_group_out)) * config.labels * config.zoo.seeds
     predicted = sum(_rows(index, fold.predict_first, fold.predict_last) for fold in timeline.folds)
     loop_rows = _rows(index, timeline.loop_start, timeline.last_era)
     era_cells = int(index.counts.max()) * len(catalog.columns)
@@ -158,7 +158,7 @@ def _training(
     config, _ = resolve_learner(config, dtype)
     zoo, width = config.zoo, np.dtype(dtype).itemsize
     learner, _ = make_learner(zoo, "cpu")
-    together = len(config.targets) if isinstance(learner, GrowsTogether) else 1
+    together = config.labels if isinstance(learner, GrowsTogether) else 1
     preparer = Preparer(config.prepare, cpu)
     copied = zoo.every != 1 or not preparer.keeps(dtype)
     missing = dtype == "float32" and config.prepare.impute == "none"

@@ -148,7 +148,7 @@ class Workload:
         if self._hardware.device == "cpu":
             return 0
         learner, _ = make_learner(self._config.zoo, "cuda")
-        itemsize, models = np.dtype(self._shape.dtype).itemsize, len(self._config.targets)
+        itemsize, models = np.dtype(self._shape.dtype).itemsize, self._config.labels
         rows = max(self._training_rows(fold.train_first, fold.train_last) for fold in self._timeline.folds)
         return max(learner.bytes_needed(rows, len(cell.columns), itemsize, models) for cell in self._cells)
 

@@ -102,6 +102,16 @@ def _paid_references(config: RunConfig, data: Path, store: EraStore) -> dict[str
     return known
 
 
+def benchmark_values(config: RunConfig, data: Path, store: EraStore) -> NDArray[np.float64]:
+    """Predictions of `selection.benchmark`, or of the dataset's first benchmark model, float64 [N] with NaN.
+
+    Raises:
+        ConfigError: the dataset has none for the run's eras.
+    """
+    name = config.selection.benchmark or _first_benchmark(data)
+    return _reference(data, [data / file for file in BENCHMARKS], name, store, "zoo.residual", "0")
+
+
 def _first_benchmark(data: Path) -> str:
     """The first benchmark model of the dataset; empty where it has none."""
     for path in (data / file for file in reversed(BENCHMARKS)):
@@ -110,12 +120,14 @@ def _first_benchmark(data: Path) -> str:
     return ""
 
 
-def _reference(data: Path, paths: Sequence[Path], column: str, store: EraStore, setting: str) -> NDArray[np.float64]:
+def _reference(
+    data: Path, paths: Sequence[Path], column: str, store: EraStore, setting: str, instead: str = '"corr"'
+) -> NDArray[np.float64]:
     values = _aligned(paths, column, _ids(store))
     if values is None or np.isnan(values).all():
         raise ConfigError(
             f"{setting} needs the column {column!r} of {' or '.join(p.name for p in paths)} in "
-            f'{data} for the run\'s eras; get the files with `eravane fetch`, or use "corr"'
+            f"{data} for the run's eras; get the files with `eravane fetch`, or use {instead}"
         )
     return values
 

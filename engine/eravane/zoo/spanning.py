@@ -16,6 +16,7 @@ from eravane.core.telemetry import UsageReporter
 from eravane.data.features import Features
 from eravane.zoo.cluster import connect, sampled, workers_of
 from eravane.zoo.fleet import News, TaskControl
+from eravane.zoo.residual import labels_of
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.training import Trained, TrainTask, row_weights, train
 
@@ -149,7 +150,7 @@ def part_of(
     frames = [features.era(era, spec.columns).values for era in features.eras(first, last)[:: task.every]]
     x_nC = np.concatenate(frames, axis=1).T
     hidden = task.hidden.get(spec.target, ())
-    label_n = features.labels(spec.target, first, last, every=task.every, hidden=hidden)
+    label_n = labels_of(features, spec, first, last, every=task.every, hidden=hidden)
     known = ~np.isnan(label_n)
     weight_n = row_weights(task, features.era_of_rows(first, last, every=task.every))
     weight_n = known.astype(np.float32) if weight_n is None else np.where(known, weight_n, np.float32(0))

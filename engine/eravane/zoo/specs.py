@@ -18,6 +18,8 @@ class ModelSpec:
         target: column it is trained on.
         seed: number of the seed, from 0.
         columns: its features.
+        residual: share of the benchmark model that is taken out of the target, era by era (0: none).
+        benchmark: file with the benchmark model's predictions of the store's rows; "" where nothing is taken out.
     """
 
     feature_set: str
@@ -25,11 +27,14 @@ class ModelSpec:
     target: str
     seed: int
     columns: tuple[str, ...] = field(repr=False)
+    residual: float = 0.0
+    benchmark: str = field(default="", repr=False, compare=False)
 
     @property
     def model_id(self) -> str:
-        """Name of the model in every file: set.group.target.seed."""
-        return f"{self.feature_set}.{self.group}.{self.target.removeprefix('target_')}.{self.seed}"
+        """Name of the model in every file: set.group.target.seed, the target with "-less50" for a residual of .5."""
+        less = f"-less{round(100 * self.residual)}" if self.residual else ""
+        return f"{self.feature_set}.{self.group}.{self.target.removeprefix('target_')}{less}.{self.seed}"
 
     @property
     def given(self) -> bool:
@@ -38,11 +43,12 @@ class ModelSpec:
 
 
 def model_specs(catalog: FeatureCatalog, config: RunConfig) -> list[ModelSpec]:
-    """Every base model of a run, cell by cell, target by target, seed by seed."""
+    """Every base model of a run, cell by cell, target by target, seed by seed; residual targets beside plain ones."""
     cells = catalog.cells(leave_one_out=config.data.leave_one_group_out)
     return [
-        ModelSpec(cell.feature_set, cell.group, target, seed, cell.columns)
+        ModelSpec(cell.feature_set, cell.group, target, seed, cell.columns, residual)
         for cell in cells
         for target in config.targets
+        for residual in dict.fromkeys((0.0, config.zoo.residual))
         for seed in range(config.zoo.seeds)
     ]

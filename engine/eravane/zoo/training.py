@@ -24,6 +24,7 @@ from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryE
 from eravane.learners.registry import load_booster, predict
 from eravane.zoo.cache import BoosterCache
 from eravane.zoo.fleet import TaskControl
+from eravane.zoo.residual import benchmark_of, labels_of
 from eravane.zoo.specs import ModelSpec
 
 # Binning a matrix costs as much as this many trees on it (measured 10 to 26, narrow to wide).
@@ -252,7 +253,7 @@ class _OneMatrix:
         weight_N = row_weights(task, features.era_of_rows(*eras, every=task.every))
         label_BN = np.stack(
             [
-                features.labels(spec.target, *eras, every=task.every, hidden=task.hidden.get(spec.target, ()))
+                labels_of(features, spec, *eras, every=task.every, hidden=task.hidden.get(spec.target, ()))
                 for spec in specs
             ]
         )
@@ -330,4 +331,7 @@ def cache_key(task: TrainTask, spec: ModelSpec, features: Features) -> str:
         "hidden": list(task.hidden.get(spec.target, ())),
         "spread": task.spread,
     }
+    if spec.residual:
+        benchmark_N = benchmark_of(features, spec, task.train_first, task.train_last)
+        content["residual"] = [spec.residual, hashlib.sha256(benchmark_N.tobytes()).hexdigest()]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
