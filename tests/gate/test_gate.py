@@ -211,6 +211,46 @@ def test_constant_models_and_missing_statistics_get_finite_weights():
     assert all(np.isfinite(w).all() for w in learner.comparators(46, np.zeros(6)).values())
 
 
+def test_a_pool_of_two_is_weighed():
+    gates, weights, _ = drive(MetaLearner(SMALL, pool(2), lag=LAG, seed=0), outcomes(models=2), range(20, 46))
+    assert gates.any(1).all()
+    assert np.isfinite(weights).all()
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-12)
+    assert weights[-1, 0] > weights[-1, 1]
+
+
+def test_a_cell_that_appears_and_one_that_disappears_are_survived():
+    history = outcomes()
+    for position, o in enumerate(history):
+        absent_M = np.array([(m == 4 and position < 25) or (m == 1 and position >= 30) for m in range(6)])
+        C_MM = np.where(absent_M | absent_M[:, None], 0.0, o.C_MM)
+        dispersion_M = np.where(absent_M, np.nan, o.dispersion_M)
+        history[position] = replace(
+            o, c_M=np.where(absent_M, np.nan, o.c_M), scores_M=o.scores_M, C_MM=C_MM, dispersion_M=dispersion_M
+        )
+    _, weights, learner = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), history, range(20, 48))
+    assert np.isfinite(weights).all()
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-12)
+    assert (weights[11:, 1] == 0).all()
+    assert (weights[7:, 4] > 0).any()
+    assert all(np.isfinite(row_M).all() for row_M in learner.expert_weights(47).values())
+
+
+def test_facts_that_are_constant_missing_or_came_late_change_no_sum():
+    history = outcomes()
+    for position, o in enumerate(history):
+        late = float(position) if position >= 20 else np.nan
+        facts = replace(
+            o.facts,
+            context_D=np.append(o.facts.context_D, [7.0, np.nan, late]),
+            context_names=(*o.facts.context_names, "constant", "nothing", "late"),
+        )
+        history[position] = replace(o, facts=facts)
+    _, weights, _ = drive(MetaLearner(SMALL, pool(), lag=LAG, seed=0), history, range(20, 46))
+    assert np.isfinite(weights).all()
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-12)
+
+
 def test_max_active_caps_the_open_gates():
     for cap in (1, 2, 4):
         config = replace(SMALL, max_active=cap)

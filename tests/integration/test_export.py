@@ -322,9 +322,12 @@ def benchmarked(micro_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_benchmark_models_that_are_members_are_asked_for(benchmarked: Path, cache: Path, tmp_path: Path) -> None:
-    config = parse_config({**MICRO, "zoo": {**MICRO["zoo"], "benchmarks": ["v5_one", "v5_two"]}})
+    config = parse_config({**MICRO, "zoo": {**MICRO["zoo"], "benchmarks": ["v5_one", "v5_two"], "residual": 0.5}})
     finished = run(benchmarked, config, tmp_path / "run", cache=cache).path
     weights = json.loads((finished / "live.json").read_text())["weights"]
+    names = pd.read_parquet(finished / "zoo.parquet")["model_id"]
+    plain = [name for name in names if "-less50" not in name and not name.startswith("given.")]
+    assert sorted(name.replace("-less50", "") for name in names if "-less50" in name) == sorted(plain)
     assert max(weight for name, weight in weights.items() if name.startswith("given.")) > 0.1
     exported = export(finished, tmp_path / "model.pkl", check=True)
     assert exported.difference is not None

@@ -250,7 +250,9 @@ def _start(c_EM: FloatArray, views: Mapping[int, FloatArray], members: tuple[Int
 
 def _trust(facts_EK: FloatArray) -> float:
     """Share of the facts that say something of their own: (tr R)^2 / tr R^2 over K, R their correlations."""
-    z_EK = np.nan_to_num(facts_EK - np.nanmean(facts_EK, axis=0))
+    known_EK = np.isfinite(facts_EK)
+    mean_K = np.where(known_EK, facts_EK, 0.0).sum(axis=0) / np.maximum(known_EK.sum(axis=0), 1)
+    z_EK = np.where(known_EK, facts_EK - mean_K, 0.0)
     spread_K = z_EK.std(axis=0)
     z_EK = z_EK[:, spread_K > 0] / spread_K[spread_K > 0]
     if not z_EK.shape[1]:
