@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.errors import RunError
 from eravane.core.files import PART
+from eravane.data.ingest import ingest
+from eravane.data.store.store import SNAPSHOTS
 from eravane.pipeline.batch import run
 from tests.integration.victim import Moments, disk_full, run_and_die
 from tests.support.micro import MICRO
@@ -149,16 +153,85 @@ def test_a_damaged_newest_checkpoint_falls_back(
     assert _differences(_state(out), expected) == []
 
 
-def test_a_run_resumes_on_the_data_that_it_was_begun_on(
+# --- data that changed while a run was down -----------------------------------------------------------------------
+
+CHANGED = "changed since the run began, and is not read"
+
+
+def _corrected(source: Path, folder: Path) -> Path:
+    """The dataset with other labels in its newest file."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    frame = pd.read_parquet(folder / "validation.parquet")
+    targets = [name for name in frame if name.startswith("target")]
+    frame[targets] = 1.0 - frame[targets]
+    frame.to_parquet(folder / "validation.parquet")
+    return folder
+
+
+def _store_of(run_folder: Path) -> Path:
+    return Path(json.loads((run_folder / "manifest.json").read_text())["data"]["store"])
+
+
+def test_a_replaced_file_is_said_and_not_read(
     whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
 ) -> None:
-    import pandas as pd
-
     cache, expected, moments = whole
-    _killed(micro_data, config, tmp_path / "run", cache, int(0.7 * moments))
     shutil.copytree(micro_data, tmp_path / "data")
-    frame = pd.read_parquet(tmp_path / "data" / "validation.parquet")
-    frame["target"] = frame["target"].to_numpy()[::-1]
-    frame.to_parquet(tmp_path / "data" / "validation.parquet")
-    run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
+    _killed(tmp_path / "data", config, tmp_path / "run", cache, int(0.7 * moments))
+    _corrected(micro_data, tmp_path / "data")
+    done = run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
+    assert [note for note in done.notes if CHANGED in note and "validation.parquet in " in note]
     assert _differences(_state(tmp_path / "run"), expected) == []
+
+
+def test_a_newer_ingest_into_the_shared_cache_is_said_and_not_read(
+    whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    cache, expected, moments = whole
+    shutil.copytree(cache, tmp_path / "cache")
+    _killed(micro_data, config, tmp_path / "run", tmp_path / "cache", int(0.7 * moments))
+    store = _store_of(tmp_path / "run")
+    ingest(_corrected(micro_data, tmp_path / "data"), store)
+    done = run(micro_data, config, tmp_path / "run", resume=True, cache=tmp_path / "cache")
+    assert not [note for note in done.notes if CHANGED in note]
+    assert _differences(_state(tmp_path / "run"), expected) == []
+    _killed(micro_data, config, tmp_path / "again", tmp_path / "cache", int(0.7 * moments))
+    ingest(tmp_path / "data", store)
+    shutil.rmtree(store / SNAPSHOTS)
+    with pytest.raises(RunError, match=r"was begun on data \w{16}, and .* now holds \w{16}.*start a new run"):
+        run(micro_data, config, tmp_path / "again", resume=True, cache=tmp_path / "cache")
+
+
+def test_a_store_of_ones_own_that_has_grown_is_said_and_not_read(
+    whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    cache, _, moments = whole
+    store = tmp_path / "store"
+    ingest(micro_data, store)
+    run(store, config, tmp_path / "whole", cache=cache)
+    _killed(store, config, tmp_path / "run", cache, int(0.7 * moments))
+    ingest(_corrected(micro_data, tmp_path / "data"), store)
+    done = run(store, config, tmp_path / "run", resume=True, cache=cache)
+    assert [note for note in done.notes if CHANGED in note and f"the store {store}" in note]
+    assert _differences(_state(tmp_path / "run"), _state(tmp_path / "whole")) == []
+
+
+def test_a_deleted_cache_is_made_again_of_the_same_files_alone(
+    whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    cache, expected, moments = whole
+    for name in ("same", "other"):
+        shutil.copytree(micro_data, tmp_path / name / "data")
+        shutil.copytree(cache / "boosters", tmp_path / name / "cache" / "boosters")
+        _killed(tmp_path / name / "data", config, tmp_path / name / "run", tmp_path / name / "cache", moments // 2)
+        shutil.rmtree(tmp_path / name / "cache" / "stores")
+    folder = tmp_path / "same"
+    run(folder / "data", config, folder / "run", resume=True, cache=folder / "cache")
+    assert _differences(_state(folder / "run"), expected) == []
+    folder = tmp_path / "other"
+    _corrected(micro_data, folder / "data")
+    before = {path: path.read_bytes() for path in (folder / "run" / "checkpoints").rglob("*") if path.is_file()}
+    assert before
+    with pytest.raises(RunError, match=r"was begun on data \w{16}, and .* now holds \w{16}.*start a new run"):
+        run(folder / "data", config, folder / "run", resume=True, cache=folder / "cache")
+    assert {path: path.read_bytes() for path in before} == before
