@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,8 +27,9 @@ class Cost:
     Attributes:
         seconds, cpu: wall and CPU time, without the time in fsync.
         synced: seconds in fsync.
-        anonymous: peak of anonymous resident memory above what the process held before, bytes.
+        anonymous: peak of anonymous resident memory, of descendants too, above what was held before, bytes.
         peak: the same peak with what it held before.
+        resident: peak of all resident memory, pages of files among it, bytes.
     """
 
     seconds: float
@@ -34,6 +37,7 @@ class Cost:
     synced: float
     anonymous: int
     peak: int
+    resident: int
 
 
 def measure(job: str, *arguments: object) -> Cost:
@@ -49,16 +53,32 @@ def measure(job: str, *arguments: object) -> Cost:
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def anonymous_memory() -> int:
-    """Bytes of anonymous memory that this process holds."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
+def anonymous_memory(process: int | str = "self", kind: str = "RssAnon") -> int:
+    """Bytes of anonymous memory that a process holds, or of another kind of /proc/PID/status."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{kind}:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
+def _family(process: int) -> Iterator[int]:
+    """A process and its descendants."""
+    yield process
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in task.read_text().split():
+            yield from _family(int(child))
+
+
+def _held() -> int:
+    total = 0
+    for process in _family(os.getpid()):
+        with suppress(OSError):  # it ended meanwhile
+            total += anonymous_memory(process)
+    return total
+
+
 class _Peak(threading.Thread):
-    """Samples the process's anonymous memory."""
+    """Samples the anonymous memory of the process and its descendants."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -67,7 +87,8 @@ class _Peak(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(SAMPLE_SECONDS):
-            self.highest = max(self.highest, anonymous_memory())
+            with suppress(OSError):
+                self.highest = max(self.highest, _held())
 
 
 def _main(job: str, arguments: list[str]) -> Cost:
@@ -91,7 +112,8 @@ def _main(job: str, arguments: list[str]) -> Cost:
     function(*arguments)
     seconds, cpu = time.perf_counter() - wall - synced[0], time.process_time() - cpu - synced[1]
     peak.ended.set()
-    return Cost(seconds, cpu, synced[0], max(0, peak.highest - before), peak.highest)
+    resident = anonymous_memory(kind="VmHWM")
+    return Cost(seconds, cpu, synced[0], max(0, peak.highest - before), peak.highest, resident)
 
 
 if __name__ == "__main__":

@@ -135,6 +135,28 @@ def test_a_learner_that_is_left_open_is_planned_as_it_will_be_chosen(dtype: str,
     assert _planned({"learner": "auto"}, dtype=dtype) == _planned({"learner": learner}, dtype=dtype)
 
 
+def test_members_from_outside_are_counted_a_float_per_row_and_the_matching_of_one() -> None:
+    rows = 120 * 5000
+    members = {f"m{number}": f"m{number}.parquet" for number in range(99)}
+    found = plan({**BASE, "zoo": {**BASE["zoo"], "members": members, "benchmarks": ["b"]}})
+    assert plan(BASE).of("members") == 0
+    assert found.of("members") == rows * (100 * 4 + memory.MATCHING_BYTES)
+    assert found.of("predictions") > 33 * plan(BASE).of("predictions")  # of 3 cells and 100 members
+
+
+def test_workers_of_a_local_cluster_are_programs_of_their_own() -> None:
+    base = dict(BASE["compute"])
+    alone, cluster = plan(BASE), plan({**BASE, "compute": {**base, "scheduler": "local"}})
+    assert cluster.of("process") == 3 * alone.of("process")
+
+
+def test_lightgbm_holds_its_floats_beside_the_sample_for_its_bins() -> None:
+    told, _ = make_learner(parse_config({"zoo": {"learner": "lightgbm"}}).zoo, "cpu")
+    few, many = 100_000, 1_000_000
+    assert told.bytes_needed(few, 10, 1) == few * (10 * (4 + 12) + 60)
+    assert told.bytes_needed(many, 10, 1) == 10 * (many * 4 + 200_000 * 12) + many * 60
+
+
 def test_windows_count() -> None:
     assert _planned({"window": 20}) == pytest.approx(_planned({}) * 20 / 101, rel=0.01)
 

@@ -18,10 +18,14 @@ from eravane.data.prepare import Preparer
 from eravane.learners.choice import resolve_learner
 from eravane.learners.protocol import GrowsTogether
 from eravane.learners.registry import make_learner
+from eravane.zoo.cluster import LOCAL
 from eravane_kernels import cpu
 
-# Python with NumPy, Arrow, pandas, Numba, XGBoost and torch loaded and the kernels compiled: measured, 0.45 GB.
-PROCESS_BYTES = 500_000_000
+# Python with NumPy, Arrow, pandas, Numba, XGBoost and torch loaded: measured 0.5 GB, and 0.11 GB more where the
+# run is the first to use the kernels and compiles them.
+PROCESS_BYTES = 620_000_000
+# A member from outside: a float32 per row that stays; per row once, while a file is matched: ids of both, two floats64.
+MEMBER_BYTES, MATCHING_BYTES = 4, 120
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
@@ -55,7 +59,7 @@ class Holding:
     """A block of memory that a run holds.
 
     Attributes:
-        name: its key for programs: "process", "matrices", "predictions" or "era".
+        name: its key for programs: "process", "matrices", "predictions", "members" or "era".
         what: a description.
         size: bytes.
     """
@@ -137,12 +141,20 @@ def plan_memory(
     predicted = sum(_rows(index, fold.predict_first, fold.predict_last) for fold in timeline.folds)
     loop_rows = _rows(index, timeline.loop_start, timeline.last_era)
     era_cells = int(index.counts.max()) * len(catalog.columns)
+    processes = 1 + (workers if config.compute.scheduler == LOCAL else 0)
+    members = len(config.zoo.members) + len(config.zoo.benchmarks)
+    models += members
     return MemoryPlan(
         holdings=(
-            Holding("process", "for the program and its libraries", PROCESS_BYTES),
+            Holding("process", "for the program and its libraries", PROCESS_BYTES * processes),
             Holding("matrices", f"for {len(largest)} training matrices at a time, the largest ones", sum(largest)),
             Holding(
                 "predictions", f"for predictions of {models} models", 8 * models * predicted + 4 * models * loop_rows
+            ),
+            Holding(
+                "members",
+                f"for {members} members from outside",
+                index.rows * (MEMBER_BYTES * members + MATCHING_BYTES * min(members, 1)),
             ),
             Holding("era", "for an era's features while it is predicted and described", 10 * era_cells),
         ),
