@@ -180,6 +180,8 @@ class FirstMetaLearner(MetaLearner):
             "hedge_P": self._hedge.weights_P,
             "networked": 1,
             "experts_LM": [np.full(size, 1.0 / size), *self._lagged(known)],
+            "c_LM": [],
+            "agreement_MM": np.zeros((size, size)),
             "lagged_ML": lagged_inputs(records, known),
             "seen_M": records.seen_NM[known],
             "signal_M": records.signal_NM[known],
