@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable
 from decimal import Decimal
@@ -21,12 +20,12 @@ from eravane.data.catalog import FeatureCatalog
 from eravane.data.ingest import ingest
 from eravane.data.parquet import open_parquet, read_rows, value_columns
 from eravane.data.store.store import EraStore
+from tests.data.chance import HAS_DUCKDB, damaged, dataset, spoiled, written
 
 ROWS, ERAS = 60, 6
 IDS = [f"n{number:015x}" for number in range(ROWS)]
 ERA = [f"{1 + number // (ROWS // ERAS):04d}" for number in range(ROWS)]
 VALUES = np.round(np.random.default_rng(0).random(ROWS), 3)
-HAS_DUCKDB = importlib.util.find_spec("duckdb") is not None
 
 
 def plain() -> pd.DataFrame:
@@ -170,113 +169,24 @@ def test_a_features_json_of_other_editors_is_read(tmp_path: Path) -> None:
 
 # --- datasets by chance: whatever a writer allows is taken in or refused in words -----------------------------------
 
-INTEGERS = (pa.int8(), pa.uint8(), pa.int16(), pa.int32(), pa.uint32(), pa.int64())
-TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string()))
-ERA_TYPES = (*TEXTS, pa.int16(), pa.int64(), pa.float32(), pa.dictionary(pa.int8(), pa.string()))
-COMPRESSIONS = ("NONE", "SNAPPY", "GZIP", "BROTLI", "LZ4", "ZSTD")
-
-
-def _dataset(rng: np.random.Generator, first: int, eras: int) -> pa.Table:
-    rows = 8 * eras
-    era = [f"{first + row // 8:04d}" for row in range(rows)]
-    kind = ERA_TYPES[rng.integers(len(ERA_TYPES))]
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    text = TEXTS[rng.integers(len(TEXTS))]
-    level = INTEGERS[rng.integers(len(INTEGERS))]
-    columns: dict[str, pa.Array] = {
-        "id": pa.array([f"n{first:04x}{row:08x}" for row in range(rows)]).cast(text),
-        "era": pa.array([int(entry) for entry in era], kind) if number else pa.array(era).cast(kind),
-    }
-    for name in ("feature_a", "feature_b", "feature_c"):
-        columns[name] = pa.array(rng.integers(0, 5, rows), level)
-    target = rng.choice([0.0, 0.25, 0.5, 0.75, 1.0], rows).astype(np.float32)
-    target[-8:] = np.nan
-    columns["target_x_20"] = pa.array(target, from_pandas=bool(rng.integers(2)))
-    names = list(columns)
-    rng.shuffle(names)
-    return pa.table({name: columns[name] for name in names})
-
-
-def _damage(table: pa.Table, rng: np.random.Generator) -> pa.Table:
-    """A table with something wrong, or at least odd, in one of its columns."""
-    name = str(rng.choice(table.column_names))
-    row, rows = int(rng.integers(table.num_rows)), table.num_rows
-    values = table.column(name).to_pylist()
-    odd: list[Callable[[], pa.Table]] = [
-        lambda: table.drop_columns([name]),
-        lambda: table.append_column(name, table.column(name)),
-        lambda: table.set_column(table.column_names.index(name), name, pa.nulls(rows)),
-        lambda: table.set_column(
-            table.column_names.index(name), name, pa.array([*values[:row], None, *values[row + 1 :]])
-        ),
-        lambda: table.set_column(
-            table.column_names.index(name), name, pa.array([*values[:row], values[row - 1], *values[row + 1 :]])
-        ),
-        lambda: table.set_column(table.column_names.index(name), name, pa.array([[1]] * rows)),
-        lambda: table.set_column(table.column_names.index(name), name, pa.array([True] * rows)),
-        lambda: table.set_column(table.column_names.index(name), name, pa.array(["x"] * rows)),
-        lambda: table.set_column(table.column_names.index(name), name, pa.array([7.5] * rows)),
-        lambda: table.set_column(table.column_names.index(name), name, pa.array([-1] * rows)),
-        lambda: table.set_column(
-            table.column_names.index(name), name, pa.array([pd.Timestamp("2026-01-01", tz="UTC")] * rows)
-        ),
-        lambda: table.take(pa.array(rng.permutation(rows))),
-        lambda: table.slice(0, 0),
-        lambda: table.slice(0, 1),
-    ]
-    return odd[int(rng.integers(len(odd)))]()
-
-
-def _written(table: pa.Table, path: Path, rng: np.random.Generator) -> None:
-    writer = int(rng.integers(4 if HAS_DUCKDB else 3))
-    try:
-        if writer == 1:
-            frame = table.to_pandas()
-            indexed = frame.set_index("id") if "id" in frame and rng.integers(3) == 0 else frame
-            indexed.to_parquet(path)
-            return
-        if writer == 2:
-            pl.from_arrow(table).write_parquet(path)  # type: ignore[union-attr]
-            return
-        if writer == 3:
-            import duckdb
-
-            duckdb.sql(f"COPY (SELECT * FROM \"table\") TO '{path}' (FORMAT parquet)")
-            return
-    except Exception:  # the writer refuses such a table
-        path.unlink(missing_ok=True)
-    pq.write_table(
-        table,
-        path,
-        compression=str(rng.choice(COMPRESSIONS)),
-        row_group_size=int(rng.integers(1, 40)),
-        use_dictionary=bool(rng.integers(2)),
-        data_page_version=str(rng.choice(["1.0", "2.0"])),
-    )
-
 
 def draw(seed: int, folder: Path) -> str:
     """Ingest a dataset made by chance and read a file beside it; "taken", or the sentence that refuses it."""
     rng = np.random.default_rng(seed)
     folder.mkdir()
-    tables = {"train": _dataset(rng, 1, 3), "validation": _dataset(rng, 4, 2)}
-    live = _dataset(rng, 9, 1)
+    tables = {"train": dataset(rng, 1, 3), "validation": dataset(rng, 4, 2)}
+    live = dataset(rng, 9, 1)
     place = live.column_names.index("era")
     tables["live"] = live.set_column(place, "era", pa.array(["X"] * live.num_rows))
     harm = rng.integers(4)
     if harm:
         name = str(rng.choice(list(tables)))
-        tables[name] = _damage(tables[name], rng)
+        tables[name] = damaged(tables[name], rng)
     (folder / "features.json").write_text('{"feature_sets": {"all": ["feature_a", "feature_b", "feature_c"]}}')
     for name, table in tables.items():
-        _written(table, folder / f"{name}.parquet", rng)
+        written(table, folder / f"{name}.parquet", rng)
     if harm == 3:
-        path = folder / f"{name}.parquet"
-        content = bytearray(path.read_bytes())
-        content[int(rng.integers(len(content)))] ^= 0xFF
-        path.write_bytes(
-            bytes(content[: int(rng.integers(1, len(content) + 1))]) if rng.integers(2) else bytes(content)
-        )
+        spoiled(folder / f"{name}.parquet", rng)
     outcomes = []
     steps: list[Callable[[], Any]] = [
         lambda: ingest(folder, folder / "store").verify(),

@@ -44,10 +44,12 @@ def test_rows_that_are_not_yet_published_change_nothing(tmp_path):
     ("columns", "message"),
     [
         ({"era": ["0001", "0001"], "vix": [1.0, 2.0]}, "has the era 1 more than once"),
-        ({"era": ["0001", "X"], "vix": [1.0, 2.0]}, "row 2: the era is 'X'"),
-        ({"era": [1.5, 2.0], "vix": [1.0, 2.0]}, "row 1: the era is 1.5"),
-        ({"era": [1, 2], "vix": [1.0, np.inf]}, "'vix' of .* is infinite in era 2"),
-        ({"era": [1, 2], "vix": ["a", "b"]}, "'vix' of .* it must hold numbers"),
+        ({"era": ["0001", "X"], "vix": [1.0, 2.0]}, "era 'X' is not a number"),
+        ({"era": [1.5, 2.0], "vix": [1.0, 2.0]}, "column 'era' is double"),
+        ({"era": [1, 2], "vix": [1.0, np.inf]}, "column 'vix', row 1 is inf"),
+        ({"era": [1, 2], "vix": ["a", "b"]}, "column 'vix' is .*string, first value 'a'; it must be numbers"),
+        ({"era": [[1], [2]], "vix": [1.0, 2.0]}, "column 'era' is list"),
+        ({"era": [1, 10**12], "vix": [1.0, 2.0]}, "era '1000000000000' is not a number"),
         ({"era": [1, 2]}, "at least one column of numbers"),
         ({"date": [1, 2], "vix": [1.0, 2.0]}, "it needs 'era'"),
     ],
@@ -58,8 +60,8 @@ def test_mistakes_are_named(tmp_path, columns, message):
 
 
 def test_a_file_that_is_missing_or_no_parquet(tmp_path):
-    with pytest.raises(ConfigError, match="there is no file"):
+    with pytest.raises(ConfigError, match="is missing"):
         OutsideFacts.read(tmp_path / "none.parquet", lag=1)
     (tmp_path / "text.parquet").write_text("era,vix")
-    with pytest.raises(ConfigError, match=re.escape("cannot be read as parquet")):
+    with pytest.raises(ConfigError, match=re.escape("no parquet file")):
         OutsideFacts.read(tmp_path / "text.parquet", lag=1)

@@ -155,7 +155,7 @@ def _label(value: float) -> np.ndarray:
         (FRAME[:0], Y[:0], {}, r"0 sample\(s\)"),
         (X[:, :0], Y, {}, r"0 feature\(s\)"),
         (FRAME[[]], Y, {}, r"0 feature\(s\)"),
-        ("nowhere.parquet", "target", {}, "nowhere.parquet cannot be read"),
+        ("nowhere.parquet", "target", {}, "nowhere.parquet is missing"),
         (X, Y, {"sample_weight": -np.ones(ROWS)}, "sample_weight: .* weights of 0 or more, given -1.0 at row 0"),
         (X, Y, {"sample_weight": _label(np.nan)}, "sample_weight.*row 11"),
         (X, Y, {"sample_weight": np.ones(3)}, r"sample_weight.shape == \(3,\), expected \(300,\)"),

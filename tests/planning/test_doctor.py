@@ -86,6 +86,18 @@ def test_sound_machines_have_no_troubles(machine: Machine) -> None:
         (dataclasses.replace(SOUND, memory=(4 * GB, 8 * GB)), {"memory": "warn"}),
         (dataclasses.replace(SOUND, disk={"/": 20 * GB}), {"disk": "warn"}),
         (dataclasses.replace(SOUND, disk={"/": 1 * GB}), {"disk": "fail"}),
+        (dataclasses.replace(SOUND, unwritable={"the cache": "/c: Read-only file system"}), {"folders": "fail"}),
+        (dataclasses.replace(SOUND, locks="/nfs: No locks available"), {"locks": "warn"}),
+        (dataclasses.replace(ON_GPU, gpus=(H200, H200), shared_memory=64 * 2**20), {"shared memory": "warn"}),
+        (dataclasses.replace(SOUND, largest_file=10**6), {"file size": "fail"}),
+        (dataclasses.replace(SOUND, open_files=256), {"open files": "warn"}),
+        (dataclasses.replace(SOUND, encoding="iso8859-1"), {"locale": "warn"}),
+        (
+            dataclasses.replace(ON_GPU, hidden="CUDA_VISIBLE_DEVICES='7': no GPU of this machine is '7'"),
+            {"visible gpus": "warn"},
+        ),
+        (dataclasses.replace(SOUND, hidden="CUDA_VISIBLE_DEVICES is set and empty"), {}),
+        (dataclasses.replace(SOUND, network="HTTPS_PROXY is no address of a proxy"), {"network": "fail"}),
         (dataclasses.replace(SOUND, credentials="absent"), {"credentials": "warn"}),
         (dataclasses.replace(SOUND, credentials=".env has mode 644"), {"credentials": "fail"}),
         (dataclasses.replace(SOUND, scheduler="tcp://h:1", unreachable="refused"), {"dask": "fail"}),
@@ -128,9 +140,22 @@ def test_failing_imports_are_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_gpu_lines_are_parsed() -> None:
-    gpu = facts._parse_gpu("NVIDIA H200, 580.65.06, 143771, 143204")
-    assert gpu == Gpu("NVIDIA H200", "580.65.06", 143771 * 2**20, 143204 * 2**20)
-    assert facts._parse_gpu("NVIDIA GB10, 580.65.06, [N/A], [N/A]") is None
+    gpu = facts._parse_gpu("NVIDIA H200, 580.65.06, 143771, 143204, GPU-1111aaaa")
+    assert gpu == Gpu("NVIDIA H200", "580.65.06", 143771 * 2**20, 143204 * 2**20, "GPU-1111aaaa")
+    assert facts._parse_gpu("NVIDIA GB10, 580.65.06, [N/A], [N/A], GPU-1") is None
+
+
+def test_what_surrounds_a_run_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cache below a file, a wrong proxy, and an ordinal of a GPU that is not there."""
+    monkeypatch.setattr(facts, "_failing_imports", lambda libraries: iter(()))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ERAVANE_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://host:port")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setattr(facts, "_gpus", lambda: [dataclasses.replace(H200, uuid="GPU-1111aaaa")])
+    found = troubles(facts.survey())
+    assert found["network"] == found["folders"] == "fail"
+    assert found["visible gpus"] == "warn"
 
 
 @pytest.mark.parametrize(("version", "major"), [("2.13.0+cpu", 0), ("2.13.0+cu130", 13), ("2.11.0+cu128", 12), ("", 0)])

@@ -107,6 +107,9 @@ def test_what_is_not_there_is_named(case: Case, frame: pd.DataFrame, tmp_path: P
     frame.set_axis([f"x{n}" for n in range(len(frame))]).to_parquet(tmp_path / "foreign.parquet")
     with pytest.raises(ConfigError, match="its ids are other ones"):
         load_members(_own(tmp_path / "foreign.parquet"), case.data, case.store)
+    frame.assign(prediction=0.5).to_parquet(tmp_path / "constant.parquet")
+    with pytest.raises(ConfigError, match="member 'mine' is constant in every era"):
+        load_members(_own(tmp_path / "constant.parquet"), case.data, case.store)
     frame.reset_index(drop=True).to_parquet(tmp_path / "bare.parquet")
     with pytest.raises(DataError, match="has no column 'id'"):
         load_members(_own(tmp_path / "bare.parquet"), case.data, case.store)

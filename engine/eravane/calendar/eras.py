@@ -13,6 +13,8 @@ from eravane.core.arrays import Integers
 from eravane.core.errors import DataError
 
 LIVE_ERAS = ("X", "eraX")
+# An era is a week: a longer number is no era but a date, an id or a count.
+LONGEST_LABEL = 6
 
 
 def era_label(era: int) -> str:
@@ -26,7 +28,7 @@ def era_number(label: str) -> int:
     Raises:
         DataError: the label is not a number (the live era "X" has none).
     """
-    if not label.isdecimal():
+    if not (label.isascii() and label.isdecimal() and len(label) <= LONGEST_LABEL):
         raise DataError(f"era {label!r} is not a number such as '0001'; only live.parquet may hold era 'X'")
     return int(label)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -32,10 +33,11 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    from eravane.cli import dataset, machine, runs, tournament  # noqa: F401  (they register their commands)
-
     errors = Console(stderr=True)
     try:
+        _check_names()
+        from eravane.cli import dataset, machine, runs, tournament  # noqa: F401  (they register their commands)
+
         app()
     except _InterruptedByUser:
         errors.print("interrupted; finished work is kept: `eravane run --resume` continues a run", highlight=False)
@@ -48,6 +50,28 @@ def main() -> None:
         sys.exit(USAGE if isinstance(error, ConfigError) else FAILURE)
 
 
+def _check_names() -> None:
+    """Check that every name means the same to Python and to the libraries, which take names for UTF-8.
+
+    Raises:
+        ConfigError: one does not, in bytes that are no UTF-8 or under a locale of another encoding; or the working
+            directory was deleted.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a result with a dash is not to fail on an ASCII terminal
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the working directory is gone; change to one that is there") from None
+    for name in (*sys.argv[1:], here, os.environ.get("ERAVANE_CACHE", "")):
+        if os.fsencode(name) != name.encode("utf-8", "backslashreplace"):
+            shown = name.encode("ascii", "backslashreplace").decode()
+            raise ConfigError(
+                f"the name '{shown}' is not UTF-8, or the locale is not (file names are {sys.getfilesystemencoding()} "
+                "here); set LC_ALL=C.UTF-8, or rename it in ASCII"
+            )
+
+
 def _message(error: Exception) -> str:
     if isinstance(error, EravaneError):
         return f"error: {error}"
@@ -58,7 +82,8 @@ def _message(error: Exception) -> str:
 
 
 def _unexpected(error: Exception) -> str:
-    if isinstance(error, MemoryError):
+    # A library that the loader cannot map fails to be imported.
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map" in str(error)):
         detail = str(error).splitlines()[0] if str(error) else "the system gives no more"
         return f"error: out of memory ({detail}); `eravane plan` shows what a run needs, and changes that would fit"
     what = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -140,7 +140,7 @@ def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
         raise DataError(f"{path} is missing; it comes with the dataset (`eravane fetch` gets it)") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("feature_sets"), dict):
         raise DataError(f"{path} has no table 'feature_sets' (set name -> list of features)")

@@ -94,6 +94,7 @@ class _Update:
     def __init__(self, data: Path, site: Site, options: _Options, progress: ByFile, decode: Decode | None) -> None:
         self._data, self._site, self._progress = data, site, progress
         self._old = old = site.old
+        self._found = {name: _identity(data / name) for name in (*HISTORY, LIVE)}  # before anything is read of them
         self._history = [Source(data / name, decode) for name in _history(data, old)]
         self._live_rows = Source(data / LIVE, decode) if (data / LIVE).exists() else None
         self._sources = [*self._history, *([self._live_rows] if self._live_rows else [])]
@@ -220,7 +221,7 @@ class _Update:
         self, segments: tuple[SegmentRecord, ...], live: LiveRecord | None, facts: dict[str, TargetFacts]
     ) -> None:
         for source in self._sources:
-            if source.path.stat().st_size != self._records[source.name].size:
+            if _identity(source.path) != self._found[source.name]:
                 raise DataError(f"{source.path} changed while it was read; let the download end and run again")
         known = {} if self._old is None else self._old.sources
         self._site.commit(
@@ -238,6 +239,15 @@ class _Update:
             ),
             self._data / FEATURES_JSON,
         )
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written to; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _history(data: Path, old: Manifest | None) -> list[str]:

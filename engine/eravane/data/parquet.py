@@ -47,7 +47,9 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; the dataset needs it (`eravane fetch` gets it)") from None
+        raise DataError(
+            f"{path} is missing; name a file that is there (`eravane fetch` gets those of the dataset)"
+        ) from None
     except PermissionError:
         raise DataError(f"{path} cannot be read; correct its permissions") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -94,6 +96,30 @@ class Rows:
         return found
 
 
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read columns of a file, in the requested order (None: all).
+
+    Raises:
+        DataError: as `open_parquet`; a column is lacking or occurs twice, or a page is damaged.
+    """
+    file = open_parquet(path)
+    return _read(path, file, list(file.schema_arrow.names if columns is None else columns))
+
+
+def _read(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> pa.Table:
+    names = file.schema_arrow.names
+    lacking = [name for name in columns if name not in names]
+    if lacking:
+        raise DataError(f"{path} has no column {lacking[0]!r}; it has {_some(names)}")
+    repeated = [name for name in columns if names.count(name) > 1]
+    if repeated:
+        raise DataError(f"{path}: column {repeated[0]!r} occurs twice; write it once")
+    try:
+        return file.read(columns=list(columns)).select(columns)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged ({first_line(error)}); fetch it again") from None
+
+
 def value_columns(path: Path) -> tuple[str, ...]:
     """Names of the columns of a file that are no row facts.
 
@@ -119,27 +145,27 @@ def read_rows(path: Path, columns: Sequence[str], *, eras: Collection[int] | Non
     """
     file = open_parquet(path)
     schema = file.schema_arrow
-    key = _id_column(schema)
-    if key is None:
-        raise DataError(f"{path} {_why_no_ids(schema)}")
-    lacking = [name for name in (*columns, *([ERA] if eras is not None else [])) if name not in schema.names]
-    if lacking:
-        raise DataError(f"{path} has no column {lacking[0]!r}; it has {_some(schema.names)}")
-    repeated = [name for name in (key, *columns) if schema.names.count(name) > 1]
-    if repeated:
-        raise DataError(f"{path}: column {repeated[0]!r} occurs twice; write it once")
-    wanted = list(dict.fromkeys([key, *columns, *([ERA] if eras is not None else [])]))
-    try:
-        table = file.read(columns=wanted)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is damaged ({first_line(error)}); fetch it again") from None
-    kept = None if eras is None else np.flatnonzero(np.isin(_eras(path, table.column(ERA)), list(eras)))
-    ids = _ids(path, table.column(key), key)
-    values = {name: _numbers(path, table.column(name), name) for name in columns}
+    key = id_column(path, schema)
+    table = _read(path, file, list(dict.fromkeys([*([ERA] if eras is not None else []), *columns, key])))
+    kept = None if eras is None else np.flatnonzero(np.isin(eras_of(path, table.column(ERA)), list(eras)))
+    ids = ids_of(path, table.column(key), key).combine_chunks()
+    values = {name: numbers_of(path, table.column(name), name) for name in columns}
     if kept is not None:
         ids, values = ids.take(pa.array(kept)), {name: found[kept] for name, found in values.items()}
     _check_once(path, ids)
     return Rows(path, ids, values)
+
+
+def id_column(path: Path, schema: pa.Schema) -> str:
+    """Name of the column that holds the row ids: `id`, or the index that pandas wrote.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = _id_column(schema)
+    if found is None:
+        raise DataError(f"{path} {_why_no_ids(schema)}")
+    return found
 
 
 def _id_column(schema: pa.Schema) -> str | None:
@@ -190,18 +216,24 @@ def text_column(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArr
             raise pa.ArrowInvalid("no text")
         if pa.types.is_fixed_size_binary(kind):
             column = column.cast(pa.binary())
-        return column.cast(pa.large_string())
+        text = column.cast(pa.large_string())
+        text.validate(full=True)  # a damaged page may hold bytes that are no UTF-8
+        return text
     except (pa.ArrowException, UnicodeDecodeError):
-        raise DataError(
-            f"{path}: column {name!r} is {column.type}, given where text is needed; write it as text"
-        ) from None
+        found = "holds bytes that are no UTF-8" if _is_text(kind) else f"is {kind}, given where text is needed"
+        raise DataError(f"{path}: column {name!r} {found}; write it as text") from None
 
 
-def _ids(path: Path, column: pa.ChunkedArray, name: str) -> pa.Array:
+def ids_of(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Row ids as large strings.
+
+    Raises:
+        DataError: they are no text, or one is null or empty.
+    """
     kind = column.type
     if not _is_text(kind):
         raise DataError(f"{path}: column {name!r} is {kind}; ids are text such as 'n0007b5abb0c3a25'")
-    ids = text_column(path, column, name).combine_chunks()
+    ids = text_column(path, column, name)
     blank = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True)
     if pc.any(blank).as_py():
         raise DataError(f"{path}: column {name!r}, row {pc.index(blank, True).as_py()}: there is no id")
@@ -220,21 +252,43 @@ def _check_once(path: Path, ids: pa.Array) -> None:
             )
 
 
-def _eras(path: Path, column: pa.ChunkedArray) -> NDArray[np.int64]:
-    coded = text_column(path, column, ERA).combine_chunks().dictionary_encode()
+def codes_of(path: Path, column: pa.ChunkedArray, name: str) -> tuple[list[str], NDArray[np.int32]]:
+    """The distinct strings of a column, and which of them each row has, int32 [N].
+
+    Raises:
+        DataError: it is no text, or null in a row.
+    """
+    coded = text_column(path, column, name).combine_chunks().dictionary_encode()
     if coded.null_count:
-        raise DataError(f"{path}: column 'era' is empty in row {pc.index(coded.is_null(), True).as_py()}")
+        raise DataError(f"{path}: column {name!r} is empty in row {pc.index(coded.is_null(), True).as_py()}")
+    return coded.dictionary.to_pylist(), coded.indices.to_numpy()
+
+
+def eras_of(path: Path, column: pa.ChunkedArray) -> NDArray[np.int32]:
+    """The era number of every row, int32 [N].
+
+    Raises:
+        DataError: an era is null, or no number.
+    """
+    labels, code_N = codes_of(path, column, ERA)
     try:
-        numbers = [era_number(str(label)) for label in coded.dictionary.to_pylist()]
+        numbers = [era_number(label) for label in labels]
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    found: NDArray[np.int64] = np.array(numbers, dtype=np.int64)[coded.indices.to_numpy()]
-    return found
+    return np.array(numbers, dtype=np.int32)[code_N]
 
 
-def _numbers(path: Path, column: pa.ChunkedArray, name: str) -> Floats:
+def numbers_of(path: Path, column: pa.ChunkedArray, name: str) -> Floats:
+    """A column as float32 where the file has that precision, else float64 [N]; NaN where it has no value.
+
+    Raises:
+        DataError: it holds no numbers, or an infinite one.
+    """
     kind = column.type
-    numeric = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null)
+    numeric = (
+        *(pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal),
+        *(pa.types.is_boolean, pa.types.is_null),
+    )
     try:
         if pa.types.is_dictionary(kind):
             column, kind = column.cast(kind.value_type), kind.value_type

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.core.errors import DataError
+from eravane.data.parquet import numbers_of, open_parquet, read_table
 
 # Columns of an array in C order are brought together so many at a time.
 BLOCK = 64
@@ -89,7 +89,7 @@ def plain(x: Any, apart: Sequence[str] = ()) -> Any:
     if isinstance(x, str | Path):
         return _file(Path(x), apart)
     if isinstance(x, list | tuple) and x and all(isinstance(entry, str | Path) for entry in x):
-        return pa.concat_tables([_file(Path(entry), apart) for entry in x])
+        return _joined([Path(entry) for entry in x], apart)
     if hasattr(x, "arrow") and not hasattr(x, "iloc"):  # a window of a store
         return x.arrow()
     if type(x).__module__.partition(".")[0] == "polars":
@@ -104,8 +104,11 @@ def read_columns(path: Any, names: Sequence[str]) -> NDArray[np.float32]:
         DataError: a file cannot be read or lacks a column.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(entry) for entry in path]
-    tables = [_read(entry, list(names)) for entry in paths]
-    columns = [np.concatenate([table[name].to_numpy() for table in tables]) for name in names]
+    tables = [read_table(entry, list(names)) for entry in paths]
+    columns = [
+        np.concatenate([numbers_of(entry, table[name], name) for entry, table in zip(paths, tables, strict=True)])
+        for name in names
+    ]
     return np.stack([column.astype(np.float32) for column in columns], axis=1)
 
 
@@ -230,27 +233,24 @@ def _polars(x: Any) -> pa.Table:
     return found
 
 
-def _file(path: Path, apart: Sequence[str]) -> pa.Table:
+def _joined(paths: Sequence[Path], apart: Sequence[str]) -> pa.Table:
+    first = _file(paths[0], apart)
+    tables = [first, *(read_table(path, first.column_names) for path in paths[1:])]
     try:
-        names = pq.read_schema(path).names
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as a parquet file: {error}") from error
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{', '.join(map(str, paths))} have columns of the same name and of types that do not fit together: {error}"
+        ) from None
+
+
+def _file(path: Path, apart: Sequence[str]) -> pa.Table:
+    names = open_parquet(path).schema_arrow.names
     features = [name for name in names if name.startswith(FEATURE)]
     features = features or [name for name in names if name not in (*APART, *apart)]
     if not features:
         raise DataError(f"{path} has no features; its columns are {', '.join(names)}")
-    return _read(path, features)
-
-
-def _read(path: Path, names: list[str]) -> pa.Table:
-    try:
-        table = pq.read_table(path, columns=names)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as a parquet file: {error}") from error
-    lacking = [name for name in names if name not in table.column_names]
-    if lacking:
-        raise DataError(f"{path} has no column {lacking[0]!r}")
-    return table.select(names)
+    return read_table(path, features)
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
 from eravane.core.files import Place
+from eravane.data.parquet import read_table
 from eravane.pipeline.reporting import report
 from eravane.report import Comparison, RunView, compare, load_run
 from eravane.report.facts import judgeable_eras
@@ -142,4 +142,4 @@ class Run:
         path = self.path / name
         if not path.is_file():
             raise RunError(f"{self.path} has no {name} yet; `eravane run --resume` finishes a run")
-        return pq.read_table(path).to_pandas(ignore_metadata=True)
+        return read_table(path).to_pandas(ignore_metadata=True)

@@ -63,7 +63,8 @@ class Stages:
         telemetry: Telemetry | None = None,
     ) -> None:
         self.folder, self.config, self.data, self.backend = folder, config, data, backend
-        self.cache, self.progress, self.notes = cache, progress, list[str]()
+        # Workers of a cluster have working directories of their own.
+        self.cache, self.progress, self.notes = cache.resolve(), progress, list[str]()
         self.payout, self.adopting = RULES[-1], False
         self.events = EventLog(folder.path / "events.jsonl", backend.name, telemetry)
 

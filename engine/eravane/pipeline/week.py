@@ -24,7 +24,7 @@ from eravane.data.ingest import ingest
 from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
 from eravane.data.store.snapshot import held
 from eravane.data.store.store import EraStore
-from eravane.data.store.targets import require_same_twin
+from eravane.data.store.targets import require_same_twin, require_scale
 from eravane.loop.pool import StoredOof, read_pool
 from eravane.loop.schedule import Digests, Schedule, label_digests
 from eravane.loop.session import Session
@@ -109,7 +109,7 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
 
 def _bring_up_to_date(data: Path, store: Path, wait: Callable[[str], None]) -> EraStore:
     if (data / STORE_MANIFEST).is_file():
-        return EraStore.open(data)
+        return EraStore.open(data.resolve())
     if not (store / STORE_MANIFEST).is_file():
         raise RunError(f"the run's store {store} is gone; make it again with `eravane ingest {data} {store}`")
     first = EraStore.open(store).manifest.first_era
@@ -162,7 +162,10 @@ class _Week:
 
         Raises:
             ChangedDataError: it is another target now.
+            DataError: a target's labels left the scale 0 to 1.
         """
+        for name in {self._config.data.target, *self._config.targets}:
+            require_scale(name, self._store.facts[name])
         target, began = self._config.data.target, self._manifest.get("horizon")
         now, clock = self._store.facts[target], self._timeline.clock
         if began is not None and began["twin"]:

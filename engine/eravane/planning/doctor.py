@@ -24,6 +24,8 @@ DRIVERS = {12: 535, 13: 580}
 TORCH_FOR_CUDF = (Version("2.13"), Version("26.8"))
 GIGABYTE = 1e9
 LOW_MEMORY, LOW_DISK, NO_DISK = 8 * GIGABYTE, 40 * GIGABYTE, 2 * GIGABYTE
+# What NCCL takes for two GPUs, and files that a store of many segments and eight workers hold open.
+LOW_SHARED_MEMORY, FEW_FILES = 0.5 * GIGABYTE, 1024
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def examine(machine: Machine) -> list[Check]:
         *_gpu_ready(machine),
         _memory(machine),
         *_disk(machine),
+        *_surroundings(machine),
         _credentials(machine),
         _dask(machine),
     ]
@@ -198,7 +201,8 @@ def _gpu_ready(machine: Machine) -> Iterator[Check]:
 
 def _memory(machine: Machine) -> Check:
     free, total = machine.memory
-    found = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free"
+    bound = "" if machine.limit == "the machine" else f", set by {machine.limit}"
+    found = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free{bound}"
     if free < LOW_MEMORY:
         return Check(
             "memory", "warn", found, "close other programs, or set compute.memory and take fewer eras or features"
@@ -214,6 +218,32 @@ def _disk(machine: Machine) -> Iterator[Check]:
             yield Check("disk", status, found, "the full v5.3 dataset and its store take about 36 GB; free some space")
         else:
             yield Check("disk", "ok", found)
+
+
+def _surroundings(machine: Machine) -> Iterator[Check]:
+    """What else of the machine ends or slows a run; nothing where all is well."""
+    for purpose, why in machine.unwritable.items():
+        variable = "ERAVANE_CACHE" if purpose == "the cache" else "TMPDIR"
+        yield Check("folders", "fail", f"{purpose} cannot be written: {why}", f"set {variable} to a folder of yours")
+    if machine.locks:
+        advice = "start no second program on the same store or run, or set ERAVANE_CACHE to a local disk"
+        yield Check("locks", "warn", f"none on the file system of the cache: {machine.locks}", advice)
+    if machine.shared_memory is not None and machine.shared_memory < LOW_SHARED_MEMORY and len(machine.gpus) > 1:
+        found = f"/dev/shm has {machine.shared_memory / GIGABYTE:.2f} GB, through which several GPUs talk (NCCL)"
+        yield Check("shared memory", "warn", found, "start the container with --shm-size=1g or more")
+    if machine.largest_file is not None:
+        found = f"ulimit -f: no file above {machine.largest_file / GIGABYTE:.1f} GB"
+        yield Check("file size", "fail", found, "the store of v5.3 has files of several GB; `ulimit -f unlimited`")
+    if machine.open_files is not None and machine.open_files < FEW_FILES:
+        found = f"ulimit -n: {machine.open_files} open files"
+        yield Check("open files", "warn", found, f"a store and a Dask cluster need more; `ulimit -n {FEW_FILES}`")
+    if machine.encoding.lower().replace("-", "") != "utf8":
+        found = f"file names are {machine.encoding} here, which parquet and XGBoost take for UTF-8"
+        yield Check("locale", "warn", found, "set LC_ALL=C.UTF-8, or keep to ASCII in names of files and folders")
+    if machine.hidden and machine.gpus:
+        yield Check("visible gpus", "warn", machine.hidden, "correct CUDA_VISIBLE_DEVICES, or unset it for all GPUs")
+    if machine.network:
+        yield Check("network", "fail", machine.network, "correct or unset the variable")
 
 
 def _credentials(machine: Machine) -> Check:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import os
 import platform
 import re
+import resource
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from eravane.backend.visible import VARIABLE, visible
 from eravane.core.errors import SubmitError
 from eravane.core.files import default_cache
-from eravane.core.memory import cores, memory_limits
+from eravane.core.memory import cores, tightest_limit
 from eravane.tournament.credentials import find_credentials
+from eravane.tournament.transport import proxies_for, trusted_certificates
 
 CONNECT_SECONDS, QUERY_SECONDS, IMPORT_SECONDS = 3.0, 20.0, 120.0
 MEBIBYTE = 1024.0**2
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Gpu:
     driver: str
     total: float
     free: float
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,15 @@ class Machine:
         broken: library -> why importing it failed.
         gpus: what the NVIDIA driver reports.
         cores: usable by this process.
-        memory: free and total bytes that this process may use.
+        memory: free and total bytes that this process may use; `limit` is where the tightest bound on them is set.
         disk: folder -> free bytes.
+        unwritable: what a folder is for -> why it cannot be written.
+        locks: why the cache's file system has no locks, "" where it has.
+        shared_memory: bytes of /dev/shm, None where there is none.
+        largest_file, open_files: bounds of ulimit, None where there is none.
+        encoding: of file names.
+        hidden: why CUDA_VISIBLE_DEVICES leaves no GPU, or fewer than it lists; "" where it leaves all.
+        network: what is wrong with the proxies and certificates of the environment, "" where nothing is.
         credentials: "present", "absent", or why they cannot be used; never the credentials themselves.
         scheduler: Dask address, "" for none; `unreachable` is the reason why it cannot be reached, "" if it can.
     """
@@ -62,7 +76,16 @@ class Machine:
     gpus: Sequence[Gpu] = ()
     cores: int = 1
     memory: tuple[float, float] = (0.0, 0.0)
+    limit: str = "the machine"
     disk: Mapping[str, float] = field(default_factory=dict)
+    unwritable: Mapping[str, str] = field(default_factory=dict)
+    locks: str = ""
+    shared_memory: float | None = None
+    largest_file: int | None = None
+    open_files: int | None = None
+    encoding: str = "utf-8"
+    hidden: str = ""
+    network: str = ""
     credentials: str = "absent"
     scheduler: str = ""
     unreachable: str = ""
@@ -76,6 +99,8 @@ def survey(scheduler: str = "") -> Machine:
         for item in importlib.metadata.distributions()
         if (name := item.metadata["Name"]) is not None
     }
+    cache = default_cache()
+    gpus, tightest = _gpus(), tightest_limit()
     return Machine(
         python=(sys.version_info.major, sys.version_info.minor, sys.version_info.micro),
         system=f"{platform.system()} {platform.machine()}",
@@ -83,10 +108,19 @@ def survey(scheduler: str = "") -> Machine:
         required=_requirements(),
         torch_cuda=_torch_cuda(libraries),
         broken=dict(_failing_imports(libraries)),
-        gpus=_gpus(),
+        gpus=gpus,
         cores=cores(),
-        memory=_memory_limits(),
-        disk=_free_space([Path.cwd(), default_cache()]),
+        memory=(float(max(0, tightest.free)), float(tightest.allowed)),
+        limit=tightest.name,
+        disk=_free_space([Path.cwd(), cache]),
+        unwritable=dict(_unwritable({"the cache": cache, "temporary files": Path(tempfile.gettempdir())})),
+        locks=_why_no_locks(cache),
+        shared_memory=float(shutil.disk_usage(SHARED_MEMORY).total) if SHARED_MEMORY.is_dir() else None,
+        largest_file=_soft_limit(resource.RLIMIT_FSIZE),
+        open_files=_soft_limit(resource.RLIMIT_NOFILE),
+        encoding=sys.getfilesystemencoding(),
+        hidden=visible(os.environ.get(VARIABLE), [gpu.uuid for gpu in gpus]).problem,
+        network=_network_trouble(),
         credentials=_credential_state(),
         scheduler=scheduler,
         unreachable=_why_unreachable(scheduler) if scheduler else "",
@@ -135,7 +169,7 @@ def _failing_imports(libraries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _gpus() -> list[Gpu]:
-    query = "--query-gpu=name,driver_version,memory.total,memory.free"
+    query = "--query-gpu=name,driver_version,memory.total,memory.free,uuid"
     try:
         command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
         lines = subprocess.run(
@@ -148,22 +182,60 @@ def _gpus() -> list[Gpu]:
 
 def _parse_gpu(line: str) -> Gpu | None:
     name, *values = (value.strip() for value in line.split(","))
-    if len(values) != 3 or not all(re.fullmatch(r"\d+(\.\d+)*", value) for value in values):
+    if len(values) != 4 or not all(re.fullmatch(r"\d+(\.\d+)*", value) for value in values[:3]):
         return None
-    return Gpu(name, values[0], float(values[1]) * MEBIBYTE, float(values[2]) * MEBIBYTE)
+    return Gpu(name, values[0], float(values[1]) * MEBIBYTE, float(values[2]) * MEBIBYTE, values[3])
 
 
-def _memory_limits() -> tuple[float, float]:
-    """Free and total bytes under the tightest of all limits."""
-    limits = memory_limits()
-    return float(max(0, min(limit.free for limit in limits))), float(min(limit.allowed for limit in limits))
+def _nearest(folder: Path) -> Path:
+    """The folder, or its nearest parent that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def _unwritable(folders: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    for purpose, folder in folders.items():
+        try:
+            with tempfile.TemporaryFile(dir=_nearest(folder)) as file:
+                file.write(b"x")
+        except OSError as error:
+            yield purpose, f"{folder}: {error.strerror}"
+
+
+def _why_no_locks(folder: Path) -> str:
+    try:
+        descriptor = os.open(_nearest(folder), os.O_RDONLY)
+    except OSError:
+        return ""  # `_unwritable` names it
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return ""
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _soft_limit(kind: int) -> int | None:
+    soft, _ = resource.getrlimit(kind)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _network_trouble() -> str:
+    try:
+        proxies_for("https://api-tournament.numer.ai")
+        trusted_certificates(os.environ)
+    except SubmitError as error:
+        return str(error)
+    return ""
 
 
 def _free_space(folders: Sequence[Path]) -> dict[str, float]:
     """Free bytes at each folder, or at its nearest parent that exists; one entry per file system."""
     found: dict[int, tuple[str, float]] = {}
     for folder in folders:
-        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        existing = _nearest(folder)
         found.setdefault(existing.stat().st_dev, (str(existing), float(shutil.disk_usage(existing).free)))
     return dict(found.values())
 

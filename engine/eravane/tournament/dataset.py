@@ -9,12 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from eravane.core.errors import ConfigError, DataError
 from eravane.core.files import write_atomically
 from eravane.data.catalog import FEATURES_JSON, HISTORY, LIVE, FeatureCatalog
+from eravane.data.parquet import ERA, open_parquet, read_table
 from eravane.data.store.source import Source
 
 RECORD = "dataset.json"
@@ -105,8 +104,8 @@ def _examine(path: Path, name: str, features: Path, before: Content | None) -> C
         return Content()
     if not name.endswith(".parquet"):
         return Content()
-    if name not in WITH_FEATURES and "era" not in _column_names(path):
-        return Content(pq.read_table(path).num_rows)
+    if name not in WITH_FEATURES and ERA not in open_parquet(path).schema_arrow.names:
+        return Content(read_table(path).num_rows)
     source = Source(path)
     for _ in source.blocks(tuple(source.types), source.groups):
         pass  # decoding is the check: a page that does not decode raises
@@ -120,13 +119,6 @@ def _examine(path: Path, name: str, features: Path, before: Content | None) -> C
     if name in WITH_FEATURES:
         _check_features(source, features)
     return content
-
-
-def _column_names(path: Path) -> list[str]:
-    try:
-        return list(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError):
-        raise DataError("it is no parquet file") from None
 
 
 def _check_eras(eras: list[int], name: str, before: Content | None) -> None:
@@ -169,5 +161,5 @@ def live_ids(path: Path) -> list[str]:
 
 def read_columns(path: Path, columns: list[str]) -> np.ndarray:
     """Columns of a small parquet file as float32 [C, N]."""
-    table = pq.read_table(path, columns=columns)
+    table = read_table(path, columns)
     return np.stack([table.column(name).to_numpy().astype(np.float32) for name in columns])

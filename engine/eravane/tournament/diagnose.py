@@ -126,6 +126,8 @@ def complete_eras(run: Path, data: Path) -> pd.DataFrame:
     rows = pd.DataFrame({"id": source.ids.to_pylist(), "era": [era_label(era) for era in source.eras().tolist()]})
     if "data_type" in source.types:
         rows = rows[np.isin(kind_N, [place for place, kind in enumerate(kinds) if kind == "validation"])]
+        if rows.empty:
+            raise DataError(f"{validation} has no row whose data_type is 'validation'; it has {', '.join(kinds[:4])}")
     joined = rows.merge(made, on="id", how="left")
     whole = joined["prediction"].notna().groupby(joined["era"]).transform("all")
     if not whole.any():

@@ -65,7 +65,7 @@ def fetch(
         progress: called with file name, bytes here, bytes in all.
 
     Raises:
-        DataError: the version or a file is not offered, a name leads out of the folder, a file is damaged.
+        DataError: the version or a file is not offered, a file is damaged.
         ApiError: the tournament does not answer before the deadline.
     """
     out = Path(out)
@@ -96,19 +96,11 @@ def fetch(
 
 
 def _offered(names: Sequence[str]) -> dict[str, list[str]]:
-    """Version -> its files, of the listed names.
-
-    Raises:
-        DataError: a name would lead out of the folder it is stored in.
-    """
+    """Version -> its files, of the listed names; one that is no plain path is left out and cannot be fetched."""
     offered: dict[str, list[str]] = {}
     for name in names:
         parts = name.split("/")
-        if not all(_SAFE_NAME.fullmatch(part) for part in parts):
-            raise DataError(
-                f"the tournament lists a file named {name[:80]!r}, which is no plain path; nothing was fetched"
-            )
-        if len(parts) == 2 and _VERSION.fullmatch(parts[0]):
+        if len(parts) == 2 and _VERSION.fullmatch(parts[0]) and _SAFE_NAME.fullmatch(parts[1]):
             offered.setdefault(parts[0], []).append(parts[1])
     return offered
 

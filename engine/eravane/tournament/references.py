@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eravane.calendar.eras import era_label, era_number
+from eravane.calendar.eras import era_label
 from eravane.core.errors import DataError, EravaneError, RunError
 from eravane.data.catalog import BENCHMARKS, FEATURES_JSON, HISTORY, META_COLUMN, META_MODEL, FeatureCatalog
-from eravane.data.parquet import Floats, column_of, value_columns
+from eravane.data.parquet import Floats, column_of, eras_of, ids_of, numbers_of, read_table, value_columns
 from eravane.data.store.store import EraStore
 from eravane.scoring.ensemble import one_era
 from eravane.scoring.metrics import Summary, summarise
@@ -103,7 +102,7 @@ class _Scored:
         frame = stored_predictions(run)
         self._ids = pd.Index(frame["id"])
         self.p_MN = frame["prediction"].to_numpy(dtype=np.float64)[None, :]
-        era_N = frame["era"].map(era_number).to_numpy()
+        era_N = frame["era"].to_numpy()
         self._eras, starts = np.unique(era_N, return_index=True)
         self._spans = [slice(*pair) for pair in zip(starts, [*starts[1:], len(era_N)], strict=True)]
         label_N = self._joined(HISTORY, self._manifest["target"])
@@ -124,11 +123,15 @@ class _Scored:
 
     def column(self, files: Sequence[str], name: str) -> Floats | None:
         """A reference in the order of the predictions, NaN where it has no row; None without a sound file or rows."""
+        present = [file for file in files if (self._data / file).exists()]
         try:
-            return self._joined(files, name)
+            found = self._joined(files, name)
         except DataError as error:
             _warn(name, error)
             return None
+        if found is None and present:
+            _warn(name, f"{' and '.join(present)} of {self._data} have no value in a row that the run predicts")
+        return found
 
     def benchmarks(self) -> dict[str, Floats]:
         """Every benchmark model of the dataset, in the order of the predictions."""
@@ -169,7 +172,8 @@ class _Scored:
         try:
             columns = FeatureCatalog.load(self._data / FEATURES_JSON, sets=(NEUTRAL_SET,)).columns
             store = EraStore.open(self._manifest["data"]["store"])
-        except EravaneError:
+        except EravaneError as error:
+            _warn(NEUTRAL_SET, error)
             return None
         return (store, list(columns)) if set(columns) <= set(store.columns) else None
 
@@ -182,25 +186,34 @@ class _Scored:
         return None if values is None or np.isnan(values).all() else values
 
 
-def _warn(what: str, error: DataError) -> None:
+def _warn(what: str, error: Exception | str) -> None:
     """Log that a damaged file leaves out the scores that need it."""
     logger.warning("no score against %s: %s", what, error)
 
 
 def stored_predictions(run: Path) -> pd.DataFrame:
-    """What a run predicted: id, era, prediction, in era order.
+    """What a run predicted: id, era (its number) and prediction (float64), in era order.
 
     Raises:
-        RunError: it has no predictions.
+        RunError: it has no predictions, or they are damaged.
     """
     path = run / "predictions.parquet"
     if not path.is_file():
         raise RunError(f"{run} has no predictions.parquet; `eravane run` writes it")
-    return (
-        pq.read_table(path, columns=["id", "era", "prediction"])
-        .to_pandas(ignore_metadata=True)
-        .sort_values("era", kind="stable")
-    )
+    try:
+        ids, eras, predictions = read_table(path, ["id", "era", "prediction"])
+        frame = pd.DataFrame(
+            {
+                "id": ids_of(path, ids, "id").to_pylist(),
+                "era": eras_of(path, eras),
+                "prediction": numbers_of(path, predictions, "prediction").astype(np.float64),
+            }
+        )
+        if frame["prediction"].isna().any():
+            raise DataError(f"{path}: the prediction of row {int(frame['prediction'].isna().argmax())} is missing")
+    except DataError as error:
+        raise RunError(f"{error} (it is damaged: run again into a new folder)") from None
+    return frame.sort_values("era", kind="stable")
 
 
 def manifest_of(run: Path) -> Mapping[str, Any]:

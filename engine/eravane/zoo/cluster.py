@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import logging
 import pickle
+import platform
 import queue
 import time
 import uuid
@@ -15,10 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from eravane.core.config import ComputeConfig
-from eravane.core.errors import RunError
+from eravane.core.errors import RunError, StoreError
 from eravane.core.memory import cores
 from eravane.core.telemetry import UsageReporter, WorkerUsage, on_worker
-from eravane.zoo.clustercheck import Heartbeats, bounded, check_versions, known_workers
+from eravane.data.store.store import EraStore
+from eravane.zoo.clustercheck import Heartbeats, bounded, check_store, check_versions, known_workers
 from eravane.zoo.fleet import News, TaskControl
 
 if TYPE_CHECKING:
@@ -101,8 +103,10 @@ def connect(scheduler: str) -> Iterator[Client]:
 
 def _quieten() -> None:
     """Keep Dask's tracebacks off the terminal; what matters of them is raised as an error with advice."""
-    for name in ("distributed", "distributed.scheduler", "distributed.worker", "distributed.nanny", "tornado"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Some of its loggers have levels of their own.
+    for name in ["distributed", "tornado", *logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def workers_of(client: Client) -> dict[str, Any]:
@@ -118,15 +122,16 @@ def workers_of(client: Client) -> dict[str, Any]:
     return known_workers(client, client.scheduler.address)
 
 
-def worker_count(scheduler: str) -> int:
-    """Number of a scheduler's workers; waits for the first one.
+def worker_count(scheduler: str, store: EraStore) -> int:
+    """Number of a scheduler's workers, each checked to run the same versions and to see the store; waits for the first.
 
     Raises:
-        RunError: no scheduler answers at the address, or no worker joins.
+        RunError: no scheduler answers at the address, no worker joins, or one cannot do the work.
     """
     with connect(scheduler) as client:
         workers = workers_of(client)
         check_versions(client, scheduler)
+        check_store(client, scheduler, store)
         return len(workers)
 
 
@@ -150,7 +155,10 @@ class _Remote(Generic[Task, Result]):
         worker = get_worker()
         control = TaskControl(report=lambda news: worker.log_event(self.topic, pickle.dumps(news)))
         with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
-            return self.function(task, control), usage()
+            try:
+                return self.function(task, control), usage()
+            except StoreError as error:  # of a worker that joined late: those before were asked for it
+                raise StoreError(f"worker {worker.address} on host {platform.node()}: {error}") from error
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eravane import __version__
-from eravane.core.errors import RunError
+from eravane.core.errors import RunError, StoreError
+from eravane.data.store.store import EraStore
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -86,6 +87,34 @@ def check_versions(client: Client, scheduler: str) -> None:
             f"the Dask cluster at {scheduler} does not run what {platform.node()} runs: {'; '.join(wrong[:3])}; "
             "install the same versions everywhere"
         )
+
+
+def check_store(client: Client, scheduler: str, store: EraStore) -> None:
+    """Check that every worker sees the store, with the same content.
+
+    Raises:
+        RunError: one does not (its host is named), or the scheduler does not answer.
+    """
+    path = str(store.path)
+    try:
+        found = bounded(lambda: client.run(_store_here, path, on_error="return"), SILENT_SECONDS)
+    except (TimeoutError, OSError) as error:
+        raise RunError(f"the Dask scheduler at {scheduler} does not answer: {error}") from error
+    for address, (host, fingerprint) in found.items():
+        if fingerprint != store.fingerprint:
+            what = "holds other data" if fingerprint else "is not there, or damaged"
+            raise RunError(
+                f"worker {address} on host {host} cannot train: the store {path} {what} on it, and workers read it "
+                "themselves; put --cache (or the store) on a folder that all hosts see under the same path"
+            )
+
+
+def _store_here(path: str) -> tuple[str, str]:
+    """This host's name, and the fingerprint of the store that it sees; empty where it sees none."""
+    try:
+        return platform.node(), EraStore.open(path).fingerprint
+    except StoreError:
+        return platform.node(), ""
 
 
 def _differences(found: Mapping[str, Any]) -> Iterator[str]:

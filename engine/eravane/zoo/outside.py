@@ -142,6 +142,8 @@ def _member(name: str, paths: Sequence[Path], column: str, store: EraStore) -> M
     eras = tuple(_fill(values_N, store))
     if not eras:
         raise ConfigError(f"member {name!r} has no prediction for any row of the run; its ids are other ones")
+    if all(_constant(values_N[store.index.rows_of(era)]) for era in store.index):
+        raise ConfigError(f"member {name!r} is constant in every era; a constant ranks no rows")
     live_N = None
     if live is not None:
         known = _aligned(paths, column, live.ids)
@@ -185,6 +187,10 @@ def _fill_one(values_n: Float32s) -> bool:
     return not bool(missing.all())
 
 
+def _constant(values_n: Float32s) -> bool:
+    return bool(values_n.min() == values_n.max())
+
+
 def coverage(members: Sequence[Member], store: EraStore, first: int) -> list[str]:
     """One line per member that lacks eras from `first` on, or live predictions."""
     wanted = [era for era in store.index if era >= first]
@@ -193,7 +199,7 @@ def coverage(members: Sequence[Member], store: EraStore, first: int) -> list[str
         missing = len(set(wanted) - set(member.eras))
         if missing:
             notes.append(f"member {member.name} has no prediction in {missing} of {len(wanted)} eras from {first} on")
-        if member.live_N is not None and member.live_N.min() == member.live_N.max():
+        if member.live_N is not None and _constant(member.live_N):
             notes.append(f"member {member.name} has no live predictions: its live rows are all equal")
     return notes
 

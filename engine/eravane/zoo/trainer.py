@@ -75,7 +75,7 @@ class Zoo:
         """Models trained at the same time."""
         compute = self._config.compute
         if compute.scheduler:
-            return worker_count(compute.scheduler)
+            return worker_count(compute.scheduler, self._store)
         if compute.workers:
             return compute.workers
         return cores() if self.learner.device == "cpu" else MODELS_PER_GPU
@@ -129,13 +129,12 @@ class Zoo:
         """
         for task in tasks:
             self._require_labels(task)
-        scheduler, report = self._config.compute.scheduler, _Once(on_model)
+        scheduler, report, workers = self._config.compute.scheduler, _Once(on_model), self.workers
         wide, narrow = list[TrainTask](), list[TrainTask]()
         for task in tasks:
             (wide if scheduler and self._spans_cluster(task) else narrow).append(task)
         for task in wide:
             yield task, train_on_cluster(task, scheduler, report, self.reporter)
-        workers = self.workers
         for task, trained in run_tasks(
             train,
             balanced(narrow, workers),

@@ -199,10 +199,70 @@ def test_a_live_id_that_occurs_twice(tmp_path: Path) -> None:
     refused(made.write(tmp_path / "data"), tmp_path, "live.parquet", at(made.live, 2), "twice, first in row 2")
 
 
+def test_a_live_id_that_is_in_history(tmp_path: Path) -> None:
+    made = Dataset.make()
+    assert made.live is not None
+    made.live.index = pd.Index([*made.live.index[:-1], made.train.index[4]], name="id")
+    refused(made.write(tmp_path / "data"), tmp_path, "live.parquet", at(made.train, 4), "the id is in history, too")
+
+
+def test_one_live_row(tmp_path: Path) -> None:
+    made = Dataset.make()
+    assert made.live is not None
+    made.live = made.live.iloc[:1]
+    refused(made.write(tmp_path / "data"), tmp_path, "live.parquet has one row", "fetch the whole file")
+
+
+def test_ids_of_numbers_are_refused_and_an_index_without_a_name_is_read(tmp_path: Path) -> None:
+    made = Dataset.make()
+    made.train.index = pd.Index(range(len(made.train)), name="id")
+    made.train = made.train.reset_index()
+    refused(made.write(tmp_path / "numbers"), tmp_path, "train.parquet: column 'id' is int64; ids are text")
+    made = Dataset.make()
+    named = ingest(made.write(tmp_path / "named"), tmp_path / "a").fingerprint
+    made.train, made.validation = made.train.rename_axis(None), made.validation.rename_axis(None)
+    assert ingest(made.write(tmp_path / "unnamed"), tmp_path / "b").fingerprint == named
+    made.train = made.train.reset_index(drop=True)
+    refused(made.write(tmp_path / "lost"), tmp_path, "train.parquet .* pandas kept only a numbered index")
+
+
+@pytest.mark.parametrize("era", ["1000000000000", "era1", "-1", "\u0661\u0662", "1e3"])
+def test_an_era_that_is_no_week(tmp_path: Path, era: str) -> None:
+    made = Dataset.make()
+    made.train.loc[made.train.index[3], "era"] = era
+    refused(made.write(tmp_path / "data"), tmp_path, "train.parquet: era .* is not a number such as '0001'")
+
+
+def test_files_older_than_the_store_leave_it_as_it_is(tmp_path: Path) -> None:
+    made = Dataset.make()
+    ingest(made.write(tmp_path / "new"), tmp_path / "store")
+    before = contents(tmp_path / "store")
+    made.validation = made.validation[made.validation["era"] < "0013"]
+    with pytest.raises(DataError, match=r"ends with era 0012, and .* holds era 0014 already: these files are older"):
+        ingest(made.write(tmp_path / "old"), tmp_path / "store")
+    assert contents(tmp_path / "store") == before
+
+
+def test_a_file_that_another_of_its_size_replaces_is_noticed(tmp_path: Path) -> None:
+    """In the middle of the reading, by a rename, as downloads end."""
+    data = Dataset.make().write(tmp_path / "data")
+    swapped = list[str]()
+
+    def swap(name: str, done: int, total: int) -> None:
+        path = data / "validation.parquet"
+        if not swapped:
+            swapped.append(name)
+            (data / "other").write_bytes(path.read_bytes())
+            (data / "other").replace(path)
+
+    refused(data, tmp_path, "validation.parquet changed while it was read", progress=swap)
+    assert swapped
+
+
 def test_an_id_that_is_empty(tmp_path: Path) -> None:
     made = Dataset.make()
     made.train.index = pd.Index([*made.train.index[:9], "", *made.train.index[10:]], name="id")
-    refused(made.write(tmp_path / "data"), tmp_path, "train.parquet", "row 9 has no id")
+    refused(made.write(tmp_path / "data"), tmp_path, "train.parquet", "row 9: there is no id")
 
 
 def test_an_era_in_two_files_or_with_two_data_types(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def as_floats(source: Source, name: str, column: pa.Array, first_row: int) -> ND
         DataError: a value is infinite, also after rounding to float32; or the column is not numeric.
     """
     kind = column.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    numeric = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean, pa.types.is_decimal)
+    if not any(check(kind) for check in numeric):
         raise DataError(f"{source.path}: column {name!r} has type {kind}; a number is expected")
     if not pa.types.is_float32(kind):
         column = pc.cast(column, pa.float32(), safe=False)

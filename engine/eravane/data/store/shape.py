@@ -75,6 +75,8 @@ def check_columns(shape: Shape, columns: Sequence[str] | None) -> None:
 
 def _all_features(source: Source, catalog: Path) -> tuple[str, ...]:
     listed = listed_features(catalog)
+    if not listed:
+        raise DataError(f"{catalog} lists no feature; `eravane fetch` gets the dataset's own")
     known = set(listed)
     extra = [name for name in source.features if name not in known]
     if extra:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eravane.calendar.eras import LIVE_ERAS, era_number
+from eravane.calendar.eras import LIVE_ERAS
 from eravane.core.errors import DataError
-from eravane.data.parquet import open_parquet, text_column
+from eravane.data.parquet import ERA, codes_of, eras_of, first_line, id_column, ids_of, open_parquet, text_column
 
 T = TypeVar("T")
 Decode = Callable[[Path, int, Sequence[str]], pa.Table]
@@ -65,9 +65,9 @@ class Source:
         if repeated is not None:
             raise DataError(f"{path}: column {repeated!r} occurs twice; write it once")
         self.types = dict(zip(schema.names, schema.types, strict=True))
-        for name in ("era", "id"):
-            if name not in self.types:
-                raise DataError(f"{path} has no column {name!r}; it has {', '.join(schema.names[:4])}, ...")
+        if ERA not in self.types:
+            raise DataError(f"{path} has no column {ERA!r}; it has {', '.join(schema.names[:4])}, ...")
+        self._key = id_column(path, schema)
         metadata = self._file.metadata
         sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
         starts = np.cumsum([0, *sizes]).tolist()
@@ -96,13 +96,9 @@ class Source:
         """Row ids, strings without nulls.
 
         Raises:
-            DataError: an id is null or empty.
+            DataError: ids are no text, or one is null or empty.
         """
-        ids = text_column(self.path, self._column("id"), "id")
-        blank = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True)
-        if pc.any(blank).as_py():
-            raise DataError(f"{self.path}: row {pc.index(blank, True).as_py()} has no id")
-        return ids
+        return ids_of(self.path, self._column(self._key), self._key)
 
     def eras(self) -> NDArray[np.int32]:
         """The era number of every row, int32 [N].
@@ -110,12 +106,7 @@ class Source:
         Raises:
             DataError: an era is null, or no number.
         """
-        labels, code_N = self._coded("era")
-        try:
-            numbers = [era_number(label) for label in labels]
-        except DataError as error:
-            raise DataError(f"{self.path}: {error}") from None
-        return np.array(numbers, dtype=np.int32)[code_N]
+        return eras_of(self.path, self._column(ERA))
 
     def data_types(self) -> tuple[list[str], NDArray[np.int32]]:
         """The distinct data types, and which of them each row has, int32 [N].
@@ -127,14 +118,16 @@ class Source:
         """
         if "data_type" not in self.types:
             return [self.path.stem], np.zeros(self.rows, dtype=np.int32)
-        return self._coded("data_type")
+        return codes_of(self.path, self._column("data_type"), "data_type")
 
     def require_live(self) -> None:
-        """Check that every row belongs to the live era and that no id occurs twice.
+        """Check that there are rows of the live era alone and that no id occurs twice.
 
         Raises:
-            DataError: a row has another era than X, or an id occurs twice.
+            DataError: there is one row, a row has another era than X, or an id occurs twice.
         """
+        if self.rows == 1:
+            raise DataError(f"{self.path} has one row, and predictions are ranks among rows; fetch the whole file")
         for label in pc.unique(text_column(self.path, self._column("era"), "era")).to_pylist():
             if label not in LIVE_ERAS:
                 raise DataError(f"{self.path}: column 'era' holds {label!r}; live rows have era 'X'")
@@ -181,7 +174,7 @@ class Source:
                     self._decode(group, first, [name])
             raise DataError(
                 f"{self.path}: row group {group.number}, column {names[0]!r} cannot be read "
-                f"({_first_line(error)}); fetch the file again"
+                f"({first_line(error)}); fetch the file again"
             ) from None
         return Block(group, first, [_whole(table.column(name)) for name in names])
 
@@ -197,15 +190,8 @@ class Source:
                 return pa.chunked_array([batch.column(name) for batch in batches], type=self.types[name])
         except (pa.ArrowException, OSError) as error:
             raise DataError(
-                f"{self.path}: column {name!r} cannot be read ({_first_line(error)}); fetch it again"
+                f"{self.path}: column {name!r} cannot be read ({first_line(error)}); fetch it again"
             ) from None
-
-    def _coded(self, name: str) -> tuple[list[str], NDArray[np.int32]]:
-        """A column of few distinct strings: the strings, and which of them each row has."""
-        coded = text_column(self.path, self._column(name), name).combine_chunks().dictionary_encode()
-        if coded.null_count:
-            raise DataError(f"{self.path}: column {name!r} is empty in row {pc.index(coded.is_null(), True).as_py()}")
-        return coded.dictionary.to_pylist(), coded.indices.to_numpy()
 
 
 def _cell_bytes(kind: pa.DataType) -> int:
@@ -230,7 +216,3 @@ def _ahead(work: Callable[[Any], T], jobs: Sequence[Any]) -> Iterator[T]:
             result = pending.result()
             pending = None if following is None else pool.submit(work, following)
             yield result
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
