@@ -157,6 +157,13 @@ def test_lightgbm_holds_its_floats_beside_the_sample_for_its_bins() -> None:
     assert told.bytes_needed(many, 10, 1) == 10 * (many * 4 + 200_000 * 12) + many * 60
 
 
+@pytest.mark.parametrize(("rows", "columns", "measured"), [(40_000, 150, 23.99), (160_000, 60, 13.77)])
+def test_floats_are_planned_as_xgboost_was_measured_to_bin_them(rows: int, columns: int, measured: float) -> None:
+    """Bytes a cell above what was held before, tables of floats in chunks of 1,000 rows, XGBoost 3.2."""
+    told, _ = make_learner(parse_config({"zoo": {"learner": "xgboost"}}).zoo, "cpu")
+    assert 1.0 <= told.bytes_needed(rows, columns, 4) / (rows * columns * measured) <= 1.4
+
+
 def test_windows_count() -> None:
     assert _planned({"window": 20}) == pytest.approx(_planned({}) * 20 / 101, rel=0.01)
 

@@ -32,6 +32,9 @@ DEFAULT_PARAMS: Mapping[str, Any] = {
 CPU_BYTES_PER_CELL = 2.2
 CPU_BYTES_PER_CELL_MISSING = 5.2  # a single missing value widens the row-wise index to four bytes (measured 5.17)
 CUDA_BITS_PER_CELL = {1: 3, 4: 9}
+# On the CPU floats are binned by a sketch of every column: several levels of summaries of 16 bytes an entry (measured
+# 710 kB at 40,000 rows and 1,210 kB at 160,000, with what the allocator keeps).
+SKETCH_FACTOR, SKETCH_ENTRY, SKETCH_SLACK = 8, 16, 1.4
 BYTES_PER_ROW = 60  # gradients, predictions, labels, weights and row positions
 # Every value an int8 feature can hold; a matrix that bins by this reference needs no sketch and gives the same trees.
 LEVELS = np.arange(-1, 5, dtype=np.int8)
@@ -97,7 +100,10 @@ class XGBoost:
         on_gpu = itemsize + 2 * CUDA_BITS_PER_CELL[itemsize] / 8
         on_cpu = itemsize + (CPU_BYTES_PER_CELL_MISSING if missing else CPU_BYTES_PER_CELL)
         per_cell = on_cpu if self.device == "cpu" else on_gpu
-        return int(rows * (columns * per_cell + BYTES_PER_ROW))
+        sketched = (
+            columns * _sketch_bytes(rows, int(self.params["max_bin"])) if self.device == "cpu" and itemsize > 1 else 0
+        )
+        return int(rows * (columns * per_cell + BYTES_PER_ROW) + sketched)
 
     def fit(
         self, matrix: xgb.QuantileDMatrix, label_N: Float32s, weight_N: Float32s | None, **how: Unpack[Growing]
@@ -114,6 +120,14 @@ def _readable(error: xgb.core.XGBoostError, device: str) -> Exception:
     if any(sign in text.lower() for sign in ("out of memory", "memoryallocation", "bad_alloc")):
         return OutOfDeviceMemoryError(f"XGBoost ran out of memory on {device}: {text.strip().splitlines()[0]}")
     return RunError(f"XGBoost refused to train: {text.strip()}")
+
+
+def _sketch_bytes(rows: int, bins: int) -> float:
+    """Bytes of the sketch of one column: as many levels as `rows` fill, whose size grows with their number."""
+    levels = 1
+    while (size := min(rows, levels * bins * SKETCH_FACTOR + 1)) << levels < rows:
+        levels += 1
+    return SKETCH_SLACK * SKETCH_ENTRY * size * (levels + 3)
 
 
 def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatrix:
