@@ -30,6 +30,10 @@ MOST_POWER = 126
 """Smaller gradients become smaller integers: a float32 holds no greater factor."""
 
 
+class OutgrownError(ValueError):
+    """Outputs have grown beyond what a float32 holds."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """How a tree is grown, in XGBoost's words.

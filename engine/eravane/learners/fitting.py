@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import xgboost as xgb
 from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DataError
 from eravane.core.memory import cores
+from eravane.learners.earlier import Earlier, starting_at
 from eravane.learners.forest import Nodes, keys_of
 from eravane.learners.frames import Frame, blocks
 from eravane.learners.levelinput import Coding, LevelTable, as_levels, learn_levels
@@ -23,7 +25,7 @@ from eravane.learners.levels_model import Heading, written
 from eravane.learners.objectives import Objective, measures
 from eravane.learners.rounds import ByGradients, Stopping, Watched, run_rounds
 from eravane.learners.settings import NotGrownError, Settings
-from eravane.learners.ubj import dump, load
+from eravane.learners.ubj import load
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.boosting import Boosting
 from eravane_kernels.cpu.levelcolumns import LevelColumns
@@ -50,8 +52,8 @@ class Fitted:
         missing: the value that is missing beside NaN.
         coding: of the features; None where rows are predicted by XGBoost.
         history: set -> metric -> a value per round.
-        best, score: of early stopping.
         threads: for predictions.
+        best, score: of early stopping.
     """
 
     block: bytes
@@ -62,10 +64,18 @@ class Fitted:
     missing: float
     coding: Coding | None
     history: Mapping[str, Mapping[str, list[float]]]
+    threads: int
     best: int | None
     score: float
-    threads: int
     _unfolded: dict[tuple[int, int], Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, booster: xgb.Booster, missing: float | None, jobs: int | None) -> Fitted:
+        """A booster that XGBoost predicts from."""
+        block, best = bytes(booster.save_raw("ubj")), best_of(booster.attributes())
+        missing = np.nan if missing is None else float(missing)
+        targets = int(load(block)["learner"]["learner_model_param"]["num_target"])
+        return cls(block, "hist", None, targets, (), missing, None, {}, max(0, int(jobs or 0)), *best)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**{name: value for name, value in self.__dict__.items() if name != "booster"}, "_unfolded": {}}
@@ -78,10 +88,24 @@ class Fitted:
             found.set_param("nthread", self.threads)
         return found
 
-    def rounds(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
-        """First round and the one after the last; 0 means all."""
-        if iteration_range is not None and tuple(iteration_range) != (0, 0):
-            return int(iteration_range[0]), int(iteration_range[1])
+    def rounds(self, iteration_range: Any) -> tuple[int, int]:
+        """First round and the one after the last; 0 means all.
+
+        Raises:
+            ConfigError: the model has no such rounds.
+        """
+        if iteration_range is not None:
+            try:
+                begin, end = (operator.index(edge) for edge in iteration_range)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"iteration_range: expected two rounds, given {iteration_range!r}") from error
+            known = self.booster.num_boosted_rounds()
+            if end and not 0 <= begin <= end <= known:
+                raise ConfigError(
+                    f"iteration_range: expected two rounds in order within 0..{known}, given {begin, end}"
+                )
+            if end:
+                return begin, end
         return 0, 0 if self.best is None else self.best + 1
 
     def matrix(self, frame: Frame) -> xgb.DMatrix:
@@ -163,7 +187,7 @@ def fit_levels(
     sets: Sequence[EvalSet],
     params: Mapping[str, Any],
     settings: Settings,
-    earlier: bytes | None,
+    earlier: Earlier | None,
     verbose: bool | int,
 ) -> Fitted:
     """Grow trees on levels.
@@ -191,14 +215,16 @@ def fit_levels(
         raise missing_value(frame)
     label_BN = np.require(np.atleast_2d(labels.T), np.float32, ["C", "W"])
     check_labels(label_BN, objective)
+    if earlier is not None:
+        earlier.check_growing(objective)
     bases = intercepts(params, objective, label_BN, weight_N)
     start = [objective.margin(base) for base in bases]
-    margin_BN = _margins(frame, start, earlier)
     threads = min(_threads(settings.threads), max(1, frame.rows // ROWS_PER_THREAD))
-    rounds = 0 if earlier is None else xgb.Booster(model_file=bytearray(earlier)).num_boosted_rounds()
-    growth = _growth(params, settings, table, label_BN, weight_N, margin_BN, threads, rounds)
+    before = 0 if earlier is None else earlier.rounds
+    margin_BN = starting_at(earlier, frame, start)
+    growth = _growth(params, settings, table, label_BN, weight_N, margin_BN, threads, before)
     watched = [
-        Watched(name, as_levels(other, table.coding), label, weights, _margins(other, start, earlier))
+        Watched(name, as_levels(other, table.coding), label, weights, starting_at(earlier, other, start))
         for name, other, label, weights in sets
     ]
     fitted_base = params.get("base_score") is None and earlier is None
@@ -208,22 +234,25 @@ def fit_levels(
 
     def block_of(grown: Sequence[Sequence[Tree]], attributes: Mapping[str, str]) -> bytes:
         block = written([tree for trees in grown for tree in trees], replace(heading, attributes=attributes))
-        return block if earlier is None else joined(earlier, block)
+        return block if earlier is None else earlier.followed_by(block)
 
-    stopping = Stopping(settings.patience)
-    grown = run_rounds(
-        growth, settings.rounds, watched, objective, wanted, stopping,
-        learned=table.columns.missing, callbacks=params.get("callbacks") or (), verbose=verbose,
+    grown, attributes = run_rounds(
+        growth, settings.rounds, watched, objective, wanted, Stopping(settings.patience),
+        learned=table.columns.missing, callbacks=params.get("callbacks"), before=before, verbose=verbose,
         model_of=lambda trees: xgb.Booster(model_file=bytearray(block_of(trees, {}))),
     )  # fmt: skip
-    best = stopping.best if settings.patience else None
-    attributes = {} if best is None else {"best_iteration": str(best), "best_score": str(stopping.score)}
     history = {one.name: one.history for one in watched}
     coding = table.coding if earlier is None else None
     return Fitted(
         block_of(grown, attributes), "levels", objective, len(label_BN), start, table.coding.missing, coding, history,
-        best, stopping.score, _threads(settings.threads),
+        _threads(settings.threads), *best_of(attributes),
     )  # fmt: skip
+
+
+def best_of(attributes: Mapping[str, str]) -> tuple[int | None, float]:
+    """The best round and its score by a booster's attributes; None and NaN where nothing looked for it."""
+    best = attributes.get("best_iteration")
+    return None if best is None else int(best), float(attributes.get("best_score", "nan"))
 
 
 def check_labels(label_BN: Float32s, objective: Objective | None) -> None:
@@ -275,47 +304,6 @@ def intercepts(
     if not sound:
         raise ConfigError(f"base_score: expected a finite number, with {objective.name} within (0, 1), given {given!r}")
     return [np.float32(base) for base in bases]
-
-
-def joined(earlier: bytes, block: bytes) -> bytes:
-    """A model with the trees of another one behind its own.
-
-    Raises:
-        ConfigError: it has other features, targets or another objective.
-    """
-    old, new = load(earlier), load(block)
-    for name in ("num_feature", "num_target"):
-        known, given = (model["learner"]["learner_model_param"][name] for model in (old, new))
-        if known != given:
-            raise ConfigError(f"xgb_model: {name} is {known}, these rows have {given}")
-    if old["learner"]["gradient_booster"]["name"] != "gbtree":
-        raise ConfigError(f"xgb_model: expected a gbtree, given {old['learner']['gradient_booster']['name']}")
-    into, source = (model["learner"]["gradient_booster"]["model"] for model in (old, new))
-    before = len(into["trees"])
-    for number, tree in enumerate(source["trees"], before):
-        tree["id"] = number
-    into["trees"] = [*into["trees"], *source["trees"]]
-    into["tree_info"] = [*(int(group) for group in into["tree_info"]), *source["tree_info"]]
-    ends = [before + place for place in source["iteration_indptr"][1:]]
-    into["iteration_indptr"] = [*(int(place) for place in into["iteration_indptr"]), *ends]
-    into["gbtree_model_param"]["num_trees"] = str(len(into["trees"]))
-    old["learner"]["attributes"] = new["learner"]["attributes"]
-    return dump(old)
-
-
-def _margins(frame: Frame, start: Sequence[np.float32], earlier: bytes | None) -> Float32s:
-    """Outputs before the new trees, float32 [B, N]."""
-    margin_BN = np.repeat(np.array(start, dtype=np.float32)[:, None], frame.rows, axis=1)
-    if earlier is None:
-        return margin_BN
-    booster = xgb.Booster(model_file=bytearray(earlier))
-    width = booster.num_features()
-    if width != frame.width:
-        raise ConfigError(f"xgb_model: it has {width} features, these rows have {frame.width}")
-    for rows, x_NC in blocks(frame):
-        found = booster.inplace_predict(x_NC, predict_type="margin", validate_features=False)
-        margin_BN[:, rows] = np.atleast_2d(np.asarray(found).T)
-    return margin_BN
 
 
 def _growth(

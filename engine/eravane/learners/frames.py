@@ -76,20 +76,21 @@ def is_table(x: Any) -> bool:
     return isinstance(x, pa.Table | pa.RecordBatch | str | Path) or hasattr(x, "columns") or hasattr(x, "arrow")
 
 
-def plain(x: Any, apart: Sequence[str] = ()) -> Any:
+def plain(x: Any, apart: Sequence[str] = (), wanted: Sequence[str] = ()) -> Any:
     """Files and windows of a store as Arrow tables, polars frames too; anything else as it is.
 
     Args:
         x: a path or a list of paths of parquet files, a window of a store, a data frame or an array.
         apart: columns of a file that are no features.
+        wanted: those that are, in this order; none: all that may be.
 
     Raises:
-        DataError: a file cannot be read, or has no features.
+        DataError: a file cannot be read, has no features or lacks one.
     """
     if isinstance(x, str | Path):
-        return _file(Path(x), apart)
-    if isinstance(x, list | tuple) and x and all(isinstance(entry, str | Path) for entry in x):
-        return _joined([Path(entry) for entry in x], apart)
+        return _file(Path(x), apart, wanted)
+    if is_files(x):
+        return _joined([Path(entry) for entry in x], apart, wanted)
     if hasattr(x, "arrow") and not hasattr(x, "iloc"):  # a window of a store
         return x.arrow()
     if type(x).__module__.partition(".")[0] == "polars":
@@ -97,11 +98,18 @@ def plain(x: Any, apart: Sequence[str] = ()) -> Any:
     return pa.table(x) if isinstance(x, pa.RecordBatch) else x
 
 
+def is_files(x: Any) -> bool:
+    """Whether it is a path, or a list of these."""
+    return isinstance(x, str | Path) or (
+        isinstance(x, list | tuple) and bool(x) and all(isinstance(entry, str | Path) for entry in x)
+    )
+
+
 def read_columns(path: Any, names: Sequence[str]) -> NDArray[np.float32]:
     """Columns of parquet files that are not features, such as targets: float32 [N, K].
 
     Raises:
-        DataError: a file cannot be read or lacks a column.
+        DataError: a file cannot be read or lacks a column, or that holds no numbers.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(entry) for entry in path]
     tables = [read_table(entry, list(names)) for entry in paths]
@@ -233,8 +241,8 @@ def _polars(x: Any) -> pa.Table:
     return found
 
 
-def _joined(paths: Sequence[Path], apart: Sequence[str]) -> pa.Table:
-    first = _file(paths[0], apart)
+def _joined(paths: Sequence[Path], apart: Sequence[str], wanted: Sequence[str]) -> pa.Table:
+    first = _file(paths[0], apart, wanted)
     tables = [first, *(read_table(path, first.column_names) for path in paths[1:])]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
@@ -244,10 +252,11 @@ def _joined(paths: Sequence[Path], apart: Sequence[str]) -> pa.Table:
         ) from None
 
 
-def _file(path: Path, apart: Sequence[str]) -> pa.Table:
-    names = open_parquet(path).schema_arrow.names
-    features = [name for name in names if name.startswith(FEATURE)]
-    features = features or [name for name in names if name not in (*APART, *apart)]
+def _file(path: Path, apart: Sequence[str], wanted: Sequence[str]) -> pa.Table:
+    if wanted:
+        return read_table(path, list(wanted))
+    names = [name for name in open_parquet(path).schema_arrow.names if name not in apart]
+    features = [name for name in names if name.startswith(FEATURE)] or [name for name in names if name not in APART]
     if not features:
         raise DataError(f"{path} has no features; its columns are {', '.join(names)}")
     return read_table(path, features)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,9 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s
-from eravane.core.errors import DataError
+from eravane.core.errors import ConfigError, DataError
+from eravane.learners.callbacks import callbacks_of
+from eravane.learners.earlier import Earlier
 from eravane.learners.fitting import EvalSet, Fitted, check_labels, missing_value
 from eravane.learners.frames import Frame
 from eravane.learners.levelinput import infinite_value
@@ -38,13 +42,14 @@ def fit_histogram(
     weight_N: Float32s | None,
     sets: Sequence[EvalSet],
     params: Mapping[str, Any],
-    earlier: bytes | None,
+    earlier: Earlier | None,
     verbose: bool | int,
 ) -> Fitted:
     """Grow trees with XGBoost; see `fit_levels`.
 
     Raises:
         DataError: rows or labels are wrong.
+        ConfigError: XGBoost refuses a parameter.
     """
     objective = None if callable(params["objective"]) else Objective.of(params["objective"])
     check_labels(np.atleast_2d(labels.T), objective)
@@ -57,26 +62,24 @@ def fit_histogram(
     settings["min_child_weight"] = max(float(params["min_child_weight"]), float(samples or 0))
     settings["random_state"] = seed_of(params.get("random_state"))
     settings["device"] = "cuda" if params.get("device") == "gpu" else params.get("device", "cpu")
-    model = xgb.XGBRegressor(
-        tree_method="hist", enable_categorical=True, callbacks=list(params.get("callbacks") or ()) or None,
-        **{name: value for name, value in settings.items() if name != "enable_categorical"},
-    )  # fmt: skip
+    settings |= {"callbacks": callbacks_of(params["callbacks"], params["n_estimators"]) or None}
+    model = xgb.XGBRegressor(**{**settings, "tree_method": "hist", "enable_categorical": True})
     label, weight = _known(labels, weight_N, "y")
     evaluated = [(other, *_known(y, w, name)) for name, other, y, w in sets]
-    start = None if earlier is None else xgb.Booster(model_file=bytearray(earlier))
     weights = [w for _, _, w in evaluated]
-    model.fit(
-        frame.data, label, sample_weight=weight, verbose=verbose, xgb_model=start,
-        eval_set=[(other.data, y) for other, y, _ in evaluated] or None,
-        sample_weight_eval_set=weights if any(w is not None for w in weights) else None,
-    )  # fmt: skip
-    patience, missing = params.get("early_stopping_rounds"), params.get("missing", np.nan)
-    return Fitted(
-        bytes(model.get_booster().save_raw("ubj")), "hist", None, 1 if labels.ndim == 1 else labels.shape[1], (),
-        np.nan if missing is None else float(missing), None, model.evals_result() if sets else {},
-        int(model.best_iteration) if patience else None, float(model.best_score) if patience else float("nan"),
-        max(0, int(params.get("n_jobs") or 0)),
-    )  # fmt: skip
+    try:
+        model.fit(
+            frame.data, label, sample_weight=weight, verbose=verbose,
+            xgb_model=None if earlier is None else earlier.booster,
+            eval_set=[(other.data, y) for other, y, _ in evaluated] or None,
+            sample_weight_eval_set=weights if any(w is not None for w in weights) else None,
+        )  # fmt: skip
+    except xgb.core.XGBoostError as error:
+        message = re.sub(r"^\[.*?\] \S+: ", "", str(error).partition("Stack trace")[0].strip())
+        where = "eval_metric" if "metric" in message else "a parameter"
+        raise ConfigError(f"XGBoost refuses {where}: {message}") from error
+    found = Fitted.of(model.get_booster(), params.get("missing", np.nan), params.get("n_jobs"))
+    return replace(found, history=model.evals_result() if sets else {})
 
 
 def _objective(objective: Any) -> Any:

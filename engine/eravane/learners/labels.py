@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from eravane.core.errors import DataError
 
 
-def labels_of(y: Any, rows: int, name: str) -> NDArray[np.float32]:
+def labels_of(y: Any, rows: int, name: str, what: str = "y") -> NDArray[np.float32]:
     """Labels as float32 [N] or [N, K], NaN where unknown.
 
     Args:
         y: pandas, polars, Arrow, NumPy or a list.
         rows: N.
         name: of the estimator.
+        what: the labels' name in messages.
 
     Raises:
         DataError: they are no numbers, too many or too few, infinite, or all unknown; the row is named.
     """
     if y is None:
-        raise ValueError(f"{name} requires y to be passed, but the target y is None")
+        raise DataError(f"{name} requires y to be passed, but the target y is None ({what})")
     if hasattr(y, "to_numpy") and not isinstance(y, np.ndarray):
         y = y.to_numpy()
-    if isinstance(y, Mapping):
-        raise DataError("y: expected labels [N] or [N, K], given a mapping")
-    label = check_array(
-        y, ensure_2d=False, ensure_all_finite=False, dtype=None, input_name="y", ensure_min_samples=0, allow_nd=True
-    )
-    if label.ndim > 2 or label.dtype.kind not in "iufb":
-        try:
-            label = label.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"y: expected numbers, given {label.dtype}: {error}") from error
+    try:
+        label = check_array(
+            y, ensure_2d=False, ensure_all_finite=False, dtype=None, input_name=what, ensure_min_samples=0,
+            allow_nd=True,
+        )  # fmt: skip
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what}: {error}") from error
+    label = _numbers(label, what)
     if label.ndim not in (1, 2):
-        raise DataError(f"y: expected labels [N] or [N, K], given {label.ndim} axes")
+        raise DataError(f"{what}: expected labels [N] or [N, K], given {label.ndim} axes")
     if len(label) != rows:
-        raise DataError(f"Found input variables with inconsistent numbers of samples: {[rows, len(label)]}")
+        raise DataError(f"{what}: Found input variables with inconsistent numbers of samples: {[rows, len(label)]}")
     with np.errstate(over="ignore"):
         label = label.astype(np.float32)
     infinite = np.isinf(label)
     if infinite.any():
         row = int(np.argwhere(infinite)[0][0])
-        raise DataError(f"Input y contains infinity or a value too large for dtype('float32'): row {row}")
+        raise DataError(f"Input {what} contains infinity or a value too large for dtype('float32'): row {row}")
     if np.isnan(label).all(axis=0).any():
-        raise DataError("Input y contains NaN in every row; there is nothing to learn from")
+        raise DataError(f"Input {what} contains NaN in every row; there is nothing to learn from")
     return np.ascontiguousarray(label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label)
+
+
+def _numbers(label: NDArray[Any], what: str) -> NDArray[Any]:
+    """Labels as numbers; whatever pandas takes for missing is NaN."""
+    if label.dtype.kind in "iufb":
+        return label
+    if label.dtype.kind != "O":
+        raise DataError(f"{what}: expected numbers, given {label.dtype}")
+    found = np.full(label.shape, np.nan)
+    known = ~pd.isna(label)
+    try:
+        found[known] = label[known].astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what}: expected numbers, given {label.dtype}: {error}") from error
+    return found
 
 
 def weights_of(weights: Any, rows: int, name: str) -> NDArray[np.float32] | None:

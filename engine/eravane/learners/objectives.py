@@ -97,22 +97,49 @@ def _sigmoid(margin: NDArray[Any]) -> NDArray[Any]:
     return chance
 
 
+def weighing(function: Callable[..., Any], what: str) -> Callable[[Any, Any, Any], Any]:
+    """A function of labels, predictions and weights from one that may not take weights.
+
+    Weights go to the name `sample_weight`, as XGBoost gives them where there are some, or to a third place, as LightGBM
+    gives them.
+
+    Raises:
+        ConfigError: it takes no two arguments; `what` it is for is named.
+    """
+    try:
+        known: Mapping[str, inspect.Parameter] = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        known = {}
+    placed = [one for one in known.values() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    few = known and len(placed) < 2 and not any(one.kind == one.VAR_POSITIONAL for one in known.values())
+    if few or isinstance(function, type):
+        raise ConfigError(f"{what}: expected a function of labels and predictions, given {function!r}")
+
+    def of(label: Any, predicted: Any, weights: Any) -> Any:
+        if "sample_weight" in known:
+            return function(label, predicted, **({} if weights is None else {"sample_weight": weights}))
+        needed = len(placed) >= 3 and (weights is not None or placed[2].default is inspect.Parameter.empty)
+        return function(label, predicted, weights) if needed else function(label, predicted)
+
+    of.weighs = "sample_weight" in known or len(placed) >= 3  # type: ignore[attr-defined]
+    return of
+
+
 def _custom(function: Callable[..., Any]) -> Gradients:
     """A function of labels and predictions, and perhaps of weights, each [N] or for several targets [N, K]."""
-    try:
-        takes = len(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        takes = 2
+    ask = weighing(function, "objective")
 
     def gradients(margin_BN: Float32s, label_BN: Float32s, weight_BN: Float32s | None) -> tuple[Float32s, Float32s]:
         alone = len(margin_BN) == 1
         labels, margins = (label_BN[0], margin_BN[0]) if alone else (label_BN.T, margin_BN.T)
         shape = margins.shape
-        weighs = takes >= 3 and weight_BN is not None
-        found = function(labels, margins, weight_BN[0]) if weighs else function(labels, margins)  # type: ignore[index]
+        found = ask(labels, margins, None if weight_BN is None else weight_BN[0])
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise ConfigError(f"objective returns gradients and Hessians, given {type(found).__name__}")
-        parts = [np.asarray(part, dtype=np.float32) for part in found]
+        try:
+            parts = [np.asarray(part, dtype=np.float32) for part in found]
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"objective returns gradients and Hessians, given {found!r}") from error
         for name, part in zip(("gradients", "Hessians"), parts, strict=True):
             if part.shape != shape:
                 raise ConfigError(f"objective returns {name} of shape {shape}, given {part.shape}")
@@ -122,7 +149,7 @@ def _custom(function: Callable[..., Any]) -> Gradients:
                 row = int(np.argwhere(bad)[0][0])
                 raise ConfigError(f"objective returns finite {name}, Hessians of 0 or more; given {part[row]} at {row}")
         gradient_BN, hessian_BN = (np.ascontiguousarray(np.atleast_2d(part.T)) for part in parts)
-        if weight_BN is not None and not weighs:
+        if weight_BN is not None and not ask.weighs:  # type: ignore[attr-defined]
             gradient_BN, hessian_BN = gradient_BN * weight_BN, hessian_BN * weight_BN
         return gradient_BN, hessian_BN
 
@@ -139,9 +166,17 @@ def _logloss(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any]
 
 
 def _auc(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> float:
+    """Labels between 0 and 1 are as much of a positive row, and the rest of a negative one; NaN of one class alone."""
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(label, predicted, sample_weight=weights))
+    weight = np.ones(len(label)) if weights is None else weights
+    both = np.concatenate([weight * label, weight * (1 - label)])
+    if not (both >= 0).all():
+        raise ConfigError("eval_metric: auc takes labels within 0..1")
+    if not (both[: len(label)].any() and both[len(label) :].any()):
+        return float("nan")
+    positive = np.repeat([1, 0], len(label))
+    return float(roc_auc_score(positive, np.concatenate([predicted, predicted]), sample_weight=both))
 
 
 METRICS: Mapping[str, Metric] = {
@@ -176,7 +211,7 @@ def measures(eval_metric: Any, default: str) -> list[Measure] | None:
         ConfigError: an entry is neither text nor a function.
     """
     named = default if eval_metric is None else eval_metric
-    entries = named if isinstance(named, list | tuple) else [named]
+    entries = (named or [default]) if isinstance(named, list | tuple) else [named]
     found: list[Measure] = []
     for entry in entries:
         if callable(entry):
@@ -204,11 +239,16 @@ def _by_name(name: str) -> Callable[..., tuple[float, bool]]:
 
 
 def _by_function(function: Callable[..., Any]) -> Callable[..., tuple[float, bool]]:
+    ask, name = weighing(function, "eval_metric"), getattr(function, "__name__", type(function).__name__)
+
     def of(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> tuple[float, bool]:
-        del weights
-        found = function(label, predicted)
-        if isinstance(found, tuple) and len(found) == 3:
-            return float(found[1]), bool(found[2])
-        return float(found), False
+        known = ~np.isnan(label.reshape(len(label), -1)).any(axis=1)
+        found = ask(label[known], predicted[known], None if weights is None else weights[known])
+        value, higher = (found[1], bool(found[2])) if isinstance(found, tuple) and len(found) == 3 else (found, False)
+        try:
+            return float(value), higher
+        except (TypeError, ValueError) as error:
+            expected = "a number, or a name, a number and whether more of it is better"
+            raise ConfigError(f"eval_metric: {name} returns {expected}, given {found!r}") from error
 
     return of

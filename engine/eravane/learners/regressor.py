@@ -16,12 +16,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from eravane.core.arrays import Floats
 from eravane.core.errors import ConfigError, DataError
+from eravane.learners.earlier import Earlier
 from eravane.learners.fitting import Fitted, fit_levels
-from eravane.learners.frames import Frame, frame_of, is_table, plain, read_columns
+from eravane.learners.frames import Frame, frame_of, is_files, is_table, plain, read_columns
 from eravane.learners.histogram import fit_histogram
 from eravane.learners.labels import labels_of, weights_of
 from eravane.learners.levelinput import NotLevelsError
 from eravane.learners.settings import NotGrownError, check, settings_of
+
+
+class KindError(DataError, TypeError):
+    """Rows of a kind that is not taken, such as sparse ones; scikit-learn expects a TypeError."""
 
 
 class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -44,7 +49,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         n_jobs: threads; None or -1: one per core. No result depends on it.
         early_stopping_rounds: growing ends when the last metric of the last set was not better for so many rounds.
         eval_metric: name, function or a list of these: rmse, mse, mae, logloss, error, auc.
-        callbacks: `xgboost.callback.TrainingCallback`s; they see a booster and may change the learning rate.
+        callbacks: XGBoost's, which see a booster and may change the learning rate, or LightGBM's.
         missing: value that is missing beside NaN; None refuses NaN.
         base_score: intercept; None: the labels' mean.
         num_leaves, min_child_samples: LightGBM's: leaves alone give a depth, samples a least `min_child_weight`.
@@ -133,7 +138,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             y: labels [N], or [N, K] for K targets that grow together; NaN rows are left out. Of files: names of
                 columns.
             sample_weight: [N], 0 or more.
-            eval_set: pairs of rows and labels that are evaluated after every round.
+            eval_set: a pair of rows and labels, or a list of pairs, that are evaluated after every round.
             sample_weight_eval_set: their weights.
             eval_metric, callbacks: in place of those of the constructor.
             xgb_model: a booster, a fitted estimator or a file of a model, whose trees come before the new ones.
@@ -147,23 +152,26 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             NotGrownError: with `strict`, a parameter is one that the level grower lacks.
         """
         params = check(self.get_params(deep=False))
-        if eval_metric is not None:
-            params["eval_metric"] = eval_metric
-        if callbacks is not None:
-            params["callbacks"] = callbacks
-        if isinstance(verbose, bool | np.bool_) is False and not isinstance(verbose, int | np.integer):
+        params |= {
+            name: value for name, value in (("eval_metric", eval_metric), ("callbacks", callbacks)) if value is not None
+        }
+        if not isinstance(verbose, bool | np.bool_ | int | np.integer):
             raise ConfigError(f"verbose: expected True, False or a number of rounds, given {verbose!r}")
+        earlier = None if xgb_model is None else Earlier(xgb_model)
+        self.__dict__.pop("_fitted", None)  # what fails leaves nothing that belongs to other columns
         frame, labels = self._read(X, y, reset=True)
         weight_N = weights_of(sample_weight, frame.rows, "sample_weight")
-        watched = self._read_sets(eval_set, sample_weight_eval_set, labels.ndim)
+        sets = self._read_sets(eval_set, sample_weight_eval_set, labels.shape[1:])
+        if earlier is not None:
+            earlier.check(frame, 1 if labels.ndim == 1 else labels.shape[1])
         try:
             settings = settings_of(params)
-            fitted = fit_levels(frame, labels, weight_N, watched, params, settings, _booster_of(xgb_model), verbose)
+            fitted = fit_levels(frame, labels, weight_N, sets, params, settings, earlier, verbose)
         except (NotLevelsError, NotGrownError) as error:
             if self.strict:
                 raise
             warnings.warn(f"{error}: XGBoost's hist grows these trees instead; strict=True refuses", stacklevel=2)
-            fitted = fit_histogram(frame, labels, weight_N, watched, params, _booster_of(xgb_model), verbose)
+            fitted = fit_histogram(frame, labels, weight_N, sets, params, earlier, verbose)
         self._fitted, self.grower_ = fitted, fitted.grower
         return self
 
@@ -180,6 +188,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             NotFittedError: `fit` was not called.
+            ConfigError: the model has no such rounds.
         """
         check_is_fitted(self)
         frame, _ = self._read(X, None, reset=False)
@@ -191,8 +200,8 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         frame, _ = self._read(X, None, reset=False)
         begin, end = self._fitted.rounds(iteration_range)
-        leaf_NT = self._fitted.booster.predict(self._fitted.matrix(frame), pred_leaf=True, iteration_range=(begin, end))
-        return np.asarray(leaf_NT).reshape(frame.rows, -1).astype(np.int32)
+        leaf_NT = self._fitted.booster.predict(self._fitted.matrix(frame), pred_leaf=True, iteration_range=(0, end))
+        return np.asarray(leaf_NT).reshape(frame.rows, -1)[:, begin * self._fitted.targets :].astype(np.int32)
 
     def get_booster(self) -> xgb.Booster:
         """The model as XGBoost's own: for SHAP, export, or going on with XGBoost."""
@@ -202,6 +211,18 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def save_model(self, fname: str | Path) -> None:
         """Write the model as XGBoost does: JSON or UBJ by the ending of the name."""
         self.get_booster().save_model(fname)
+
+    def load_model(self, fname: str | Path) -> None:
+        """Take the trees of a model that XGBoost or `save_model` wrote; XGBoost predicts them.
+
+        Raises:
+            ConfigError: it is no model of XGBoost.
+        """
+        booster = Earlier(fname).booster
+        self._fitted, self.grower_ = Fitted.of(booster, self.missing, self.n_jobs), "hist"
+        self._fitted_names, self.n_features_in_ = tuple(booster.feature_names or ()), int(booster.num_features())
+        if self._fitted_names:
+            self.feature_names_in_ = np.array(self._fitted_names, dtype=object)
 
     def evals_result(self) -> Mapping[str, Mapping[str, list[float]]]:
         """Metrics of every round: set -> metric -> values.
@@ -221,12 +242,13 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def feature_importances_(self) -> NDArray[np.float32]:
-        """Share of each feature in the mean gain of splits, float32 [C], as XGBoost's."""
-        score = self.get_booster().get_score(importance_type="gain")
+        """Share of each feature, float32 [C], in what `importance_type` says: the mean gain of splits, as XGBoost's."""
+        kind = check(self.get_params(deep=False))["importance_type"]
+        score = self.get_booster().get_score(importance_type=kind)
         names = self.get_booster().feature_names or [f"f{place}" for place in range(self.n_features_in_)]
-        gain_C = np.array([score.get(name, 0.0) for name in names], dtype=np.float32)
-        total = gain_C.sum()
-        return gain_C / total if total > 0 else gain_C
+        found_C = np.array([score.get(name, 0.0) for name in names], dtype=np.float32)
+        total = found_C.sum()
+        return found_C / total if total > 0 else found_C
 
     @property
     def best_iteration(self) -> int:
@@ -263,10 +285,12 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _read(self, X: Any, y: Any, *, reset: bool, what: str = "X") -> tuple[Frame, NDArray[np.float32]]:
         """Rows, checked against those of fitting, and labels float32 [N] or [N, K]."""
         named = [y] if isinstance(y, str) else list(y) if _names(y) else []
-        table = plain(X, named)
+        if named and not is_files(X):
+            raise DataError(f"y: {named[0]!r} names a column of a parquet file, {what} is a {type(X).__name__}")
+        table = plain(X, named, () if reset else self._fitted_names)
         if named:
             labels = read_columns(X, named)
-            labels = labels[:, 0] if isinstance(y, str) else labels
+            y = labels[:, 0] if isinstance(y, str) else labels
         frame = self._frame(table, reset, what)
         if frame.rows == 0:
             raise DataError(
@@ -278,7 +302,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self._fitted_names = frame.names
         if y is None and not reset and what == "X":
             return frame, np.empty(0, dtype=np.float32)
-        return frame, labels if named else labels_of(y, frame.rows, type(self).__name__)
+        return frame, labels_of(y, frame.rows, type(self).__name__, "y" if what == "X" else f"y of {what}")
 
     def _frame(self, table: Any, reset: bool, what: str) -> Frame:
         """A table or array as a frame, its columns checked by scikit-learn's rules."""
@@ -289,33 +313,39 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 validate_data(self, table, reset=reset, skip_check_array=True)
             else:
                 frame = frame_of(validate_data(self, table, dtype="numeric", ensure_all_finite=finite, reset=reset))
-        except ValueError as error:
-            raise DataError(str(error) if what == "X" else f"{what}: {error}") from error
+        except (TypeError, ValueError) as error:
+            if frame is not None and not reset and sorted(frame.names) == sorted(self._fitted_names):
+                raise _other_columns(frame.names, self._fitted_names, what) from error
+            raise (KindError if isinstance(error, TypeError) else DataError)(f"{what}: {error}") from error
         if not reset and frame.names and self._fitted_names and frame.names != self._fitted_names:
             raise _other_columns(frame.names, self._fitted_names, what)
         return frame
 
     def _read_sets(
-        self, eval_set: Any, weights: Any, axes: int
+        self, eval_set: Any, weights: Any, targets: tuple[int, ...]
     ) -> list[tuple[str, Frame, NDArray[np.float32], NDArray[np.float32] | None]]:
         if eval_set is None:
             return []
-        if not isinstance(eval_set, list | tuple) or any(
-            not isinstance(e, list | tuple) or len(e) != 2 for e in eval_set
-        ):
+        pair = isinstance(eval_set, tuple) and len(eval_set) == 2 and not all(map(_pair, eval_set))
+        eval_set = [eval_set] if pair else eval_set
+        if not isinstance(eval_set, list | tuple) or not all(map(_pair, eval_set)):
             raise ConfigError(f"eval_set: expected a list of pairs of rows and labels, given {type(eval_set).__name__}")
-        if weights is not None and len(weights) != len(eval_set):
-            raise ConfigError(f"sample_weight_eval_set: expected {len(eval_set)} entries, given {len(weights)}")
+        if weights is not None and (not isinstance(weights, list | tuple) or len(weights) != len(eval_set)):
+            given = len(weights) if isinstance(weights, list | tuple) else type(weights).__name__
+            raise ConfigError(f"sample_weight_eval_set: expected a list of {len(eval_set)} entries, given {given}")
         found = []
         for place, (rows, labels) in enumerate(eval_set):
-            frame, label = self._read(rows, labels, reset=False, what=f"eval_set[{place}]")
-            if label.ndim != axes:
-                raise DataError(f"eval_set[{place}]: labels have {label.ndim} axes, those of training {axes}")
-            weight_N = (
-                None if weights is None else weights_of(weights[place], frame.rows, f"sample_weight_eval_set[{place}]")
-            )
-            found.append((f"validation_{place}", frame, label, weight_N))
+            name, weight = f"eval_set[{place}]", None if weights is None else weights[place]
+            frame, label = self._read(rows, labels, reset=False, what=name)
+            if label.shape[1:] != targets:
+                given, known = (shape[0] if shape else 1 for shape in (label.shape[1:], targets))
+                raise DataError(f"{name}: its labels have {given} targets, those of training {known}")
+            found.append((f"validation_{place}", frame, label, weights_of(weight, frame.rows, f"sample_weight_{name}")))
         return found
+
+
+def _pair(entry: Any) -> bool:
+    return isinstance(entry, list | tuple) and len(entry) == 2
 
 
 def _names(y: Any) -> bool:
@@ -325,25 +355,6 @@ def _names(y: Any) -> bool:
 def _other_columns(given: Sequence[str], known: Sequence[str], what: str) -> DataError:
     for place, (one, other) in enumerate(zip(given, known, strict=False)):
         if one != other:
-            return DataError(f"{what}: column {place} is {one!r}, in training it was {other!r}")
+            order = "; columns are in the same order as in training" if set(given) == set(known) else ""
+            return DataError(f"{what}: column {place} is {one!r}, in training it was {other!r}{order}")
     return DataError(f"{what} has {len(given)} columns, training had {len(known)}")
-
-
-def _booster_of(model: Any) -> bytes | None:
-    """The bytes of an earlier model.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if model is None:
-        return None
-    if isinstance(model, str | Path):
-        try:
-            return bytes(xgb.Booster(model_file=str(model)).save_raw("ubj"))
-        except xgb.core.XGBoostError as error:
-            raise ConfigError(f"xgb_model: {model} is no model of XGBoost") from error
-    if hasattr(model, "get_booster"):
-        model = model.get_booster()
-    if not isinstance(model, xgb.Booster):
-        raise ConfigError(f"xgb_model: expected a booster, an estimator or a file, given {type(model).__name__}")
-    return bytes(model.save_raw("ubj"))

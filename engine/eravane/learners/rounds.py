@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError
+from eravane.learners.callbacks import Callbacks, SoFar
 from eravane.learners.levels import Growth, next_rounds
 from eravane.learners.objectives import Measure, Objective
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.draws import WHOLE, draw_columns, draw_rows
 from eravane_kernels.cpu.growth import Grower
 from eravane_kernels.cpu.levelcolumns import LevelColumns
-from eravane_kernels.growth import Rules, Tree
+from eravane_kernels.growth import OutgrownError, Rules, Tree
 
 
 class ByGradients:
@@ -109,14 +111,14 @@ class Watched:
             address_SU = np.ascontiguousarray(self.columns.address_SC[:, used_U])
             walk.walk(address_SU, self.columns.row_S, key_1K, leaf_1L, margin_N)
 
-    def measure(self, objective: Objective, wanted: Sequence[Measure]) -> bool:
-        """Appends the metrics of this round; returns whether more of the last one is better."""
-        higher = False
+    def measure(self, objective: Objective, wanted: Sequence[Measure]) -> dict[str, bool]:
+        """Appends the metrics of this round; returns for each whether more of it is better."""
+        rising = dict[str, bool]()
         predicted = objective.predicted(self.margin_BN[0] if self.labels.ndim == 1 else self.margin_BN.T)
         for measure in wanted:
-            value, higher = measure.of(self.labels, predicted, self.weights)
+            value, rising[measure.name] = measure.of(self.labels, predicted, self.weights)
             self.history.setdefault(measure.name, []).append(value)
-        return higher
+        return rising
 
 
 def unfold(tree: Tree, learned: bool) -> tuple[NDArray[np.int64], NDArray[np.int32], Float32s]:
@@ -146,7 +148,7 @@ class Stopping:
 
     Attributes:
         patience: rounds (0: never stops).
-        best: round with the best value.
+        best: round with the best value, those of an earlier model before it.
         score: that value.
     """
 
@@ -156,7 +158,8 @@ class Stopping:
 
     def ends(self, turn: int, value: float, higher: bool) -> bool:
         """Takes the value of a round; returns whether training ends."""
-        if self.best < 0 or (value > self.score if higher else value < self.score):
+        better = value > self.score if higher else value < self.score
+        if self.best < 0 or better or (math.isnan(self.score) and not math.isnan(value)):
             self.best, self.score = turn, value
         return bool(self.patience) and turn - self.best >= self.patience
 
@@ -170,11 +173,12 @@ def run_rounds(
     stopping: Stopping,
     *,
     learned: bool,
-    callbacks: Sequence[Any] = (),
+    callbacks: Any = None,
     model_of: Callable[[list[list[Tree]]], xgb.Booster],
+    before: int = 0,
     verbose: bool | int = False,
-) -> list[list[Tree]]:
-    """Grow trees: [rounds][B], fewer where training stopped early.
+) -> tuple[list[list[Tree]], dict[str, str]]:
+    """Grow trees: [rounds][B], fewer where training stopped early; and the attributes of their model.
 
     Args:
         growth: grows them.
@@ -183,35 +187,41 @@ def run_rounds(
         objective, wanted: what is predicted and measured.
         stopping: keeps the best round.
         learned: whether splits learned where missing values go.
-        callbacks: XGBoost's, asked before and after every round.
+        callbacks: XGBoost's or LightGBM's, asked before and after every round.
         model_of: the booster of the trees so far, for callbacks.
+        before: rounds of an earlier model.
         verbose: shows progress on a terminal, and elsewhere the metrics of every `verbose`-th round.
+
+    Raises:
+        ConfigError: outputs have grown beyond what a float32 holds; a callback is none.
     """
     grown: list[list[Tree]] = []
-    so_far = SoFar(grown, growth, model_of)
     history = {one.name: one.history for one in watched}
-    for callback in callbacks:
-        callback.before_training(so_far)
+    model = SoFar(grown, model_of, growth.learn_at, before)
+    asked = Callbacks(callbacks, rounds, model, history)
+    asked.begin()
     with _shown(rounds, verbose) as show:
-        asked, ended = 1, any(callback.before_iteration(so_far, 0, history) for callback in callbacks)
+        many, ended = 1, asked.before(0)
         while len(grown) < rounds and not ended:
             began = time.perf_counter()
-            found = growth.grow(1 if callbacks else min(asked, rounds - len(grown)))
-            asked = next_rounds(asked, len(found), time.perf_counter() - began)
+            try:
+                found = growth.grow(1 if asked else min(many, rounds - len(grown)))
+            except OutgrownError as error:
+                raise ConfigError(f"learning_rate: outputs grew beyond float32 in round {len(grown)}") from error
+            many = next_rounds(many, len(found), time.perf_counter() - began)
             for trees in found:
                 grown.append(trees)
-                ended = _evaluate(trees, watched, objective, wanted, stopping, len(grown) - 1, learned)
+                ended = _evaluate(trees, watched, objective, wanted, stopping, model, learned)
                 show(len(grown), history)
-                answers = [callback.after_iteration(so_far, len(grown) - 1, history) for callback in callbacks]
-                ended |= any(answers)
+                ended |= asked.after(len(grown) - 1)
                 if ended:
                     break
-            if callbacks and not ended and len(grown) < rounds:
-                answers = [callback.before_iteration(so_far, len(grown), history) for callback in callbacks]
-                ended = any(answers)
-    for callback in callbacks:
-        callback.after_training(so_far)
-    return grown
+            if not ended and len(grown) < rounds:
+                ended = asked.before(len(grown))
+    if stopping.patience:
+        model.set_attr(best_iteration=stopping.best, best_score=stopping.score)
+    kept = asked.end()
+    return grown if kept is None else grown[:kept], model.kept
 
 
 def _evaluate(
@@ -220,64 +230,17 @@ def _evaluate(
     objective: Objective,
     wanted: Sequence[Measure],
     stopping: Stopping,
-    turn: int,
+    model: SoFar,
     learned: bool,
 ) -> bool:
     """Evaluates a round; returns whether training ends."""
-    higher = False
     for one in watched:
         one.add(trees, learned)
-        higher = one.measure(objective, wanted)
+        model.rising |= one.measure(objective, wanted)
     if not watched:
         return False
-    return stopping.ends(turn, watched[-1].history[wanted[-1].name][-1], higher)
-
-
-class SoFar:
-    """The model as callbacks see it: a booster of the trees so far, made when they ask for it."""
-
-    def __init__(
-        self, grown: list[list[Tree]], growth: Growth, model_of: Callable[[list[list[Tree]]], xgb.Booster]
-    ) -> None:
-        self._grown, self._growth, self._model_of = grown, growth, model_of
-        self._made: tuple[int, xgb.Booster] | None = None
-        self.attributes: dict[str, str] = {}
-
-    def _booster(self) -> xgb.Booster:
-        if self._made is None or self._made[0] != len(self._grown):
-            self._made = len(self._grown), self._model_of(self._grown)
-        self._made[1].set_attr(**self.attributes)
-        return self._made[1]
-
-    def num_boosted_rounds(self) -> int:
-        """Rounds so far."""
-        return len(self._grown)
-
-    def set_attr(self, **attributes: Any) -> None:
-        """Keep attributes for the model."""
-        self.attributes |= {name: str(value) for name, value in attributes.items() if value is not None}
-
-    def attr(self, name: str) -> str | None:
-        """An attribute that was set."""
-        return self.attributes.get(name)
-
-    def set_param(self, params: Any, value: Any = None) -> None:
-        """Change the learning rate of the trees to come.
-
-        Raises:
-            ConfigError: another parameter is to change.
-        """
-        changes = {params: value} if isinstance(params, str) else dict(params)
-        for name, changed in changes.items():
-            if name not in ("learning_rate", "eta"):
-                raise ConfigError(f"callbacks: only learning_rate changes while trees grow, given {name!r}")
-            self._growth.learn_at(float(changed))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._booster(), name)
-
-    def __getitem__(self, rounds: Any) -> Any:
-        return self._booster()[rounds]
+    last = wanted[-1].name
+    return stopping.ends(model.num_boosted_rounds() - 1, watched[-1].history[last][-1], model.rising[last])
 
 
 def _shown(

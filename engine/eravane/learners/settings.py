@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,8 @@ SAME = {
     "lambda_l1": "reg_alpha", "min_split_loss": "gamma", "min_split_gain": "gamma", "min_gain_to_split": "gamma",
     "feature_fraction": "colsample_bytree", "bagging_fraction": "subsample", "seed": "random_state",
     "min_sum_hessian_in_leaf": "min_child_weight", "num_iterations": "n_estimators", "num_boost_round": "n_estimators",
-    "nthread": "n_jobs", "num_threads": "n_jobs", "early_stopping_round": "early_stopping_rounds",
-    "min_data_in_leaf": "min_child_samples", "metric": "eval_metric",
+    "num_trees": "n_estimators", "nthread": "n_jobs", "num_threads": "n_jobs", "metric": "eval_metric",
+    "early_stopping_round": "early_stopping_rounds", "min_data_in_leaf": "min_child_samples",
 }  # fmt: skip
 # Parameters that change nothing here, with the values that may be given; None: any.
 IDLE: Mapping[str, tuple[Any, ...] | None] = {
@@ -33,8 +33,16 @@ IDLE: Mapping[str, tuple[Any, ...] | None] = {
     "num_parallel_tree": (1,), "colsample_bylevel": (1,), "colsample_bynode": (1,), "subsample_freq": None,
     "bagging_freq": None, "feature_pre_filter": None, "deterministic": None, "device_type": ("cpu",),
     "multi_strategy": ("one_output_per_tree",), "scale_pos_weight": (1,), "max_delta_step": (0,),
-    "sampling_method": ("uniform",),
+    "sampling_method": ("uniform",), "subsample_for_bin": None, "bin_construct_sample_cnt": None,
+    "min_data_in_bin": None, "bagging_seed": None, "feature_fraction_seed": None, "validate_parameters": None,
 }  # fmt: skip
+# What None stands for: `XGBRegressor().get_params()` is full of it.
+DEFAULTS: Mapping[str, Any] = {
+    "n_estimators": 100, "learning_rate": 0.3, "colsample_bytree": 1.0, "subsample": 1.0, "min_child_weight": 1.0,
+    "reg_lambda": 1.0, "reg_alpha": 0.0, "gamma": 0.0, "objective": "reg:squarederror", "importance_type": "gain",
+    "callbacks": None, "eval_metric": None, "device": "cpu",
+}  # fmt: skip
+IMPORTANCES = ("gain", "weight", "cover", "total_gain", "total_cover")
 # (least, most) of numbers, whole where both are integers.
 WHOLE: Mapping[str, tuple[int, int]] = {"n_estimators": (1, 2**31 - 1), "early_stopping_rounds": (1, 2**31 - 1)}
 REAL = ("learning_rate", "min_child_weight", "reg_lambda", "reg_alpha", "gamma")
@@ -77,19 +85,23 @@ def check(params: Mapping[str, Any]) -> dict[str, Any]:
         first = SAME.get(name, name)
         if first not in found or value is not None:
             found[first] = value
+    found |= {name: default for name, default in DEFAULTS.items() if found.get(name) is None}
+    found["importance_type"] = "weight" if found["importance_type"] == "split" else found["importance_type"]
+    if not _among(found["importance_type"], IMPORTANCES):
+        listed = ", ".join(IMPORTANCES)
+        raise ConfigError(f"importance_type: expected one of {listed}, given {found['importance_type']!r}")
     for name, (least, most) in WHOLE.items():
         if found.get(name) is not None:
             _whole(name, found[name], least, most)
     for name in REAL:
-        _real(name, found.get(name), 0.0, math.inf)
+        _real(name, found[name], 0.0, float(np.finfo(np.float32).max))
     for name in SHARES:
-        share = _real(name, found.get(name), 0.0, 1.0)
-        if share == 0.0:
+        if _real(name, found[name], 0.0, 1.0) == 0.0:
             raise ConfigError(f"{name}: expected a number above 0, at most 1, given {found[name]!r}")
     for name in ("max_depth", "n_jobs", "num_leaves", "min_child_samples"):
         if found.get(name) is not None:
             _whole(name, found[name], -1 if name != "min_child_samples" else 0, 2**31 - 1)
-    if found.get("device") not in (None, "cpu", "cuda", "gpu"):
+    if not _among(found["device"], ("cpu", "cuda", "gpu")):
         raise ConfigError(f'device: expected "cpu" or "cuda", given {found["device"]!r}')
     missing = found.get("missing", math.nan)
     if missing is not None and (isinstance(missing, bool) or not isinstance(missing, numbers.Real)):
@@ -116,7 +128,7 @@ def settings_of(params: Mapping[str, Any]) -> Settings:
         if name not in IDLE:
             raise NotGrownError(f"parameter {name} is not one of the level grower's")
         allowed = IDLE[name]
-        if allowed is not None and value not in allowed:
+        if allowed is not None and not _among(value, allowed):
             raise NotGrownError(f"parameter {name}={value!r} is not one of the level grower's")
     objective = Objective.of(params["objective"])
     if objective is None:
@@ -165,16 +177,18 @@ def _depth(max_depth: int | None, num_leaves: int | None) -> int:
     return max(1, math.ceil(math.log2(max(2, num_leaves)))) if num_leaves and num_leaves > 0 else 6
 
 
+def _among(value: Any, allowed: Sequence[Any]) -> bool:
+    """Whether a text or number is one of these; arrays and the like are none."""
+    return isinstance(value, str | numbers.Number) and value in allowed
+
+
 def _whole(name: str, value: Any, least: int, most: int) -> None:
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral) or not least <= int(value) <= most:
-        raise ConfigError(f"{name}: expected a whole number of at least {least}, given {value!r}")
+        raise ConfigError(f"{name}: expected a whole number within {least}..{most}, given {value!r}")
 
 
-def _real(name: str, value: Any, least: float, most: float) -> float | None:
-    if value is None:
-        raise ConfigError(f"{name}: expected a number, given None")
+def _real(name: str, value: Any, least: float, most: float) -> float:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
-    if not number or not least <= float(value) <= most or math.isinf(float(value)):
-        top = f" to {most:g}" if math.isfinite(most) else " or more"
-        raise ConfigError(f"{name}: expected a number of {least:g}{top}, given {value!r}")
+    if not number or not least <= float(value) <= most:
+        raise ConfigError(f"{name}: expected a number within {least:g}..{most:g}, given {value!r}")
     return float(value)

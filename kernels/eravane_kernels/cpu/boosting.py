@@ -19,7 +19,7 @@ from eravane_kernels.cpu.growstate import Level, Nodes, Rows, Scratch, Source, T
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.cpu.pointers import meet
-from eravane_kernels.growth import BITS, MOST_POWER, Quanta, Rules, Tree, check_boosting
+from eravane_kernels.growth import BITS, MOST_POWER, OutgrownError, Quanta, Rules, Tree, check_boosting
 
 _SIZE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # bits of a float32 without its sign, and of infinity
 MOST_NODES = 2**15
@@ -86,7 +86,7 @@ class Boosting:
         """Grow the next trees: [rounds][B]. Fewer rounds than asked for where their trees may have too many nodes.
 
         Raises:
-            ValueError: outputs have grown beyond what a float32 holds.
+            OutgrownError: outputs have grown beyond what a float32 holds.
         """
         memory = self._memory
         nodes = memory.nodes(max(1, min(rounds, MOST_NODES // (memory.most_nodes * memory.models))))
@@ -100,7 +100,7 @@ class Boosting:
             memory.scratch, self._terms, nodes, bits_TB2,
         )  # fmt: skip
         if not np.isfinite(bits_TB2.view(np.float32)).all():
-            raise ValueError("gradients are infinite or NaN; choose a smaller eta")
+            raise OutgrownError("gradients are infinite or NaN; choose a smaller eta")
         self._turn += len(column_RK)
         return [[as_tree(nodes, turn, model) for model in range(memory.models)] for turn in range(len(nodes.count_RB))]
 
