@@ -69,7 +69,7 @@ def grow(
         meet(arrived, threads)
         for model in range(models):
             for node in range((me + model) % threads, _at(depth, level, model), threads):
-                _evaluate(model, node, depth, level, terms)
+                _evaluate(me, model, node, depth, level, scratch, terms)
         if taken(level.done_D2[depth, 1:]) == threads - 1:
             for model in range(models):
                 if level.state_B4[model, ENDED] == 0:
@@ -94,19 +94,20 @@ def _at(depth: int, level: Level, model: int) -> int:
 
 
 @kernel
-def _evaluate(model: int, node: int, depth: int, level: Level, terms: Terms) -> None:
+def _evaluate(me: int, model: int, node: int, depth: int, level: Level, scratch: Scratch, terms: Terms) -> None:
     """Completes the sums of a node, and finds its best split."""
     sum_KD2, slot = level.sum_B2JKD2[model, depth % 2, node], node // 2
-    counted_TKD2 = level.counted_TBJKD2[:, model, slot]
-    larger = depth > 0 and node % 2 != level.smaller_BJ[model, slot]
-    above_KD2 = level.sum_B2JKD2[model, (depth - 1) % 2, level.parent_BJ[model, slot]]
-    for column in range(sum_KD2.shape[0]):
-        for digit in range(sum_KD2.shape[1]):
-            for part in range(2):
-                total = counted_TKD2[0, column, digit, part]
-                for thread in range(1, counted_TKD2.shape[0]):
-                    total += counted_TKD2[thread, column, digit, part]
-                sum_KD2[column, digit, part] = above_KD2[column, digit, part] - total if larger else total
+    counted_TBJKD2 = level.counted_TBJKD2
+    own_S = sum_KD2.reshape(sum_KD2.size)
+    own_S[:] = counted_TBJKD2[0, model, slot].reshape(own_S.size)
+    for thread in range(1, counted_TBJKD2.shape[0]):
+        other_S = counted_TBJKD2[thread, model, slot].reshape(own_S.size)
+        for place in range(own_S.size):
+            own_S[place] += other_S[place]
+    if depth > 0 and node % 2 != level.smaller_BJ[model, slot]:
+        above_S = level.sum_B2JKD2[model, (depth - 1) % 2, level.parent_BJ[model, slot]].reshape(own_S.size)
+        for place in range(own_S.size):
+            own_S[place] = above_S[place] - own_S[place]
     total_2 = level.total_B2J2[model, depth % 2, node]
     if depth == 0:
         total_2[:] = 0
@@ -114,7 +115,8 @@ def _evaluate(model: int, node: int, depth: int, level: Level, terms: Terms) -> 
             total_2[0] += sum_KD2[0, digit, 0]
             total_2[1] += sum_KD2[0, digit, 1]
     best_6, unit_2 = level.best_BJ6[model, node], terms.unit_B2[model]
-    splits.best_split(sum_KD2, total_2[0], total_2[1], unit_2, terms.rule_7, best_6)
+    left_2K, gain_K = scratch.left_T2K[me], scratch.gain_TK[me]
+    splits.best_split(sum_KD2, total_2[0], total_2[1], unit_2, terms.rule_7, left_2K, gain_K, best_6)
 
 
 @kernel

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from eravane_kernels.arrays import Double, Integers, Single
+from eravane_kernels.cpu import splits
 from eravane_kernels.cpu.growstate import Level, Nodes, Rows, Scratch, Source, Terms
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.cpu.levelsums import GROUPS, MOST_ROWS, PLANE, SHIFT, SUMS, WIDE
@@ -61,6 +62,8 @@ class Memory:
             np.zeros((threads, 2 * GROUPS, SUMS), dtype=np.int64),
             np.zeros((threads, PLANE), dtype=np.int64),
             np.zeros((threads, 2, APART, 6), dtype=np.int64),
+            np.empty((threads, 2, splits.CANDIDATES * widest + APART), dtype=np.int64),
+            np.empty((threads, splits.CANDIDATES * widest + 2 * APART), dtype=np.float32),
         )
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 

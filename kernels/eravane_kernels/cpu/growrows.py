@@ -9,12 +9,14 @@ from eravane_kernels.cpu import splits
 from eravane_kernels.cpu.growstate import ABOVE, SPLITS, Level, Rows, Scratch, Source, Terms
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.levelsums import (
+    FEW,
     GROUPS,
     SHIFT,
     TOGETHER,
     Places,
     add,
     add_all,
+    add_few,
     add_pairs,
     gather,
     join,
@@ -143,39 +145,49 @@ def _add(
         found += own_n.shape[0]
         if own_n.shape[0] == 0:
             continue
-        if not terms.counting:
+        few = terms.counting and own_n.shape[0] <= FEW
+        if few:
+            pass
+        elif not terms.counting:
             for group in range(groups):
                 add_pairs(code_GN[group], own_n, packed_n, sum_SJ[2 * group], sum_SJ[2 * group + 1])
         elif own_n.shape[0] == count:
             add_all(groups, code_GN, packed_n, sum_SJ)
         else:
             add(groups, code_GN, own_n, packed_n, sum_SJ)
-        if terms.counting and groups == 1:
+        if terms.counting and groups == 1 and not few:
             merge(sum_SJ[0], sum_SJ[1])
         for group in range(groups):
-            _keep(me, model, slot, first + which + group, group, source, level, scratch, terms)
+            column = (first + which + group) * TOGETHER
+            if few:
+                a_N, b_N, c_N = (
+                    _column(source, shard, column),
+                    _column(source, shard, column + 1),
+                    _column(source, shard, column + 2),
+                )
+                add_few(a_N, b_N, c_N, source.base, own_n, packed_n, scratch.single_TS3D[me, 0])
+            else:
+                _draw(me, group, source, scratch, terms)
+            _keep(me, model, slot, column, source, level, scratch, terms)
+
+
+@kernel
+def _draw(me: int, place: int, source: Source, scratch: Scratch, terms: Terms) -> None:
+    """Draws sums of single columns from those of joint levels that lie at a place of the pass."""
+    single_S3D, plane_J, sum_SJ = scratch.single_TS3D[me], scratch.plane_TJ[me], scratch.joint_TSJ[me]
+    if terms.counting:
+        share_out(sum_SJ[place], source.base, plane_J, single_S3D[0])
+    else:
+        share_out(sum_SJ[2 * place], source.base, plane_J, single_S3D[0])
+        share_out(sum_SJ[2 * place + 1], source.base, plane_J, single_S3D[1])
 
 
 @kernel
 def _keep(
-    me: int,
-    model: int,
-    node: int,
-    group: int,
-    place: int,
-    source: Source,
-    level: Level,
-    scratch: Scratch,
-    terms: Terms,
+    me: int, model: int, node: int, first: int, source: Source, level: Level, scratch: Scratch, terms: Terms
 ) -> None:
-    """Adds sums of joint levels to the node's sums of a group of columns; they lie at a place of the pass."""
-    single_S3D, plane_J = scratch.single_TS3D[me], scratch.plane_TJ[me]
-    if terms.counting:
-        share_out(scratch.joint_TSJ[me, place], source.base, plane_J, single_S3D[0])
-    else:
-        share_out(scratch.joint_TSJ[me, 2 * place], source.base, plane_J, single_S3D[0])
-        share_out(scratch.joint_TSJ[me, 2 * place + 1], source.base, plane_J, single_S3D[1])
-    first = group * TOGETHER
+    """Adds sums of single columns, `first` and those behind it, to the node's."""
+    single_S3D = scratch.single_TS3D[me]
     for which in range(min(TOGETHER, source.column_K.shape[0] - first)):
         sum_D2 = level.counted_TBJKD2[me, model, node, first + which]
         for digit in range(source.base):

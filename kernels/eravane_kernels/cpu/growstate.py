@@ -73,6 +73,7 @@ class Scratch(NamedTuple):
     code_TGN: joint levels of as many groups of columns as are joined at a time.
     joint_TSJ: sums of joint levels, of as many groups as a pass serves; two for each where rows are weighed.
     plane_TJ, single_TS3D: sums of two columns, and of single ones, while they are drawn from these.
+    left_T2K, gain_TK: candidates of a node, `CANDIDATES` a column: sums on their left, and gains.
     """
 
     code_TGN: Codes
@@ -81,6 +82,8 @@ class Scratch(NamedTuple):
     joint_TSJ: Integers
     plane_TJ: Integers
     single_TS3D: Integers
+    left_T2K: Integers
+    gain_TK: Single
 
 
 class Terms(NamedTuple):

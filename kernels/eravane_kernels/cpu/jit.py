@@ -27,6 +27,11 @@ def summing(function: Function) -> Function:
     return _compiled(function, fastmath={"reassoc"})
 
 
+def dividing(function: Function) -> Function:
+    """Compiles a function whose divisions by zero give infinities, as NumPy's do, so that its loops are vectors."""
+    return _compiled(function, error_model="numpy")
+
+
 def _compiled(function: Function, **options: Any) -> Function:
     folder = cache_folder()
     with _cached_in(folder):
