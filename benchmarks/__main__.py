@@ -51,12 +51,17 @@ def run(arguments: argparse.Namespace) -> None:
     for setting in THREAD_SETTINGS:
         os.environ[setting] = str(arguments.threads)
     program = importlib.import_module(f"benchmarks.{arguments.name}")
-    from benchmarks.harness import environment, report, write_json
+    from benchmarks.harness import Result, environment, report, write_json
 
     name = f"{arguments.name} --deep" if arguments.deep else arguments.name
     facts = environment(name, quick=arguments.quick, threads=arguments.threads)
     if arguments.deep:
-        results = importlib.import_module("benchmarks.levels_deep").deep(arguments.quick)
+
+        def save(results: list[Result]) -> None:
+            if arguments.json:
+                write_json(arguments.json, facts, results)
+
+        results = importlib.import_module("benchmarks.levels_deep").deep(arguments.quick, save)
     else:
         results = program.main(arguments.quick)
     print(report(name, facts, results))

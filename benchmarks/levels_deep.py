@@ -9,7 +9,7 @@ below some 40 rows, that outweighs the rows. Each node then reads and writes 80 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,20 @@ QUICK = {"6k_60": Case(6_000, 60, (3, 8), (20,), 1, 3)}
 RECIPES = {"example": (2_000, 5, 20), "deep": (30_000, 10, 1000)}
 
 
-def deep(quick: bool) -> list[Result]:
-    """Every case, each with both peers in the same rounds."""
+def deep(quick: bool, save: Callable[[list[Result]], None] = lambda results: None) -> list[Result]:
+    """Every case, each with both peers in the same rounds; what is known so far is saved after every row."""
     results: list[Result] = []
+
+    def keep(found: list[Result]) -> None:
+        results.extend(found)
+        save(results)
+
     with tempfile.TemporaryDirectory() as folder:
         for name, case in (QUICK if quick else FULL).items():
             say(f"{name}: making {case.rows:,} rows x {case.columns:,} columns")
             path = Path(folder) / f"{name}.npy"
             label_N = make(path, Size(case.rows, case.columns, 0, 0))
-            results += _measured(name, case, np.load(path, mmap_mode="r"), label_N)
+            _measured(name, case, np.load(path, mmap_mode="r"), label_N, keep)
     return results
 
 
@@ -74,12 +79,18 @@ def _learner(kind: str, depth: int, least: int, sampled: float = SAMPLED) -> Lea
     return make_learner(parse_config({"zoo": {"learner": kind, "params": params}}).zoo, "cpu")[0]
 
 
-def _measured(name: str, case: Case, x_CN: NDArray[np.int8], label_N: NDArray[np.float32]) -> list[Result]:
+def _measured(
+    name: str,
+    case: Case,
+    x_CN: NDArray[np.int8],
+    label_N: NDArray[np.float32],
+    keep: Callable[[list[Result]], None],
+) -> None:
     table = pa.table({f"f{column}": pa.array(x_CN[column]) for column in range(case.columns)})
     kinds = ("levels", "lightgbm", "xgboost")
     say(f"{name}: matrices")
     matrices = {kind: _learner(kind, 5, 20).matrix(table) for kind in kinds}
-    results, a_tree = list[Result](), dict[tuple[int, int], dict[str, float]]()
+    a_tree = dict[tuple[int, int], dict[str, float]]()
     for least in case.least:
         for depth in case.depths:
             say(f"{name}: depth {depth}, least leaf {least}")
@@ -87,17 +98,19 @@ def _measured(name: str, case: Case, x_CN: NDArray[np.int8], label_N: NDArray[np
             times = dict(zip(kinds, seconds(jobs, case.rounds), strict=True))
             a_tree[depth, least] = times
             how = ", ".join(f"{kind} {1000 * taken:.2f} ms" for kind, taken in times.items()) + " CPU a tree"
-            for peer in ("xgboost", "lightgbm"):
-                goal = GOALS[peer].get(depth) if least == 20 else None
-                ratio = times[peer] / times["levels"]
-                results.append(Result(f"{name}_depth_{depth}_least_{least}_{peer}", ratio, "x", goal, "higher", how))
+            goals = {peer: of.get(depth) if least == 20 else None for peer, of in GOALS.items()}
+            ratios = {peer: times[peer] / times["levels"] for peer in goals}
+            case_name = f"{name}_depth_{depth}_least_{least}"
+            keep(
+                [Result(f"{case_name}_{peer}", ratios[peer], "x", goal, "higher", how) for peer, goal in goals.items()]
+            )
     for recipe, (trees, depth, least) in RECIPES.items():
         if (times := a_tree.get((depth, least))) is not None:
             how = ", ".join(f"{kind} {trees * taken:.0f} s" for kind, taken in times.items())
             how += f": {trees:,} trees at the time of the first ones"
-            results.append(Result(f"{name}_recipe_{recipe}", trees * times["levels"], "s", None, "lower", how))
+            keep([Result(f"{name}_recipe_{recipe}", trees * times["levels"], "s", None, "lower", how)])
     del matrices
-    return [*results, *_scores(name, case, table, label_N)]
+    keep(_scores(name, case, table, label_N))
 
 
 def _job(one: Learner, matrix: Any, label_N: NDArray[np.float32]) -> Job:

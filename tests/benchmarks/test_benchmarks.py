@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks.harness import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,13 +52,23 @@ def test_all_runs_every_program_but_the_gpus_and_tells_of_a_failure(monkeypatch)
         benchmarks.parse(["all", "--json", "all.json"])
 
 
-def test_deep_trees_are_an_option_of_levels(monkeypatch):
-    ran = []
+def test_deep_trees_are_an_option_of_levels_and_saved_row_by_row(monkeypatch, tmp_path):
+    saved, file = [], tmp_path / "deep.json"
+
+    def grow(quick, save):
+        assert quick
+        results = []
+        for number in range(2):
+            results.append(Result(f"row_{number}", 1.0, "x"))
+            save(results)
+            saved.append(len(json.loads(file.read_text())["results"]))
+        return results
+
     deep = ModuleType("benchmarks.levels_deep")
-    deep.deep = lambda quick: ran.append(quick) or []  # type: ignore[attr-defined]
+    deep.deep = grow  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "benchmarks.levels_deep", deep)
-    benchmarks.run(benchmarks.parse(["levels", "--deep", "--quick"]))
-    assert ran == [True]
+    benchmarks.run(benchmarks.parse(["levels", "--deep", "--quick", "--json", str(file)]))
+    assert saved == [1, 2]
     with pytest.raises(SystemExit):
         benchmarks.parse(["zoo", "--deep"])
 
