@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import shutil
@@ -200,6 +201,30 @@ def test_a_newer_ingest_into_the_shared_cache_is_said_and_not_read(
     shutil.rmtree(store / SNAPSHOTS)
     with pytest.raises(RunError, match=r"was begun on data \w{16}, and .* now holds \w{16}.*start a new run"):
         run(micro_data, config, tmp_path / "again", resume=True, cache=tmp_path / "cache")
+
+
+def test_other_members_and_feature_sets_are_refused(
+    whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    cache, _, moments = whole
+    shutil.copytree(micro_data, tmp_path / "data")
+    rows = pd.concat([pd.read_parquet(micro_data / f"{name}.parquet") for name in ("train", "validation")])
+    member = rows.reset_index()[["id"]].assign(prediction=np.linspace(0, 1, len(rows)))
+    member.to_parquet(tmp_path / "member.parquet")
+    members = {"mine": str(tmp_path / "member.parquet")}
+    config = dataclasses.replace(config, zoo=dataclasses.replace(config.zoo, members=members))
+    _killed(tmp_path / "data", config, tmp_path / "run", cache, int(0.7 * moments))
+    member.assign(prediction=member["prediction"].to_numpy()[::-1]).to_parquet(tmp_path / "member.parquet")
+    with pytest.raises(RunError, match="the member 'mine' is not as it was when the run began"):
+        run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
+    member.to_parquet(tmp_path / "member.parquet")
+    path = tmp_path / "data" / "features.json"
+    content = json.loads(path.read_text())
+    used = next(name for name in config.data.feature_sets if name in content["feature_sets"])
+    content["feature_sets"][used] = content["feature_sets"][used][1:]
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"features\.json is not as it was when the run began"):
+        run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
 
 
 def test_a_store_of_ones_own_that_has_grown_is_said_and_not_read(

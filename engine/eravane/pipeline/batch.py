@@ -29,7 +29,15 @@ from eravane.learners.choice import resolve_learner, with_learner
 from eravane.loop.pool import OOF, neutral_columns, write_pool
 from eravane.loop.schedule import Schedule, label_digests
 from eravane.loop.session import Session
-from eravane.pipeline.cachedstore import begun_store, cached_store, described, require_begun
+from eravane.pipeline.cachedstore import (
+    BESIDE,
+    begun_store,
+    beside,
+    cached_store,
+    described,
+    require_begun,
+    require_beside,
+)
 from eravane.pipeline.rules import Settled, settle
 from eravane.pipeline.stages import Stages
 from eravane.planning.memory import plan_memory
@@ -133,6 +141,7 @@ class _Batch:
         self._backend, self._progress, self._events = stages.backend, stages.progress, stages.events
         self._say, self._settled = stages.note, Settled()
         self._warnings: list[str] = []
+        self._beside: dict[str, str] = {}
 
     def run(self, rebuild_store: bool) -> RunResult:
         catalog = self._catalog()
@@ -148,11 +157,14 @@ class _Batch:
         self._say_periods(timeline)
         self._say_missing(store)
         self._plan_memory(store, catalog, timeline)
+        members = load_members(self._config, self._data, store)
+        self._beside = beside(catalog, members)
+        if self._folder.started:
+            require_beside(self._beside, self._folder.manifest()["data"])
         self._write_manifest(store, timeline, "running")
         zoo = stages.zoo(store, timeline)
         for note in zoo.notes:
             self._say(note)
-        members = load_members(self._config, self._data, store)
         for note in coverage(members, store, timeline.folds[0].predict_first):
             self._say(note)
         features = stages.features(store, members)
@@ -256,7 +268,7 @@ class _Batch:
                 "status": status,
                 "versions": versions(),
                 "device": self._backend.name,
-                "data": described(self._data, store),
+                "data": {**described(self._data, store), BESIDE: self._beside},
                 "config_digest": self._config.digest(),
                 "seed": self._config.seed,
                 "target": self._config.data.target,

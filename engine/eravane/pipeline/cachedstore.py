@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eravane.core.config import DataConfig, digest_of
 from eravane.core.errors import ChangedDataError, ConfigError, RunError
-from eravane.data.catalog import FeatureCatalog
+from eravane.data.catalog import FEATURES_JSON, FeatureCatalog
 from eravane.data.ingest import ingest
 from eravane.data.store.digest import digest_file
 from eravane.data.store.manifest import MANIFEST, Manifest, SourceRecord
 from eravane.data.store.snapshot import open_as_of
 from eravane.data.store.store import EraStore
 from eravane.synth import TRUTH
+from eravane.zoo.outside import Member
+
+# In the manifest, under `data`: digests of what is read beside the store.
+BESIDE = "beside"
 
 
 def cached_store(
@@ -100,6 +105,28 @@ def _unlike(data: Path, store: EraStore) -> str:
 
 def _fits(path: Path, record: SourceRecord) -> bool:
     return path.is_file() and path.stat().st_size == record.size and digest_file(path) == record.digest
+
+
+def beside(catalog: FeatureCatalog, members: Sequence[Member]) -> dict[str, str]:
+    """Digests of what a run reads beside its store: the features of its sets, and members' predictions of history."""
+    found = {
+        f"the member {member.name!r}": hashlib.sha256(member.values_N.tobytes()).hexdigest()[:16] for member in members
+    }
+    return {FEATURES_JSON: digest_of([catalog.sets, catalog.groups]), **found}
+
+
+def require_beside(found: Mapping[str, str], begun: Mapping[str, Any]) -> None:
+    """Refuse to go on with other features or members than those that a run was begun with.
+
+    Raises:
+        RunError: one of them differs.
+    """
+    for name, digest in begun.get(BESIDE, {}).items():
+        if found.get(name) != digest:
+            raise RunError(
+                f"{name} is not as it was when the run began, and the run would go on with other data; give it as it "
+                "was, or start a new run"
+            )
 
 
 def described(data: Path, store: EraStore) -> dict[str, Any]:
