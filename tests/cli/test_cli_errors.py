@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eravane import cli
-from eravane.cli.app import app
+from eravane.cli.app import app, make_console
 from eravane.core.config import RunConfig, to_toml
 from eravane.synth import SynthConfig, synthesise
 
@@ -144,6 +144,26 @@ def test_too_little_memory_is_called_that(capsys: pytest.CaptureFixture[str], mo
     assert found == 1
     assert said.startswith("error: out of memory (Unable to allocate")
     assert "eravane plan" in said
+
+
+def test_a_name_that_is_no_utf_8_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found, said = call(capsys, monkeypatch, "plan", "caf\udce9")
+    assert found == 2
+    assert said.startswith("error: the name 'caf\\udce9' is not UTF-8")
+    assert len(said.strip().splitlines()) == 1
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    found, said = call(capsys, monkeypatch, "doctor")
+    assert (found, said.strip()) == (2, "error: the working directory is gone; change to one that is there")
+
+
+def test_a_terminal_without_a_size_prints_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    assert make_console().width == 80
 
 
 def test_what_nobody_expected_is_one_line_too(

@@ -9,9 +9,7 @@ import signal
 import sys
 import traceback
 
-from rich.console import Console
-
-from eravane.cli.app import app
+from eravane.cli.app import app, make_console
 from eravane.core.errors import ConfigError, EravaneError
 from eravane.core.secrets import RedactingFormatter, keep_secret, redact
 
@@ -33,7 +31,7 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    errors = Console(stderr=True)
+    errors = make_console(stderr=True)
     try:
         _check_names()
         from eravane.cli import dataset, machine, runs, tournament  # noqa: F401  (they register their commands)

@@ -41,7 +41,17 @@ app = typer.Typer(
     help="GPU-accelerated batch engine for the Numerai tournament: train a zoo of boosted trees, gate it era by era, "
     "submit.",
 )
-console = Console()
+
+
+def make_console(**options: bool) -> Console:
+    """A console; 80 wide where COLUMNS is 0, as on terminals without a size, which would print nothing."""
+    made = Console(**options)  # type: ignore[arg-type]
+    if made.width < 1:
+        made.width = 80
+    return made
+
+
+console = make_console()
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -71,7 +81,9 @@ def progress(*, aside: bool = False, quiet: bool = False) -> Iterator[ConsolePro
         aside: on stderr, where stdout is for programs.
         quiet: only on a terminal, not in a pipe.
     """
-    with ConsoleProgress(Console(stderr=True, quiet=quiet and not sys.stderr.isatty()) if aside else console) as shown:
+    with ConsoleProgress(
+        make_console(stderr=True, quiet=quiet and not sys.stderr.isatty()) if aside else console
+    ) as shown:
         yield shown
 
 

@@ -59,6 +59,8 @@ def whiten(scores_EM: FloatArray) -> FloatArray:
 
     centred_EM = scores_EM - scores_EM.mean(axis=1, keepdims=True)
     centred_EM = centred_EM - centred_EM.mean(axis=0)
+    if len(centred_EM) < 2:
+        return np.asarray(centred_EM)  # zeros: one era has no covariance, and scikit-learn warns of it
     values, vectors = np.linalg.eigh(ledoit_wolf(centred_EM, assume_centered=True)[0])
     floor = max(float(values.max()), 1e-12) * 1e-3
     return np.asarray(centred_EM @ vectors / np.sqrt(np.maximum(values, floor)))
