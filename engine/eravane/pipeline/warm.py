@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eravane.learners.forest import Forest
 from eravane.learners.regressor import LevelsRegressor
 from eravane.pipeline.batch import run
 from eravane.pipeline.demo import demo_config
@@ -35,6 +36,10 @@ def _fit() -> None:
     for rows in (np.asfortranarray(level_NC), level_NC / np.float32(4)):
         model = LevelsRegressor(n_estimators=2, max_depth=3, objective="reg:logistic")
         model.fit(rows, label_N, sample_weight=label_N + 1, eval_set=[(rows, label_N)]).predict(rows)
+    # Trees as a run evaluates them where it has more rows than a tiny one.
+    trees = Forest.of(LevelsRegressor(n_estimators=2, max_depth=3).fit(level_NC, label_N).get_booster())
+    assert trees is not None
+    trees.predict(np.ascontiguousarray(level_NC.T))
 
 
 if __name__ == "__main__":
