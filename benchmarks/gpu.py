@@ -155,7 +155,7 @@ def command(arguments: Sequence[str]) -> int:
     steps = [step_named(name) for name in dict.fromkeys(names)]
     facts = environment("gpu", quick=sizes != "full", threads=1)
     facts |= {"what": f"gpu check, {sizes}", "plan": asked.plan or "", "budget": f"{budget:.0f} s" if budget else ""}
-    paths = (_install(asked.wheels, asked.state / "site"),) if asked.wheels else ()
+    paths = (install(asked.wheels, asked.state / "site"),) if asked.wheels else ()
     report = asked.json or asked.state / "report.json"
     visit = Visit(sizes, "stand-in" if asked.stand_in else "gpu", asked.state, report, facts, paths)
     if not asked.fresh:
@@ -163,7 +163,7 @@ def command(arguments: Sequence[str]) -> int:
     of = f" of {budget:.0f}" if budget else ""
     say(f"{len(steps)} steps, expected to take {expected(steps, sizes):.0f} s{of}")
     try:
-        _run(visit, steps, begin, budget, again=set(asked.only or ()))
+        carry_out(visit, steps, begin, budget, again=set(asked.only or ()))
     finally:
         visit.end()
     print(report.with_suffix(".md").read_text(encoding="utf-8"))
@@ -176,7 +176,7 @@ def expected(steps: Sequence[Step], sizes: Sizes) -> float:
     return START_SECONDS + sum(step.seconds(sizes) for step in steps)
 
 
-def _run(visit: Visit, steps: Sequence[Step], begin: float, budget: float | None, again: set[str]) -> None:
+def carry_out(visit: Visit, steps: Sequence[Step], begin: float, budget: float | None, again: set[str]) -> None:
     """Do the steps; what is done or has failed is kept, unless it is asked for by name."""
     visit.keep(steps)
     for step in steps:
@@ -209,7 +209,7 @@ def known_of(report: Path, facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _install(wheels: Path, target: Path) -> str:
+def install(wheels: Path, target: Path) -> str:
     """Unpack wheels into a folder of their own: no network, no pip, and the environment stays as it is."""
     files = sorted(wheels.glob("*.whl"))
     if not files:

@@ -29,7 +29,7 @@ def level_grower(lab: Lab, work: Work, rows: int, trees: int, bound: float, boun
     told = f"{rows:,} x {work.columns}, {trees} trees, model and its writing, held-out correlation {score:.4f}"
     yield Figure("tree_level_grower", 1000 * taken / trees, "ms", "lower", bound, bound_of, detail=told)
     yield from _scores(lab, work, rows, lab.pick(trees, trees, 80), matrix)
-    yield _blocks(lab)
+    yield blocks_of(lab)
 
 
 def _learner(name: str, device: str) -> Any:
@@ -66,7 +66,7 @@ def _scores(lab: Lab, work: Work, rows: int, trees: int, levels: Any) -> Iterato
     yield Check("level_grower_scores_as_xgboost", abs(away) <= WITHIN * error, told)
 
 
-def _blocks(lab: Lab) -> Check:
+def blocks_of(lab: Lab) -> Check:
     """Models of three targets from the device and from the CPU, with missing values and weighed rows."""
     from eravane.backend import choose
 

@@ -107,15 +107,15 @@ def _distributions() -> Any:
 
 def kernel_tests(lab: Lab) -> Iterator[Check]:
     """Every kernel against its NumPy specification, on this GPU."""
-    yield from _tests(lab, "tests/kernels")
+    yield from test_check(lab, "tests/kernels")
 
 
 def engine_tests(lab: Lab) -> Iterator[Check]:
     """The backend's copies and readers, the level grower as a learner, and the meta-learner against the CPU."""
-    yield from _tests(lab, "tests/backend", "tests/learners/test_levels_device.py", "tests/gate/test_meta_cuda.py")
+    yield from test_check(lab, "tests/backend", "tests/learners/test_levels_device.py", "tests/gate/test_meta_cuda.py")
 
 
-def _tests(lab: Lab, *paths: str) -> Iterator[Check]:
+def test_check(lab: Lab, *paths: str) -> Iterator[Check]:
     need("pytest", "hypothesis")
     marked = lab.pick("gpu", "gpu and not full", "gpu and not full")
     with tempfile.TemporaryDirectory() as folder:

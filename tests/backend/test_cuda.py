@@ -199,7 +199,7 @@ def test_a_kernel_that_runs_out_of_memory_is_called_again_and_then_says_so(
         return values
 
     monkeypatch.setattr(memory, "reclaim", lambda: calls.append("reclaim"))
-    ops = cuda._HostResults(SimpleNamespace(rank=rank, gram=_full), backend.room)
+    ops = cuda.HostResults(SimpleNamespace(rank=rank, gram=_full), backend.room)
     assert ops.rank(7) == 7
     assert calls == ["rank", "reclaim", "rank"]
     with pytest.raises(OutOfDeviceMemoryError, match="what gram works with did not fit"):
@@ -236,7 +236,7 @@ def test_kernel_results_come_to_the_host(cuda: Any) -> None:
 
     one = cuda.cp.asarray(np.arange(6.0).reshape(2, 3))
     stats = Stats(*[one] * 8)
-    found = cuda._on_host((one, stats, 3, None))
+    found = cuda.on_host((one, stats, 3, None))
     assert type(found[0]) is np.ndarray
     assert found[2:] == (3, None)
     assert type(found[1].mean_EC) is np.ndarray

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu, gpu_checks
-from benchmarks.gpu_beside import _blocks, falcata
+from benchmarks.gpu_beside import blocks_of, falcata
 from benchmarks.gpu_lab import Check, Figure, Lab, SkipError, eras_of, this_gpu
 from benchmarks.gpu_report import markdown, prediction
 from benchmarks.gpu_stand_in import stand_in
@@ -113,10 +113,10 @@ def test_bad_usage_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "invalid choice: 'nothing'" in done.stderr
     with pytest.raises(SystemExit, match="there are no wheels"):
-        gpu._install(tmp_path, tmp_path / "site")
+        gpu.install(tmp_path, tmp_path / "site")
     (tmp_path / "cut-1.0-py3-none-any.whl").write_bytes(b"PK cut")
     with pytest.raises(SystemExit, match=r"cut-1\.0.*is no wheel that can be unpacked"):
-        gpu._install(tmp_path, tmp_path / "site")
+        gpu.install(tmp_path, tmp_path / "site")
     with pytest.raises(SystemExit):
         gpu.parse(["--budget", "0"])
 
@@ -164,7 +164,7 @@ def test_levels_are_measured_and_compared_on_the_device() -> None:
 
 def test_blocks_of_levels_are_compared_on_the_device() -> None:
     with on(2), double.installed():
-        check = _blocks(dataclasses.replace(stand_in(), device="cuda"))
+        check = blocks_of(dataclasses.replace(stand_in(), device="cuda"))
     assert check.holds, check.detail
 
 
@@ -206,17 +206,17 @@ def test_tests_are_counted_and_failures_named(tmp_path: Path, monkeypatch: pytes
         "def test_absent(): pytest.skip('needs cudf')\n@pytest.mark.full\ndef test_long(): assert False\n"
     )
     monkeypatch.setattr(gpu_checks, "ROOT", tmp_path)
-    (check,) = gpu_checks._tests(stand_in(), str(case))
+    (check,) = gpu_checks.test_check(stand_in(), str(case))
     assert not check.holds
     assert check.detail == "1 passed, 1 failed, 1 skipped; skipped: needs cudf; failed: test_bad"
     case.write_text("import pytest\n@pytest.mark.gpu\ndef test_good(): pass\n")
     other = tmp_path / "test_other.py"
     other.write_text("import no_such_library\n")
-    (check,) = gpu_checks._tests(stand_in(), str(tmp_path))
+    (check,) = gpu_checks.test_check(stand_in(), str(tmp_path))
     assert check.holds
     assert check.detail == "1 passed, 0 failed, 0 skipped; left out: test_other: needs no_such_library"
     other.write_text("import json\njson.no_such_function()\n")
-    (check,) = gpu_checks._tests(stand_in(), str(tmp_path))
+    (check,) = gpu_checks.test_check(stand_in(), str(tmp_path))
     assert not check.holds
 
 
@@ -285,12 +285,12 @@ def test_what_steps_found_is_kept_failed_ones_too(visit: gpu.Visit, monkeypatch:
         return {"step": asked.name, "status": "failed" if asked is first else "done", "reason": "off by one"}
 
     monkeypatch.setattr(gpu.Visit, "perform", performed)
-    gpu._run(visit, [first, second], time.monotonic(), None, set())
+    gpu.carry_out(visit, [first, second], time.monotonic(), None, set())
     again = dataclasses.replace(visit, found=gpu.known_of(visit.report, visit.facts))
-    gpu._run(again, [first, second, third], time.monotonic(), None, set())
+    gpu.carry_out(again, [first, second, third], time.monotonic(), None, set())
     assert ran == [first.name, second.name, third.name]
     assert found_in(visit)[first.name]["reason"] == "off by one"
-    gpu._run(again, [first], time.monotonic(), None, {first.name})  # asked for by name
+    gpu.carry_out(again, [first], time.monotonic(), None, {first.name})  # asked for by name
     assert ran[-1] == first.name
     assert len(found_in(visit)) == 3
     assert gpu.known_of(visit.report, {**visit.facts, "commit": "def"}) == {}
@@ -312,7 +312,7 @@ def test_the_report_is_written_after_every_step(visit: gpu.Visit, monkeypatch: p
 
     monkeypatch.setattr(gpu.Visit, "perform", performed)
     with pytest.raises(KeyboardInterrupt):
-        gpu._run(visit, steps, time.monotonic(), None, set())
+        gpu.carry_out(visit, steps, time.monotonic(), None, set())
     assert [entry["status"] for entry in found_in(visit).values()] == ["done", "done", "not reached"]
     assert not list(visit.report.parent.glob("*.part"))
 
@@ -328,7 +328,7 @@ def test_no_step_is_begun_that_would_end_too_late(visit: gpu.Visit, monkeypatch:
     monkeypatch.setattr(gpu.Visit, "perform", performed)
     monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
     plan = PLANS["A"]
-    gpu._run(visit, [step(name) for name in plan.steps], 0.0, plan.budget, set())
+    gpu.carry_out(visit, [step(name) for name in plan.steps], 0.0, plan.budget, set())
     assert clock[0] <= plan.budget
     statuses = [entry["status"] for entry in found_in(visit).values()]
     assert statuses[:4] == ["failed"] * 4
@@ -437,9 +437,9 @@ def test_wheels_are_unpacked_beside_the_environment(tmp_path: Path) -> None:
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         file.writestr(f"{info}/RECORD", f"tiny_thing.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
-    site = gpu._install(wheel.parent, tmp_path / "site")
+    site = gpu.install(wheel.parent, tmp_path / "site")
     before = (tmp_path / "site" / "unpacked").stat().st_mtime_ns
-    assert gpu._install(wheel.parent, tmp_path / "site") == site
+    assert gpu.install(wheel.parent, tmp_path / "site") == site
     assert (tmp_path / "site" / "unpacked").stat().st_mtime_ns == before  # not unpacked twice
     environment = gpu.Visit("quick", "gpu", tmp_path, tmp_path / "report.json", {}, (site,)).environment
     call = [sys.executable, "-c", "import tiny_thing, tiny_other, eravane; print(tiny_thing.WORD)"]

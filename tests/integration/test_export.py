@@ -27,7 +27,7 @@ from eravane.core.config import PrepareConfig, RunConfig, load_config, parse_con
 from eravane.core.errors import RunError
 from eravane.learners.registry import Trees
 from eravane.pipeline.batch import run
-from eravane.pipeline.export import _CHECK, compare, export, portable_blocks
+from eravane.pipeline.export import CHECK, compare, export, portable_blocks
 from tests.support.micro import MICRO
 
 # What the tournament's container had when `eravane.pipeline.export` was written, beside the Python that runs the tests.
@@ -212,7 +212,7 @@ def test_a_model_for_another_python_is_refused_by_name(
 
 
 def test_the_check_hides_eravane() -> None:
-    hiding = _CHECK.split("import inspect")[0]
+    hiding = CHECK.split("import inspect")[0]
     for name in ("eravane", "eravane_kernels", "torch"):
         failed = subprocess.run([sys.executable, "-c", f"{hiding}\nimport {name}"], capture_output=True, text=True)
         assert f"{name} must not be needed" in failed.stderr

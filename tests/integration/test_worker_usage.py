@@ -44,7 +44,7 @@ def _install(boards: int, dask_worker: Any = None) -> None:
     """A driver of so many boards on a worker, which sees its own board first, as Dask arranges it."""
     sys.modules["pynvml"] = Driver(boards)
     sys.modules.pop(NVML, None)
-    telemetry._meter_of_worker.cache_clear()
+    telemetry.meter_of_worker.cache_clear()
     os.environ["CUDA_VISIBLE_DEVICES"] = "0,1" if dask_worker.name == 0 else "1,0"
 
 

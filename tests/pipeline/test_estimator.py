@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from eravane.calendar.splitters import WalkForwardSplit
 from eravane.core.errors import ConfigError, DataError
 from eravane.data.panel import Panel
-from eravane.pipeline.estimator import EraGatedRegressor, _Grower
+from eravane.pipeline.estimator import EraGatedRegressor, Grower
 from eravane.scoring.by_era import corr_by_era
 
 ERAS, ROWS, COLUMNS = 48, 40, 12
@@ -183,7 +183,7 @@ def test_out_of_fold_predictions_do_not_see_labels_inside_the_purge() -> None:
     frame = Panel.of(x_NC, [f"x{place}" for place in range(COLUMNS)], era_N).frame
     specs = model._specs(config)
     found = [
-        {era: base for era, base, _ in _Grower(frame, labels.astype(np.float32), config, 1).out_of_fold(specs, folds)}
+        {era: base for era, base, _ in Grower(frame, labels.astype(np.float32), config, 1).out_of_fold(specs, folds)}
         for labels in (y_N, changed_N, leaking_N)
     ]
     assert folds[-1].predict_first - folds[-1].train_last == 9

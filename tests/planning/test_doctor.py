@@ -120,7 +120,7 @@ def test_text_tells_what_to_do() -> None:
 
 
 def test_survey_reads_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(facts, "_failing_imports", lambda libraries: iter(()))
+    monkeypatch.setattr(facts, "failing_imports", lambda libraries: iter(()))
     monkeypatch.setenv("ERAVANE_CACHE", str(tmp_path / "not" / "there"))
     found = facts.survey()
     assert found.libraries["numpy"] == np.__version__
@@ -135,19 +135,19 @@ def test_survey_reads_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_failing_imports_are_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "cupy.py").write_text("raise ImportError('libcuda.so.1: cannot open')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = dict(facts._failing_imports({"cupy-cuda13x": "14"}))
+    found = dict(facts.failing_imports({"cupy-cuda13x": "14"}))
     assert found == {"cupy": "ImportError: libcuda.so.1: cannot open"}
 
 
 def test_gpu_lines_are_parsed() -> None:
-    gpu = facts._parse_gpu("NVIDIA H200, 580.65.06, 143771, 143204, GPU-1111aaaa")
+    gpu = facts.parse_gpu("NVIDIA H200, 580.65.06, 143771, 143204, GPU-1111aaaa")
     assert gpu == Gpu("NVIDIA H200", "580.65.06", 143771 * 2**20, 143204 * 2**20, "GPU-1111aaaa")
-    assert facts._parse_gpu("NVIDIA GB10, 580.65.06, [N/A], [N/A], GPU-1") is None
+    assert facts.parse_gpu("NVIDIA GB10, 580.65.06, [N/A], [N/A], GPU-1") is None
 
 
 def test_what_surrounds_a_run_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cache below a file, a wrong proxy, and an ordinal of a GPU that is not there."""
-    monkeypatch.setattr(facts, "_failing_imports", lambda libraries: iter(()))
+    monkeypatch.setattr(facts, "failing_imports", lambda libraries: iter(()))
     (tmp_path / "file").touch()
     monkeypatch.setenv("ERAVANE_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("HTTPS_PROXY", "http://host:port")
@@ -160,21 +160,21 @@ def test_what_surrounds_a_run_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 @pytest.mark.parametrize(("version", "major"), [("2.13.0+cpu", 0), ("2.13.0+cu130", 13), ("2.11.0+cu128", 12), ("", 0)])
 def test_torch_build_is_read_from_its_version(version: str, major: int) -> None:
-    assert facts._torch_cuda({"torch": version} if version else {}) == major
+    assert facts.cuda_of_torch({"torch": version} if version else {}) == major
 
 
 def test_scheduler_is_really_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert facts._why_unreachable(f"tcp://127.0.0.1:{port}") == ""
-        assert facts._why_unreachable(f"127.0.0.1:{port}") == ""
-    assert "refused" in facts._why_unreachable(f"tcp://127.0.0.1:{port}")
-    assert "such as tcp://" in facts._why_unreachable("tcp://nowhere")
-    assert "such as tcp://" in facts._why_unreachable("tcp://host:port")
+        assert facts.why_unreachable(f"tcp://127.0.0.1:{port}") == ""
+        assert facts.why_unreachable(f"127.0.0.1:{port}") == ""
+    assert "refused" in facts.why_unreachable(f"tcp://127.0.0.1:{port}")
+    assert "such as tcp://" in facts.why_unreachable("tcp://nowhere")
+    assert "such as tcp://" in facts.why_unreachable("tcp://host:port")
 
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(facts, "_failing_imports", lambda libraries: iter(()))
+    monkeypatch.setattr(facts, "failing_imports", lambda libraries: iter(()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NUMERAI_PUBLIC_ID", "PLANTEDPUBLIC")
     monkeypatch.setenv("NUMERAI_SECRET_KEY", "PLANTEDSECRET")

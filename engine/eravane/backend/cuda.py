@@ -71,7 +71,7 @@ class CudaBackend:
     @property
     def ops(self) -> Kernels:
         """The CUDA kernels, their results brought to the host."""
-        return cast(Kernels, _HostResults(self.kernels, self.room))
+        return cast(Kernels, HostResults(self.kernels, self.room))
 
     @property
     def kernels(self) -> Kernels:
@@ -238,7 +238,7 @@ class _Staging:
         self._stream.synchronize()
 
 
-class _HostResults:
+class HostResults:
     """The kernels' namespace with results brought to the host."""
 
     def __init__(self, kernels: Kernels, free: Callable[[], int]) -> None:
@@ -249,19 +249,20 @@ class _HostResults:
 
         @wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
-            return taken(lambda: _on_host(function(*arguments, **options)), f"what {name} works with", self._free)
+            return taken(lambda: on_host(function(*arguments, **options)), f"what {name} works with", self._free)
 
         setattr(self, name, call)
         return call
 
 
-def _on_host(result: Any) -> Any:
+def on_host(result: Any) -> Any:
+    """A result with the arrays of the device in it, copied to the host."""
     if isinstance(result, cp.ndarray):
         return cp.asnumpy(result)
     if isinstance(result, tuple):
-        return tuple(_on_host(entry) for entry in result)
+        return tuple(on_host(entry) for entry in result)
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         return dataclasses.replace(
-            result, **{item.name: _on_host(getattr(result, item.name)) for item in dataclasses.fields(result)}
+            result, **{item.name: on_host(getattr(result, item.name)) for item in dataclasses.fields(result)}
         )
     return result

@@ -199,7 +199,7 @@ class UsageReporter:
 def on_worker(worker: str, task: str, *, gpus: bool) -> Iterator[Callable[[], WorkerUsage]]:
     """Sample a worker's process and, if requested, its GPU; the yielded function returns the resources used."""
     began = time.perf_counter()
-    with Telemetry(_meter_of_worker() if gpus else None) as telemetry:
+    with Telemetry(meter_of_worker() if gpus else None) as telemetry:
         mark = telemetry.mark()
         yield lambda: WorkerUsage(
             worker, socket.gethostname(), task, time.perf_counter() - began, telemetry.since(mark)
@@ -207,7 +207,7 @@ def on_worker(worker: str, task: str, *, gpus: bool) -> Iterator[Callable[[], Wo
 
 
 @functools.cache
-def _meter_of_worker() -> GpuMeter | None:
+def meter_of_worker() -> GpuMeter | None:
     """The worker's own GPU: Dask lists the others after it. Opened once per process, which takes a while."""
     return gpu_meter(1)
 

@@ -124,7 +124,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         # Trees start from a fixed intercept, so labels are centred on it; CORR does not see the shift.
         self._center = float(np.nanmean(y_N))
         label_N = (y_N[panel.order_N] - self._center + INTERCEPT).astype(np.float32)
-        grower = _Grower(panel.frame, label_N, config, self._workers())
+        grower = Grower(panel.frame, label_N, config, self._workers())
         specs = self._specs(config)
         self.verdicts_: tuple[Verdict, ...] = ()
         self._gate_state: tuple[dict[str, NDArray[Any]], dict[str, Any]] | None = None
@@ -214,7 +214,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             for seed in range(config.zoo.seeds)
         ]
 
-    def _learn_gate(self, grower: _Grower, specs: list[ModelSpec], config: RunConfig) -> list[ModelSpec]:
+    def _learn_gate(self, grower: Grower, specs: list[ModelSpec], config: RunConfig) -> list[ModelSpec]:
         """Select by out-of-fold scores, train the gate on the history, and store its state; returns the selected."""
         clock = Clock.of(Horizon.required(self.target, self.horizon_eras, "give horizon_eras"))
         splitter = WalkForwardSplit(
@@ -267,7 +267,7 @@ class _Task:
     predict: slice
 
 
-class _Grower:
+class Grower:
     """Grows base models on rows in memory.
 
     Args:

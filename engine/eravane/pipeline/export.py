@@ -45,7 +45,7 @@ TOLERANCE = 1e-6
 MINOR = ".".join(platform.python_version_tuple()[:2])
 # Pickled by value, so that the model loads where eravane is not installed.
 _BY_VALUE = (portable, portable_prepare)
-_CHECK = """
+CHECK = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -160,7 +160,7 @@ def compare(model: Path, run: Path, python: str = sys.executable) -> float:
     expected = _read_predictions(run / "live_predictions.csv")
     with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
         out = Path(scratch) / "predictions.csv"
-        command = [python, "-I", "-W", "ignore", "-c", _CHECK, str(model), str(data), str(out), MINOR]
+        command = [python, "-I", "-W", "ignore", "-c", CHECK, str(model), str(data), str(out), MINOR]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or ["no message"]

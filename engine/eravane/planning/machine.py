@@ -106,8 +106,8 @@ def survey(scheduler: str = "") -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         libraries=libraries,
         required=_requirements(),
-        torch_cuda=_torch_cuda(libraries),
-        broken=dict(_failing_imports(libraries)),
+        torch_cuda=cuda_of_torch(libraries),
+        broken=dict(failing_imports(libraries)),
         gpus=gpus,
         cores=cores(),
         memory=(float(max(0, tightest.free)), float(tightest.allowed)),
@@ -123,7 +123,7 @@ def survey(scheduler: str = "") -> Machine:
         network=_network_trouble(),
         credentials=_credential_state(),
         scheduler=scheduler,
-        unreachable=_why_unreachable(scheduler) if scheduler else "",
+        unreachable=why_unreachable(scheduler) if scheduler else "",
     )
 
 
@@ -140,7 +140,8 @@ def _requirements() -> list[str]:
     return [line for line in listed if "extra ==" not in line]
 
 
-def _torch_cuda(libraries: Mapping[str, str]) -> int:
+def cuda_of_torch(libraries: Mapping[str, str]) -> int:
+    """Major CUDA version that the installed torch was built for; 0 for a CPU build or none."""
     version = libraries.get("torch", "")
     built = re.search(r"\+cu(\d+)\d$", version)
     if built:
@@ -152,7 +153,8 @@ def _torch_cuda(libraries: Mapping[str, str]) -> int:
     return int(nccl.group(1)) if nccl else 0
 
 
-def _failing_imports(libraries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def failing_imports(libraries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Installed modules that cannot be imported, and why; each is tried in a process of its own."""
     wanted = {"xgboost": "xgboost", "torch": "torch", "cupy": "cupy-cuda", "pylibcudf": "pylibcudf-cu"}
     for module, prefix in wanted.items():
         if not any(name.startswith(prefix) for name in libraries):
@@ -177,10 +179,11 @@ def _gpus() -> list[Gpu]:
         ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return []
-    return [gpu for line in lines if (gpu := _parse_gpu(line)) is not None]
+    return [gpu for line in lines if (gpu := parse_gpu(line)) is not None]
 
 
-def _parse_gpu(line: str) -> Gpu | None:
+def parse_gpu(line: str) -> Gpu | None:
+    """The GPU in a line of nvidia-smi; None where it reports no numbers."""
     name, *values = (value.strip() for value in line.split(","))
     if len(values) != 4 or not all(re.fullmatch(r"\d+(\.\d+)*", value) for value in values[:3]):
         return None
@@ -247,7 +250,8 @@ def _credential_state() -> str:
         return str(error)
 
 
-def _why_unreachable(address: str) -> str:
+def why_unreachable(address: str) -> str:
+    """Why a Dask scheduler cannot be reached; empty where it can."""
     parts = urlsplit(address if "://" in address else f"tcp://{address}")
     try:
         host, port = parts.hostname, parts.port
