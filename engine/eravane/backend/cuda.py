@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from eravane.backend.cuda_memory import Pool, free_bytes, reclaim, taken, use_pool
 from eravane.backend.protocol import DeviceTable, FileBlock, Log, Part
+from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
 from eravane_kernels.namespace import Kernels
 
@@ -154,7 +155,7 @@ class CudaBackend:
                     columns = slice(block.first_column + first, block.first_column + first + count)
                     matrix[columns, block.first_row : block.first_row + block.rows] = lying
 
-    def stream(self, matrices: Iterable[NDArray[Any]]) -> Iterator[Any]:
+    def stream(self, matrices: Iterable[Values]) -> Iterator[Any]:
         """Matrices one by one on the device; the next is sent while the caller works on the last."""
         pair = [_Staging(), _Staging()]  # of its own: others send meanwhile
         ready: Any = None
@@ -222,7 +223,7 @@ class _Staging:
             cp.cuda.get_current_stream().synchronize()
             self._size = size
 
-    def send(self, values: NDArray[Any], target: Any) -> None:
+    def send(self, values: Values, target: Any) -> None:
         """Copy values [C, n] into the pinned buffer and start their way into a device view of the same shape."""
         self.make_room(values.nbytes)
         pinned = self._pinned[: values.nbytes].view(values.dtype).reshape(values.shape)

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Values
 from eravane_kernels.namespace import Kernels
 
 Log = Callable[[str], None]
-Part = tuple[int, NDArray[Any]]
+Part = tuple[int, Values]
 """Rows of a matrix on the host: the row they start at, and their values [C, n]."""
 
 
@@ -129,7 +130,7 @@ class Backend(Protocol):
         """Write blocks of files into a matrix on the device."""
         ...
 
-    def stream(self, matrices: Iterable[NDArray[Any]]) -> Iterator[Any]:
+    def stream(self, matrices: Iterable[Values]) -> Iterator[Any]:
         """Matrices one by one on the device, the next one on its way while the caller works on the last."""
         ...
 

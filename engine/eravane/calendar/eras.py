@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eravane.core.arrays import Integers
+from eravane.core.arrays import Integers, Values
 from eravane.core.errors import DataError
 
 LIVE_ERAS = ("X", "eraX")
@@ -182,7 +182,7 @@ class EraFrame:
         ids: N row ids (a `pyarrow.StringArray`, or a list), or None where they are not needed.
     """
 
-    values: NDArray[Any]
+    values: Values
     columns: tuple[str, ...]
     index: EraIndex
     ids: Any = None

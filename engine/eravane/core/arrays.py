@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,5 +9,5 @@ Float32s = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
-Values = NDArray[Any]
+Values = NDArray[np.int8] | NDArray[np.float32]
 """Feature values: int8 levels (-1 missing) or float32 (NaN missing)."""

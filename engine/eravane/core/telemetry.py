@@ -53,7 +53,7 @@ class _Seen:
         if "throttle" in sample:
             self._throttled[int(sample["throttle"])] += 1
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Peak of memory, and what the GPUs did, if there are any."""
         gpu: dict[str, Any] = {
             name: round(self._sums[name] / self._count, 2)
@@ -176,7 +176,7 @@ class WorkerUsage:
     seconds: float
     used: Mapping[str, Any]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """All fields in one dictionary, JSON-able."""
         facts = {"worker": self.worker, "host": self.host, "task": self.task, "seconds": round(self.seconds, 4)}
         return facts | dict(self.used)

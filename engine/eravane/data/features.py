@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from eravane.backend.cpu import CpuBackend
 from eravane.backend.protocol import Backend
 from eravane.calendar.eras import EraFrame
+from eravane.core.arrays import Values
 from eravane.core.config import PrepareConfig
 from eravane.core.errors import DataError
 from eravane.data.prepare import Preparer, joined
@@ -94,9 +95,9 @@ class Features:
         """Eras first..last that the store holds."""
         return list(self.store.index.select(first, last))
 
-    def raw(self, era: int) -> NDArray[Any]:
+    def raw(self, era: int) -> Values:
         """All columns of an era as stored, [C, N]; a view where they stay on the device or are mapped."""
-        values_CN: NDArray[Any] = self._resident.window(self.store.columns, era, era)
+        values_CN: Values = self._resident.window(self.store.columns, era, era)
         return values_CN
 
     def era(self, era: int, columns: Sequence[str]) -> EraFrame:

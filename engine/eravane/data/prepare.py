@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraFrame, EraIndex
 from eravane.core.config import PrepareConfig
+from eravane_kernels.arrays import Levels
 from eravane_kernels.namespace import Kernels
 
 INDICATOR = "missing_"
@@ -84,7 +85,7 @@ class Preparer:
         x_CN, offsets_E1 = frame.values, frame.index.offsets
         if x_CN.dtype != np.int8 or self._config.missing_eras == "report":
             return x_CN
-        absent_EC = on_host(self._ops.missing_eras(self._ops.level_counts(x_CN, offsets_E1)))
+        absent_EC = on_host(self._ops.missing_eras(self._ops.level_counts(cast(Levels, x_CN), offsets_E1)))
         if not absent_EC.any():
             return x_CN
         marked_CN = x_CN.copy()

@@ -17,12 +17,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.backend.protocol import Backend
+from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
 from eravane.data.store.store import EraStore
 
@@ -138,7 +139,7 @@ class Resident:
                 yield era, self.window(columns, era, era)
             return
         window = self.store.window(first, last, columns)
-        parts = (np.ascontiguousarray(window.era(era).values) for era in numbers)
+        parts = (cast(Values, np.ascontiguousarray(window.era(era).values)) for era in numbers)
         for era, values in zip(numbers, self.backend.stream(parts), strict=True):
             self.sent_bytes += values.nbytes
             yield era, values

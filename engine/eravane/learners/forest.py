@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from eravane.core.arrays import Float32s
+from eravane.core.arrays import Float32s, Values
 from eravane.learners.ubj import load
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD, add_leaves
@@ -38,7 +38,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         """Count rows that will be asked about, so that the trees are unfolded before the first of them if that pays."""
         self._rows += rows
 
-    def output(self, values_CN: NDArray[Any]) -> Float32s:
+    def output(self, values_CN: Values) -> Float32s:
         """What the booster predicts for int8 or float32 columns [C, N], in the order of training; float32 [N].
 
         Columns on a GPU are predicted there where trees unfold, and on the host otherwise; the output lies on the host.
@@ -49,7 +49,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         predicted_N: Float32s = self.inplace_predict(values_CN.T, validate_features=False)
         return predicted_N
 
-    def margin(self, values_CN: NDArray[Any], margin_N: Float32s | None = None) -> Float32s:
+    def margin(self, values_CN: Values, margin_N: Float32s | None = None) -> Float32s:
         """The sum of the trees, float32 [N].
 
         Args:
@@ -64,7 +64,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         )
         return total_N
 
-    def _unfolded(self, values_CN: NDArray[Any], margin_N: Float32s | None) -> Float32s | None:
+    def _unfolded(self, values_CN: Values, margin_N: Float32s | None) -> Float32s | None:
         """What the unfolded trees predict; None where they are not to be used."""
         if values_CN.dtype != np.int8:
             return None
@@ -151,8 +151,8 @@ class Forest:
         if not self._there:
             self._there.extend(map(upload, (self.column_TK, self.below_TK, self.leaf_TL)))
         column_TK, below_TK, leaf_TL = self._there
-        found_N: Float32s = at_hand(cuda.add_leaves(values_CN, column_TK, below_TK, leaf_TL, upload(total_N)))
-        return found_N
+        found_N = at_hand(cuda.add_leaves(values_CN, column_TK, below_TK, leaf_TL, upload(total_N)))
+        return cast(Float32s, found_N)
 
 
 def keys_of(
@@ -164,7 +164,7 @@ def keys_of(
     return used_U.astype(np.int64), walk.keys(place_TK, below_TK, right_TK)
 
 
-def at_hand(values: Any) -> NDArray[Any]:
+def at_hand(values: Any) -> Values:
     """The values as a NumPy array, copied from a GPU where they lie there."""
     return np.asarray(values.get() if hasattr(values, "get") else values)
 
@@ -185,7 +185,7 @@ class Nodes:
         """The nodes of trees as `ubj.load` gives them."""
         root_T = np.cumsum([0, *(len(tree["left_children"]) for tree in trees)])[:-1]
 
-        def joined(name: str) -> NDArray[Any]:
+        def joined(name: str) -> Values:
             return np.concatenate([tree[name] for tree in trees])
 
         sizes = [len(tree["left_children"]) for tree in trees]

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eravane.core.arrays import Float32s
+from eravane.core.arrays import Float32s, Values
 from eravane.core.errors import ConfigError
 from eravane.learners.protocol import INTERCEPT, Growing, check_stop, known_rows
 
@@ -138,7 +137,7 @@ class Boosted:
         """Trees."""
         return int(self._booster.num_trees())
 
-    def output(self, values_CN: NDArray[Any]) -> Float32s:
+    def output(self, values_CN: Values) -> Float32s:
         """Predict rows from columns [C, N]; float32 [N]."""
         raw_N = self._booster.predict(values_CN.T.astype(np.float32), num_threads=1)
         return np.asarray(raw_N + self._base, dtype=np.float32)

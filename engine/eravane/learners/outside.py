@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+
+from eravane.core.arrays import Values
 
 OUTSIDE = "given"  # as zoo.parquet and the ids of such models name it
 BLOCK = b"given"  # in the place of trees in a run folder
@@ -18,6 +18,6 @@ class Column:
         """It has no trees."""
         return 0
 
-    def output(self, values_CN: NDArray[Any]) -> NDArray[np.float32]:
+    def output(self, values_CN: Values) -> NDArray[np.float32]:
         """The column itself, float32 [N]."""
         return np.asarray(values_CN[0], dtype=np.float32)

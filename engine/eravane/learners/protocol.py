@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Required, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eravane.core.arrays import Bools, Float32s
+from eravane.core.arrays import Bools, Float32s, Values
 from eravane.core.errors import OutOfDeviceMemoryError as OutOfDeviceMemoryError
 from eravane.core.errors import RunError
 
@@ -71,7 +70,7 @@ class Model(Protocol):
         """Trees in the block."""
         ...
 
-    def output(self, values_CN: NDArray[Any]) -> Float32s:
+    def output(self, values_CN: Values) -> Float32s:
         """Predict rows from int8 or float32 columns [C, N]; float32 [N]."""
         ...
 

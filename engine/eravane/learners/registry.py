@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eravane.core.arrays import Float32s
+from eravane.core.arrays import Float32s, Values
 from eravane.core.config import ZooConfig
 from eravane.learners import lightgbm, outside
 from eravane.learners.forest import Predictor, at_hand
@@ -70,7 +69,7 @@ class Trees:
         return sum(booster.num_boosted_rounds() for booster in self.boosters())
 
 
-def predict(boosters: Sequence[Model], values_CN: NDArray[Any]) -> Float32s:
+def predict(boosters: Sequence[Model], values_CN: Values) -> Float32s:
     """Predict rows with the sum of a model's blocks.
 
     Args:

@@ -62,7 +62,7 @@ class StepReport:
     n_open: int
     seconds: Mapping[str, float]
 
-    def as_event(self) -> dict[str, Any]:
+    def as_event(self) -> dict[str, object]:
         """The report as a line of events.jsonl holds it."""
         return {
             "era": self.era,

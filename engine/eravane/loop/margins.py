@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from eravane.core.arrays import Float32s
+from eravane.core.arrays import Float32s, Values
 from eravane.learners.forest import Predictor
 
-ValuesOf = Callable[[int], NDArray[Any]]
+ValuesOf = Callable[[int], Values]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +59,7 @@ class Margins:
         return cls({int(era): margin for era, margin in load(content).items()})
 
 
-def full_margin(boosters: Sequence[Predictor], values_CN: NDArray[Any]) -> Float32s:
+def full_margin(boosters: Sequence[Predictor], values_CN: Values) -> Float32s:
     """Output of all blocks, float32 [N]; the first brings the intercept."""
     margin_N: Float32s | None = None
     for booster in boosters:

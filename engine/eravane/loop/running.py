@@ -44,7 +44,7 @@ class RunningScores:
         ensemble, equal = (self._sums[name] / self._eras for name in (ENSEMBLE, EQUAL_WEIGHT))
         return f"CORR {ensemble:.4f} against {equal:.4f} at equal weight over {self._eras} eras"
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The sums, for a checkpoint."""
         return {"eras": self._eras, "sums": self._sums}
 

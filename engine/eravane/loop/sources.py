@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraFrame
+from eravane.core.arrays import Values
 from eravane.core.errors import DataError
 from eravane.data.features import Features
 from eravane.zoo.specs import ModelSpec
@@ -35,11 +35,11 @@ class EraSource:
         """Row ids, N strings."""
         return self.features.ids(self.era, self.era) if self.live is None else self.live.ids
 
-    def raw(self) -> NDArray[Any]:
+    def raw(self) -> Values:
         """All stored columns, unprepared, [C, N]."""
         return self.features.raw(self.era) if self.live is None else self.live.values
 
-    def cell(self, columns: tuple[str, ...]) -> NDArray[Any]:
+    def cell(self, columns: tuple[str, ...]) -> Values:
         """Prepared columns of one cell, [C, N]."""
         return (self.features.era(self.era, columns) if self.live is None else self.features.live(columns)).values
 
@@ -49,7 +49,7 @@ class EraSource:
         return features.member(name, self.era, self.era) if self.live is None else features.live_member(name)
 
 
-def values_of(source: EraSource, spec: ModelSpec) -> NDArray[Any]:
+def values_of(source: EraSource, spec: ModelSpec) -> Values:
     """What a base model predicts from: its prepared columns [C, N], or a member's prediction [1, N]."""
     return source.member(spec.group)[None] if spec.given else source.cell(spec.columns)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from eravane.calendar.eras import EraFrame, era_numbers
 from eravane.calendar.folds import Fold
 from eravane.calendar.horizon import Horizon
 from eravane.calendar.splitters import WalkForwardSplit
-from eravane.core.arrays import Bools, Float32s, Floats
+from eravane.core.arrays import Bools, Float32s, Floats, Values
 from eravane.core.config import GateConfig, RunConfig, parse_config
 from eravane.core.memory import cores
 from eravane.core.seeds import derive_seed
@@ -333,7 +333,7 @@ class Grower:
         if task.predict.start == task.predict.stop:
             return block, np.zeros(0, dtype=np.float32)
         boosters = Trees((block,), spec.columns).boosters()
-        return block, predict(boosters, np.ascontiguousarray(values_CN[:, task.predict]))
+        return block, predict(boosters, cast(Values, np.ascontiguousarray(values_CN[:, task.predict])))
 
 
 def _evaluate(

@@ -134,7 +134,7 @@ def _tried(out: Path, run: Path, environment: Environment, cache: Path) -> float
         raise RunError(f"under {environment.name}: {error}") from None
 
 
-def hosted_model(payload: Mapping[str, Any]) -> bytes:
+def hosted_model(payload: Mapping[str, object]) -> bytes:
     """The pickle of the function that predicts: what cloudpickle makes of it, nothing is evaluated when it is loaded.
 
     Its code is bytecode of this Python, and runs under the same minor version alone.

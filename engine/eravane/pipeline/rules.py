@@ -40,7 +40,7 @@ class Settled:
         main = next(iter(self.horizons.values()), None)
         return "" if main is None else main.sentence(clock.score_lag, clock.tree_lag)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Content for manifest.json: `horizon` of the main target, and `payout`."""
         main = next(iter(self.horizons.values()), None)
         return {"horizon": None if main is None else main.as_dict(), "payout": self.payout.as_dict()}

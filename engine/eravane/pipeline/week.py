@@ -63,7 +63,7 @@ class WeekReport:
     seconds: float
     notes: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The report as one JSON object."""
         return dataclasses.asdict(self)
 

@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from eravane.calendar.timeline import Timeline, plan_timeline
 from eravane.core.config import RunConfig
@@ -104,7 +103,7 @@ class CostPlan:
             lines.append(f"DOES NOT FIT: {format_size(self.disk)} of disk needed, {format_size(self.free_disk)} free")
         return lines
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The plan as JSON-able values, in seconds and bytes."""
         totals = {"seconds": self.seconds, "memory": self.memory, "disk": self.disk, "fits": self.fits}
         finite = {

@@ -64,7 +64,7 @@ class Comparison:
     needed_t: float
     others: tuple[Versus, ...]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The comparison as JSON-able values; undefined numbers are None."""
         runs = [
             {

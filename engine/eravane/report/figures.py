@@ -39,7 +39,7 @@ class Figure:
     views: list[View]
     height: int = 340
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The figure as JSON-able values for the page's script."""
         views = [{"label": view.label, "data": view.data, "layout": view.layout} for view in self.views]
         return {"name": self.name, "height": self.height, "views": views}

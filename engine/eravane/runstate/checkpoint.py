@@ -34,7 +34,7 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: Mapping[str, Sequence[str]]) -> None:
         self._folder, self._identity = folder, {name: tuple(known) for name, known in identity.items()}
 
-    def save(self, step: int, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+    def save(self, step: int, files: Mapping[str, bytes], facts: Mapping[str, object]) -> None:
         """Write checkpoint `step` and drop all but the last two."""
         self._folder.mkdir(parents=True, exist_ok=True)
         target, temporary = self._path(step), self._folder / f".{step:06d}.{os.getpid()}"

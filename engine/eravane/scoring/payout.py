@@ -68,7 +68,7 @@ class PayoutRule:
         """Whether scores on labels of this length are paid."""
         return span.days == self.horizon
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
 

@@ -87,7 +87,7 @@ class ScoreSheet:
     notes: tuple[str, ...]
     failures: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For JSON: numbers that are undefined are None."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from eravane.core.arrays import Values
 from eravane.core.errors import DataError
 from eravane.data.store.source import Source
 
@@ -50,7 +49,7 @@ def as_levels(source: Source, name: str, column: pa.Array, first_row: int) -> ND
     if pa.types.is_int8(column.type):
         levels: NDArray[np.int8] = column.to_numpy()
         return levels
-    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    values: Values = column.to_numpy(zero_copy_only=False)
     if values.dtype == np.bool_:
         return values.astype(np.int8)
     wrong = ~((values >= 0) & (values <= LEVELS))

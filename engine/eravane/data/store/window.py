@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eravane.backend.protocol import Backend, FileBlock
 from eravane.calendar.eras import EraFrame, EraIndex
+from eravane.core.arrays import Values
 from eravane.core.errors import DataError
 from eravane.data.store.segments import Segment
 
@@ -51,7 +52,7 @@ class Window:
     dtype: str
 
     @property
-    def parts(self) -> tuple[NDArray[Any], ...]:
+    def parts(self) -> tuple[Values, ...]:
         """One matrix [C, n_i] per segment, contiguous columns.
 
         They are views where the columns are evenly spaced in the store (all of them, one of them, a contiguous
@@ -202,6 +203,6 @@ def _as_slice(positions: NDArray[np.intp]) -> slice | NDArray[np.intp]:
     return slice(int(positions[0]), int(positions[-1]) + 1, step)
 
 
-def _copy_rows(piece: Piece, positions: NDArray[np.intp], out_CN: NDArray[Any]) -> None:
+def _copy_rows(piece: Piece, positions: NDArray[np.intp], out_CN: Values) -> None:
     for row, position in enumerate(positions):
         out_CN[row] = piece.segment.values[position, piece.rows]
