@@ -68,11 +68,6 @@ _GATE_CONSTANTS: dict[str, Any] = {
 """Keys of the gate that are constants now, and what they were left at."""
 
 
-def _constant(usual: Any) -> Retired:
-    instead = "leave it out; it is a constant now"
-    return Retired(since="0.2.0", instead=instead, same=lambda value, _section: value == usual)
-
-
 _CONSTANTS: dict[str, Any] = {
     "time.report_start": 0,
     "prepare.neighbours": 5,
@@ -89,7 +84,7 @@ _CONSTANTS: dict[str, Any] = {
 """Keys that are constants now, and what they were left at."""
 
 
-def _settled(usual: Any) -> Retired:
+def _constant(usual: Any) -> Retired:
     instead = f"leave it out; it is {usual} in every run"
     return Retired(since="0.2.0", instead=instead, same=lambda value, _section: value == usual)
 
@@ -116,7 +111,7 @@ RETIRED: dict[str, Retired] = {
         values=(["ridge", "change_points"], ["ridge"], ["change_points"], ["change_points", "ridge"], []),
     ),
     **{f"gate.{name}": _constant(usual) for name, usual in _GATE_CONSTANTS.items()},
-    **{f"{name}": _settled(usual) for name, usual in _CONSTANTS.items()},
+    **{name: _constant(usual) for name, usual in _CONSTANTS.items()},
     "compute.cluster": Retired(
         since="0.2.0", instead='write scheduler = "local"', same=lambda value, _section: value == "none"
     ),

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Unpack
 
 import numpy as np
+import pyarrow as pa
 import xgboost as xgb
+from numpy.typing import NDArray
 from packaging.version import Version
 
 from eravane.core.arrays import Float32s
@@ -19,7 +21,6 @@ from eravane.core.errors import ConfigError, RunError
 from eravane.learners.levels_device import DeviceBoosting, device_bytes, device_columns
 from eravane.learners.levels_model import to_ubj
 from eravane.learners.protocol import INTERCEPT, Growing, Stop, check_stop, known_rows
-from eravane.learners.tiles import addresses
 from eravane.learners.xgboost import DEFAULT_PARAMS, resolve_params
 from eravane_kernels.growth import Rules, Tree
 
@@ -190,6 +191,15 @@ class Levels:
             min_child_weight=float(params.get("min_child_weight", 1.0)),
             gain_from_weight=gain_from_weight(xgb.__version__),
         )
+
+
+def addresses(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where every int8 column begins in every chunk, int64 [S, C], and the rows of the chunks, int64 [S]."""
+    chunks = [column.chunks for column in table.columns]
+    rows = [[len(chunk) for chunk in column] for column in chunks]
+    assert all(lengths == rows[0] for lengths in rows), "the columns of a window are cut alike"
+    address_CS = [[chunk.buffers()[1].address + chunk.offset for chunk in column] for column in chunks]
+    return np.array(address_CS, dtype=np.int64).T.copy(), np.array(rows[0], dtype=np.int64)
 
 
 def gain_from_weight(version: str) -> bool:

@@ -15,7 +15,6 @@ from eravane.backend.protocol import DeviceTable
 from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DeviceError, RunError
 from eravane.learners.protocol import INTERCEPT, Growing, OutOfDeviceMemoryError, check_stop, known_rows
-from eravane.learners.tiles import Tiles, worth_it
 
 DEFAULT_PARAMS: Mapping[str, Any] = {
     "objective": "reg:squarederror",
@@ -135,7 +134,7 @@ def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatri
 
     Integer levels are binned by a six-row reference that lists all of them, so that every matrix of every fold has
     the same cuts and XGBoost skips its quantile sketch: identical trees in 50 to 75 % of the time, at every width from
-    1 to 300 columns (60,000 rows, Arrow). XGBoost reads large and wide tables in tiles, see `eravane.learners.tiles`.
+    1 to 300 columns (60,000 rows, Arrow).
 
     Args:
         table: an Arrow table, or a `DeviceTable`, whose matrix XGBoost reads where it lies on the GPU.
@@ -153,8 +152,6 @@ def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatri
         reference = xgb.QuantileDMatrix(
             rows, np.zeros(LEVELS.size), max_bin=params["max_bin"], nthread=1, feature_names=names
         )
-    if reference is not None and isinstance(table, pa.Table) and worth_it(table):
-        return xgb.QuantileDMatrix(Tiles(table), ref=reference, max_bin=params["max_bin"], nthread=1)
     if data is table:
         return xgb.QuantileDMatrix(table, ref=reference, max_bin=params["max_bin"], nthread=1)
     types = ["int" if reference is not None else "float"] * len(names)  # as XGBoost reads them from data frames

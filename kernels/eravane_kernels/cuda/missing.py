@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from eravane_kernels import checks
 from eravane_kernels.arrays import MISSING, SLOTS, Integers
 from eravane_kernels.cuda import inputs
 from eravane_kernels.cuda.inputs import Array, empty_beside, stride
@@ -18,7 +17,7 @@ from eravane_kernels.cuda.statistics import (
     pooled_counts,
     stats_of_counts,
 )
-from eravane_kernels.spec.missing import FILL_METHODS, FillMethod
+from eravane_kernels.spec.missing import FillMethod, check_fill_method
 
 
 def fill_values(
@@ -35,18 +34,9 @@ def fill_values(
     """
     x_CN = inputs.columns(x_CN, "x_CN", "int8", "float32")
     offsets_E1 = inputs.offsets(offsets_E1, x_CN.shape[1])
-    _check_fill(method, constant, window)
+    check_fill_method(method, constant, window)
     find = _level_fills if x_CN.dtype == np.int8 else _float_fills
     return find(x_CN, offsets_E1, method, constant, window)
-
-
-def _check_fill(method: str, constant: float | None, window: int) -> None:
-    checks.choice(method, "method", FILL_METHODS)
-    checks.window(window)
-    if (method == "constant") != (constant is not None):
-        raise ValueError(f"constant: expected a number with method 'constant' alone, given {constant} with {method!r}")
-    if constant is not None and not np.isfinite(constant):
-        raise ValueError(f"constant: expected a finite number, given {constant}")
 
 
 def _level_fills(x_CN: Array, offsets_E1: Integers, method: str, constant: float | None, window: int) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eravane_kernels import checks, tables
+from eravane_kernels import tables
 from eravane_kernels.arrays import LEVELS, SLOTS, Integers
 from eravane_kernels.cuda import inputs
 from eravane_kernels.cuda.inputs import Array, empty_beside, stride
@@ -21,7 +21,7 @@ from eravane_kernels.cuda.statistics import (
     quantiles_of_counts,
     stats_of_counts,
 )
-from eravane_kernels.spec.outliers import METHODS, Method
+from eravane_kernels.spec.outliers import Method, check_bound_method
 
 
 def clip_bounds(
@@ -40,20 +40,10 @@ def clip_bounds(
     """
     x_CN = inputs.columns(x_CN, "x_CN", "int8", "float32")
     offsets_E1 = inputs.offsets(offsets_E1, x_CN.shape[1])
-    _check_bounds(method, low, high, k, window)
+    check_bound_method(method, low, high, k, window)
     find = _level_bounds if x_CN.dtype == np.int8 else _float_bounds
     first, second = find(x_CN, offsets_E1, method, (low, high), window)
     return (first, second) if method == "winsorize" else (first - k * second, first + k * second)
-
-
-def _check_bounds(method: str, low: float, high: float, k: float, window: int) -> None:
-    checks.choice(method, "method", METHODS)
-    checks.quantiles((low, high))
-    checks.window(window)
-    if low > high:
-        raise ValueError(f"low, high: expected low <= high, given {low} and {high}")
-    if not k >= 0.0:
-        raise ValueError(f"k: expected 0 or more, given {k}")
 
 
 def _level_bounds(

@@ -46,6 +46,11 @@ def check_fill_values(x_CN: Columns, offsets_E1: Integers, method: str, constant
     """Checks the arguments of `fill_values`, except for infinities."""
     checks.columns(x_CN, "x_CN", "int8", "float32")
     checks.offsets(offsets_E1, x_CN.shape[1])
+    check_fill_method(method, constant, window)
+
+
+def check_fill_method(method: str, constant: float | None, window: int) -> None:
+    """Checks how `fill_values` fills."""
     checks.choice(method, "method", FILL_METHODS)
     checks.window(window)
     if (method == "constant") != (constant is not None):

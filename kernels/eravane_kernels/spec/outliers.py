@@ -52,6 +52,11 @@ def check_bounds(
     """Checks the arguments of `clip_bounds`, except for infinities."""
     checks.columns(x_CN, "x_CN", "int8", "float32")
     checks.offsets(offsets_E1, x_CN.shape[1])
+    check_bound_method(method, low, high, k, window)
+
+
+def check_bound_method(method: str, low: float, high: float, k: float, window: int) -> None:
+    """Checks how `clip_bounds` bounds."""
     checks.choice(method, "method", METHODS)
     checks.quantiles((low, high))
     checks.window(window)
