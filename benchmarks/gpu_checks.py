@@ -25,7 +25,7 @@ from benchmarks.gpu_steps import STEPS
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = (
     *("numpy", "pyarrow", "pandas", "numba", "scipy", "sklearn", "torch", "safetensors"),
-    *("cupy", "cudf", "rmm", "kvikio", "pylibcudf", "dask_cuda", "distributed", "xgboost", "pynvml"),
+    *("cupy", "cudf", "rmm", "pylibcudf", "dask_cuda", "distributed", "xgboost", "pynvml"),
     *("pytest", "hypothesis", "numerai_tools", "plotly", "lightgbm", "falcata"),
 )
 # What pytest needs of pyproject.toml, without options of plug-ins that may be absent.

@@ -30,7 +30,7 @@ DISTRIBUTIONS = {
     "yaml": ("pyyaml",),
 }
 # Imported where it is there, and reported where it is not.
-OPTIONAL = {"cudf", "falcata", "kvikio", "polars"}
+OPTIONAL = {"cudf", "falcata", "polars"}
 
 
 def _declared(*extras: str) -> set[str]:

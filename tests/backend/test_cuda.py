@@ -78,14 +78,8 @@ def test_windows_arrive_whole_through_pinned_memory(cuda: Any, store: EraStore, 
 
 
 @pytest.mark.parametrize("columns", COLUMN_LISTS)
-@pytest.mark.parametrize("direct", [False, True])
-def test_windows_arrive_whole_on_both_ways(
-    cuda: Any, store: EraStore, columns: list[str], direct: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if direct:
-        pytest.importorskip("kvikio", reason="needs kvikio")
+def test_windows_arrive_whole(cuda: Any, store: EraStore, columns: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     backend, _ = said(cuda)
-    monkeypatch.setattr(type(backend), "direct", direct)
     monkeypatch.setattr(window_module, "SENT_BYTES", 900)
     window = store.window(3, 14, columns)
     matrix = backend.hold((len(columns), window.index.rows), store.dtype)

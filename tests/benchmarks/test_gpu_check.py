@@ -34,7 +34,7 @@ from tests.support.emulator.devices import on
 ROOT = Path(__file__).resolve().parents[2]
 # Not installed on a machine that has torch and CuPy but not this project.
 ABSENT = (
-    *("xgboost", "cudf", "rmm", "kvikio", "pylibcudf", "dask", "dask_cuda", "distributed", "lightgbm", "polars"),
+    *("xgboost", "cudf", "rmm", "pylibcudf", "dask", "dask_cuda", "distributed", "lightgbm", "polars"),
     *("numerapi", "numerai_tools", "plotly", "pytest_timeout", "psutil"),
 )
 BLOCKER = f"""

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -109,31 +108,6 @@ def cupy() -> ModuleType:
     return module
 
 
-def kvikio() -> ModuleType:
-    class CuFile:
-        def __init__(self, path: Path, flags: str) -> None:
-            assert flags == "r"
-            self._file, self._seen = path.open("rb"), CURRENT.synchronised
-
-        def __enter__(self) -> CuFile:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self._file.close()
-
-        def pread(self, target: Array, size: int, file_offset: int) -> Any:
-            assert CURRENT.synchronised > self._seen, "storage writes into memory that a queued copy may still read"
-            self._seen = CURRENT.synchronised
-            self._file.seek(file_offset)
-            read = np.frombuffer(self._file.read(size), dtype=np.uint8)
-            target[: read.size] = read
-            return SimpleNamespace(get=lambda: read.size)
-
-    module = ModuleType("kvikio")
-    vars(module).update(CuFile=CuFile)
-    return module
-
-
 def pylibcudf(chunk_rows: int) -> ModuleType:
     """Reads with Arrow, `chunk_rows` rows at a time; every column comes with a mask, as optional ones do."""
 
@@ -204,7 +178,7 @@ def pylibcudf(chunk_rows: int) -> ModuleType:
 @contextmanager
 def installed(chunk_rows: int = 100) -> Iterator[None]:
     """The doubles in place of the libraries, and `eravane.backend.cuda` imported anew with them."""
-    doubles = {"cupy": cupy(), "kvikio": kvikio(), "pylibcudf": pylibcudf(chunk_rows)}
+    doubles = {"cupy": cupy(), "pylibcudf": pylibcudf(chunk_rows)}
     ours = ("eravane.backend.cuda", "eravane.backend.cuda_memory", "eravane.backend.cuda_parquet")
     held = {name: sys.modules.get(name) for name in (*doubles, *ours)}
     for name, module in doubles.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eravane.backend.protocol import FileBlock, Part
+from eravane.backend.protocol import Part
 from eravane.core.errors import OutOfDeviceMemoryError
 from eravane.core.memory import available_memory
 from eravane_kernels.namespace import Kernels
@@ -21,7 +21,6 @@ class CpuBackend:
     name = "cpu"
     xgboost_device = "cpu"
     torch_device = "cpu"
-    direct = False
 
     @property
     def ops(self) -> Kernels:
@@ -72,16 +71,6 @@ class CpuBackend:
         """Copy parts into a matrix."""
         for start, values in parts:
             matrix[:, start : start + values.shape[1]] = values
-
-    def read(self, blocks: Iterable[FileBlock], matrix: NDArray[Any]) -> None:
-        """Copy blocks of the mapped files into a matrix."""
-        for block in blocks:
-            with pa.memory_map(str(block.path)) as source:
-                whole = source.read_buffer(source.size())
-            strides = (block.stride, matrix.itemsize)
-            values = np.ndarray((block.columns, block.rows), matrix.dtype, whole, block.offset, strides)
-            columns = slice(block.first_column, block.first_column + block.columns)
-            matrix[columns, block.first_row : block.first_row + block.rows] = values
 
     def stream(self, matrices: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """The matrices, unchanged."""

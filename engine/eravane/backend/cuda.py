@@ -1,14 +1,12 @@
-"""An NVIDIA GPU as a device: CuPy arrays, filled from host memory or files in chunks of bounded size.
+"""An NVIDIA GPU as a device: CuPy arrays, filled from host memory in chunks of bounded size.
 
-Importing this module imports CuPy; RMM, KvikIO and libcudf's bindings are imported where they are used and may be
+Importing this module imports CuPy; RMM and libcudf's bindings are imported where they are used and may be
 absent. Written against CuPy 14 and RAPIDS 26.x; `tests/backend/contracts` holds the calls against these.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
@@ -21,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eravane.backend.cuda_memory import Pool, free_bytes, reclaim, taken, use_pool
-from eravane.backend.protocol import DeviceTable, FileBlock, Log, Part
+from eravane.backend.protocol import DeviceTable, Log, Part
 from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
 from eravane_kernels.namespace import Kernels
@@ -81,15 +79,6 @@ class CudaBackend:
 
         return cuda
 
-    @property
-    def direct(self) -> bool:
-        """Whether KvikIO is installed and configured to try GPUDirect (KVIKIO_COMPAT_MODE is OFF or AUTO).
-
-        Without GPUDirect, pinned copies out of the page cache are the shorter way.
-        """
-        wanted = os.environ.get("KVIKIO_COMPAT_MODE", "").upper() in ("OFF", "FALSE", "NO", "0", "AUTO")
-        return wanted and importlib.util.find_spec("kvikio") is not None
-
     def room(self) -> int:
         """Bytes that can still be allocated: free memory of the driver and unused memory of the pool."""
         return free_bytes(self._unused)
@@ -137,23 +126,6 @@ class CudaBackend:
                     block = values[first : first + width]
                     self._next_staging().send(block, matrix[first : first + block.shape[0], rows])
             self._settle()
-
-    def read(self, blocks: Iterable[FileBlock], matrix: Any) -> None:
-        """Write blocks of files into a matrix by KvikIO: straight from storage where GPUDirect works."""
-        import kvikio
-
-        for block in blocks:
-            with kvikio.CuFile(block.path, "r") as file:
-                for first in range(0, block.columns, max(1, STAGING_BYTES // block.stride)):
-                    count = min(block.columns - first, max(1, STAGING_BYTES // block.stride))
-                    raw = cp.empty(count * block.stride, dtype=cp.uint8)
-                    wanted = (count - 1) * block.stride + block.rows * matrix.itemsize
-                    # Its memory may be a block's that a copy still reads, and storage writes without regard to streams.
-                    cp.cuda.get_current_stream().synchronize()
-                    file.pread(raw, wanted, block.offset + first * block.stride).get()
-                    lying = raw.reshape(count, block.stride)[:, : block.rows * matrix.itemsize].view(matrix.dtype)
-                    columns = slice(block.first_column + first, block.first_column + first + count)
-                    matrix[columns, block.first_row : block.first_row + block.rows] = lying
 
     def stream(self, matrices: Iterable[Values]) -> Iterator[Any]:
         """Matrices one by one on the device; the next is sent while the caller works on the last."""

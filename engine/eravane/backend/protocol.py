@@ -18,28 +18,6 @@ Part = tuple[int, Values]
 """Rows of a matrix on the host: the row they start at, and their values [C, n]."""
 
 
-@dataclass(frozen=True)
-class FileBlock:
-    """Columns of a matrix that lie in one piece of a file.
-
-    Attributes:
-        path: the file.
-        offset: byte offset of the first column.
-        stride: bytes from one column to the next.
-        rows: rows of every column.
-        first_column, first_row: where the block goes in the matrix.
-        columns: number of columns.
-    """
-
-    path: Path
-    offset: int
-    stride: int
-    rows: int
-    first_column: int
-    first_row: int
-    columns: int
-
-
 @dataclass(frozen=True, eq=False)
 class DeviceTable:
     """Columns on a device that has no library of data frames.
@@ -81,11 +59,6 @@ class Backend(Protocol):
         """Device string for torch."""
         ...
 
-    @property
-    def direct(self) -> bool:
-        """Whether `read` is the quicker way from a file to the device."""
-        ...
-
     def room(self) -> int:
         """Bytes that can still be allocated on the device."""
         ...
@@ -124,10 +97,6 @@ class Backend(Protocol):
 
     def fill(self, matrix: Any, parts: Iterable[Part]) -> None:
         """Write parts into a matrix on the device."""
-        ...
-
-    def read(self, blocks: Iterable[FileBlock], matrix: Any) -> None:
-        """Write blocks of files into a matrix on the device."""
         ...
 
     def stream(self, matrices: Iterable[Values]) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Every call of CuPy, RMM, pylibcudf, KvikIO and Dask-CUDA fits the library that is to be installed."""
+"""Every call of CuPy, RMM, pylibcudf and Dask-CUDA fits the library that is to be installed."""
 
 from __future__ import annotations
 
@@ -61,15 +61,10 @@ OURS = {
         "column.offset": (COLUMN, "Column.offset"),
         "column.size": (COLUMN, "Column.size"),
     },
-    "cuda.py": {
-        "kvikio.CuFile": ("kvikio/cufile.py", "CuFile"),
-        "file.pread": ("kvikio/cufile.py", "CuFile.pread"),
-        "file.pread(raw, wanted, block.offset + first * block.stride).get": ("kvikio/cufile.py", "IOFuture.get"),
-    },
     "cuda_cluster.py": {"LocalCUDACluster": ("dask_cuda/local_cuda_cluster.py", "LocalCUDACluster")},
 }  # fmt: skip
 # Names that stand for a library's objects in those files: each of their calls must be in the table.
-FOREIGN = re.compile(r"(plc|options|reader|chunk|column|mr|growing|rmm|kvikio|file|LocalCUDACluster)\b")
+FOREIGN = re.compile(r"(plc|options|reader|chunk|column|mr|growing|rmm|LocalCUDACluster)\b")
 
 
 def refusals(text: str, name: str) -> list[str]:

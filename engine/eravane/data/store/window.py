@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eravane.backend.protocol import Backend, FileBlock
+from eravane.backend.protocol import Backend
 from eravane.calendar.eras import EraFrame, EraIndex
 from eravane.core.arrays import Values
 from eravane.core.errors import DataError
@@ -100,34 +100,12 @@ class Window:
         return EraFrame(values_CN, self.columns, self.index.select(era, era), ids)
 
     def send(self, backend: Backend, matrix: Any) -> None:
-        """Write the window into a matrix [C, N] on a device.
-
-        Through host memory in blocks of bounded size, or by the device straight from the files.
-        """
-        if backend.direct:
-            backend.read(self.file_blocks(), matrix)
-            return
+        """Write the window into a matrix [C, N] on a device, in blocks of bounded size."""
         for piece in self.pieces:
             width = max(1, SENT_BYTES // max(1, piece.count * self._width))
             for first in range(0, len(self.columns), width):
                 part = piece.segment.values[:, piece.rows][_as_slice(self.positions[first : first + width])]
                 backend.fill(matrix[first : first + width], [(piece.start, part)])
-
-    def file_blocks(self) -> Iterator[FileBlock]:
-        """Where the window lies in the store's files: neighbouring columns of a segment in one block."""
-        cuts = np.flatnonzero(np.diff(self.positions) != 1) + 1
-        for piece in self.pieces:
-            matrix = piece.segment.features
-            for first, run in zip([0, *cuts.tolist()], np.split(self.positions, cuts), strict=True):
-                yield FileBlock(
-                    path=matrix.path,
-                    offset=matrix.layout.start + int(run[0]) * matrix.layout.stride + piece.rows.start * self._width,
-                    stride=matrix.layout.stride,
-                    rows=piece.count,
-                    first_column=first,
-                    first_row=piece.start,
-                    columns=run.size,
-                )
 
     @property
     def _width(self) -> int:
