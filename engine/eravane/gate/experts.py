@@ -16,7 +16,7 @@ from eravane.gate.portable import ridge_weights as ridge_weights
 
 # Learning rates of Squint, in 1 / CORR: from one that ignores every gain to one that follows gains of .01 at once.
 RATES = 2.0 ** np.arange(-2, 8)
-# Labels of neighbouring eras overlap, so that squared regrets say less than they seem to: they count this often.
+# Labels of neighbouring eras overlap, so that squared regrets are not independent: they count this often.
 SQUARES = 2.0
 # Added to the diagonal of C before it is inverted: base models of one cell are nearly alike.
 STABLE = 0.02

@@ -347,7 +347,7 @@ class MetaLearner:
     def restore(
         cls, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, device: str = "cpu"
     ) -> MetaLearner:
-        """Rebuild the learner that `state` described; it goes on byte for byte as that one would.
+        """Rebuild the learner that `state` described; it continues byte for byte as that one would.
 
         Of a state that another release wrote the resolved eras are taken over: what is learnt is learnt again.
         """

@@ -188,7 +188,7 @@ def _components(z_EV: FloatArray) -> FloatArray:
 
 
 def lagged_inputs(records: Records, known: int) -> FloatArray:
-    """What resolved eras say of each model [M, H]: lagged scores against the pool's mean.
+    """Inputs of each model from resolved eras [M, H]: lagged scores against the pool's mean.
 
     Two more columns for each way of `records.chosen`; the logarithm of a weight lets a softmax reproduce that way.
     """
@@ -205,7 +205,7 @@ def lagged_inputs(records: Records, known: int) -> FloatArray:
 def agreement_inputs(
     records: Records, known: int, open_M: BoolArray, C_MM: FloatArray, dispersion_M: FloatArray
 ) -> FloatArray:
-    """What this era's predictions say of each open model when `known` eras are resolved [M, 4] (see `agreement`)."""
+    """Inputs of each open model from this era's predictions, with `known` resolved eras [M, 4] (see `agreement`)."""
     seen_M, signal_M, usual_M = records.seen_NM[known], records.signal_NM[known], records.dispersion_NM[known]
     return agreement(open_M, C_MM, dispersion_M, seen_M, signal_M, usual_M, records.ridge)
 

@@ -29,7 +29,7 @@ from eravane.gate.scorer import (
     parameters,
 )
 
-# Fewer resolved eras than this behind a decision say nothing; such eras are not trained on.
+# Eras that were decided on fewer resolved eras than this are not trained on.
 LEAST_KNOWN = 8
 # Between full refits the nets take a few steps per era, at a quarter of the rate.
 WARM_RATE = 0.25

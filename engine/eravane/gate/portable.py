@@ -401,7 +401,7 @@ def agreement(
     usual_M: FloatArray,
     ridge: float,
 ) -> FloatArray:
-    """What this era's predictions say of each open model [M, 4], closed models 0.
+    """Inputs of each open model from this era's predictions [M, 4], closed models 0.
 
     Mean correlation with the other open models; log prediction spread against the others' and against its own past;
     the weight that a ridge with this era's C gives it.

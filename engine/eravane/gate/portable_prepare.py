@@ -72,7 +72,7 @@ def prepare_column(values_N: Values, known_N: BoolArray, prepare: Payload) -> No
 
 
 def fill_value(x_N: FloatArray, prepare: Payload) -> float:
-    """What stands for a missing value of a column whose other values are these."""
+    """The value that fills the gaps of a column whose known values are given."""
     if prepare["impute"] == "constant" or not x_N.size:
         return float(prepare["constant"])
     if prepare["impute"] == "mode":

@@ -1,4 +1,4 @@
-"""What resolved eras say of each base model: lagged scores, weights drawn from them, who is worse than the pool."""
+"""Statistics of resolved eras by base model: lagged scores, weights from them, and models worse than the pool."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Standing:
 
 
 class Records:
-    """Running averages over the resolved eras; entry n of every list holds what n resolved eras say.
+    """Running averages over the resolved eras; entry n of every list is computed from n resolved eras.
 
     Everything is a function of the history alone, so that it is rebuilt, not stored.
 

@@ -1,12 +1,12 @@
 """Regimes of the market: hidden Markov models on what base models scored and on what an era looks like.
 
 An era is in one of a few states. In a state the models' c (see `outcomes`) scatter around means of their own, and, in
-members of the bank that look at facts, so do facts that are known before the era is predicted. Resolved eras tell the
-state of then; the chain carries it over the eras that are not resolved; facts of the era at hand sharpen it.
+members of the bank that look at facts, so do facts that are known before the era is predicted. The state is
+inferred from resolved eras, carried by the chain over those that are not resolved, and updated by the facts of the era.
 
-Labels of `horizon` eras overlap, so that L eras say as much as L / horizon: likelihoods of c have the power
+Labels of `horizon` eras overlap, so that L eras weigh as much as L / horizon: likelihoods of c have the power
 1 / horizon. How many states there are, and whether facts help, is decided by forecasts: members are averaged by the
-squared errors of what they foresaw, in the metric of the noise (Bayesian model averaging on prequential errors).
+squared errors of their forecasts, in the metric of the noise (Bayesian model averaging on prequential errors).
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Regimes:
         return _content(bank) | {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": share_A}
 
     def settle(self, answer_AM: FloatArray, c_M: FloatArray) -> None:
-        """Judge forecasts [A, M] of a resolved era, one row per member, by what came."""
+        """Judge forecasts [A, M] of a resolved era, one row per member, by the outcome."""
         bank = self._bank
         if bank is None or answer_AM.shape != (len(self._evidence_A), self._size):
             return
@@ -249,7 +249,7 @@ def _start(c_EM: FloatArray, views: Mapping[int, FloatArray], members: tuple[Int
 
 
 def _trust(facts_EK: FloatArray) -> float:
-    """Share of the facts that say something of their own: (tr R)^2 / tr R^2 over K, R their correlations."""
+    """Share of independent facts: (tr R)^2 / tr R^2 over K, R their correlations."""
     known_EK = np.isfinite(facts_EK)
     mean_K = np.where(known_EK, facts_EK, 0.0).sum(axis=0) / np.maximum(known_EK.sum(axis=0), 1)
     z_EK = np.where(known_EK, facts_EK - mean_K, 0.0)

@@ -22,7 +22,7 @@ from eravane.core.arrays import Floats as FloatArray
 
 # Ridge of the projection: without it noise in C^-1 costs more than the projection gains; .1 to .3 are alike.
 STEADY = 0.1
-# Versions that bear witness of an era: that in force then and its forerunners; one more says next to nothing.
+# Versions that are scored in an era: the one in force then and its forerunners; one more adds next to nothing.
 WITNESSES = 3
 
 
@@ -67,7 +67,7 @@ class Versions:
         self.kept[-1] = Version(self.kept[-1].start, z)
 
     def at(self, era: int) -> tuple[int, ...]:
-        """Numbers of the versions that bear witness of an era: started by then, at most `WITNESSES`, newest last."""
+        """Numbers of the versions that are scored in an era: started by then, at most `WITNESSES`, newest last."""
         return tuple(n for n, version in enumerate(self.kept) if version.start <= era)[-WITNESSES:]
 
     def bear(self, era: int, witness: Witness) -> None:
@@ -102,7 +102,7 @@ class Versions:
         return np.asarray(np.linalg.solve(C_KK, (old_KR @ new_MR.T).astype(np.float64) / rows).T)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All versions, and what resolved eras bore witness of, for safetensors."""
+        """All versions, and their scores in resolved eras, for safetensors."""
         found: dict[str, NDArray[Any]] = {"versions.start": np.array([v.start for v in self.kept], dtype=np.int64)}
         for n, version in enumerate(self.kept):
             found |= {f"versions.z.{n}.{block}": z_MR for block, z_MR in version.z.items()}
