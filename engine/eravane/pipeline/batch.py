@@ -83,25 +83,10 @@ def run(
     rebuild_store: bool = False,
     adopt: bool = False,
 ) -> RunResult:
-    """Run the whole batch.
+    """Run the whole batch, as `eravane.api.run` describes it.
 
-    Args:
-        data: folder with Numerai's parquet files and features.json, or a store made by `ingest`.
-        config: the run's configuration.
-        out: run folder to make; with `resume` one that was interrupted.
-        resume: continue an interrupted run; the outcome is the same as without the interruption.
-        cache: folder of stores and finished boosters, shared by runs (None: `default_cache()`).
-        progress: shows the progress.
-        replay_of: a run folder whose periods, lags and arrivals of labels count, so that the outcome is what its
-            weekly steps came to.
-        rebuild_store: delete the cached store of this data and ingest again.
-        adopt: with `resume`, let the present rules take the place of those of the run's beginning.
-
-    Raises:
-        ConfigError: the configuration does not fit the data.
-        DataError: the files break the dataset's contract.
-        RunError: the run folder exists already, belongs to another run, or cannot be written.
-        DeviceError: the device asked for does not work.
+    `replay_of` is a run folder whose periods, lags and arrivals of labels count, so that the outcome is that of its
+    weekly steps.
     """
     progress, cache = progress or Silent(), cache or default_cache()
     backend = choose(config.compute.device, progress.note, config.compute.pool)

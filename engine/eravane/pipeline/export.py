@@ -97,22 +97,11 @@ def export(
     """Write a run's newest state as a model for hosted prediction.
 
     The model takes the live features of the dataset the run was made from, and its live benchmark models where some
-    are members of the ensemble; it computes the era's statistics, decides the
-    gates, runs the open models and weighs them. Lagged scores are frozen as they are; its docstring names their date,
-    and it warns when they age.
+    are members of the ensemble; it computes the era's statistics, decides the gates, runs the open models and weighs
+    them. Lagged scores are frozen as they are; its docstring names their date, and it warns when they age.
 
-    Args:
-        run: finished run folder.
-        out: file to write, ending in `.pkl`.
-        check: load the file in a fresh interpreter without eravane and compare it with the run's live predictions.
-        python: that interpreter, of this Python's minor version; it needs cloudpickle, pandas, pyarrow and xgboost.
-        pinned: environments in which it is tried as well.
-        cache: folder in which these are built once.
-
-    Raises:
-        RunError: the run is unfinished, or prepares its data in a way that a hosted model cannot repeat; with
-            `check`, when the model fails or its predictions differ by more than 1e-6; with `pinned`, also when an
-            environment cannot be built.
+    Arguments and errors as `eravane.api.export`, with the environments to try it in, and the cache to build them in.
+    `python` is of this Python's minor version and has cloudpickle, pandas, pyarrow and xgboost.
     """
     if out.suffix != ".pkl":
         raise RunError(f"{out} must end in .pkl, which the tournament's model upload requires")

@@ -69,21 +69,7 @@ class WeekReport:
 
 
 def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None, adopt: bool = False) -> WeekReport:
-    """Bring a run up to date with the newest files and predict the live rows.
-
-    Args:
-        run: folder of a finished `eravane run`.
-        data: folder with the newest parquet files, or a store.
-        cache: folder of finished boosters, shared by runs.
-        progress: shows the progress.
-        adopt: let the present rules take the place of those of the run's beginning that this release no longer has.
-
-    Raises:
-        RunError: the run is unfinished, its state belongs to another configuration, or its results would change.
-        ConfigError: the run ends at a fixed era.
-        DataError: the files break the dataset's contract.
-        StoreError: another process steps this run, or the store cannot be written.
-    """
+    """Bring a run up to date with the newest files and predict the live rows, as `eravane.api.step` describes it."""
     progress, started = progress or Silent(), time.perf_counter()
     folder = RunFolder.open(run)
     config = folder.config(adopt=adopt)
