@@ -311,9 +311,9 @@ class RunConfig:
         return digest_of({key: value for key, value in content.items() if not key.startswith("compute.")})
 
 
-def unlike_first(config: Any, prefix: str = "") -> dict[str, Any]:
+def unlike_first(config: Any, prefix: str = "") -> dict[str, object]:
     """Keys that differ from what leaving them out meant in the first edition, by dotted name."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
@@ -323,7 +323,7 @@ def unlike_first(config: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def digest_of(content: Any) -> str:
+def digest_of(content: object) -> str:
     """Twelve hex digits over a JSON-able value."""
     text = json.dumps(content, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -39,17 +39,17 @@ class Retired:
 
     since: str
     instead: str
-    values: tuple[Any, ...] | None = None
-    same: Callable[[Any, Mapping[str, Any]], bool] = lambda _value, _section: False
+    values: tuple[object, ...] | None = None
+    same: Callable[[object, Mapping[str, object]], bool] = lambda _value, _section: False
     renamed: str = ""
-    becomes: Any = None
+    becomes: object = None
 
-    def concerns(self, value: Any) -> bool:
+    def concerns(self, value: object) -> bool:
         """Whether a key of this value is affected."""
         return self.values is None or value in self.values
 
 
-_GATE_CONSTANTS: dict[str, Any] = {
+_GATE_CONSTANTS: dict[str, object] = {
     "half_lives": [4.0, 16.0, 64.0],
     "ridge_half_life": 16.0,
     "change_every": 52.0,
@@ -68,7 +68,7 @@ _GATE_CONSTANTS: dict[str, Any] = {
 """Keys of the gate that are constants now, and what they were left at."""
 
 
-_CONSTANTS: dict[str, Any] = {
+_CONSTANTS: dict[str, object] = {
     "time.report_start": 0,
     "prepare.neighbours": 5,
     "prepare.low": 0.001,
@@ -84,7 +84,7 @@ _CONSTANTS: dict[str, Any] = {
 """Keys that are constants now, and what they were left at."""
 
 
-def _constant(usual: Any) -> Retired:
+def _constant(usual: object) -> Retired:
     instead = f"leave it out; it is {usual} in every run"
     return Retired(since="0.2.0", instead=instead, same=lambda value, _section: value == usual)
 
@@ -160,7 +160,7 @@ CHANGES: tuple[Change, ...] = (
 )
 
 
-def meaning_left_out(default: Any, earlier: dict[int, Any], edition: int) -> Any:
+def meaning_left_out(default: object, earlier: Mapping[int, object], edition: int) -> object:
     """What leaving a key out means under an edition.
 
     Args:

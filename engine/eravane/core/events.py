@@ -51,7 +51,7 @@ class Meter(Protocol):
     def mark(self) -> Any:
         """Begin a stage."""
 
-    def since(self, mark: Any) -> dict[str, Any]:
+    def since(self, mark: Any) -> dict[str, object]:
         """End it and return JSON-able facts."""
 
 
@@ -69,7 +69,7 @@ class EventLog:
         self._device = device
         self._meter = meter
 
-    def write(self, event: str, **facts: Any) -> None:
+    def write(self, event: str, **facts: object) -> None:
         """Append one event; `facts` are JSON-able values such as era and seconds; memory in use is added as `bytes`."""
         if self._path is None:
             return
@@ -79,18 +79,18 @@ class EventLog:
             file.write(line + "\n")
 
     @contextmanager
-    def stage(self, stage: str, **facts: Any) -> Iterator[dict[str, Any]]:
+    def stage(self, stage: str, **facts: object) -> Iterator[dict[str, object]]:
         """Time a stage; entries that the block adds to the yielded dictionary are written with it."""
         started = time.perf_counter()
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         with self.usage() as used:
             yield found
         self.write("stage", stage=stage, seconds=round(time.perf_counter() - started, 4), **facts, **found, **used)
 
     @contextmanager
-    def usage(self) -> Iterator[dict[str, Any]]:
+    def usage(self) -> Iterator[dict[str, object]]:
         """A dictionary that holds the resources used by the block once it has ended."""
-        used: dict[str, Any] = {}
+        used: dict[str, object] = {}
         mark = None if self._meter is None else self._meter.mark()
         yield used
         if self._meter is not None:

@@ -9,7 +9,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 def setting(
-    default: Any,
+    default: object,
     doc: str,
     *,
     least: float | None = None,
     most: float | None = None,
-    earlier: dict[int, Any] | None = None,
+    earlier: Mapping[int, object] | None = None,
 ) -> Any:
     """A documented configuration key: its default, a sentence on what it does (with unit), and its bounds.
 
@@ -66,7 +66,7 @@ class Builder:
         self._lost: list[str] = []
         self._source, self._edition, self._sections = source, edition, sections or {}
 
-    def read(self, kind: type[T], content: dict[str, Any]) -> Reading[T]:
+    def read(self, kind: type[T], content: Mapping[str, object]) -> Reading[T]:
         """The settings that the tables hold.
 
         Raises:
@@ -74,12 +74,12 @@ class Builder:
         """
         return Reading(self._build(kind, content, ""), tuple(self._notes), tuple(self._lost))
 
-    def _build(self, kind: type[T], content: dict[str, Any], prefix: str) -> T:
+    def _build(self, kind: type[T], content: Mapping[str, object], prefix: str) -> T:
         kind = self._sections.get(kind, kind)
         fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
         hints = typing.get_type_hints(kind)
         own = set(vars(kind)["__annotations__"]) if kind in self._sections.values() else set()
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for key, value in self._present(content, fields, own, prefix).items():
             if dataclasses.is_dataclass(hints[key]):
                 values[key] = self._section(typing.cast(type, hints[key]), value, prefix + key)
@@ -92,14 +92,16 @@ class Builder:
                 values[key] = left_out(item, self._edition)
         return kind(**values)
 
-    def _section(self, kind: type[T], value: Any, name: str) -> T:
+    def _section(self, kind: type[T], value: object, name: str) -> T:
         if not isinstance(value, dict):
             raise ConfigError(f"{self._source}: {name} is a table, given {value!r}")
         return self._build(kind, value, name + ".")
 
-    def _present(self, content: dict[str, Any], fields: dict[str, Any], kept: set[str], prefix: str) -> dict[str, Any]:
+    def _present(
+        self, content: Mapping[str, object], fields: Iterable[str], kept: set[str], prefix: str
+    ) -> dict[str, object]:
         """The content in terms of today's keys, and of those that the edition kept."""
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for key, value in content.items():
             name = prefix + key
             gone = None if key in kept else RETIRED.get(name)
@@ -111,7 +113,7 @@ class Builder:
                 raise ConfigError(f"{self._source}: unknown key {name!r}{_suggestion(key, fields, prefix)}")
         return found
 
-    def _translated(self, key: str, content: dict[str, Any], prefix: str) -> dict[str, Any]:
+    def _translated(self, key: str, content: Mapping[str, object], prefix: str) -> dict[str, object]:
         name, value = prefix + key, content[key]
         gone = RETIRED[name]
         if gone.renamed:
@@ -126,14 +128,14 @@ class Builder:
         return left
 
 
-def _suggestion(key: str, fields: dict[str, Any], prefix: str) -> str:
+def _suggestion(key: str, fields: Iterable[str], prefix: str) -> str:
     near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {prefix + near[0]!r}?"
     return f"; allowed here: {', '.join(sorted(fields))}"
 
 
-def _convert(hint: Any, value: Any, item: dataclasses.Field[Any], where: str) -> Any:
+def _convert(hint: Any, value: object, item: dataclasses.Field[Any], where: str) -> object:
     converted = _scalar(hint, value, where)
     least, most = item.metadata.get("least"), item.metadata.get("most")
     if isinstance(converted, int | float) and not isinstance(converted, bool):
@@ -144,7 +146,7 @@ def _convert(hint: Any, value: Any, item: dataclasses.Field[Any], where: str) ->
     return converted
 
 
-def _scalar(hint: Any, value: Any, where: str) -> Any:
+def _scalar(hint: Any, value: object, where: str) -> object:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return _scalar(next(kind for kind in arguments if kind is not type(None)), value, where)
@@ -172,13 +174,13 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _name(key: Any, where: str) -> str:
+def _name(key: object, where: str) -> str:
     if not isinstance(key, str):
         raise ConfigError(f"{where}: names in a table are text, given {key!r}")
     return key
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: object, where: str) -> object:
     """A value of a free table as TOML can hold it: lists for tuples, Python's numbers for NumPy's."""
     if isinstance(value, dict):
         return {_name(key, where): _plain(entry, f"{where}.{key}") for key, entry in value.items()}
@@ -193,7 +195,7 @@ def _plain(value: Any, where: str) -> Any:
     return value
 
 
-def left_out(item: dataclasses.Field[Any], edition: int) -> Any:
+def left_out(item: dataclasses.Field[Any], edition: int) -> object:
     """What leaving a key out means under an edition."""
     default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
     return meaning_left_out(default, item.metadata["earlier"], edition)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from eravane.report.facts import compute_saved, drawdown, era_seconds, payout, weights
 from eravane.report.load import RunView
@@ -45,7 +47,7 @@ class Figure:
         return {"name": self.name, "height": self.height, "views": views}
 
 
-def numbers(values: Any) -> list[Any]:
+def numbers(values: ArrayLike) -> list[Any]:
     """Values rounded to five significant digits for a compact page; NaN and infinities become None."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim > 1:
@@ -83,7 +85,7 @@ def line(name: str, x: list[int], y: list[Any], colour: str, hover: str, **style
     } | style
 
 
-def _series_lines(view: RunView, transform: Any, hover: str) -> list[Trace]:
+def _series_lines(view: RunView, transform: Callable[[pd.Series[float]], ArrayLike], hover: str) -> list[Trace]:
     colours, traces = colours_of(view), []
     for name in view.series:
         scores = view.counted(name)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from eravane.calendar.eras import EraIndex, era_numbers
 from eravane.core.errors import DataError
 from eravane_kernels import cpu
 
 
-def corr_by_era(y: Any, prediction: Any, eras: Any) -> pd.Series[float]:
+def corr_by_era(y: ArrayLike, prediction: ArrayLike, eras: ArrayLike) -> pd.Series[float]:
     """CORR of a prediction in every era, as `numerai_tools.scoring.numerai_corr`.
 
     Args:
@@ -31,7 +29,7 @@ def corr_by_era(y: Any, prediction: Any, eras: Any) -> pd.Series[float]:
     return _by_era(cpu.numerai_corr(p_MN, y_N, index.offsets), index)
 
 
-def mmc_by_era(y: Any, prediction: Any, meta_model: Any, eras: Any) -> pd.Series[float]:
+def mmc_by_era(y: ArrayLike, prediction: ArrayLike, meta_model: ArrayLike, eras: ArrayLike) -> pd.Series[float]:
     """MMC of a prediction in every era, as `numerai_tools.scoring.correlation_contribution`.
 
     Args:
@@ -49,7 +47,7 @@ def mmc_by_era(y: Any, prediction: Any, meta_model: Any, eras: Any) -> pd.Series
 
 
 def _sorted(
-    prediction: Any, others: list[Any], eras: Any
+    prediction: ArrayLike, others: list[ArrayLike], eras: ArrayLike
 ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], EraIndex]:
     p_N = np.asarray(prediction, dtype=np.float64)
     era_N = era_numbers(eras, p_N.size)
