@@ -33,7 +33,7 @@ def era_number(label: str) -> int:
     return int(label)
 
 
-def era_numbers(eras: Any, rows: int, *, live: bool = False) -> NDArray[np.int64]:
+def era_numbers(eras: ArrayLike, rows: int, *, live: bool = False) -> NDArray[np.int64]:
     """One era number per row, int64 [N], from integers or from labels such as "0001".
 
     Args:

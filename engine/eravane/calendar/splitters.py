@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator
 
 from eravane.calendar.eras import era_numbers
@@ -52,7 +52,7 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
         self.target, self.horizon_eras = target, horizon_eras
         self.window, self.minimum = window, minimum
 
-    def folds(self, groups: Any) -> list[Fold]:
+    def folds(self, groups: ArrayLike | None) -> list[Fold]:
         """The folds of these eras.
 
         Raises:
@@ -62,7 +62,9 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
         """
         return self._cut(_eras_of(groups))
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    def split(
+        self, X: object, y: object = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Row numbers of training and test rows, fold by fold, the oldest first.
 
         Raises:
@@ -74,7 +76,7 @@ class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
             test_N = (era_N >= fold.predict_first) & (era_N <= fold.predict_last)
             yield np.flatnonzero(train_N), np.flatnonzero(test_N)
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+    def get_n_splits(self, X: object = None, y: object = None, groups: ArrayLike | None = None) -> int:
         """How many folds `split` gives.
 
         Raises:

@@ -92,7 +92,7 @@ def echo(text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def show(content: Any, text: str, *, as_json: bool) -> None:
+def show(content: object, text: str, *, as_json: bool) -> None:
     """Print a result as JSON (a dataclass, or what json can write) or as text."""
     if as_json:
         sys.stdout.write(json.dumps(content, indent=2, default=_plain) + "\n")
@@ -100,5 +100,5 @@ def show(content: Any, text: str, *, as_json: bool) -> None:
         echo(text)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)

@@ -135,7 +135,7 @@ def _suggestion(key: str, fields: Iterable[str], prefix: str) -> str:
     return f"; allowed here: {', '.join(sorted(fields))}"
 
 
-def _convert(hint: Any, value: object, item: dataclasses.Field[Any], where: str) -> object:
+def _convert(hint: object, value: object, item: dataclasses.Field[Any], where: str) -> object:
     converted = _scalar(hint, value, where)
     least, most = item.metadata.get("least"), item.metadata.get("most")
     if isinstance(converted, int | float) and not isinstance(converted, bool):

@@ -48,7 +48,7 @@ def as_columns(x_NC: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(x_NC.T, dtype=np.int8 if levels else np.float32)
 
 
-def plain_table(x: Any) -> Any:
+def plain_table(x: object) -> Any:
     """Input for scikit-learn: an Arrow table as a data frame, anything else unchanged."""
     return x.to_pandas() if isinstance(x, pa.Table | pa.RecordBatch) else x
 

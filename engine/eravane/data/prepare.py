@@ -140,7 +140,7 @@ class Preparer:
         return np.where(np.isnan(found), MISSING, np.clip(np.rint(found), 0, TOP_LEVEL)).astype(np.int8)
 
 
-def on_host(values: Any) -> NDArray[Any]:
+def on_host(values: object) -> NDArray[Any]:
     """The values as a NumPy array, copied where they lie on a device."""
     return np.asarray(values.get() if hasattr(values, "get") else values)
 

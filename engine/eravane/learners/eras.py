@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from eravane.calendar.eras import era_numbers
 from eravane.core.arrays import Float32s
@@ -18,7 +18,7 @@ Score = Callable[[Any, Any, Any], "pd.Series[float]"]
 Estimator = TypeVar("Estimator")
 
 
-def half_life_weights(eras: Any, half_life: float, newest: int | None = None) -> Float32s:
+def half_life_weights(eras: ArrayLike, half_life: float, newest: int | None = None) -> Float32s:
     """Weights that halve with every `half_life` eras of age.
 
     Args:
@@ -40,7 +40,7 @@ def half_life_weights(eras: Any, half_life: float, newest: int | None = None) ->
     return np.exp2(-age_N / half_life).astype(np.float32)
 
 
-def every_nth_era(eras: Any, n: int, offset: int = 0) -> NDArray[np.bool_]:
+def every_nth_era(eras: ArrayLike, n: int, offset: int = 0) -> NDArray[np.bool_]:
     """The rows of every n-th era, so that labels of neighbouring eras overlap less.
 
     Models that differ in their offset see different eras, all of them together every era once.
@@ -64,7 +64,7 @@ def every_nth_era(eras: Any, n: int, offset: int = 0) -> NDArray[np.bool_]:
     return chosen_N
 
 
-def era_bag(eras: Any, seed: int) -> Float32s:
+def era_bag(eras: ArrayLike, seed: int) -> Float32s:
     """Weights of a bag of eras: whole eras are drawn with replacement, each with the same total weight.
 
     Rows of an era share their noise, so that drawing single rows would make bags that hardly differ.
@@ -89,7 +89,7 @@ def boost_eras(
     model: Estimator,
     X: Any,
     y: Any,
-    eras: Any,
+    eras: ArrayLike,
     *,
     blocks: int = 5,
     share: float = 0.5,

@@ -22,7 +22,7 @@ from eravane.learners.registry import load_booster
 SQUARED_ERROR = "reg:squarederror"
 
 
-def check_refreshable(params: Mapping[str, Any]) -> None:
+def check_refreshable(params: Mapping[str, object]) -> None:
     """Refuse objectives and penalties under which the formula above does not hold.
 
     Raises:

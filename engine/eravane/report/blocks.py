@@ -22,7 +22,7 @@ class Cell:
     style: Style = ""
 
     @classmethod
-    def of(cls, value: Any, form: str = "") -> Cell:
+    def of(cls, value: object, form: str = "") -> Cell:
         """A cell from a value; numbers take `form`, everything else is shown as text."""
         if isinstance(value, int | float) and not isinstance(value, bool) and form:
             return cls(number(float(value), form), float(value))

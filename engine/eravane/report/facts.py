@@ -277,7 +277,7 @@ def worker_usage(view: RunView) -> pd.DataFrame:
     return found.sort_index()
 
 
-def _used(event: Mapping[str, Any]) -> dict[str, Any]:
+def _used(event: Mapping[str, object]) -> dict[str, Any]:
     """The columns of `USAGE` in an event."""
     gpu = event.get("gpu")
     facts = {**event, **{f"gpu_{name}": value for name, value in gpu.items()}} if isinstance(gpu, Mapping) else event

@@ -97,7 +97,7 @@ def _series_lines(view: RunView, transform: Callable[[pd.Series[float]], ArrayLi
     return traces
 
 
-def _axes(y_title: str, **more: Any) -> dict[str, Any]:
+def _axes(y_title: str, **more: object) -> dict[str, Any]:
     return {
         "xaxis": {"title": {"text": "era"}, "tickformat": "04d", "hoverformat": "04d"},
         "yaxis": {"title": {"text": y_title}},

@@ -63,7 +63,7 @@ class RunView:
         """A table by stem; empty where the run has none."""
         return self.tables.get(name, pd.DataFrame())
 
-    def fact(self, path: str, default: Any = None) -> Any:
+    def fact(self, path: str, default: object = None) -> Any:
         """The manifest's value at a path such as "lags.hac"; the default where it has none there."""
         found: Any = self.manifest
         for name in path.split("."):

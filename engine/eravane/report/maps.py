@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ MOST_MODELS = 80
 MOST_BARS = 40
 
 
-def heat(z: pd.DataFrame, hover: str, *, least: float = 0.0, **more: Any) -> Trace:
+def heat(z: pd.DataFrame, hover: str, *, least: float = 0.0, **more: object) -> Trace:
     """A heat map of a table, its index as y and its columns as x.
 
     Values of one sign get a sequential scale from `least`, values of both signs a diverging one centred on 0.

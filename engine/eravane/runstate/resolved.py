@@ -42,7 +42,7 @@ class ResolvedEras:
             arrays["contribution"] = outcome.contribution_M
         self._files.write(outcome.era, arrays)
 
-    def history(self, newest: int, size: int, names: Mapping[str, Any], payout: PayoutRule = RULES[-1]) -> History:
+    def history(self, newest: int, size: int, names: Mapping[str, object], payout: PayoutRule = RULES[-1]) -> History:
         """The history of `size` models up to era `newest`.
 
         Raises:

@@ -241,7 +241,7 @@ class RunFolder:
         with replacing(self.path / name) as file:
             pq.write_table(table, file)
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file atomically; NaN becomes null."""
         write_atomically(self.path / name, (json.dumps(_plain(content), indent=2) + "\n").encode())
 
@@ -289,7 +289,7 @@ def changed_versions(before: Mapping[str, str]) -> list[str]:
     return [f"{name} {old} to {now.get(name, 'none')}" for name, old in before.items() if now.get(name) != old]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -40,7 +40,7 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
         query: str,
         variables: Mapping[str, Any] | None = None,
         authorization: bool = False,
-        **_: Any,
+        **_: object,
     ) -> dict[str, Any]:
         """Send a query, again after passing failures, and return the whole answer.
 

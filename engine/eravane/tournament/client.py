@@ -312,7 +312,7 @@ class Client:
         self,
         field: str,
         query: str,
-        variables: Mapping[str, Any],
+        variables: Mapping[str, object],
         already: Callable[[], str | None] = lambda: None,
     ) -> str:
         def attempt() -> str:
@@ -327,7 +327,7 @@ class Client:
 
         return self.patience.insist(field, attempt)
 
-    def _query(self, query: str, variables: Mapping[str, Any], field: str, *, authorization: bool = True) -> Any:
+    def _query(self, query: str, variables: Mapping[str, object], field: str, *, authorization: bool = True) -> Any:
         answer = self._api.raw_query(query, variables, authorization=authorization)
         return self.shaped(field, lambda: answer["data"][field])
 

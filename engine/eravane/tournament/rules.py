@@ -91,5 +91,5 @@ def ask_rule(client: Client | None = None) -> PayoutRule | None:
     return rules[max(rules)] if rules else None
 
 
-def _first(values: Sequence[Any]) -> Any:
+def _first(values: Sequence[object]) -> Any:
     return next((value for value in values if value is not None), None)

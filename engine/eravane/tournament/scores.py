@@ -252,7 +252,7 @@ def _references(run: Path) -> list[ReferenceScore]:
         return []
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -137,7 +137,7 @@ class Transport:
         self._reached = False
 
     def post_json(
-        self, url: str, body: Mapping[str, Any], what: str, auth: requests.auth.AuthBase | None = None
+        self, url: str, body: Mapping[str, object], what: str, auth: requests.auth.AuthBase | None = None
     ) -> dict[str, Any]:
         """Post a JSON body and return the JSON object that comes back.
 
@@ -231,7 +231,7 @@ class Transport:
         return self.patience.clock() + self.patience.deadline_s if until is None else until
 
     @contextmanager
-    def _send(self, method: str, url: str, **options: Any) -> Iterator[requests.Response]:
+    def _send(self, method: str, url: str, **options: object) -> Iterator[requests.Response]:
         check_address(url)
         try:
             with self._answer(method, url, options) as response:

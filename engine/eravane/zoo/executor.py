@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from eravane.backend.choice import reclaim
 from eravane.core.memory import cores
@@ -53,6 +53,6 @@ def run_tasks(
         yield from run_in_threads(run, tasks, workers or cores(), on_news)
 
 
-def _reclaim(task: Any) -> None:
+def _reclaim(task: object) -> None:
     """Release cached memory of the device that a task grows its trees on."""
     reclaim(task.learner.device if hasattr(task, "learner") else "cpu")

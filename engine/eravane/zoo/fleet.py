@@ -31,7 +31,7 @@ class TaskControl:
         """Whether the task should stop soon."""
         return self._stop is not None and self._stop.is_set()
 
-    def report(self, news: Any) -> None:
+    def report(self, news: object) -> None:
         """Send news; they must be picklable."""
         if self._report is not None:
             self._report(news)

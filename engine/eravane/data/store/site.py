@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from eravane.core.errors import DataError, StoreError
 from eravane.core.files import PART, exclusive, write_atomically
@@ -37,7 +36,7 @@ class Site:
         """Path of a file of the next manifest."""
         return self.path / _SEGMENTS / name
 
-    def begin(self, ticket: Mapping[str, Any]) -> None:
+    def begin(self, ticket: Mapping[str, object]) -> None:
         """Mark the store as being written; files of an interrupted writer with another ticket are deleted.
 
         Args:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from eravane.core.errors import DataError
 from eravane.data.parquet import ERA, codes_of, eras_of, first_line, id_column, ids_of, open_parquet, text_column
 
 T = TypeVar("T")
+J = TypeVar("J")
 Decode = Callable[[Path, int, Sequence[str]], pa.Table]
 # Decoded bytes per block of columns: what one read of a row group may hold in memory; two blocks are held at a time.
 BLOCK_BYTES = 64 << 20
@@ -206,7 +207,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _ahead(work: Callable[[Any], T], jobs: Sequence[Any]) -> Iterator[T]:
+def _ahead(work: Callable[[J], T], jobs: Sequence[J]) -> Iterator[T]:
     """Results of the jobs in order, the next one computed while the caller uses the last."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = pool.submit(work, jobs[0]) if jobs else None
