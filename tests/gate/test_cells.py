@@ -13,7 +13,7 @@ from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.gate import MetaLearner
 from eravane.gate.records import RIDGE
 from eravane.gate.versions import Version, Witness
-from tests.gate.test_gate import LAG, outcomes, pool, through_disk
+from tests.gate.cases import LAG, outcomes, pool, through_disk
 
 CONFIG = GateConfig(warmup=12, rehearsal=0, experts=("ridges", "regimes"))
 MODELS, RENEWED, ROWS = 6, 31, 500

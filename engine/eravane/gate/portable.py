@@ -188,8 +188,8 @@ def neutralised(mixed_N: FloatArray, raw_CN: Values, payload: Payload) -> FloatA
     z_N, values_CN = gaussian_ranks(mixed_N), prepared(raw_CN, neutral["columns"], payload["prepare"])
     known_CN = known(values_CN)
     mean_C = np.where(known_CN, values_CN, 0).sum(axis=1, dtype=np.float64) / np.maximum(known_CN.sum(axis=1), 1)
-    mean_CN = mean_C[:, None].astype(np.float32)
-    base_NF = np.vstack([np.where(known_CN, values_CN, mean_CN), np.ones(len(z_N))]).T
+    filled_CN = np.where(known_CN, values_CN, mean_C[:, None].astype(np.float32))
+    base_NF = np.vstack([filled_CN, np.ones(len(z_N))]).T
     explained_N: FloatArray = base_NF @ np.linalg.lstsq(base_NF, z_N, rcond=1e-6)[0]
     return np.asarray(np.round(z_N - neutral["proportion"] * explained_N, payload["gate"]["decimals"]))
 
@@ -431,11 +431,8 @@ def ridge_weights(c_M: FloatArray, C_MM: FloatArray, ridge: float, present_M: Bo
 def normalise(weights_M: FloatArray, allowed_M: BoolArray) -> FloatArray:
     """Non-negative weights with sum 1 over the allowed models; equal ones where nothing finite and positive is left."""
     clean_M = np.where(allowed_M & np.isfinite(weights_M), np.maximum(weights_M, 0.0), 0.0)
-    total = clean_M.sum()
-    found_M: FloatArray = (
-        clean_M / total if total > 0 and np.isfinite(total) else allowed_M / max(int(allowed_M.sum()), 1)
-    )
-    return found_M
+    total, equal_M = clean_M.sum(), allowed_M / max(int(allowed_M.sum()), 1)
+    return np.asarray(clean_M / total if total > 0 and np.isfinite(total) else equal_M)
 
 
 def open_models(
