@@ -107,6 +107,12 @@ def test_what_duckdb_writes_is_read_alike(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "text values": (_write(_arrow(score=pa.array(["0.5"] * ROWS))), r"column 'score' is string, first value '0\.5'"),
     "infinite": (_write(_arrow(score=pa.array([*VALUES[:7], np.inf, *VALUES[8:]]))), r"column 'score', row 7 is inf"),
+    "too large": (_write(_arrow(score=pa.array([*VALUES[:7], 1e39, *VALUES[8:]]))), r"column 'score', row 7 is 1e\+39"),
+    "no text": (
+        _write(_arrow(key=pa.array([b"\xff" * 16] * ROWS, pa.binary()))),
+        "column 'id' holds bytes that are no UTF-8; write it as text",
+    ),
+    "date as an era": (_write(_arrow(era=pa.array(["20261128"] * ROWS))), "era '20261128' is not a number such as"),
     "twice": (_write(_arrow(key=pa.array([*IDS[:-1], IDS[3]]))), rf"id '{IDS[3]}' occurs twice, in rows 3 and 59"),
     "no id": (_write(_arrow(key=pa.array([*IDS[:5], None, *IDS[6:]]))), r"column 'id', row 5: there is no id"),
     "numbers as ids": (_write(_arrow(key=pa.array(range(ROWS)))), "column 'id' is int64; ids are text"),

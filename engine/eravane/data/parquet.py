@@ -23,6 +23,7 @@ ID, ERA, DATA_TYPE = "id", "era", "data_type"
 # What pandas calls an index without a name.
 UNNAMED_INDEX = "__index_level_0__"
 MAGIC = b"PAR1"
+LARGEST = float(np.finfo(np.float32).max)
 Floats = NDArray[np.float32] | NDArray[np.float64]
 OTHER_KINDS = {
     b"\x1f\x8b": "compressed with gzip; unpack it",
@@ -282,7 +283,7 @@ def numbers_of(path: Path, column: pa.ChunkedArray, name: str) -> Floats:
     """A column as float32 where the file has that precision, else float64 [N]; NaN where it has no value.
 
     Raises:
-        DataError: it holds no numbers, or an infinite one.
+        DataError: it holds no numbers, or one that is infinite, as float32, too.
     """
     kind = column.type
     numeric = (
@@ -302,7 +303,7 @@ def numbers_of(path: Path, column: pa.ChunkedArray, name: str) -> Floats:
             raise
         raise DataError(f"{path}: column {name!r} ({kind}) cannot be read as numbers ({first_line(error)})") from None
     values: Floats = plain.astype(np.float32 if pa.types.is_float32(kind) else np.float64)
-    infinite = np.isinf(values)
+    infinite = np.abs(values) > LARGEST
     if infinite.any():
         row = int(infinite.argmax())
         raise DataError(f"{path}: column {name!r}, row {row} is {values[row]}; leave it empty where there is no value")

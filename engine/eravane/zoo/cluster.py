@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import logging
 import pickle
-import platform
 import queue
 import time
 import uuid
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from eravane.core.config import ComputeConfig
-from eravane.core.errors import RunError, StoreError
+from eravane.core.errors import RunError
 from eravane.core.memory import cores
 from eravane.core.telemetry import UsageReporter, WorkerUsage, on_worker
 from eravane.data.store.store import EraStore
@@ -155,10 +154,7 @@ class _Remote(Generic[Task, Result]):
         worker = get_worker()
         control = TaskControl(report=lambda news: worker.log_event(self.topic, pickle.dumps(news)))
         with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
-            try:
-                return self.function(task, control), usage()
-            except StoreError as error:  # of a worker that joined late: those before were asked for it
-                raise StoreError(f"worker {worker.address} on host {platform.node()}: {error}") from error
+            return self.function(task, control), usage()
 
 
 @contextmanager
