@@ -112,6 +112,10 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         _write(_arrow(key=pa.array([b"\xff" * 16] * ROWS, pa.binary()))),
         "column 'id' holds bytes that are no UTF-8; write it as text",
     ),
+    "damaged text": (
+        _write(_arrow(era=pa.array([b"\xff\xfe"] * ROWS, pa.binary()).view(pa.string()))),
+        "column 'era' holds bytes that are no UTF-8; write it as text",
+    ),
     "date as an era": (_write(_arrow(era=pa.array(["20261128"] * ROWS))), "era '20261128' is not a number such as"),
     "twice": (_write(_arrow(key=pa.array([*IDS[:-1], IDS[3]]))), rf"id '{IDS[3]}' occurs twice, in rows 3 and 59"),
     "no id": (_write(_arrow(key=pa.array([*IDS[:5], None, *IDS[6:]]))), r"column 'id', row 5: there is no id"),
