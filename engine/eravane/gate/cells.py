@@ -41,6 +41,7 @@ class Cells:
         self._regimes = Regimes(history.size, horizon)
         self.versions = Versions()
         self._paid_EM, self._projected, self._used = np.zeros((0, history.size)), 0, 0
+        self._total_M, self._count_M = np.zeros(history.size), np.zeros(history.size)
         self._asked, self._expected_LM = (0, 0, 0), np.zeros((len(RIDGES), history.size))
 
     @property
@@ -120,13 +121,17 @@ class Cells:
 
         A model that was absent in an era has its mean until then there. Projected once per version of the models.
         """
+        history = self._history
         if self._projected != len(self.versions.kept):
             self._paid_EM, self._projected = self._paid_EM[:0], len(self.versions.kept)
-        if (done := len(self._paid_EM)) < known:
-            paid_EM, present_EM = self._history.column(self._paid), self._history.column("present")
-            mean_EM = paid_EM.cumsum(axis=0) / np.maximum(present_EM.cumsum(axis=0), 1)
-            filled_EM = np.where(present_EM, paid_EM, mean_EM)[done:]
-            new_EM = self.versions.project(self._history.eras[done:], filled_EM)
+            self._total_M, self._count_M = np.zeros(history.size), np.zeros(history.size)
+        rows = []
+        for position in range(len(self._paid_EM), known):
+            paid_M, present_M = history.row(self._paid, position), history.row("present", position)
+            self._total_M, self._count_M = self._total_M + paid_M, self._count_M + present_M
+            rows.append(np.where(present_M, paid_M, self._total_M / np.maximum(self._count_M, 1)))
+        if rows:
+            new_EM = self.versions.project(history.eras[known - len(rows) : known], np.stack(rows))
             self._paid_EM = np.concatenate([self._paid_EM, new_EM])
         return self._paid_EM[:known]
 
