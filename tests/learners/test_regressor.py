@@ -63,7 +63,7 @@ def _with_nulls(values: np.ndarray) -> np.ndarray:
     return np.where(np.random.default_rng(3).random(values.shape) < 0.1, np.nan, values.astype(np.float32))
 
 
-FRAME = pd.DataFrame(X, columns=NAMES)
+FRAME = pd.DataFrame(np.asfortranarray(X), columns=NAMES)  # as readers of parquet make them: column by column
 INPUTS: dict[str, tuple[Any, Any]] = {  # what we are given, and what XGBoost is
     "C order": (X, X),
     "F order": (np.asfortranarray(X), X),

@@ -48,7 +48,8 @@ def tournament(double: Double) -> None:
 
 
 def uploaded(double: Double) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(double.storage[double.diagnostics["filename"]]))
+    content = double.storage[double.diagnostics["filename"]]
+    return pd.read_csv(io.BytesIO(content), float_precision="round_trip")
 
 
 def test_complete_validation_eras_are_sent_and_compared(double: Double, client: Client, run: Path) -> None:

@@ -30,10 +30,11 @@ class Preparer:
     Args:
         config: the [prepare] section.
         ops: the kernels' namespace (`eravane_kernels.cpu` or another that gives NumPy arrays).
+        tails: quantiles at which winsorizing cuts.
     """
 
-    def __init__(self, config: PrepareConfig, ops: Kernels) -> None:
-        self._config, self._ops = config, ops
+    def __init__(self, config: PrepareConfig, ops: Kernels, tails: tuple[float, float] = TAILS) -> None:
+        self._config, self._ops, self._tails = config, ops, tails
 
     @property
     def history(self) -> int:
@@ -127,7 +128,7 @@ class Preparer:
         if method == "none":
             return None
         config = self._config
-        low_1C, high_1C = self._ops.clip_bounds(pooled_CN, rows, method, *TAILS, config.k)
+        low_1C, high_1C = self._ops.clip_bounds(pooled_CN, rows, method, *self._tails, config.k)
         return low_1C, high_1C
 
     def _nearest(self, raw_CN: NDArray[Any], one: NDArray[np.int64]) -> NDArray[Any]:

@@ -151,11 +151,11 @@ def check_unique(intakes: Sequence[Intake], segments: Sequence[Segment]) -> None
         return
     seen: dict[str, str] = {}
     for segment in segments:
-        for row in np.flatnonzero(np.isin(hash_ids(segment.ids), twice)):
+        for row in np.flatnonzero(np.isin(hash_ids(segment.ids), twice, kind="sort")):
             era = int(segment.index.labels[np.searchsorted(segment.index.offsets, row, side="right") - 1])
             seen[segment.ids[row].as_py()] = f"era {era_label(era)} of the store"
     for intake, rows, hash_N in fresh:
-        for row in rows[np.isin(hash_N[rows], twice)]:
+        for row in rows[np.isin(hash_N[rows], twice, kind="sort")]:
             text = intake.source.ids[int(row)].as_py()
             if text in seen:
                 intake.source.refuse("id", int(row), f"the id occurs twice, first in {seen[text]}")
