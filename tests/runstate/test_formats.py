@@ -26,9 +26,10 @@ from eravane.pipeline.export import export
 from eravane.pipeline.week import step
 from eravane.runstate import runfolder
 from eravane.runstate.journal import Journal
-from eravane.runstate.runfolder import RunFolder, digest_of_all_keys
+from eravane.runstate.runfolder import RunFolder, changed_versions, digest_of_all_keys
 from tests.support.download import FIRST_WEEK, HERE, LAST, LIVE, WEEKS, Download
 
+METRICS = "metrics.json"
 RELEASE = Path(__file__).parent / "formats" / "0.1.0"
 # "auto" follows a rule that is gone: it is asked about, and goes on by another.
 RUNS = ("defaults", "levels", "leaves")
@@ -61,13 +62,29 @@ def _bytes(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
+def _same_libraries(kept: Kept) -> None:
+    """Skips where other libraries compute than those that the expected bytes come from."""
+    before = json.loads((kept.run / "manifest.json").read_text())["versions"]
+    before = {name: version for name, version in before.items() if name not in ("eravane", "python")}
+    if changed := changed_versions(before):
+        pytest.skip(f"bytes are repeated under the libraries that made them: {', '.join(changed)}")
+
+
+def _metrics(path: Path) -> object:
+    """Metrics without `hac_t`, whose scale is another since 0.2.0: it is the t that has 1.96 for 5 %."""
+    return json.loads(path.read_text(), object_hook=lambda found: {k: v for k, v in found.items() if k != "hac_t"})
+
+
 def _repeats(kept: Kept, weeks: int) -> None:
     """The weekly steps of 0.1.0 itself, to the byte; after all of them the results, too."""
+    _same_libraries(kept)
     for last in range(FIRST_WEEK + 1, FIRST_WEEK + weeks + 1):
         run = kept.step(last)
         assert _bytes(run, LIVE) == _bytes(kept.folder / "week" / str(last), LIVE), last
     if weeks == WEEKS:
-        assert _bytes(kept.run, LAST) == _bytes(kept.folder / "last", LAST)
+        tables = tuple(name for name in LAST if name != METRICS)
+        assert _bytes(kept.run, tables) == _bytes(kept.folder / "last", tables)
+        assert _metrics(kept.run / METRICS) == _metrics(kept.folder / "last" / METRICS)
 
 
 def test_a_season_of_an_older_release_is_stepped_to_its_bytes(tmp_path: Path) -> None:
@@ -134,6 +151,7 @@ def _files(run: Path) -> dict[Path, bytes]:
 
 def test_an_interrupted_run_of_an_older_release_is_resumed_to_its_bytes(tmp_path: Path) -> None:
     kept = _interrupted("defaults", tmp_path)
+    _same_libraries(kept)
     for name in LIVE:
         (kept.run / name).unlink()
     assert _bytes(_resume(kept), LIVE) == _bytes(kept.folder / "week" / str(FIRST_WEEK), LIVE)
@@ -199,7 +217,9 @@ def test_a_store_of_an_older_release_is_read_and_grows_like_a_new_one(tmp_path: 
     kept._downloads.write(kept.data, FIRST_WEEK + 1)
     grown = [ingest(kept.data, folder) for folder in (kept.folder / "store", tmp_path / "new")]
     assert grown[0].fingerprint == grown[1].fingerprint != new.fingerprint
-    assert grown[0].report == grown[1].report
+    # Another Arrow writes other files, so that what 0.1.0 took in counts as changed, with equal rows.
+    reports = [replace(store.report, unchanged=()) for store in grown if store.report]
+    assert reports[0] == reports[1]
 
 
 # --- libraries that change under a run ----------------------------------------------------------------------------
