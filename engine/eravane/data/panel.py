@@ -49,7 +49,12 @@ def as_columns(x_NC: NDArray[Any]) -> NDArray[Any]:
 
 
 def plain_table(x: object) -> Any:
-    """Input for scikit-learn: an Arrow table as a data frame, anything else unchanged."""
+    """Input for scikit-learn: an Arrow table or a polars frame as a data frame, anything else unchanged.
+
+    scikit-learn before 1.9 finds no column names in frames of polars.
+    """
+    if type(x).__module__.partition(".")[0] == "polars" and hasattr(x, "to_arrow"):
+        x = x.to_arrow()
     return x.to_pandas() if isinstance(x, pa.Table | pa.RecordBatch) else x
 
 
