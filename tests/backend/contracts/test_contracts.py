@@ -122,8 +122,8 @@ PUT_BACK: dict[str, tuple[str, Callable[[str], str], str]] = {
         "has no parameter workers",
     ),
     "an argument too many": (
-        "cuda.py", lambda text: text.replace("file.pread(raw, wanted,", "file.pread(raw, wanted, 0, 0, 0, 0, 0,"),
-        "no contract for file.pread|takes .* arguments by position",
+        "cuda_parquet.py", lambda text: text.replace("set_row_groups([[group]])", "set_row_groups([[group]], 0, 0)"),
+        "takes .* arguments by position",
     ),
     "8: a pool of half the card": (
         "cuda_memory.py", lambda text: text.replace("initial_pool_size=", "first_size="), "has no parameter first_size",
