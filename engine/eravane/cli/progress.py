@@ -39,11 +39,13 @@ class ConsoleProgress:
         self._task: Any = None
 
     def __enter__(self) -> ConsoleProgress:
-        self._bars.start()
+        if self._console.is_terminal:
+            self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._console.is_terminal:  # Rich before 14.3 ends with an empty line elsewhere
+            self._bars.stop()
 
     def start(self, stage: str, total: int) -> None:
         """Begin a stage of `total` steps."""
