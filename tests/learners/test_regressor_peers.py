@@ -211,12 +211,14 @@ def test_names_of_an_earlier_models_features() -> None:
         LevelsRegressor(**SMALL).fit(frame.rename(columns={"feature_3": "other"}), Y, xgb_model=first)
 
 
-@pytest.mark.parametrize("params", [{"booster": "dart"}, {"objective": "binary:logistic"}])
-def test_other_models_are_gone_on_from_by_xgboost(params: dict[str, Any]) -> None:
+@pytest.mark.parametrize("params", [{"booster": "dart", "rate_drop": 0.5}, {"objective": "binary:logistic"}])
+def test_other_models_are_gone_on_from_by_xgboost(params: dict[str, Any], tmp_path: Path) -> None:
     first = xgb.XGBRegressor(**SMALL, **params).fit(X, (Y > 0.5).astype(int))
     with pytest.warns(UserWarning, match="xgb_model is .*XGBoost's hist grows these trees instead"):
         ours = LevelsRegressor(**SMALL).fit(X, Y, xgb_model=first)
-    theirs = xgb.XGBRegressor(**SMALL).fit(X, Y, xgb_model=first.get_booster())
+    # From a file, since a booster in memory also hands on its rate of dropout.
+    first.save_model(tmp_path / "first.ubj")
+    theirs = xgb.XGBRegressor(**SMALL).fit(X, Y, xgb_model=str(tmp_path / "first.ubj"))
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), atol=1e-6)
 
 

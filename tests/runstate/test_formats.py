@@ -8,6 +8,7 @@ import tarfile
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,13 @@ from eravane.core.errors import ConfigError, RunError, StoreError
 from eravane.core.settings import Builder, setting
 from eravane.data.ingest import ingest
 from eravane.data.store.store import EraStore
+from eravane.pipeline import batch
 from eravane.pipeline.export import export
 from eravane.pipeline.week import step
 from eravane.runstate import runfolder
 from eravane.runstate.journal import Journal
 from eravane.runstate.runfolder import RunFolder, changed_versions, digest_of_all_keys
+from eravane.zoo.selection import Outcome
 from tests.support.download import FIRST_WEEK, HERE, LAST, LIVE, WEEKS, Download
 
 METRICS = "metrics.json"
@@ -160,8 +163,27 @@ def test_an_interrupted_run_of_an_older_release_is_resumed_to_its_bytes(tmp_path
     assert _bytes(kept.run, LIVE) == _bytes(week, LIVE)
 
 
+def test_a_resume_that_selects_other_models_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another XGBoost may, whose out-of-fold scores are others."""
+    kept = _interrupted("defaults", tmp_path)
+    choose = batch.select
+
+    def other(*given: Any) -> list[Any]:
+        verdicts = list(choose(*given))
+        place = next(place for place, verdict in enumerate(verdicts) if verdict.selected)
+        verdicts[place] = replace(verdicts[place], outcome=Outcome.DROPPED)
+        return verdicts
+
+    monkeypatch.setattr(batch, "select", other)
+    with pytest.raises(
+        RunError, match=r"was begun with the models small\..*, and selection now gives .*start a new run"
+    ):
+        _resume(kept)
+
+
 def test_an_interrupted_run_adopts_the_present_rules(tmp_path: Path) -> None:
     kept = _interrupted("auto", tmp_path)
+    _same_libraries(kept)
     before = _files(kept.run)
     with pytest.raises(RunError, match=r'loop\.update = "auto" is no more.*run .*--resume --adopt'):
         _resume(kept)

@@ -16,7 +16,7 @@ from eravane.core.errors import ConfigError
 from eravane.learners.frames import Frame, blocks
 from eravane.learners.objectives import LOGISTIC, Objective
 from eravane.learners.settings import NotGrownError
-from eravane.learners.ubj import dump, load
+from eravane.learners.ubj import dump, load, weighs_trees
 
 
 class Earlier:
@@ -73,9 +73,9 @@ class Earlier:
     def check_growing(self, objective: Objective) -> None:
         """Raises NotGrownError where only XGBoost goes on from it."""
         learner = load(self.block)["learner"]
-        kind, name = learner["gradient_booster"]["name"], learner["objective"]["name"]
-        if kind != "gbtree":
-            raise NotGrownError(f"xgb_model is a {kind}, which is not one of the level grower's")
+        name = learner["objective"]["name"]
+        if weighs_trees(learner["gradient_booster"]):
+            raise NotGrownError("xgb_model is a model with dropout, whose trees the level grower does not weigh")
         if "trees" not in learner["gradient_booster"]["model"]:
             raise NotGrownError("xgb_model has trees of several targets, which are not the level grower's")
         if (name in LOGISTIC) != objective.probabilities:

@@ -14,7 +14,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s, Values
-from eravane.learners.ubj import load
+from eravane.learners.ubj import load, weighs_trees
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD, add_leaves
 
@@ -95,10 +95,7 @@ class Forest:
         """The trees of a booster; None where it is no plain sum of shallow trees with numeric splits."""
         learner = load(bytes(booster.save_raw("ubj")))["learner"]
         grown = learner["gradient_booster"]
-        # Trees with dropout are a gbtree with weights, too: beside the trees in XGBoost 3.3, among them from 3.4 on.
-        plain = grown["name"] == "gbtree" and not any(
-            len(part.get("weight_drop", ())) for part in (grown, grown["model"])
-        )
+        plain = grown["name"] == "gbtree" and not weighs_trees(grown)
         plain &= learner["learner_model_param"]["num_target"] == "1"
         if learner["objective"]["name"] != "reg:squarederror" or not plain:
             return None

@@ -7,6 +7,7 @@ are typed and big-endian, an integer takes the smallest type in which it is not 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -135,3 +136,12 @@ def _text(value: str) -> bytes:
 def _integer(value: int) -> bytes:
     mark, form = next((mark, form) for mark, form, bound in _INTEGERS if -bound < value < bound - 1)
     return mark.encode() + struct.pack(f">{form}", value)
+
+
+def weighs_trees(booster: Mapping[str, Any]) -> bool:
+    """Whether a model's `gradient_booster` has a weight per tree, from dropout.
+
+    Such models are named "dart" up to XGBoost 3.2 and "gbtree" after it; the weights lie beside the trees in 3.3, among
+    them from 3.4 on.
+    """
+    return booster["name"] == "dart" or any(len(part.get("weight_drop", ())) for part in (booster, booster["model"]))

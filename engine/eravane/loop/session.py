@@ -132,7 +132,7 @@ class Session:
         self.results = ResultFiles(folder, features, self.model_ids, timeline, target, backend.ops, known_at)
         self._resolved = ResolvedEras(folder.path / RESOLVED)
         self._checkpoints = Checkpoints(folder.path / "checkpoints", identity)
-        self._models = ModelFolder(folder.path)
+        self._models, self._path = ModelFolder(folder.path), folder.path
         self._columns = {spec.model_id: spec.columns for spec in specs}
         self._rolling = features.store.roll(READ_BEHIND - features.needed(0))
         self._newest_resolved = self.newest = -1
@@ -184,6 +184,14 @@ class Session:
         if saved is None:
             self._resolved.forget_after(-1)
             return Resumed(None, tuple(notes))
+        stored = stored_models(facts)
+        own = {spec.model_id for spec in self.specs if not spec.given}
+        if not own <= stored.keys() <= self._columns.keys():
+            raise RunError(
+                f"{self._path} was begun with the models {', '.join(stored)}, and selection now gives "
+                f"{', '.join(self._columns)}; continue with the libraries it was begun with (`versions` in its "
+                "manifest.json), or start a new run"
+            )
 
         def base_of(waiting: int) -> NDArray[np.float32]:
             return oof_of(waiting) if waiting < loop_start else self.journal.read(waiting).base_MN
@@ -191,7 +199,7 @@ class Session:
         self._resolved.forget_after(facts["resolved"])
         gate = gate_facts(files)
         history = self._resolved.history(facts["resolved"], len(self._columns), gate["names"], noted_rule(gate))
-        models = self._models.get(stored_models(facts), self._columns)
+        models = self._models.get(stored, self._columns)
         frozen = {n: self._models.get(stored, self._columns) for n, stored in stored_versions(facts).items()}
         self.loop.restore(models, files, facts["loop"], history, base_of, frozen)
         self.running.restore(facts["tally"])

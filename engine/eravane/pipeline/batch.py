@@ -311,7 +311,6 @@ class _Batch:
         stages, store = self._stages, features.store
         history = store.index.select(oof.first_era, oof.last_era)
         model_ids = [spec.model_id for spec in specs]
-        write_pool(self._folder.path, specs, neutral)
         identity = {"config": self._folder.known_digests(), "data": (store.fingerprint,)}
         known_at = self._schedule.known_at
         session = stages.session(features, timeline, specs, zoo, identity, neutral_columns=neutral, known_at=known_at)
@@ -320,6 +319,7 @@ class _Batch:
             return oof.era(history, era, model_ids)
 
         resumed = stages.resume(session, oof_of)
+        write_pool(self._folder.path, specs, neutral)
         if resumed.era is None:
             stages.begin(session, oof_of, list(history))
         else:
