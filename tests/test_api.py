@@ -81,7 +81,7 @@ def test_a_run_gives_its_files_as_frames(done: eravane.Run) -> None:
     assert done.predictions["prediction"].between(0, 1, inclusive="neither").all()
     np.testing.assert_allclose(done.weights[list(done.models)].sum(axis=1), 1.0)
     assert len(done.out_of_fold) > 0
-    live = pd.read_csv(done.path / "live_predictions.csv", float_precision="round_trip")
+    live = pd.read_csv(done.path / "live_predictions.csv", converters={"prediction": float})
     assert done.live_predictions.equals(live)
 
 

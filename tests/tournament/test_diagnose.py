@@ -49,7 +49,7 @@ def tournament(double: Double) -> None:
 
 def uploaded(double: Double) -> pd.DataFrame:
     content = double.storage[double.diagnostics["filename"]]
-    return pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+    return pd.read_csv(io.BytesIO(content), converters={"prediction": float})
 
 
 def test_complete_validation_eras_are_sent_and_compared(double: Double, client: Client, run: Path) -> None:

@@ -113,7 +113,7 @@ class Run:
         path = self.path / "live_predictions.csv"
         if not path.is_file():
             raise RunError(f"{self.path} has no live predictions; the dataset needs a live.parquet when the run starts")
-        return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_csv(path, converters={"prediction": float})
 
     @property
     def report(self) -> Path:
