@@ -1,5 +1,5 @@
 # eravane on the CPU: `docker build -t eravane .`, then
-# `docker run --rm -v "$PWD:/work" eravane run DATA --out runs/first`.
+# `docker run --rm -v "$PWD:/srv/eravane" eravane run DATA --out runs/first`.
 FROM python:3.13-slim-trixie
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /opt/eravane
@@ -9,5 +9,5 @@ RUN grep '^torch==' constraints/python3.13.txt | sed 's/$/+cpu/' > /tmp/torch.tx
 COPY . .
 RUN pip install --no-cache-dir --constraint constraints/python3.13.txt '.[cpu]' && useradd --create-home --uid 10001 eravane
 USER 10001
-WORKDIR /work
+WORKDIR /srv/eravane
 ENTRYPOINT ["eravane"]
