@@ -58,7 +58,9 @@ def test_the_kubernetes_objects_fit_together() -> None:
         claims = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "emptyDir" not in volume]
         assert claims == [claim["metadata"]["name"]]
         paths = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-        assert paths["shared"] == "/srv/eravane"  # data do not travel: every worker sees the store under the client's path
+        assert (
+            paths["shared"] == "/srv/eravane"
+        )  # data do not travel: every worker sees the store under the client's path
         memory = pod["containers"][0]["resources"]
         assert memory["requests"]["memory"] == memory["limits"]["memory"]
     script = client["containers"][0]["args"][0]

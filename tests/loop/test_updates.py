@@ -24,7 +24,7 @@ from eravane.learners.protocol import TrainingInterruptedError
 from eravane.learners.registry import load_booster
 from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 from eravane.loop.margins import Margins, full_margin
-from eravane.loop.refresh import refresh
+from eravane.loop.refresh import check_refreshable, refresh
 from eravane.loop.updates import Model, Updater
 from eravane.synth import SynthConfig, synthesise
 from eravane.zoo.specs import ModelSpec
@@ -103,6 +103,16 @@ def test_margins_of_known_eras_are_not_computed_again(values: np.ndarray) -> Non
     assert asked == [1, 2, 3, 4]
     assert sorted(margins.by_era) == [2, 3, 4]
     np.testing.assert_array_equal(margins.by_era[4], load_booster(block).inplace_predict(values[:, 40:50].T))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"booster": "dart"}, {"rate_drop": 0.1}, {"one_drop": 1}, {"alpha": 1.0}, {"objective": "reg:logistic"}]
+)
+def test_leaves_of_weighed_trees_and_other_losses_are_refused(changed: dict[str, object]) -> None:
+    params = {"objective": "reg:squarederror"}
+    check_refreshable({**params, "booster": "gbtree", "rate_drop": 0})
+    with pytest.raises(ConfigError, match=rf"loop\.update with leaves .*zoo\.params\.{next(iter(changed))}"):
+        check_refreshable({**params, **changed})
 
 
 @pytest.mark.parametrize("weighted", [False, True])

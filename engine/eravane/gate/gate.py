@@ -76,7 +76,7 @@ class MetaLearner:
         self._closed_M = np.zeros(len(models), dtype=np.int64)
         self._network = Network(config, self.models, lag, seed, device, aim)
         self._cells = self._new_cells()
-        self._notes, self._said = list[str](), set[str]()
+        self._notes, self._noted = list[str](), set[str]()
         self._rest_after = REST_AFTER
         self._out_M = np.zeros(len(models), dtype=bool)
         self._outside_D = np.zeros(0)
@@ -151,8 +151,8 @@ class MetaLearner:
 
     def _say(self, topic: str, note: str) -> None:
         """Add a note to the next report, on each topic once."""
-        if topic not in self._said:
-            self._said.add(topic)
+        if topic not in self._noted:
+            self._noted.add(topic)
             self._notes.append(note)
 
     def decide(self, era: int, facts: EraFacts) -> BoolArray:

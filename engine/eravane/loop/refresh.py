@@ -32,7 +32,9 @@ def check_refreshable(params: Mapping[str, object]) -> None:
         raise ConfigError(
             f'loop.update with leaves needs zoo.params.objective "{SQUARED_ERROR}", given {params["objective"]!r}'
         )
-    for name in ("alpha", "reg_alpha", "max_delta_step", "num_parallel_tree"):
+    if params.get("booster", "gbtree") != "gbtree":  # dropout weighs its trees
+        raise ConfigError(f'loop.update with leaves needs zoo.params.booster "gbtree", given {params["booster"]!r}')
+    for name in ("rate_drop", "one_drop", "alpha", "reg_alpha", "max_delta_step", "num_parallel_tree"):
         if params.get(name, 0) not in (0, 1 if name == "num_parallel_tree" else 0):
             raise ConfigError(f"loop.update with leaves does not support zoo.params.{name}; leave it out or use refit")
 

@@ -61,7 +61,7 @@ class FirstMetaLearner(MetaLearner):
         self._weighed: dict[int, FloatArray] = {}
         self._closed_M = np.zeros(len(models), dtype=np.int64)
         self._network = Network(config, self.models, lag, seed, device, config.objective)
-        self._notes, self._said = list[str](), set[str]()
+        self._notes, self._noted = list[str](), set[str]()
 
     @property
     def versions(self) -> None:
