@@ -63,6 +63,10 @@ class UnreachableError(TransientError):
     """No server was reached, in this attempt and in all before it: most likely this machine has no way out."""
 
 
+class OutOfTimeError(TransientError):
+    """The deadline of the operation passed within an attempt, which says nothing of why earlier attempts failed."""
+
+
 class RefusedError(TransientError):
     """The storage refuses a signed address: it may have aged, so a new one is tried, a few times."""
 
@@ -96,8 +100,9 @@ class Patience:
 
         Raises:
             ApiError: when the deadline passes, or no server was ever reached; other errors of the attempt pass.
+                It names the last failure that the server, and not the deadline, caused.
         """
-        started, wait_s, reached, attempts = self.clock(), self.first_wait_s, progress(), 0
+        started, wait_s, reached, attempts, reason = self.clock(), self.first_wait_s, progress(), 0, ""
         while True:
             attempts += 1
             token = _until.set(started + self.deadline_s)
@@ -112,6 +117,8 @@ class Patience:
                 if attempts == REFUSED_ATTEMPTS:
                     raise ApiError(f"{what} failed: {failure}") from None
                 reason, asked_s = str(failure), failure.wait_s
+            except OutOfTimeError as failure:
+                reason, asked_s = reason or str(failure), failure.wait_s
             except TransientError as failure:
                 reason, asked_s = str(failure), failure.wait_s
             finally:
@@ -220,7 +227,7 @@ class Transport:
             yield chunk
             arrived += len(chunk)
             if until is not None and clock() > until:
-                raise TransientError("the answer does not end")
+                raise OutOfTimeError("the answer does not end")
             if clock() - since > read_s:
                 if arrived < read_s * LEAST_RATE:
                     raise TransientError(f"the answer trickles ({arrived} bytes in {read_s:.0f} s)")
@@ -289,7 +296,7 @@ class Transport:
                     continue
                 abandoned.set()
                 self._session = _session()
-                raise TransientError("no whole answer in time") from None
+                raise OutOfTimeError("no whole answer in time") from None
             if isinstance(answer, BaseException):
                 raise answer
             return answer
