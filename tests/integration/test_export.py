@@ -25,6 +25,7 @@ import xgboost as xgb
 
 from eravane.core.config import PrepareConfig, RunConfig, load_config, parse_config, to_toml
 from eravane.core.errors import RunError
+from eravane.gate import portable
 from eravane.learners.registry import Trees
 from eravane.pipeline.batch import run
 from eravane.pipeline.export import CHECK, compare, export, portable_blocks
@@ -201,6 +202,15 @@ def test_a_scanner_finds_nothing_worse_than_in_a_function_that_is_pickled(model:
     assert not {name for name in found if name.startswith("eravane")}
     allowed = {name.split(".")[0] for name in _imported(cloudpickle.dumps(plain, protocol=4))}
     assert {name.split(".")[0] for name in found} <= allowed | {"numpy", "statistics", "types"}
+
+
+def test_a_model_names_no_path_of_the_machine_that_wrote_it(model: Path) -> None:
+    content = model.read_bytes()
+    for place in (portable.__file__, sys.prefix, str(Path.home()), str(Path.cwd()), str(model.parent)):
+        assert place.encode() not in content
+    assert not re.findall(rb"[\w/-]{6,}\.py\b", content)
+    assert b"<eravane>" in content
+    assert Path(portable.__file__).is_file(), "the module itself keeps its path"
 
 
 def test_a_model_for_another_python_is_refused_by_name(

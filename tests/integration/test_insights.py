@@ -105,6 +105,22 @@ def test_payout_scores_are_numerais_contribution(made: tuple[Path, Path, list[st
         assert found.loc[era, "equal_weight_mmc"] == pytest.approx(expected["q"], abs=1e-6)
 
 
+def test_a_meta_model_that_is_gone_costs_its_scores_and_is_named(
+    made: tuple[Path, Path, list[str]], micro_config: RunConfig, tmp_path: Path
+) -> None:
+    path, data, before = made
+    shutil.copytree(path, tmp_path / "run")
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "meta_model.parquet").unlink()
+    found = _written(tmp_path / "run", tmp_path / "data", micro_config)
+    gone = f"no scores against the meta model: {tmp_path / 'data' / 'meta_model.parquet'} is missing; name a file"
+    assert next(text for text in found if text not in before).startswith(gone)
+    assert set(before) < set(found)
+    assert not (tmp_path / "run" / "references.parquet").exists(), "older scores are not of these predictions"
+    assert "references.parquet is not there" in write_report(tmp_path / "run").read_text()
+    assert "references.parquet is not there" not in write_report(path).read_text()
+
+
 def test_what_the_gate_says_is_in_the_log_and_in_the_manifest(made: tuple[Path, Path, list[str]]) -> None:
     path, _, _ = made
     lines = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]

@@ -227,6 +227,24 @@ def test_other_members_and_feature_sets_are_refused(
         run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
 
 
+def test_another_meta_model_under_the_same_name_is_refused(
+    whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    cache, _, moments = whole
+    shutil.copytree(micro_data, tmp_path / "data")
+    rows = pd.concat([pd.read_parquet(micro_data / f"{name}.parquet") for name in ("train", "validation")])
+    meta = rows[["era"]].assign(numerai_meta_model=np.linspace(0, 1, len(rows)))
+    meta.to_parquet(tmp_path / "data" / "meta_model.parquet")
+    config = dataclasses.replace(config, aim="payout")
+    _killed(tmp_path / "data", config, tmp_path / "run", cache, int(0.7 * moments))
+    other = meta.assign(numerai_meta_model=meta["numerai_meta_model"].to_numpy()[::-1])
+    other.to_parquet(tmp_path / "data" / "meta_model.parquet")
+    with pytest.raises(RunError, match=r"meta_model\.parquet is not as it was when the run began.*start a new run"):
+        run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
+    meta.sample(frac=1, random_state=0).to_parquet(tmp_path / "data" / "meta_model.parquet")  # the same values
+    run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
+
+
 def test_a_store_of_ones_own_that_has_grown_is_said_and_not_read(
     whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
 ) -> None:

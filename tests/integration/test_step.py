@@ -216,3 +216,34 @@ def test_what_cannot_be_stepped(started: Path, weeks: Weeks, tmp_path: Path) -> 
     (tmp_path / "run" / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
     with pytest.raises(RunError, match="not finished"):
         step(tmp_path / "run", tmp_path / "data", cache=tmp_path)
+
+
+def test_members_and_references_that_change_between_weeks_are_named(weeks: Weeks, source: Path, tmp_path: Path) -> None:
+    """Eras that are added say nothing; a member that has no live rows weighs nothing in the live era."""
+    rows = pd.concat([pd.read_parquet(source / f"{name}.parquet") for name in ("train", "validation")])
+    random = np.random.default_rng(0)
+    given = rows[["era"]].assign(prediction=rows["target"].fillna(0.5) + random.normal(0, 0.5, len(rows)))
+    given["numerai_meta_model"] = random.random(len(rows))
+
+    def week(last: int, frame: pd.DataFrame = given) -> Path:
+        data, part = weeks.write(tmp_path / "data", last), frame[frame["era"].astype(int) <= last]
+        part[["era", "numerai_meta_model"]].to_parquet(data / "meta_model.parquet")
+        part[["prediction"]].to_parquet(tmp_path / "mine.parquet")
+        return data
+
+    def changed(report: WeekReport) -> list[str]:
+        return [note.split(" is not as it was")[0] for note in report.notes if " is not as it was" in note]
+
+    zoo = {**CONFIG["zoo"], "members": {"mine": str(tmp_path / "mine.parquet")}}  # type: ignore[dict-item]
+    config, folder = parse_config({**CONFIG, "zoo": zoo, "aim": "payout"}), tmp_path / "run"
+    done = run(week(FIRST_WEEK), config, folder, cache=tmp_path / "cache")
+    assert "member mine has no live predictions: its live rows are all equal" in done.notes
+    assert json.loads((folder / "live.json").read_text())["weights"]["given.mine.target.0"] == 0
+    assert pd.read_parquet(folder / "weights.parquet")["given.mine.target.0"].max() > 0
+    assert changed(step(folder, week(FIRST_WEEK + 1), cache=tmp_path / "cache")) == []
+    other = given.assign(prediction=given["prediction"].to_numpy()[::-1])
+    assert changed(step(folder, week(FIRST_WEEK + 2, other), cache=tmp_path / "cache")) == ["the member 'mine'"]
+    other["numerai_meta_model"] = other["numerai_meta_model"].to_numpy()[::-1]
+    assert changed(step(folder, week(FIRST_WEEK + 3, other), cache=tmp_path / "cache")) == ["meta_model.parquet"]
+    assert changed(step(folder, week(FIRST_WEEK + 4, other), cache=tmp_path / "cache")) == []
+    assert (folder / "references.parquet").is_file()

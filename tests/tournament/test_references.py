@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +87,33 @@ def test_without_references_there_is_corr_alone(world: tuple[Path, Path, pd.Data
     for name in ("train.parquet", "validation.parquet"):
         (tmp_path / name).symlink_to(data / name)
     assert set(era_scores(run, tmp_path)) == {"CORR"}
+
+
+def test_references_that_are_gone_since_the_run_are_named(
+    world: tuple[Path, Path, pd.DataFrame], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, data, _ = world
+    shutil.copytree(data, tmp_path / "data")
+    shutil.copytree(run, tmp_path / "run")
+    noted = json.loads((run / "manifest.json").read_text())
+    benchmarks = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
+    lost = {("meta_model.parquet",): {"MMC", "CWMM"}, benchmarks: {"BMC v53_lgbm_ender20"}}
+    noted["data"] |= {"path": str(tmp_path / "data"), "references": [file for files in lost for file in files]}
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(noted))
+    whole = era_scores(tmp_path / "run")
+    assert not caplog.records
+    for files, metrics in lost.items():
+        for file in files:
+            (tmp_path / "data" / file).rename(tmp_path / file)
+        caplog.clear()
+        found = era_scores(tmp_path / "run")
+        why = f"it is not in {tmp_path / 'data'}, and the run's dataset had it; `eravane fetch` gets it again"
+        assert [record.getMessage() for record in caplog.records] == [f"no score against {f}: {why}" for f in files]
+        assert set(whole) - set(found) == metrics
+        for name, series in found.items():
+            pd.testing.assert_series_equal(series, whole[name])
+        for file in files:
+            (tmp_path / file).rename(tmp_path / "data" / file)
 
 
 def test_what_is_missing_is_named(world: tuple[Path, Path, pd.DataFrame], tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ LIVE = "live.parquet"
 META_MODEL, META_COLUMN = "meta_model.parquet", "numerai_meta_model"
 BENCHMARKS = ("train_benchmark_models.parquet", "validation_benchmark_models.parquet")
 LIVE_BENCHMARKS = "live_benchmark_models.parquet"
+# In a run's manifest, under `data`: those of these files, but the live ones, that the dataset had.
+REFERENCES = "references"
 
 FEATURE_SETS = ("small", "medium", "all")
 WHOLE_SET = "all"  # pseudo-group: the feature set as a whole

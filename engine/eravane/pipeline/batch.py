@@ -31,12 +31,11 @@ from eravane.loop.schedule import Schedule, label_digests
 from eravane.loop.session import Session
 from eravane.pipeline.cachedstore import (
     BESIDE,
+    Beside,
     begun_store,
-    beside,
     cached_store,
     described,
     require_begun,
-    require_beside,
 )
 from eravane.pipeline.rules import Settled, settle
 from eravane.pipeline.stages import Stages
@@ -143,9 +142,10 @@ class _Batch:
         self._say_missing(store)
         self._plan_memory(store, catalog, timeline)
         members = load_members(self._config, self._data, store)
-        self._beside = beside(catalog, members)
+        found = Beside(self._config, self._data, store, catalog, members)
         if self._folder.started:
-            require_beside(self._beside, self._folder.manifest()["data"])
+            found.require(self._folder.manifest()["data"].get(BESIDE, {}))
+        self._beside = found.digests()
         self._write_manifest(store, timeline, "running")
         zoo = stages.zoo(store, timeline)
         for note in zoo.notes:

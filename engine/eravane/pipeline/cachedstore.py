@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eravane.core.config import DataConfig, digest_of
+import numpy as np
+
+from eravane.core.config import DataConfig, RunConfig, digest_of
 from eravane.core.errors import ChangedDataError, ConfigError, RunError
-from eravane.data.catalog import FEATURES_JSON, FeatureCatalog
+from eravane.data.catalog import BENCHMARKS, FEATURES_JSON, META_MODEL, REFERENCES, FeatureCatalog
 from eravane.data.ingest import ingest
 from eravane.data.store.digest import digest_file
 from eravane.data.store.manifest import MANIFEST, Manifest, SourceRecord
 from eravane.data.store.snapshot import open_as_of
 from eravane.data.store.store import EraStore
 from eravane.synth import TRUTH
-from eravane.zoo.outside import Member
+from eravane.zoo.outside import Member, references_read
 
 # In the manifest, under `data`: digests of what is read beside the store.
 BESIDE = "beside"
@@ -107,29 +109,73 @@ def _fits(path: Path, record: SourceRecord) -> bool:
     return path.is_file() and path.stat().st_size == record.size and digest_file(path) == record.digest
 
 
-def beside(catalog: FeatureCatalog, members: Sequence[Member]) -> dict[str, str]:
-    """Digests of what a run reads beside its store: the features of its sets, and members' predictions of history."""
-    found = {
-        f"the member {member.name!r}": hashlib.sha256(member.values_N.tobytes()).hexdigest()[:16] for member in members
-    }
-    return {FEATURES_JSON: digest_of([catalog.sets, catalog.groups]), **found}
+class Beside:
+    """What decides a run's results and lies beside its store: feature sets, members, references.
 
-
-def require_beside(found: Mapping[str, str], begun: Mapping[str, Any]) -> None:
-    """Refuse to go on with other features or members than those that a run was begun with.
+    Args:
+        config, data, store: the run's.
+        catalog: the features of its sets; None where those are the store's own.
+        members: predictions from outside.
 
     Raises:
-        RunError: one of them differs.
+        ConfigError: the dataset lacks a reference.
     """
-    for name, digest in begun.get(BESIDE, {}).items():
-        if found.get(name) != digest:
+
+    def __init__(
+        self, config: RunConfig, data: Path, store: EraStore, catalog: FeatureCatalog | None, members: Sequence[Member]
+    ) -> None:
+        self._index, self._sets = store.index, None if catalog is None else digest_of([catalog.sets, catalog.groups])
+        self._columns = {f"the member {member.name!r}": (member.values_N, max(member.eras)) for member in members}
+        for name, values_N in references_read(config, data, store).items():
+            newest = int(store.index.per_row()[~np.isnan(values_N)].max())
+            self._columns[name] = values_N.astype(np.float32), newest
+
+    def digests(self) -> dict[str, str]:
+        """Name -> digest; of predictions that of all eras up to the newest that has some, with "@" and that era."""
+        sets = {} if self._sets is None else {FEATURES_JSON: self._sets}
+        return sets | {name: f"{self._digest(name, last)}@{last}" for name, (_, last) in self._columns.items()}
+
+    def unlike(self, noted: Mapping[str, str]) -> list[str]:
+        """Names of what is not as noted in a run's manifest; eras that came since then do not count."""
+        found = []
+        for name, text in noted.items():
+            digest, _, last = text.partition("@")
+            if name == FEATURES_JSON:
+                same = self._sets in (None, digest)
+            else:
+                same = name in self._columns and self._digest(name, int(last or self._index.last)) == digest
+            found += [] if same else [name]
+        return found
+
+    def require(self, noted: Mapping[str, str]) -> None:
+        """Refuse to go on with others than those that a run was begun with.
+
+        Raises:
+            RunError: one of them differs.
+        """
+        for name in self.unlike(noted):
             raise RunError(
                 f"{name} is not as it was when the run began, and the run would go on with other data; give it as it "
                 "was, or start a new run"
             )
 
+    def _digest(self, name: str, last: int) -> str:
+        values_N = self._columns[name][0][self._index.span(self._index.first, last)]
+        return hashlib.sha256(values_N.tobytes()).hexdigest()[:16]
+
+
+def score_references(data: Path) -> list[str]:
+    """Files of the dataset that hold references, which scores are measured against."""
+    return [name for name in (META_MODEL, *BENCHMARKS) if (data / name).exists()]
+
 
 def described(data: Path, store: EraStore) -> dict[str, Any]:
-    """A run's data in its manifest: their path, the store's content, and whether `synth` made them."""
+    """A run's data in its manifest: their path, the store's content, and whether `synth` made them, and references."""
     made = (data / TRUTH).is_file()
-    return {"path": str(data.resolve()), "store": str(store.home), "fingerprint": store.fingerprint, "made": made}
+    return {
+        "path": str(data.resolve()),
+        "store": str(store.home),
+        "fingerprint": store.fingerprint,
+        "made": made,
+        REFERENCES: score_references(data),
+    }

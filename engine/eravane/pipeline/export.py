@@ -5,6 +5,7 @@ This is the one pickle that eravane writes; it never reads one but in `check`, i
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import subprocess
@@ -12,10 +13,12 @@ import sys
 import tempfile
 import time
 import zlib
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -43,6 +46,8 @@ from eravane_kernels.spec.context import FLAT
 
 TOLERANCE = 1e-6
 MINOR = ".".join(platform.python_version_tuple()[:2])
+# In place of the path of a source file.
+SOURCE = "<eravane>"
 # Pickled by value, so that the model loads where eravane is not installed.
 _BY_VALUE = (portable, portable_prepare)
 CHECK = """
@@ -130,13 +135,24 @@ def hosted_model(payload: Mapping[str, object]) -> bytes:
     """
     import cloudpickle
 
+    plain = cloudpickle.Pickler.dispatch_table
+
+    def nameless(code: CodeType) -> Any:
+        return plain[CodeType](code.replace(co_filename=SOURCE))  # cloudpickle before 3.1 keeps the path
+
+    content, places = io.BytesIO(), [module.__file__ for module in _BY_VALUE]
     for module in _BY_VALUE:
         cloudpickle.register_pickle_by_value(module)
+        module.__file__ = SOURCE  # it travels with the functions' globals
     try:
-        return bytes(cloudpickle.dumps(portable.assemble(payload), protocol=4))
+        pickler = cloudpickle.Pickler(content, protocol=4)
+        pickler.dispatch_table = ChainMap({CodeType: nameless}, plain)
+        pickler.dump(portable.assemble(payload))
     finally:
-        for module in _BY_VALUE:
+        for module, place in zip(_BY_VALUE, places, strict=True):
             cloudpickle.unregister_pickle_by_value(module)
+            module.__file__ = place
+    return content.getvalue()
 
 
 def compare(model: Path, run: Path, python: str = sys.executable) -> float:

@@ -19,7 +19,7 @@ from eravane.calendar.eras import EraIndex, era_label, era_number
 from eravane.core.arrays import Floats
 from eravane.core.config import SelectionConfig
 from eravane.core.errors import DataError
-from eravane.data.catalog import META_COLUMN, META_MODEL, FeatureCatalog
+from eravane.data.catalog import META_COLUMN, META_MODEL, REFERENCES, FeatureCatalog
 from eravane.data.features import Features
 from eravane.data.parquet import read_rows
 from eravane.data.prepare import on_host
@@ -27,11 +27,12 @@ from eravane.data.store.store import EraStore
 from eravane.gate.prototypes import REGIMES, find_regimes, whiten
 from eravane.learners.outside import OUTSIDE
 from eravane.report.alerts import warnings
-from eravane.runstate.runfolder import RunFolder
+from eravane.runstate.runfolder import MANIFEST, RunFolder
 from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.zoo.selection import corr_bounds
 from eravane_kernels.namespace import Kernels
 
+PAYOUT_SCORES = "references.parquet"
 # Evenly spaced eras on which exposure is measured: a year of weekly ones, for any length of the loop.
 EXPOSURE_ERAS = 52
 # Columns whose exposure is computed at once.
@@ -69,12 +70,13 @@ def write_insights(
     if len(scores) > count:
         regimes = regime_map(scores.index.tolist(), np.nan_to_num(scores[models].to_numpy(dtype=np.float64)), count)
     folder.write_table("prototypes.parquet", regimes)
-    damaged = []
-    if (data / META_MODEL).exists():
+    damaged, noted = [], folder.read_json(MANIFEST)["data"].get(REFERENCES, [])
+    if (data / META_MODEL).exists() or META_MODEL in noted:
         base = folder.path / "base_predictions.parquet"
         try:
-            folder.write_table("references.parquet", payout_scores(rows, base, models, features, data, target, ops))
+            folder.write_table(PAYOUT_SCORES, payout_scores(rows, base, models, features, data, target, ops))
         except DataError as error:
+            (folder.path / PAYOUT_SCORES).unlink(missing_ok=True)  # an older one is not of these predictions
             damaged.append(f"no scores against the meta model: {error}")
     selection = folder.config().selection
     return [*damaged, *warnings(folder.path), *_warnings(zoo, selection, absent, features.store, rows.index)]

@@ -20,6 +20,7 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.errors import ChangedDataError, ConfigError, RunError
 from eravane.core.events import Progress, Silent
 from eravane.core.files import exclusive
+from eravane.data.catalog import REFERENCES
 from eravane.data.ingest import ingest
 from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
 from eravane.data.store.snapshot import held
@@ -28,6 +29,7 @@ from eravane.data.store.targets import require_same_twin, require_scale
 from eravane.loop.pool import StoredOof, read_pool
 from eravane.loop.schedule import Digests, Schedule, label_digests
 from eravane.loop.session import Session
+from eravane.pipeline.cachedstore import BESIDE, Beside, score_references
 from eravane.pipeline.stages import Stages
 from eravane.report import write_report
 from eravane.runstate.runfolder import RunFolder, versions
@@ -119,10 +121,17 @@ class _Week:
         config = stages.config
         self._labels = label_digests(store, sorted({*config.targets, config.data.target}))
         self._check_target()
+        self._members = load_members(config, self._data, store)
+        self._beside = Beside(config, self._data, store, None, self._members)
 
     def do(self) -> WeekReport:
         """Catch up with the data; nothing is written where they have nothing new."""
         before, labels = self._before, self._labels
+        for name in self._beside.unlike(self._manifest["data"].get(BESIDE, {})):
+            self._say(
+                f"{name} is not as it was at the last step: what the run learnt from it stays, and eras that are "
+                "handled from now on read it as it is"
+            )
         arrived = _new_eras(before.labels, labels)
         corrected = before.changed(labels)
         untouched = self._store.fingerprint == self._manifest["data"]["fingerprint"]
@@ -166,7 +175,7 @@ class _Week:
     def _open(self, schedule: Schedule) -> Session:
         pool, neutral = read_pool(self._folder.path)
         specs = tuple(with_benchmark(pool, self._config, self._data, self._store, self._stages.cache))
-        features = self._stages.features(self._store, load_members(self._config, self._data, self._store))
+        features = self._stages.features(self._store, self._members)
         # The data may grow and labels be corrected, which `do` sees to; the store itself refuses other features.
         identity = {"config": self._folder.known_digests()}
         return self._stages.session(
@@ -204,12 +213,19 @@ class _Week:
         _, warnings = self._stages.write_results(session, session.features, catalog)
         newest_label = max(self._labels[self._config.data.target])
         timeline = replace(self._timeline, newest_label=newest_label)
-        data = {"store": str(self._store.home.resolve()), "fingerprint": self._store.fingerprint}
+        old = self._manifest["data"]
+        data = {
+            "store": str(self._store.home.resolve()),
+            "fingerprint": self._store.fingerprint,
+            BESIDE: {**old.get(BESIDE, {}), **self._beside.digests()},
+            # Those that are gone stay listed: scores name what they lack.
+            REFERENCES: list(dict.fromkeys([*old.get(REFERENCES, []), *score_references(self._data)])),
+        }
         if not (self._data / STORE_MANIFEST).is_file():
             data["path"] = str(self._data.resolve())
         changes = {
             "versions": versions(),
-            "data": {**self._manifest["data"], **data},
+            "data": {**old, **data},
             "periods": timeline.as_dict(),
             "warnings": warnings,
         }

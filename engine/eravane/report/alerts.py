@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from eravane.calendar.eras import era_label
+from eravane.data.catalog import META_MODEL, REFERENCES
 from eravane.report.facts import series_facts, weights
 from eravane.report.load import CONTRACT, RunView, load_run
 
@@ -154,6 +155,11 @@ def _weights(view: RunView) -> Iterator[Alert]:
 def _files(view: RunView) -> Iterator[Alert]:
     for name, why in view.damaged.items():
         yield Alert("warn", f"{name} is damaged", why)
+    lost = "references" not in view.tables and "references.parquet" not in view.damaged
+    if view.finished and lost and META_MODEL in str(view.fact(f"data.{REFERENCES}")):
+        yield Alert(
+            "warn", "references.parquet is not there", "There is no MMC; the next step with new data writes it."
+        )
     if view.finished and not view.missing:
         return
     title = "Files this run does not have" if view.finished else "This run is not finished"

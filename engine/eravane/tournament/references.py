@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from eravane.calendar.eras import era_label
 from eravane.core.errors import DataError, EravaneError, RunError
-from eravane.data.catalog import BENCHMARKS, FEATURES_JSON, HISTORY, META_COLUMN, META_MODEL, FeatureCatalog
+from eravane.data.catalog import BENCHMARKS, FEATURES_JSON, HISTORY, META_COLUMN, META_MODEL, REFERENCES, FeatureCatalog
 from eravane.data.parquet import Floats, column_of, eras_of, ids_of, numbers_of, read_table, value_columns
 from eravane.data.store.store import EraStore
 from eravane.scoring.ensemble import one_era
@@ -76,6 +76,7 @@ def era_scores(run: Path, data: Path | None = None) -> dict[str, pd.Series]:
     if meta_N is not None:
         series[MMC] = scored.contribution(meta_N)
         series[CWMM] = scored.each(lambda rows: _cwmm(scored.p_MN[:, rows], meta_N[rows]))
+    scored.name_gone()
     for name, benchmark_N in scored.benchmarks().items():
         series[f"{BMC} {name}"] = scored.contribution(benchmark_N)
     series[FNC] = scored.neutral()
@@ -132,6 +133,13 @@ class _Scored:
         if found is None and present:
             _warn(name, f"{' and '.join(present)} of {self._data} have no value in a row that the run predicts")
         return found
+
+    def name_gone(self) -> None:
+        """Log which files of references the run's dataset had and has no more."""
+        noted = str(self._manifest["data"].get(REFERENCES))
+        for file in (META_MODEL, *BENCHMARKS):
+            if file in noted and not (self._data / file).exists():
+                _warn(file, f"it is not in {self._data}, and the run's dataset had it; `eravane fetch` gets it again")
 
     def benchmarks(self) -> dict[str, Floats]:
         """Every benchmark model of the dataset, in the order of the predictions."""

@@ -102,6 +102,21 @@ def _paid_references(config: RunConfig, data: Path, store: EraStore) -> dict[str
     return known
 
 
+def references_read(config: RunConfig, data: Path, store: EraStore) -> dict[str, NDArray[np.float64]]:
+    """Every reference that decides a run's results, by name: float64 [N], NaN where it has no row.
+
+    Raises:
+        ConfigError: the dataset lacks one.
+    """
+    found = load_references(config, data, store)
+    if isinstance(config.gate, FirstGateConfig) and config.gate.objective == "payout":
+        found["mmc"] = _reference(data, [data / META_MODEL], META_COLUMN, store, 'gate.objective "payout"')
+    if config.zoo.residual:
+        found["bmc"] = benchmark_values(config, data, store)
+    names = {"mmc": META_MODEL, "bmc": f"the benchmark model {config.selection.benchmark or _first_benchmark(data)!r}"}
+    return {names[kind]: values for kind, values in found.items()}
+
+
 def benchmark_values(config: RunConfig, data: Path, store: EraStore) -> NDArray[np.float64]:
     """Predictions of `selection.benchmark`, or of the dataset's first benchmark model, float64 [N] with NaN.
 
