@@ -64,14 +64,15 @@ BASE: dict[str, dict[str, object]] = {
     "gate": {"warmup": 5},
     "compute": {"memory": "6GB"},
 }
+TRAINED = 101 - 9  # labels of 4 eras, and the margin of 5 for trees
 
 
 def test_the_largest_matrices_are_counted_by_hand() -> None:
-    """Two workers: the whole set in the loop's first training (eras 1-101) and in the newest fold."""
+    """Two workers: the whole set in the loop's first training (era 101 less the tree lag) and in the newest fold."""
     timeline = plan_timeline(parse_config(BASE), EraIndex.from_counts(range(1, 121), [5000] * 120), 115)
     newest = timeline.folds[-1]
-    one = 5000 * 101 * (800 * 3.2 + 60)
-    other = 5000 * (newest.train_last - newest.train_first + 1) * (800 * 3.2 + 60)
+    one = 5000 * TRAINED * (800 * 3.35 + 60)
+    other = 5000 * (newest.train_last - newest.train_first + 1) * (800 * 3.35 + 60)
     found = plan(BASE)
     assert found.of("matrices") == pytest.approx(one + other, abs=2)
     assert plan(BASE, workers=1).of("matrices") == pytest.approx(one, abs=1)
@@ -100,7 +101,7 @@ def test_a_training_holds_what_its_learner_says_and_the_copy_of_a_prepared_table
     learner: str, dtype: str, prepare: dict[str, object], copied: set[str], wider: int
 ) -> None:
     """The learner alone knows its memory; a table that preparation changes is a copy beside it."""
-    rows, width = 5000 * 101, 1 if dtype == "int8" else 4
+    rows, width = 5000 * TRAINED, 1 if dtype == "int8" else 4
     told, _ = make_learner(parse_config({"zoo": {"learner": learner}}).zoo, "cpu")
     missing = dtype == "float32" and prepare.get("impute") == "none"
     expected = told.bytes_needed(rows, 800 * wider, width, missing=missing)
@@ -110,7 +111,7 @@ def test_a_training_holds_what_its_learner_says_and_the_copy_of_a_prepared_table
 
 
 def test_every_nth_era_is_a_copy() -> None:
-    rows = 5000 * 26  # of 101 eras every fourth
+    rows = 5000 * -(-TRAINED // 4)  # every fourth era
     told, _ = make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cpu")
     assert _planned({"learner": "levels", "every": 4}) == told.bytes_needed(rows, 800, 1) + rows * 800
 
@@ -120,7 +121,7 @@ def test_models_of_several_targets_that_grow_together_are_held_together() -> Non
     told, _ = make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cpu")
     for number in (2, 8, 10):
         zoo: dict[str, object] = {"learner": "levels", "targets": targets[:number]}
-        assert _planned(zoo) == told.bytes_needed(5000 * 101, 800, 1, number)
+        assert _planned(zoo) == told.bytes_needed(5000 * TRAINED, 800, 1, number)
     assert _planned({"targets": targets}) == _planned({})
 
 
@@ -165,7 +166,7 @@ def test_floats_are_planned_as_xgboost_was_measured_to_bin_them(rows: int, colum
 
 
 def test_windows_count() -> None:
-    assert _planned({"window": 20}) == pytest.approx(_planned({}) * 20 / 101, rel=0.01)
+    assert _planned({"window": 20}) == pytest.approx(_planned({}) * 20 / TRAINED, rel=0.01)
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

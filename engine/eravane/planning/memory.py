@@ -23,7 +23,7 @@ from eravane_kernels import cpu
 
 # Python with NumPy, Arrow, pandas, Numba, XGBoost and torch loaded: measured 0.5 GB, and 0.11 GB more where the
 # run is the first to use the kernels and compiles them.
-PROCESS_BYTES = 620_000_000
+PROCESS_BYTES = 610_000_000
 # A member from outside: a float32 per row that stays; per row once, while a file is matched: ids of both, two floats64.
 MEMBER_BYTES, MATCHING_BYTES = 4, 120
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -175,7 +175,8 @@ def _training(
     copied = zoo.every != 1 or not preparer.keeps(dtype)
     missing = dtype == "float32" and config.prepare.impute == "none"
     spans = [(fold.train_first, fold.train_last) for fold in timeline.folds]
-    spans.append((timeline.first_era, timeline.last_era if config.loop.update != "none" else timeline.loop_start))
+    newest = timeline.live_era if config.loop.update != "none" else timeline.loop_start
+    spans.append((timeline.first_era, newest - min(timeline.tree_lags.values())))
     for first, last in spans:
         start = max(first, last - zoo.window + 1) if zoo.window else first
         rows = int(index.select(start, last).counts[:: zoo.every].sum())
