@@ -191,8 +191,8 @@ def carry_out(visit: Visit, steps: Sequence[Step], begin: float, budget: float |
             limit = step.limit(visit.sizes) if left is None else min(step.limit(visit.sizes), left)
             say(f"{step.name}: {step.what} (expected {step.seconds(visit.sizes):.0f} s)")
             visit.found[step.name] = visit.perform(step, limit)
-        told = visit.found[step.name]
-        say(f"{step.name}: {told['status']} {told.get('reason', '')}".rstrip())
+        result = visit.found[step.name]
+        say(f"{step.name}: {result['status']} {result.get('reason', '')}".rstrip())
         visit.keep(steps)
 
 

@@ -26,8 +26,8 @@ def level_grower(lab: Lab, work: Work, rows: int, trees: int, bound: float, boun
     learner.fit(matrix, label_N, None, trees=1, seed=0)
     block, taken = lab.once(lambda: learner.fit(matrix, label_N, None, trees=trees, seed=0))
     score = _score(lab, work, rows, block)
-    told = f"{rows:,} x {work.columns}, {trees} trees, model and its writing, held-out correlation {score:.4f}"
-    yield Figure("tree_level_grower", 1000 * taken / trees, "ms", "lower", bound, bound_of, detail=told)
+    detail = f"{rows:,} x {work.columns}, {trees} trees, model and its writing, held-out correlation {score:.4f}"
+    yield Figure("tree_level_grower", 1000 * taken / trees, "ms", "lower", bound, bound_of, detail=detail)
     yield from _scores(lab, work, rows, lab.pick(trees, trees, 80), matrix)
     yield blocks_of(lab)
 
@@ -60,10 +60,10 @@ def _scores(lab: Lab, work: Work, rows: int, trees: int, levels: Any) -> Iterato
     ours, theirs = (np.array(scores[name]) for name in ("levels", "xgboost"))
     error = float(np.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / SEEDS))
     away = float(ours.mean() - theirs.mean())
-    told = (
+    detail = (
         f"held-out correlation {ours.mean():.4f} against {theirs.mean():.4f}, standard error {error:.4f}, {SEEDS} seeds"
     )
-    yield Check("level_grower_scores_as_xgboost", abs(away) <= WITHIN * error, told)
+    yield Check("level_grower_scores_as_xgboost", abs(away) <= WITHIN * error, detail)
 
 
 def blocks_of(lab: Lab) -> Check:
@@ -80,8 +80,8 @@ def blocks_of(lab: Lab) -> Check:
         learner = _learner("levels", device)
         table = choose("cuda" if device == "cuda" else "cpu", lambda _: None, "none").table(columns_CN, names)
         blocks.append(learner.fit_together(learner.matrix(table), label_BN, weight_N, trees=trees, seed=1))
-    told = f"3 models of {trees} trees on {rows:,} x {width}, byte for byte"
-    return Check("level_grower_blocks_as_on_the_cpu", blocks[0] == blocks[1], told)
+    detail = f"3 models of {trees} trees on {rows:,} x {width}, byte for byte"
+    return Check("level_grower_blocks_as_on_the_cpu", blocks[0] == blocks[1], detail)
 
 
 def falcata(lab: Lab, work: Work, trees: int, scale: float) -> Iterator[Figure | Check]:
@@ -108,8 +108,8 @@ def falcata(lab: Lab, work: Work, trees: int, scale: float) -> Iterator[Figure |
         yield Check("falcata", True, f"left out: {type(error).__name__}: {str(error).splitlines()[:1]}; {PUBLISHED}")
         return
     tree = max(two - one, 0.0) / (2 * trees)
-    told = (
+    detail = (
         f"EXTRAPOLATED from {1000 * tree:.2f} ms for each of trees {trees} to {3 * trees} of {work.rows:,} rows; "
         f"the first {trees} took {one:.2f} s, its data set {built:.1f} s; version {falcata.__version__}; {PUBLISHED}"
     )
-    yield Figure("example_model_falcata", 2_000 * tree * scale, "s", detail=told)
+    yield Figure("example_model_falcata", 2_000 * tree * scale, "s", detail=detail)

@@ -48,12 +48,12 @@ def preflight(lab: Lab) -> Iterator[Check | Figure]:
         begin = time.perf_counter()
         try:
             importlib.import_module(name)
-            holds, told = True, f"{time.perf_counter() - begin:.1f} s"
+            holds, detail = True, f"{time.perf_counter() - begin:.1f} s"
         except Exception as error:  # whatever is missing or broken is what we want to know
             # Libraries may be missing, and then some steps are left out; our own modules may not.
             library = getattr(error, "name", None) in LIBRARIES
-            holds, told = name in LIBRARIES or library, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        yield Check(f"import_{name}", holds, told)
+            holds, detail = name in LIBRARIES or library, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        yield Check(f"import_{name}", holds, detail)
     values_CN = np.arange(3 * TEN, dtype=np.int8).reshape(3, TEN) % 5
     counted = lab.host(lab.kernels.level_counts(lab.xp.asarray(values_CN), np.array([0, TEN], dtype=np.int64)))
     yield Check("kernel_runs", int(counted.sum()) == values_CN.size, "level_counts of ten rows")
@@ -148,10 +148,10 @@ def test_check(lab: Lab, *paths: str) -> Iterator[Check]:
         elif skip is not None:
             skipped.append(str(skip.get("message")))
     passed = len(cases) - len(failed) - len(skipped) - len(left_out)
-    told = f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped"
+    detail = f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped"
     for word, entries in (("skipped", set(skipped)), ("left out", left_out), ("failed", failed[:20])):
-        told += f"; {word}: {', '.join(sorted(entries))}" if entries else ""
-    yield Check(" ".join(paths), not failed and done.returncode in (0, 1, 5), told)
+        detail += f"; {word}: {', '.join(sorted(entries))}" if entries else ""
+    yield Check(" ".join(paths), not failed and done.returncode in (0, 1, 5), detail)
     if failed:
         print(done.stdout[-20_000:])
 
@@ -261,8 +261,8 @@ def demo(lab: Lab) -> Iterator[Check | Figure]:
         yield Check("demo_trees_grew_on_the_device", grown == {lab.device}, ", ".join(sorted(grown)))
         ours, theirs = (found.metrics["series"]["ensemble"]["corr_mean"] for found in (run, peer))
         spread = peer.metrics["series"]["ensemble"]["corr_std"] / peer.metrics["series"]["ensemble"]["n_eras"] ** 0.5
-        told = f"{preset}: mean CORR {ours:.4f} against {theirs:.4f} on the CPU, standard error {spread:.4f}"
-        yield Check("demo_scores_as_on_the_cpu", abs(ours - theirs) <= 2 * spread, told)
+        detail = f"{preset}: mean CORR {ours:.4f} against {theirs:.4f} on the CPU, standard error {spread:.4f}"
+        yield Check("demo_scores_as_on_the_cpu", abs(ours - theirs) <= 2 * spread, detail)
         files = {path.name for path in run.path.iterdir()}
         yield Check("demo_is_complete", {"report.html", "live_predictions.csv", "telemetry.parquet"} <= files)
         yield Figure("demo", taken, "s", detail=f"preset {preset}; on the CPU {beside:.1f} s")
@@ -291,5 +291,5 @@ def _demo_of_levels(lab: Lab, folder: Path) -> Iterator[Check | Figure]:
         models[device] = {path.name: path.read_bytes() for path in (run.path / "models").glob("*.ubj")}
     same = bool(models["cpu"]) and models[lab.device] == models["cpu"]
     yield Check("demo_of_levels_as_on_the_cpu", same, f"{len(models['cpu'])} model files, byte for byte")
-    told = f"preset tiny, zoo.learner levels; on the CPU {taken['cpu']:.1f} s"
-    yield Figure("demo_of_levels", taken[lab.device], "s", detail=told)
+    detail = f"preset tiny, zoo.learner levels; on the CPU {taken['cpu']:.1f} s"
+    yield Figure("demo_of_levels", taken[lab.device], "s", detail=detail)

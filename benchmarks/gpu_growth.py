@@ -28,16 +28,16 @@ def levels(lab: Lab) -> Iterator[Check | Figure]:
         work, count = Work(lab, width, rows), width // 10 or 1
         tree = tree_seconds(lab, work, count, trees)
         taken.append(tree)
-        told = f"{rows:,} x {width}, {count} columns a tree, {trees} trees"
-        yield Figure(f"levels_tree_{width}", 1000 * tree, "ms", "lower", _bound(lab, rows, count), READ, detail=told)
+        detail = f"{rows:,} x {width}, {count} columns a tree, {trees} trees"
+        yield Figure(f"levels_tree_{width}", 1000 * tree, "ms", "lower", _bound(lab, rows, count), READ, detail=detail)
         if width == lab.pick(780, 780, 10):
             full = tree_seconds(lab, work, width, trees)
-            told = f"{rows:,} x {width}, all columns, {trees} trees"
+            detail = f"{rows:,} x {width}, all columns, {trees} trees"
             bound = _bound(lab, rows, width)
-            yield Figure("levels_tree_all_columns", 1000 * full, "ms", "lower", bound, READ, detail=told)
+            yield Figure("levels_tree_all_columns", 1000 * full, "ms", "lower", bound, READ, detail=detail)
             together = tree_seconds(lab, work, count, trees, TOGETHER)
-            told = f"{TOGETHER} models at once, {1000 * together:.2f} ms a tree and model; alone {1000 * tree:.2f} ms"
-            yield Figure("levels_together_gain", tree / together, "x", "higher", detail=told)
+            detail = f"{TOGETHER} models at once, {1000 * together:.2f} ms a tree and model; alone {1000 * tree:.2f} ms"
+            yield Figure("levels_together_gain", tree / together, "x", "higher", detail=detail)
         del work
         gc.collect()
     if importable("xgboost"):  # the plan of a zoo asks every learner
@@ -87,7 +87,7 @@ def _example(lab: Lab) -> Iterator[Figure]:
     tree, scale = two / (2 * first), EXAMPLE_ROWS / rows
     bound = EXAMPLE_TREES * scale * _bound(lab, rows, count) / 1000
     measured = f"{3 * first} trees on {rows:,} x {width}: {1000 * one / first:.2f}, then {1000 * tree:.2f} ms a tree"
-    told = f"EXTRAPOLATED from {measured}; published for Falcata on an RTX 5090: 31 s"
-    yield Figure("example_model_levels", EXAMPLE_TREES * scale * tree, "s", "lower", bound, READ, detail=told)
-    told = f"trees {first} to {3 * first} against the first {first}"
-    yield Figure("example_model_levels_linearity", two / 2 / one, "x", detail=told)
+    detail = f"EXTRAPOLATED from {measured}; published for Falcata on an RTX 5090: 31 s"
+    yield Figure("example_model_levels", EXAMPLE_TREES * scale * tree, "s", "lower", bound, READ, detail=detail)
+    detail = f"trees {first} to {3 * first} against the first {first}"
+    yield Figure("example_model_levels_linearity", two / 2 / one, "x", detail=detail)

@@ -45,11 +45,11 @@ def statistics(lab: Lab) -> Iterator[Figure]:
     columns = lab.pick(FEATURES, FEATURES, 8)
     eras, offsets = eras_of(lab, columns, 1.3)
     x_CN = lab.levels(columns, int(offsets[-1]), least=-1)
-    size, told = x_CN.size, f"{eras} eras, {int(offsets[-1]):,} x {columns} int8"
+    size, case = x_CN.size, f"{eras} eras, {int(offsets[-1]):,} x {columns} int8"
     counted = lab.seconds(lambda: lab.kernels.level_counts(x_CN, offsets))
-    yield _rate(lab, "level_counts", size, counted, told)
+    yield _rate(lab, "level_counts", size, counted, case)
     whole = lab.seconds(lambda: lab.kernels.era_stats(x_CN, offsets, QUANTILES))
-    yield _rate(lab, "era_stats", size, whole, told)
+    yield _rate(lab, "era_stats", size, whole, case)
     few_CN = lab.host(x_CN[: max(1, columns // 64)])
     twin = _twin(lambda: cpu.era_stats(few_CN, offsets, QUANTILES)) * columns / len(few_CN)
     yield Figure("era_stats_vs_cpu_twin", twin / whole, "x", "higher", detail=f"one core, {len(few_CN)} columns scaled")
@@ -57,9 +57,9 @@ def statistics(lab: Lab) -> Iterator[Figure]:
     yield from _with_upload(lab, columns)
 
 
-def _rate(lab: Lab, name: str, size: float, taken: float, told: str) -> Figure:
+def _rate(lab: Lab, name: str, size: float, taken: float, case: str) -> Figure:
     ceiling = lab.copy_rate() / 1e9
-    detail = f"{told}, {1000 * taken:.2f} ms"
+    detail = f"{case}, {1000 * taken:.2f} ms"
     return Figure(name, size / taken / 1e9, "GB/s", "higher", ceiling, COPY, REACH * ceiling, detail)
 
 
@@ -94,9 +94,9 @@ def _with_upload(lab: Lab, columns: int) -> Iterator[Figure]:
     x_CN = backend.to_device(host_CN)
     both = lab.seconds(lambda: lab.kernels.era_stats(backend.load([(0, host_CN)], host_CN.shape, "int8"), offsets), 3)
     alone = lab.seconds(lambda: lab.kernels.era_stats(x_CN, offsets), 3)
-    told = f"{eras} eras x {columns}; upload alone {1000 * sent:.1f} ms, statistics alone {1000 * alone:.1f} ms"
+    case = f"{eras} eras x {columns}; upload alone {1000 * sent:.1f} ms, statistics alone {1000 * alone:.1f} ms"
     rate = host_CN.nbytes / both / 1e9
-    yield Figure("era_stats_with_upload", rate, "GB/s", "higher", 64.0, "PCIe 5 x16", None, told)
+    yield Figure("era_stats_with_upload", rate, "GB/s", "higher", 64.0, "PCIe 5 x16", None, case)
 
 
 def tables(lab: Lab) -> Iterator[Figure]:
@@ -104,15 +104,15 @@ def tables(lab: Lab) -> Iterator[Figure]:
     columns = lab.pick(FEATURES, FEATURES, 8)
     eras, offsets = eras_of(lab, columns, 2.4)
     x_CN = lab.levels(columns, int(offsets[-1]), least=-1)
-    kernels, told = lab.kernels, f"{eras} eras, {int(offsets[-1]):,} x {columns} int8"
+    kernels, case = lab.kernels, f"{eras} eras, {int(offsets[-1]):,} x {columns} int8"
     table = kernels.fill_table(kernels.fill_values(x_CN, offsets, "median"))
     applied = lab.seconds(lambda: kernels.apply_table(x_CN, offsets, table), 3)
-    yield _rate(lab, "apply_table", 2 * x_CN.size, applied, told)
+    yield _rate(lab, "apply_table", 2 * x_CN.size, applied, case)
 
     def impute() -> Any:
         return kernels.apply_table(x_CN, offsets, kernels.fill_table(kernels.fill_values(x_CN, offsets, "median")))
 
-    yield _rate(lab, "impute_levels", 3 * x_CN.size, lab.seconds(impute, 3), told + ", read twice, written once")
+    yield _rate(lab, "impute_levels", 3 * x_CN.size, lab.seconds(impute, 3), case + ", read twice, written once")
     few_CN = lab.host(x_CN[: max(1, columns // 64)])
     few = lab.host(table)[:, : len(few_CN)]
     twin = _twin(lambda: cpu.apply_table(few_CN, offsets, np.ascontiguousarray(few))) * columns / len(few_CN)
@@ -128,16 +128,16 @@ def scores(lab: Lab) -> Iterator[Figure]:
     rows, rng = int(offsets[-1]), lab.random(0)
     p_MN = rng.standard_normal((models, rows)).astype(np.float32)
     y_N = rng.randint(0, 5, rows).astype(np.float64) / 4
-    told = f"{models} models, {eras} eras, {rows:,} rows, float32"
+    case = f"{models} models, {eras} eras, {rows:,} rows, float32"
     taken = lab.seconds(lambda: lab.kernels.numerai_corr(p_MN, y_N, offsets), 3)
     least = p_MN.nbytes / lab.copy_rate()
     yield Figure(
-        "numerai_corr", 1000 * taken, "ms", "lower", 1000 * least, "one read at the copy's bandwidth", detail=told
+        "numerai_corr", 1000 * taken, "ms", "lower", 1000 * least, "one read at the copy's bandwidth", detail=case
     )
     for name in ("rank", "gaussianize"):
         spent = lab.seconds(lambda name=name: getattr(lab.kernels, name)(p_MN, offsets), 3)
         bound = 1000 * 3 * p_MN.nbytes / lab.copy_rate()
-        yield Figure(name, 1000 * spent, "ms", "lower", bound, "one read, one write in float64", detail=told)
+        yield Figure(name, 1000 * spent, "ms", "lower", bound, "one read, one write in float64", detail=case)
     some = max(1, eras // 32)
     few_MN, few_N = lab.host(p_MN[:, : offsets[some]]), lab.host(y_N[: offsets[some]])
     twin = _twin(lambda: cpu.numerai_corr(few_MN, few_N, offsets[: some + 1])) * rows / int(offsets[some])
@@ -160,13 +160,13 @@ def projections(lab: Lab) -> Iterator[Figure]:
         one = offsets[:2]
         few_MN, few_FN = lab.host(p_MN[:, :rows]), lab.host(f_FN[:, :rows])
         twin = _twin(lambda p=few_MN, f=few_FN, o=one: cpu.neutralize(p, f, o))
-        told = f"{models} predictions, {features} features, {eras} eras measured; CPU twin {1231 * twin:,.0f} s"
+        case = f"{models} predictions, {features} features, {eras} eras measured; CPU twin {1231 * twin:,.0f} s"
         # Gram matrix, its factor, and projecting twice, for the predictions' refinement too.
         work = 2 * rows * features**2 + features**3 / 3 + models * (8 * rows * features + 4 * features**2)
         peak = on_sheet(SHEET_DOUBLE, lab.name)
         bound = None if peak is None else 1231 * work / peak
         unit, of = "s for 1,231 eras", "operations in float64, data sheet"
-        yield Figure(f"neutralize_{features}", 1231 * taken, unit, "lower", bound, of, detail=told)
+        yield Figure(f"neutralize_{features}", 1231 * taken, unit, "lower", bound, of, detail=case)
         yield Figure(f"neutralize_{features}_vs_cpu_twin", twin / taken, "x", "higher", detail="one core, one era")
     columns, eras = lab.pick(512, 256, 6), lab.pick(8, 4, 2)
     x_CN = rng.standard_normal((columns, eras * rows)).astype(np.float32)
@@ -185,10 +185,10 @@ def meta(lab: Lab) -> Iterator[Figure]:
     for device in dict.fromkeys((lab.device, "cpu")):
         torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)  # the libraries load before the clock
         found[device] = _learnt(lab, device, models, features, eras)
-    told = f"{models} models, {features} features, {eras} resolved eras, {lab.pick(10, 10, 2)} networks"
+    case = f"{models} models, {features} features, {eras} resolved eras, {lab.pick(10, 10, 2)} networks"
     for number, name in enumerate(("meta_refit", "meta_era")):
         ours, host = found[lab.device][number], found["cpu"][number]
-        yield Figure(name, ours, "s", detail=f"{told}; on the CPU {host:.3g} s")
+        yield Figure(name, ours, "s", detail=f"{case}; on the CPU {host:.3g} s")
 
 
 def _learnt(lab: Lab, device: str, models: int, features: int, eras: int) -> tuple[float, float]:

@@ -64,10 +64,10 @@ def _figure(figure: Found, sizes: str) -> str:
         met = value >= figure["goal"] if figure["better"] == "higher" else value <= figure["goal"]
         word = "at least" if figure["better"] == "higher" else "at most"
         goal = f"{word} {number(figure['goal'])} {unit}: {'met' if met else 'MISSED'}"
-    predicted, told, ratio = prediction(figure, sizes), "", ""
+    predicted, shown, ratio = prediction(figure, sizes), "", ""
     if predicted is not None:
-        told, ratio = f"{number(predicted[0])} {unit} ({predicted[1]})", f"{value / predicted[0]:.2f}"
-    cells = (figure["name"], f"{number(value)} {unit}", bound, share, goal, told, ratio, figure["detail"])
+        shown, ratio = f"{number(predicted[0])} {unit} ({predicted[1]})", f"{value / predicted[0]:.2f}"
+    cells = (figure["name"], f"{number(value)} {unit}", bound, share, goal, shown, ratio, figure["detail"])
     return "| " + " | ".join(map(_cell, cells)) + " |"
 
 

@@ -80,15 +80,15 @@ def widths(lab: Lab) -> Iterator[Figure]:
             detail=f"{said}, {trees} trees, {rate}",
         )
         formula = XGBoost(params).bytes_needed(rows, width, 1)
-        told = f"{said}: held after building; the formula plans {formula / 1e9:.2f} GB at the peak"
-        yield Figure(f"matrix_memory_{width}", held / 1e9, "GB", detail=told)
+        detail = f"{said}: held after building; the formula plans {formula / 1e9:.2f} GB at the peak"
+        yield Figure(f"matrix_memory_{width}", held / 1e9, "GB", detail=detail)
         if width == lab.pick(780, 780, 5):
             yield from _without_reference(lab, work, params, built)
         del matrix, work
         gc.collect()
         lab.release()
-    minutes, told = zoo_minutes(lab, rows, *np.array(measured)[:, [0, 2, 1]].T)
-    yield Figure("zoo_v5.3", minutes, "min", goal=15, detail=told)
+    minutes, detail = zoo_minutes(lab, rows, *np.array(measured)[:, [0, 2, 1]].T)
+    yield Figure("zoo_v5.3", minutes, "min", goal=15, detail=detail)
 
 
 def zoo_minutes(lab: Lab, rows: int, widths: Any, trees: Any, matrices: Any = None) -> tuple[float, str]:
@@ -113,12 +113,12 @@ def zoo_minutes(lab: Lab, rows: int, widths: Any, trees: Any, matrices: Any = No
     )
     taken = work.seconds()
     grown, bound, host = (taken[name][0] / 60 for name in ("zoo trees", "zoo matrices", "predictions"))
-    told = (
+    detail = (
         f"EXTRAPOLATED from {len(widths)} widths at {rows:,} rows ({visit:.2g} s a cell and pass, "
         f"{1000 * once:.2f} ms a tree): trees {grown:.1f} min, matrices {bound:.1f} min; "
         f"predictions on the host, predicted, {host:.1f} min more"
     )
-    return grown + bound, told
+    return grown + bound, detail
 
 
 def _line(x: Any, y: Any) -> tuple[float, float]:
@@ -135,8 +135,8 @@ def _without_reference(lab: Lab, work: Work, params: Mapping[str, Any], built: f
     table = work.table()
     data, names = _plain(table)
     _, sketched = lab.once(lambda: xgb.QuantileDMatrix(data, max_bin=params["max_bin"], nthread=1, feature_names=names))
-    told = f"{work.rows:,} x {work.columns}: with a sketch {sketched:.2f} s, with a reference {built:.2f} s"
-    yield Figure("matrix_reference_gain", sketched / built, "x", "higher", detail=told)
+    detail = f"{work.rows:,} x {work.columns}: with a sketch {sketched:.2f} s, with a reference {built:.2f} s"
+    yield Figure("matrix_reference_gain", sketched / built, "x", "higher", detail=detail)
 
 
 def _plain(table: Any) -> tuple[Any, list[str] | None]:
@@ -161,9 +161,9 @@ def sampling(lab: Lab) -> Iterator[Figure | Check]:
     for name, chosen in (("all_columns", whole), ("stock_sampling", stock)):
         booster, tree = _grow(lab, matrix, chosen, trees)
         score = np.corrcoef(lab.host(booster.inplace_predict(held_NC)), work.label_N[held])[0, 1]
-        told = f"{rows:,} x {width}, {trees} trees, held-out correlation {score:.4f}"
+        detail = f"{rows:,} x {width}, {trees} trees, held-out correlation {score:.4f}"
         read = rows * width * chosen["colsample_bytree"]
-        yield Figure(f"tree_{name}", 1000 * tree, "ms", "lower", 1000 * _bound(lab, read), PACKED, detail=told)
+        yield Figure(f"tree_{name}", 1000 * tree, "ms", "lower", 1000 * _bound(lab, read), PACKED, detail=detail)
     rng, margin_N = np.random.default_rng(0), np.full(rows, 0.5, dtype=np.float32)
     total_N, taken = np.full(rows // 10, 0.5), 0.0
     for number in range(trees):
@@ -176,9 +176,9 @@ def sampling(lab: Lab) -> Iterator[Figure | Check]:
         total_N += lab.host(booster.inplace_predict(held_NC[:, columns]))
         taken += built + grown
     score = np.corrcoef(total_N, work.label_N[held])[0, 1]
-    told = f"matrix of the sampled columns and its tree, {trees} times; held-out correlation {score:.4f}"
+    detail = f"matrix of the sampled columns and its tree, {trees} times; held-out correlation {score:.4f}"
     bound = 1000 * _bound(lab, rows * max(1, width // 10))
-    yield Figure("tree_of_subset_matrix", 1000 * taken / trees, "ms", "lower", bound, PACKED, detail=told)
+    yield Figure("tree_of_subset_matrix", 1000 * taken / trees, "ms", "lower", bound, PACKED, detail=detail)
     bound = 1000 * rows * max(1, width // 10) * PASSES / lab.copy_rate()
     yield from level_grower(lab, work, rows, trees, bound, "int8 cells of the sampled columns, 3 passes")
 
@@ -204,16 +204,16 @@ def example(lab: Lab) -> Iterator[Figure | Check]:
     booster, one = _grow(lab, matrix, params, first)
     _, taken = lab.once(lambda: [booster.update(matrix, first + 1 + number) for number in range(2 * first)])
     two = taken / (2 * first)
-    told = (
+    detail = (
         f"EXTRAPOLATED from {3 * first} trees on {rows:,} x {width}: {1000 * one:.1f}, then {1000 * two:.1f} ms a tree"
     )
     bound = EXAMPLE_TREES * _bound(lab, scale * rows * width)
     yield Figure(
         "example_model", EXAMPLE_TREES * two * scale, "s", "lower", bound, PACKED,
-        detail=f"{told}; {PUBLISHED}",
+        detail=f"{detail}; {PUBLISHED}",
     )  # fmt: skip
-    told = f"{1000 * two:.1f} ms a tree by XGBoost, {1000 * levels:.2f} ms by the level grower, same columns and rows"
-    yield Figure("example_model_levels_gain", two / levels, "x", "higher", goal=5, detail=told)
+    detail = f"{1000 * two:.1f} ms a tree by XGBoost, {1000 * levels:.2f} ms by the level grower, same columns and rows"
+    yield Figure("example_model_levels_gain", two / levels, "x", "higher", goal=5, detail=detail)
     yield Figure(
         "example_model_linearity", two / one, "x", detail=f"trees {first} to {3 * first} against the first {first}"
     )
@@ -226,8 +226,8 @@ def together(lab: Lab) -> Iterator[Figure]:
     rows, width, trees = lab.pick(2_700_000, 1_350_000, 1_000), lab.pick(42, 42, 4), lab.pick(200, 100, 2)
     alone = _side_by_side(lab, 1, rows, width, trees)
     both = _side_by_side(lab, 2, rows, width, trees)
-    told = f"{rows:,} x {width}, {trees} trees each: one {alone:.2f} s, two at once {both:.2f} s"
-    yield Figure("two_processes_gain", 2 * alone / both, "x", "higher", 2.0, "twice as many", detail=told)
+    detail = f"{rows:,} x {width}, {trees} trees each: one {alone:.2f} s, two at once {both:.2f} s"
+    yield Figure("two_processes_gain", 2 * alone / both, "x", "higher", 2.0, "twice as many", detail=detail)
 
 
 def _side_by_side(lab: Lab, count: int, rows: int, width: int, trees: int) -> float:
@@ -285,11 +285,11 @@ def _zoo(lab: Lab, work: Any, figure: str) -> Iterator[Figure]:
         _, taken = lab.once(lambda: out_of_fold(made, work.specs, work.timeline.folds, features, finished.append))
         used = watch.since(mark)
     grown = sum(done.seconds for done in finished)
-    told = (
+    detail = (
         f"{len(finished)} models of {size.trees} trees, {size.eras} eras x {size.rows} rows x {size.features}; growing "
         f"{grown:.1f} s summed over {made.workers} threads, CPU {used['cpu']:.1f} s"
     )
-    yield Figure(figure, taken, "s", detail=told)
+    yield Figure(figure, taken, "s", detail=detail)
     if "joules" in used:
         yield Figure(f"{figure}_energy", used["joules"], "J", detail="whole board")
     if "utilisation" in used.get("gpu", {}):

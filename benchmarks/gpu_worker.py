@@ -35,22 +35,22 @@ def perform(step: Step, lab: Lab) -> dict[str, Any]:
     module, _, function = step.job.partition(":")
     job = getattr(importlib.import_module(f"benchmarks.{module}"), function)
     found: list[Any] = []
-    told: dict[str, Any] = {"step": step.name, "device": lab.name, "sizes": lab.sizes}
+    result: dict[str, Any] = {"step": step.name, "device": lab.name, "sizes": lab.sizes}
     begin = time.perf_counter()
     with _telemetry(lab) as used:
         try:
             found.extend(job(lab)) if not inspect.isgeneratorfunction(job) else _collect(job(lab), found)
-            told["status"] = "done"
+            result["status"] = "done"
         except SkipError as reason:
-            told |= {"status": "skipped", "reason": str(reason)}
+            result |= {"status": "skipped", "reason": str(reason)}
         except Exception as error:
             traceback.print_exc()
-            told |= {"status": "failed", "reason": f"{type(error).__name__}: {str(error).strip()[:2000]}"}
-    told["checks"] = [entry.as_dict() for entry in found if isinstance(entry, Check)]
-    told["figures"] = [entry.as_dict() for entry in found if isinstance(entry, Figure)]
-    if told["status"] == "done" and not all(check["holds"] for check in told["checks"]):
-        told |= {"status": "failed", "reason": "a check does not hold"}
-    return told | {"seconds": round(time.perf_counter() - begin, 2), "used": used}
+            result |= {"status": "failed", "reason": f"{type(error).__name__}: {str(error).strip()[:2000]}"}
+    result["checks"] = [entry.as_dict() for entry in found if isinstance(entry, Check)]
+    result["figures"] = [entry.as_dict() for entry in found if isinstance(entry, Figure)]
+    if result["status"] == "done" and not all(check["holds"] for check in result["checks"]):
+        result |= {"status": "failed", "reason": "a check does not hold"}
+    return result | {"seconds": round(time.perf_counter() - begin, 2), "used": used}
 
 
 def _collect(entries: Iterator[Any], found: list[Any]) -> None:
@@ -84,13 +84,13 @@ def serve(sizes: str, place: str, folder: Path) -> None:
     for line in sys.stdin:
         step = step_named(line.strip())
         if isinstance(lab, SkipError):
-            told: dict[str, Any] = {"step": step.name, "status": "skipped", "reason": str(lab)}
+            result: dict[str, Any] = {"step": step.name, "status": "skipped", "reason": str(lab)}
         else:
-            told = perform(step, lab)
+            result = perform(step, lab)
             gc.collect()
             lab.release()
         path = folder / f"{step.name}.json"
-        path.with_suffix(".part").write_text(json.dumps(told) + "\n", encoding="utf-8")
+        path.with_suffix(".part").write_text(json.dumps(result) + "\n", encoding="utf-8")
         path.with_suffix(".part").replace(path)
         print(step.name, file=answers, flush=True)
 

@@ -22,25 +22,25 @@ from tests.support.made_store import FEATURES, Dataset
 
 
 def test_cpu_is_taken_when_asked_for() -> None:
-    told: list[str] = []
-    backend = choose("cpu", told.append)
+    notes: list[str] = []
+    backend = choose("cpu", notes.append)
     assert (backend.name, backend.xgboost_device, backend.torch_device) == ("cpu", "cpu", "cpu")
-    assert told == ["device cpu, as configured"]
+    assert notes == ["device cpu, as configured"]
 
 
 def test_auto_says_why_it_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "why_no_gpu", lambda: "the driver is too old")
-    told: list[str] = []
-    assert choose("auto", told.append).name == "cpu"
-    assert told == ["device cpu, because no GPU works here: the driver is too old"]
+    notes: list[str] = []
+    assert choose("auto", notes.append).name == "cpu"
+    assert notes == ["device cpu, because no GPU works here: the driver is too old"]
 
 
 def test_cuda_without_a_gpu_is_an_error_and_never_a_quiet_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "why_no_gpu", lambda: "cupy is not installed")
-    told: list[str] = []
+    notes: list[str] = []
     with pytest.raises(DeviceError, match=r"no GPU works here: cupy is not installed; .*doctor.*cu12"):
-        choose("cuda", told.append)
-    assert not told
+        choose("cuda", notes.append)
+    assert not notes
 
 
 def test_an_unknown_device_is_refused() -> None:
@@ -55,11 +55,11 @@ def pool_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_a_gpu_that_works_is_taken_and_named(device: str) -> None:
-    told: list[str] = []
+    notes: list[str] = []
     with double.installed():
-        backend = choose(device, told.append, "none")  # type: ignore[arg-type]
+        backend = choose(device, notes.append, "none")  # type: ignore[arg-type]
         assert (backend.name, backend.xgboost_device, backend.torch_device) == ("cuda", "cuda", "cuda")
-    assert told == ["device cuda: Double 1000, 9 GB, memory pools of the libraries"]
+    assert notes == ["device cuda: Double 1000, 9 GB, memory pools of the libraries"]
 
 
 def test_the_pool_that_was_chosen_stays_in_this_process_and_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +130,8 @@ def test_a_gpu_that_fails_its_probe_is_not_taken(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.gpu
 def test_the_gpu_here_is_taken() -> None:
-    told: list[str] = []
-    assert choose("cuda", told.append).name == "cuda"
+    notes: list[str] = []
+    assert choose("cuda", notes.append).name == "cuda"
 
 
 def test_importing_the_backend_imports_no_gpu_library() -> None:

@@ -58,9 +58,9 @@ def test_why_none_is_left(listed: str, why: str) -> None:
 def test_hidden_gpus_are_said_before_any_library_is_asked(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, listed)
     with double.installed():
-        told: list[str] = []
-        assert choose("auto", told.append).name == "cpu"
-        assert VARIABLE in told[0]
+        notes: list[str] = []
+        assert choose("auto", notes.append).name == "cpu"
+        assert VARIABLE in notes[0]
         with pytest.raises(DeviceError, match=f"{VARIABLE}.*hides every GPU"):
             choose("cuda", print)
 
@@ -87,9 +87,9 @@ def test_of_several_gpus_the_first_is_used_and_the_others_are_named(monkeypatch:
         import cupy
 
         monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 3)
-        told: list[str] = []
-        choose("cuda", told.append, "none")
-    assert told[0].endswith('; 2 more visible, which compute.scheduler = "local" uses, too')
+        notes: list[str] = []
+        choose("cuda", notes.append, "none")
+    assert notes[0].endswith('; 2 more visible, which compute.scheduler = "local" uses, too')
 
 
 def test_a_cluster_of_gpus_of_different_size_is_planned_by_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,10 +193,10 @@ def test_demo_then_report_and_an_interruption(tmp_path: Path) -> None:
     assert time.monotonic() - pressed < 30  # a second or two on an idle machine
     done = _eravane(*arguments, "--resume", "--json")
     assert done.returncode == 0
-    told = json.loads(done.stdout)
-    assert (told["run"], told["report"]) == (str(run), str(run / "report.html"))
-    assert told["metrics"] == json.loads((run / "metrics.json").read_text())
-    assert told["warnings"] == json.loads((run / "manifest.json").read_text())["warnings"] != []
+    answer = json.loads(done.stdout)
+    assert (answer["run"], answer["report"]) == (str(run), str(run / "report.html"))
+    assert answer["metrics"] == json.loads((run / "metrics.json").read_text())
+    assert answer["warnings"] == json.loads((run / "manifest.json").read_text())["warnings"] != []
     assert re.search(r"^loop \d+/\d+ ", done.stderr, re.MULTILINE)
     for name in ("predictions.parquet", "metrics.json", "live_predictions.csv"):
         assert (run / name).read_bytes() == (tmp_path / "demo" / "run" / name).read_bytes()

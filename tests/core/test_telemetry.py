@@ -1,4 +1,4 @@
-"""What a run is told to use: sampled on a fake driver, absent where there is no GPU, cheap."""
+"""What a run uses: sampled on a fake driver, absent where there is no GPU, cheap."""
 
 from __future__ import annotations
 

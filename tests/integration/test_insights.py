@@ -167,17 +167,17 @@ def test_the_documentation_names_every_file_of_a_run_and_every_column(made: tupl
     path, _, _ = made
     page = (ROOT / "docs" / "run-folder.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
-    told = {name.strip("/"): columns for names, columns in rows for name in re.findall(r"`([^`]+)`", names)}
+    listed = {name.strip("/"): columns for names, columns in rows for name in re.findall(r"`([^`]+)`", names)}
     found = {entry.name for entry in path.iterdir()}
-    assert found - told.keys() == set()
-    assert told.keys() - found == {"submissions", "live_scores", "payout.json"}
+    assert found - listed.keys() == set()
+    assert listed.keys() - found == {"submissions", "live_scores", "payout.json"}
     models = set(_table(path, "zoo")["model_id"])
     for name in sorted(found):
         if name.endswith(".parquet"):
             for column in set(pq.read_schema(path / name).names) - models:
-                assert f"`{column}`" in told[name], f"{name}: {column}"
+                assert f"`{column}`" in listed[name], f"{name}: {column}"
         elif name in ("manifest.json", "metrics.json"):
-            assert [key for key in json.loads((path / name).read_text()) if f"`{key}`" not in told[name]] == []
+            assert [key for key in json.loads((path / name).read_text()) if f"`{key}`" not in listed[name]] == []
     assert "docs/run-folder.md" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

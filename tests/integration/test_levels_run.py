@@ -37,8 +37,8 @@ def test_a_run_that_leaves_the_learner_open_writes_down_which_it_took(micro_data
     out, cache = tmp_path / "run", tmp_path / "cache"
     config = parse_config(MICRO)
     assert config.zoo.learner == "auto"
-    told = run(micro_data, config, out, cache=cache).notes
-    assert any(note.startswith('zoo.learner "auto" is "levels": ') for note in told)
+    notes = run(micro_data, config, out, cache=cache).notes
+    assert any(note.startswith('zoo.learner "auto" is "levels": ') for note in notes)
     folder = RunFolder.open(out)
     assert folder.config() == replace(config, zoo=replace(config.zoo, learner="levels"))
     assert folder.manifest()["config_digest"] == folder.config().digest()

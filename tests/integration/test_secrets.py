@@ -26,7 +26,7 @@ def test_a_run_writes_the_api_key_nowhere(
 ) -> None:
     monkeypatch.setenv("NUMERAI_PUBLIC_ID", f"{PLANTED}ID")
     monkeypatch.setenv("NUMERAI_SECRET_KEY", PLANTED)
-    told: list[str] = []
+    seen: list[str] = []
     with caplog.at_level(logging.DEBUG):
         run(micro_data, micro_config, tmp_path / "run", cache=tmp_path / "cache")
         failing = dataclasses.replace(
@@ -34,10 +34,10 @@ def test_a_run_writes_the_api_key_nowhere(
         )
         with pytest.raises(EravaneError) as caught:
             run(micro_data, failing, tmp_path / "failing", cache=tmp_path / "cache")
-        told += traceback.format_exception(caught.value)
+        seen += traceback.format_exception(caught.value)
     output = capfd.readouterr()
-    told += [output.out, output.err, caplog.text]
+    seen += [output.out, output.err, caplog.text]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 20
-    assert not [text for text in told if PLANTED in text]
+    assert not [text for text in seen if PLANTED in text]
     assert not [path for path in files if PLANTED.encode() in path.read_bytes()]

@@ -1,4 +1,4 @@
-"""What workers of a Dask cluster use: sampled where they run, told with their results, shown in the report."""
+"""What workers of a Dask cluster use: sampled where they run, sent with their results, shown in the report."""
 
 from __future__ import annotations
 
@@ -55,22 +55,22 @@ def _work(task: int, control: TaskControl) -> int:
     return task + len(ballast)
 
 
-def _told(cluster: LocalCluster, boards: int, *, gpus: bool, tasks: int = 6) -> list[WorkerUsage]:
-    told: list[WorkerUsage] = []
+def _usages(cluster: LocalCluster, boards: int, *, gpus: bool, tasks: int = 6) -> list[WorkerUsage]:
+    usages: list[WorkerUsage] = []
     with Client(cluster) as client:
         client.run(_install, boards)
     done = run_tasks(
-        _work, range(tasks), scheduler=cluster.scheduler_address, reporter=UsageReporter(gpus, told.append)
+        _work, range(tasks), scheduler=cluster.scheduler_address, reporter=UsageReporter(gpus, usages.append)
     )
     assert sorted(result - task for task, result in done) == [BALLAST] * tasks
-    return told
+    return usages
 
 
 def test_each_task_tells_what_it_used_on_its_worker(cluster: LocalCluster) -> None:
-    told = _told(cluster, 2, gpus=True)
-    assert len(told) == 6
-    assert {usage.worker for usage in told} == {"0", "1"}
-    for usage in told:
+    usages = _usages(cluster, 2, gpus=True)
+    assert len(usages) == 6
+    assert {usage.worker for usage in usages} == {"0", "1"}
+    for usage in usages:
         watts, busy = (300, 80) if usage.worker == "0" else (100, 40)
         assert usage.task == "_work"
         assert SECONDS <= usage.seconds < 10 * SECONDS
@@ -83,7 +83,7 @@ def test_each_task_tells_what_it_used_on_its_worker(cluster: LocalCluster) -> No
 
 @pytest.mark.parametrize(("boards", "gpus"), [(0, True), (2, False)])
 def test_without_a_gpu_nothing_is_told_of_one(cluster: LocalCluster, boards: int, gpus: bool) -> None:
-    for usage in _told(cluster, boards, gpus=gpus, tasks=2):
+    for usage in _usages(cluster, boards, gpus=gpus, tasks=2):
         assert set(usage.as_dict()) == {"worker", "host", "task", "seconds", "cpu", "peak_bytes"}
 
 
@@ -102,15 +102,15 @@ def test_a_run_on_a_cluster_reports_its_workers(case: Case, cluster: LocalCluste
 
 
 def test_a_booster_over_the_cluster_is_sampled_on_every_worker(case: Case, cluster: LocalCluster) -> None:
-    told: list[WorkerUsage] = []
+    usages: list[WorkerUsage] = []
     zoo = case.zoo(scheduler=cluster.scheduler_address, booster_spans="cluster")
-    zoo.reporter = UsageReporter(False, told.append)
+    zoo.reporter = UsageReporter(False, usages.append)
     tasks = zoo.fold_tasks([spec for spec in case.specs if spec.feature_set == "small"][:2])
     assert len(list(zoo.run(tasks))) == len(tasks)
-    assert sorted((usage.task, usage.worker) for usage in told) == sorted(
+    assert sorted((usage.task, usage.worker) for usage in usages) == sorted(
         (task.label, worker) for task in tasks for worker in "01"
     )
-    assert all(usage.seconds > 0 and usage.used["cpu"] > 0 and usage.used["peak_bytes"] > 10**7 for usage in told)
+    assert all(usage.seconds > 0 and usage.used["cpu"] > 0 and usage.used["peak_bytes"] > 10**7 for usage in usages)
     with Client(cluster) as client:
         with pytest.raises(ZeroDivisionError), zoo_cluster.sampled(client, "fails", zoo.reporter):
             raise ZeroDivisionError
@@ -118,15 +118,15 @@ def test_a_booster_over_the_cluster_is_sampled_on_every_worker(case: Case, clust
 
 
 def test_a_worker_that_has_just_died_does_not_end_the_sampling() -> None:
-    told: list[WorkerUsage] = []
+    usages: list[WorkerUsage] = []
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started,
         Client(started) as client,
     ):
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
-        with zoo_cluster.sampled(client, "task", UsageReporter(False, told.append)):
+        with zoo_cluster.sampled(client, "task", UsageReporter(False, usages.append)):
             pass
-    assert told  # the other worker is sampled
+    assert usages  # the other worker is sampled
 
 
 def test_what_workers_used_is_put_together(tmp_path: Path) -> None:

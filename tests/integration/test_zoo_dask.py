@@ -72,7 +72,7 @@ def test_a_killed_worker_changes_no_byte(
     found = blocks_of(zoo, case.specs, lambda model: (done.append(model), first(model)))
     assert found == threaded
     assert len(killed) == 1
-    assert sorted((model.model_id, model.train_last) for model in done) == sorted(threaded)  # each is told once
+    assert sorted((model.model_id, model.train_last) for model in done) == sorted(threaded)  # each is reported once
 
 
 def test_a_worker_that_joins_late(case: Case, threaded: dict[tuple[str, int], bytes]) -> None:
@@ -116,9 +116,9 @@ def test_a_scheduler_that_vanishes_is_one_error_and_finished_models_stay(
         for process in (worker, scheduler):
             process.kill()
             process.wait()
-    told: list[Finished] = []
-    assert blocks_of(case.zoo(tmp_path / "cache", workers=1), case.specs, told.append) == threaded
-    assert any(model.cached for model in told)
+    finished: list[Finished] = []
+    assert blocks_of(case.zoo(tmp_path / "cache", workers=1), case.specs, finished.append) == threaded
+    assert any(model.cached for model in finished)
 
 
 def _dask(*arguments: str) -> subprocess.Popen[bytes]:
@@ -133,10 +133,10 @@ def test_one_booster_over_two_workers(case: Case, cluster: LocalCluster) -> None
     narrow = [spec for spec in case.specs if spec.feature_set == "small"][:2]
     here, there = case.zoo(workers=1), case.zoo(scheduler=cluster.scheduler_address, booster_spans="cluster")
     alone = {task.label: trained for task, trained in here.run(here.fold_tasks(narrow))}
-    told: list[Finished] = []
-    together = {task.label: trained for task, trained in there.run(there.fold_tasks(narrow), told.append)}
+    finished: list[Finished] = []
+    together = {task.label: trained for task, trained in there.run(there.fold_tasks(narrow), finished.append)}
     assert alone.keys() == together.keys()
-    assert len(told) == sum(len(trained.blocks) for trained in alone.values())
+    assert len(finished) == sum(len(trained.blocks) for trained in alone.values())
     for label, trained in together.items():
         for name, prediction in trained.predictions.items():
             assert prediction == pytest.approx(alone[label].predictions[name], abs=1e-5)

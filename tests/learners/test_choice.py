@@ -31,10 +31,10 @@ def test_the_level_grower_is_taken_wherever_it_can_grow_the_trees(
 ) -> None:
     config = parse_config({"zoo": {"params": params}, "compute": compute})
     assert config.zoo.learner == "auto"
-    found, told = resolve_learner(config, dtype)
+    found, text = resolve_learner(config, dtype)
     assert found.zoo.learner == learner
-    assert told.startswith(f'zoo.learner "auto" is "{learner}": ')
-    assert reason in told
+    assert text.startswith(f'zoo.learner "auto" is "{learner}": ')
+    assert reason in text
     assert make_learner(found.zoo, "cpu")[0].name == learner
 
 

@@ -43,9 +43,9 @@ def _changed(value: Any, row: int = 7, column: int = 2) -> np.ndarray:
     ],
 )  # fmt: skip
 def test_too_many_levels_are_left_to_xgboost_or_refused(rows: Any, message: str) -> None:
-    with pytest.warns(UserWarning, match=message + ".*strict=True refuses") as told:
+    with pytest.warns(UserWarning, match=message + ".*strict=True refuses") as warned:
         found = LevelsRegressor(**SMALL).fit(rows, Y)
-    assert len([one for one in told if "distinct" in str(one.message)]) == 1
+    assert len([one for one in warned if "distinct" in str(one.message)]) == 1
     assert found.grower_ == "hist"
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -57,12 +57,12 @@ def _alone(task: TrainTask) -> dict[str, bytes]:
     }
 
 
-def _told(task: TrainTask) -> tuple[Mapping[str, bytes], list[Finished]]:
-    told: list[Finished] = []
-    trained = train(task, TaskControl(report=told.append))
-    assert tuple(told) == trained.finished
-    assert trained.cached == sum(done.cached for done in told)
-    return trained.blocks, told
+def _finished(task: TrainTask) -> tuple[Mapping[str, bytes], list[Finished]]:
+    finished: list[Finished] = []
+    trained = train(task, TaskControl(report=finished.append))
+    assert tuple(finished) == trained.finished
+    assert trained.cached == sum(done.cached for done in finished)
+    return trained.blocks, finished
 
 
 def test_a_model_is_the_same_alone_in_a_batch_and_beside_cached_ones(case: Case, tmp_path: Path) -> None:
@@ -70,19 +70,19 @@ def test_a_model_is_the_same_alone_in_a_batch_and_beside_cached_ones(case: Case,
     assert {len(batch) for batch in task.batches()} == {len(case.config.targets)}
     alone = _alone(task)
     assert len(set(alone.values())) == len(alone)
-    together, told = _told(task)
+    together, finished = _finished(task)
     assert together == alone
     assert list(together) == [spec.model_id for spec in task.specs]
-    assert {done.model_id for done in told} == set(alone)
-    assert all(done.seconds > 0 and not done.cached for done in told)
+    assert {done.model_id for done in finished} == set(alone)
+    assert all(done.seconds > 0 and not done.cached for done in finished)
     # Every second model comes from the cache.
     kept = dataclasses.replace(task, cache=tmp_path)
     train(dataclasses.replace(kept, specs=kept.specs[::2]))
-    again, told = _told(kept)
+    again, finished = _finished(kept)
     assert again == alone
-    assert {done.model_id for done in told if done.cached} == {spec.model_id for spec in kept.specs[::2]}
-    assert _told(kept)[0] == alone
-    assert all(done.cached for done in _told(kept)[1])
+    assert {done.model_id for done in finished if done.cached} == {spec.model_id for spec in kept.specs[::2]}
+    assert _finished(kept)[0] == alone
+    assert all(done.cached for done in _finished(kept)[1])
 
 
 def test_halves_and_workers_change_no_byte(case: Case) -> None:
@@ -124,17 +124,17 @@ def test_many_targets_are_grown_in_batches_of_like_size(case: Case) -> None:
 
 def test_a_task_that_is_given_up_keeps_the_batches_it_finished(case: Case, tmp_path: Path) -> None:
     task, stop = dataclasses.replace(_task(case), cache=tmp_path), threading.Event()
-    told: list[Finished] = []
+    finished: list[Finished] = []
 
     def tell(done: Finished) -> None:
-        told.append(done)
+        finished.append(done)
         stop.set()
 
     with pytest.raises(TrainingInterruptedError):
         train(task, TaskControl(stop, tell))
     first, second = task.batches()
-    assert [done.model_id for done in told] == [spec.model_id for spec in first]
-    blocks, again = _told(task)
+    assert [done.model_id for done in finished] == [spec.model_id for spec in first]
+    blocks, again = _finished(task)
     assert blocks == _alone(task)
     assert {done.model_id for done in again if not done.cached} == {spec.model_id for spec in second}
 

@@ -79,7 +79,7 @@ def test_a_planted_key_appears_nowhere(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     double.slow_s = 0.3
-    told: list[str] = []
+    seen: list[str] = []
     failures = 0
     # urllib3 logs addresses at this level by its own doing; a user who asks for that gets it.
     logging.getLogger("urllib3").setLevel(logging.INFO)
@@ -90,15 +90,15 @@ def test_a_planted_key_appears_nowhere(
                 double.fail(operation, kind, times=1000)
             for command in commands(planted, tmp_path / str(kind)):
                 try:
-                    told.append(repr(command()))
+                    seen.append(repr(command()))
                 except EravaneError as error:
                     failures += 1
-                    told += [str(error), repr(error)]
-                    told += frames(error)
+                    seen += [str(error), repr(error)]
+                    seen += frames(error)
     assert failures >= (len(KINDS) // 2 if operation else 0)
     output = capfd.readouterr()
-    told += [output.out, output.err, caplog.text, repr(planted)]
+    seen += [output.out, output.err, caplog.text, repr(planted)]
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     for secret in PLANTED:
-        assert not [text for text in told if secret in text]
+        assert not [text for text in seen if secret in text]
         assert not [content for content in files if secret.encode() in content]

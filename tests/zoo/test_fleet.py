@@ -22,9 +22,9 @@ def test_every_task_comes_back_once_and_news_arrive_in_this_thread() -> None:
         control.report((task, threading.get_ident()))
         return task * task
 
-    def on_news(told: tuple[int, int]) -> None:
+    def on_news(finished: tuple[int, int]) -> None:
         assert threading.get_ident() == here
-        news.append(told)
+        news.append(finished)
 
     found = dict(run_tasks(work, range(20), workers=3, on_news=on_news))
     assert found == {task: task * task for task in range(20)}

@@ -108,17 +108,17 @@ def test_a_finished_model_is_never_trained_again_and_a_damaged_one_is(
     case: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = blocks_of(case.zoo(tmp_path, workers=2), case.specs)
-    told: list[Finished] = []
-    assert blocks_of(case.zoo(tmp_path, workers=2), case.specs, told.append) == first
-    assert [done.cached for done in told] == [True] * len(first)
+    finished: list[Finished] = []
+    assert blocks_of(case.zoo(tmp_path, workers=2), case.specs, finished.append) == first
+    assert [done.cached for done in finished] == [True] * len(first)
     damaged = sorted(tmp_path.glob("*.ubj"))[0]
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    told.clear()
+    finished.clear()
     with caplog.at_level(logging.WARNING, "eravane"):
-        assert blocks_of(case.zoo(tmp_path, workers=2), case.specs, told.append) == first
-    assert sum(not done.cached for done in told) == 1
+        assert blocks_of(case.zoo(tmp_path, workers=2), case.specs, finished.append) == first
+    assert sum(not done.cached for done in finished) == 1
     assert f"{damaged.name} is damaged and is trained again" in caplog.text
 
 
@@ -142,10 +142,10 @@ def test_the_cache_knows_what_decides_a_model(case: Case, tmp_path: Path) -> Non
 
 
 def test_progress_tells_every_model_and_its_speed(case: Case) -> None:
-    told: list[Finished] = []
-    blocks = blocks_of(case.zoo(workers=2), case.specs, told.append)
-    assert sorted((done.model_id, done.train_last) for done in told) == sorted(blocks)
-    done = next(done for done in told if done.model_id.startswith("all.all."))
+    finished: list[Finished] = []
+    blocks = blocks_of(case.zoo(workers=2), case.specs, finished.append)
+    assert sorted((done.model_id, done.train_last) for done in finished) == sorted(blocks)
+    done = next(done for done in finished if done.model_id.startswith("all.all."))
     counts = case.store.index.select(1, done.train_last).counts
     assert done.work == counts.sum() * len(case.store.columns) * 6
     assert done.seconds > 0
@@ -181,10 +181,10 @@ def test_a_fold_without_labels_is_refused_before_anything_is_trained(case: Case)
     zoo = case.zoo(workers=1)
     (task,) = zoo.start_tasks([case.specs[0]], 42)
     bare = dataclasses.replace(task, train_first=55, train_last=56)  # the newest eras have no label
-    told: list[Finished] = []
+    finished: list[Finished] = []
     with pytest.raises(RunError, match=r"target 'target_ender_20' has no label in eras 55 to 56.*zoo.targets"):
-        list(zoo.run([task, bare], told.append))
-    assert told == []
+        list(zoo.run([task, bare], finished.append))
+    assert finished == []
 
 
 def test_members_from_outside_are_never_trained(case: Case) -> None:

@@ -104,10 +104,10 @@ def test_the_columns_of_a_store_do_not_change(tmp_path: Path) -> None:
 
 def test_progress_counts_cells_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "BLOCK_BYTES", 500)
-    made, told = Dataset.make(), []
-    ingest(made.write(tmp_path / "data"), tmp_path / "store", progress=lambda *facts: told.append(facts))
+    made, steps_seen = Dataset.make(), []
+    ingest(made.write(tmp_path / "data"), tmp_path / "store", progress=lambda *facts: steps_seen.append(facts))
     for name, frame in (("train.parquet", made.train), ("validation.parquet", made.validation)):
-        steps = [(done, total) for file, done, total in told if file == name]
+        steps = [(done, total) for file, done, total in steps_seen if file == name]
         assert [done for done, _ in steps] == sorted(done for done, _ in steps)
         assert steps[-1] == (len(frame) * len(FEATURES),) * 2
 
