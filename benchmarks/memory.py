@@ -11,6 +11,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,22 +71,23 @@ RUNS: Mapping[str, tuple[str, Changes]] = {
     "lightgbm, median +- MAD": ("levels", _learner("lightgbm", outliers="mad")),
     "xgboost, floats": ("floats", {}),
     "xgboost, floats with NaN": ("floats", _learner("xgboost", impute="none", outliers="none")),
-    "xgboost, floats by neighbours": ("floats", _learner("xgboost", impute="knn", outliers="std")),
     "lightgbm, floats": ("floats", _learner("lightgbm")),
+    "xgboost, floats by neighbours": ("floats", _learner("xgboost", impute="knn", outliers="std")),
 }
 
 
 def main(quick: bool) -> list[Result]:
-    """Plan over peak of every configuration."""
+    """Plan over peak of every configuration; of those that are done where it is interrupted."""
     eras, rows, features = QUICK if quick else (ERAS, ROWS, FEATURES)
     results = []
-    with tempfile.TemporaryDirectory(prefix="eravane-memory-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="eravane-memory-") as scratch, suppress(KeyboardInterrupt):
         folder = Path(scratch)
         synthesise(folder / "levels", SynthConfig(eras=eras, rows=rows, features=features, groups=2, snr=0.3))
         _as_floats(folder / "levels", folder / "floats")
         for name in list(RUNS)[:2] if quick else RUNS:
             say(f"memory: {name}")
             results.append(_compared(name, folder))
+            say(f"{results[-1].value:.2f} ({results[-1].detail})")
     return results
 
 

@@ -158,11 +158,23 @@ def test_lightgbm_holds_its_floats_beside_the_sample_for_its_bins() -> None:
     assert told.bytes_needed(many, 10, 1) == 10 * (many * 4 + 200_000 * 12) + many * 60
 
 
-@pytest.mark.parametrize(("rows", "columns", "measured"), [(40_000, 150, 23.99), (160_000, 60, 13.77)])
-def test_floats_are_planned_as_xgboost_was_measured_to_bin_them(rows: int, columns: int, measured: float) -> None:
-    """Bytes a cell above what was held before, tables of floats in chunks of 1,000 rows, XGBoost 3.2."""
+@pytest.mark.parametrize(
+    ("rows", "columns", "missing", "measured"),
+    [
+        (40_000, 150, False, 23.99),
+        (50_000, 150, False, 25.83),
+        (160_000, 60, False, 13.77),
+        (400_000, 40, False, 10.43),
+        (50_000, 150, True, 20.61),
+        (400_000, 40, True, 9.89),
+    ],
+)
+def test_floats_are_planned_as_xgboost_was_measured_to_bin_them(
+    rows: int, columns: int, missing: bool, measured: float
+) -> None:
+    """Bytes a cell above what was held before, tables of floats in chunks of 1,000 rows, 30 % NaN; XGBoost 3.2."""
     told, _ = make_learner(parse_config({"zoo": {"learner": "xgboost"}}).zoo, "cpu")
-    assert 1.0 <= told.bytes_needed(rows, columns, 4) / (rows * columns * measured) <= 1.4
+    assert 1.0 <= told.bytes_needed(rows, columns, 4, missing=missing) / (rows * columns * measured) <= 1.4
 
 
 def test_windows_count() -> None:
