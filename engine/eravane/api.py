@@ -252,7 +252,7 @@ def ingest(
         features: feature set to take.
         first_era, last_era: both inclusive; None for no bound.
         every: take every n-th era.
-        device: what decodes the files: "cpu", "cuda" or "auto".
+        device: what decodes, checks and sorts the files: "cpu", "cuda" or "auto".
         note: called with what the choice of the device rests on.
         progress: called with a file's name, cells done and cells in all.
 

@@ -123,12 +123,20 @@ class Kernels(Protocol):
         """Statistics of levels 0..4 from their counts."""
         ...
 
+    def mean_products(self, z_MN: Floats, y_N: Floats, offsets_E1: Integers) -> Double:
+        """Mean product of every row with a vector, `z y / n`, per era."""
+        ...
+
     def missing_eras(self, counts_ECL: Counts) -> Bools:
         """Columns that hold level 2 in every row of an era, the mark of an absent feature in Numerai v5 data."""
         ...
 
     def missing_indicators(self, x_CN: Columns) -> Levels:
         """1 where a cell is missing (-1 or NaN), else 0."""
+        ...
+
+    def mix(self, z_MN: Double, weight_KM: Double) -> Double:
+        """Weighted sums of gaussianised predictions in one era, rounded, for K sets of weights."""
         ...
 
     def neutralize(self, p_MN: Floats, f_FN: Columns, offsets_E1: Integers, proportion: float = 1.0) -> Double:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from eravane.backend.protocol import DeviceTable
-from eravane.core.errors import DataError, DeviceError, OutOfDeviceMemoryError
+from eravane.core.errors import DeviceError, OutOfDeviceMemoryError
 from eravane.data.ingest import ingest
+from eravane.data.resident import Resident, residence
 from eravane.data.store import placement
 from eravane.data.store import window as window_module
 from eravane.data.store.store import EraStore
@@ -88,43 +89,6 @@ def test_windows_arrive_whole(cuda: Any, store: EraStore, columns: list[str], mo
     assert matrix.strides[0] % 128 == 0
 
 
-@pytest.mark.parametrize("floats", [False, True])
-def test_ingest_on_the_device_writes_the_same_bytes(
-    cuda: Any, tmp_path: Path, floats: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("pylibcudf", reason="needs pylibcudf")
-    monkeypatch.setattr(placement, "SEGMENT_ROWS", 100)
-    data = Dataset.make(floats=floats).write(tmp_path / "data")
-    decode, asked = said(cuda)[0].decoder(), []
-
-    def counted(path: Path, group: int, names: Any) -> Any:
-        asked.append((path.name, group))
-        return decode(path, group, names)
-
-    ours, theirs = ingest(data, tmp_path / "device", decode=counted), ingest(data, tmp_path / "host")
-    assert {name for name, _ in asked} == {"train.parquet", "validation.parquet", "live.parquet"}
-    files = sorted(path.relative_to(theirs.path) for path in theirs.path.rglob("*") if path.is_file())
-    assert files == sorted(path.relative_to(ours.path) for path in ours.path.rglob("*") if path.is_file())
-    for name in files:
-        assert (ours.path / name).read_bytes() == (theirs.path / name).read_bytes(), name
-
-
-@pytest.mark.parametrize("kind", ["nulls", "floats", "beyond"])
-def test_ingest_on_the_device_refuses_what_the_cpu_refuses(cuda: Any, tmp_path: Path, kind: str) -> None:
-    pytest.importorskip("pylibcudf", reason="needs pylibcudf")
-    made = Dataset.make()
-    column = made.train["feature_03"]
-    values = {"nulls": column.astype("Int8").mask(np.arange(len(column)) == 7), "floats": column + 0.5}
-    made.train["feature_03"] = values.get(kind, column.where(np.arange(len(column)) != 7, 9).astype(np.int8))
-    data, told = made.write(tmp_path / "data"), []
-    for decode in (None, said(cuda)[0].decoder()):
-        with pytest.raises(DataError) as refused:
-            ingest(data, tmp_path / f"store-{decode is None}", decode=decode)
-        told.append(str(refused.value))
-    assert told[0] == told[1]
-    assert "feature_03" in told[0]
-
-
 def test_without_cudf_the_device_says_what_decodes_nothing(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("eravane.backend.cuda_parquet")
     find = module.importlib.util.find_spec
@@ -193,7 +157,7 @@ def test_a_kernel_that_runs_out_of_memory_is_called_again_and_then_says_so(
         return values
 
     monkeypatch.setattr(memory, "reclaim", lambda: calls.append("reclaim"))
-    ops = cuda.HostResults(SimpleNamespace(rank=rank, gram=_full), backend.room)
+    ops = cuda.Retried(SimpleNamespace(rank=rank, gram=_full), backend.room)
     assert ops.rank(7) == 7
     assert calls == ["rank", "reclaim", "rank"]
     with pytest.raises(OutOfDeviceMemoryError, match="what gram works with did not fit"):
@@ -218,20 +182,42 @@ def test_eras_stream_in_order_one_ahead(cuda: Any, store: EraStore) -> None:
         np.testing.assert_array_equal(host(values), window.era(number).values)
 
 
+@pytest.mark.parametrize("cuda", ["double"], indirect=True)
+def test_a_store_larger_than_the_device_is_read_era_by_era(
+    cuda: Any, store: EraStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for the widest three eras: one at work, one arriving, one that its reader has not given up yet."""
+    backend, _ = said(cuda)
+    widest = int(store.index.counts.max()) * np.dtype(store.dtype).itemsize
+    largest = len(FEATURES) * -(-widest // 128) * 128
+    assert largest * 3 < len(FEATURES) * store.index.rows * np.dtype(store.dtype).itemsize
+    alive: list[weakref.ref[Any]] = []
+
+    def room() -> int:
+        return 3 * largest - sum(one().nbytes for one in alive if one() is not None)
+
+    hold = backend.hold
+
+    def held(shape: tuple[int, int], dtype: str) -> Any:
+        made = hold(shape, dtype)
+        alive.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(backend, "room", room)
+    monkeypatch.setattr(backend, "hold", held)
+    kept = residence(store, "cuda", backend.room(), len(FEATURES), len(FEATURES))
+    assert kept.mode == "eras"
+    resident = Resident(store, backend, kept)
+    for era, values in resident.eras(FEATURES, 1, 14):
+        np.testing.assert_array_equal(host(values), store.window(era, era).era(era).values)
+        del values
+    assert resident.sent_bytes == len(FEATURES) * store.index.rows * np.dtype(store.dtype).itemsize
+    with pytest.raises(OutOfDeviceMemoryError, match="take fewer eras or columns"):
+        resident.window(FEATURES, 1, 14)
+
+
 def test_what_does_not_fit_is_refused_with_sizes(cuda: Any) -> None:
     backend, _ = said(cuda)
     rows = backend.room() // 100 + (1 << 20)
     with pytest.raises(DeviceError, match=r"a matrix of 100 columns x \d+ rows needs .* GB.*take fewer eras"):
         backend.load([], (100, rows), "int8")
-
-
-def test_kernel_results_come_to_the_host(cuda: Any) -> None:
-    from eravane_kernels import Stats
-
-    one = cuda.cp.asarray(np.arange(6.0).reshape(2, 3))
-    stats = Stats(*[one] * 8)
-    found = cuda.on_host((one, stats, 3, None))
-    assert type(found[0]) is np.ndarray
-    assert found[2:] == (3, None)
-    assert type(found[1].mean_EC) is np.ndarray
-    np.testing.assert_array_equal(found[1].quantiles_QEC, np.arange(6.0).reshape(2, 3))

@@ -29,6 +29,7 @@ from benchmarks.gpu_steps import PLANS, PREDICTED, STEPS, Step, step_named
 from benchmarks.gpu_trees import Work
 from benchmarks.gpu_worker import perform
 from tests.support import device_double as double
+from tests.support.emulator import compiler_missing
 from tests.support.emulator.devices import on
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,6 +186,7 @@ def test_falcata_is_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPat
     assert check.detail.startswith("left out: ")
 
 
+@pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
 def test_loading_compares_what_both_readers_hold() -> None:
     with double.installed():
         told = perform(step("loading"), stand_in())

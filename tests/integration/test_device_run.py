@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,9 +12,8 @@ import pytest
 from eravane.core.config import parse_config
 from eravane.data import resident
 from eravane.pipeline.batch import run
-from eravane_kernels.cuda import runtime
 from tests.support import device_double as double
-from tests.support.emulator import compiler_missing, emulated_runtime
+from tests.support.emulator import compiler_missing
 from tests.support.emulator.arrays import DeviceArray
 from tests.support.micro import MICRO
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -89,6 +91,41 @@ def test_gram_and_dispersion_equal_numpy(ops, rng, dtype):
         part = p_MN[:, first:last].astype(np.float64)
         np.testing.assert_allclose(gram_EMM[era], np.einsum("in,jn->ij", part, part) / (last - first), rtol=1e-12)
         np.testing.assert_allclose(spread_ME[:, era], np.std(part, axis=1), rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_mean_products_equal_sums(ops, rng, dtype):
+    z_MN, y_N = rng.normal(size=(4, ROWS)).astype(dtype), rng.normal(size=ROWS)
+    found_ME = ops.mean_products(z_MN, y_N, OFFSETS)
+    assert np.isnan(found_ME[:, 0]).all()
+    for era, (first, last) in list(enumerate(pairwise(OFFSETS)))[1:]:
+        wanted = [math.fsum(z * y for z, y in zip(row, y_N[first:last], strict=True)) for row in z_MN[:, first:last]]
+        np.testing.assert_allclose(found_ME[:, era] * (last - first), wanted, rtol=1e-11, atol=1e-11)
+    with pytest.raises(ValueError, match="y_N: expected finite values, given nan"):
+        ops.mean_products(z_MN, np.where(np.arange(ROWS) == ROWS - 1, np.nan, y_N), OFFSETS)
+    with pytest.raises(ValueError, match="y_N"):
+        ops.mean_products(z_MN, y_N[1:], OFFSETS)
+
+
+def test_mixes_are_exact_sums_rounded(ops, rng):
+    """Against fractions; rows that are alike tie, models without weight are not read."""
+    z_MN = rng.normal(size=(30, 400))
+    z_MN[:, 200:] = z_MN[:, :200]
+    z_MN[7] = np.nan
+    weight_KM = rng.dirichlet(np.ones(30), 3)
+    weight_KM[:, 7] = 0.0
+    weight_KM[1, 5:] = 0.0
+    mixed_KN = ops.mix(z_MN, weight_KM)
+    for number, row in [(0, 0), (1, 11), (2, 199)]:
+        pairs = [(w, z) for w, z in zip(weight_KM[number], z_MN[:, row], strict=True) if w > 0]
+        exact = sum(Fraction(w) * Fraction(z) for w, z in pairs)
+        assert abs(Fraction(mixed_KN[number, row]) - exact) < Fraction(1, 10**12)
+    np.testing.assert_array_equal(mixed_KN, np.round(mixed_KN, 12))
+    np.testing.assert_array_equal(mixed_KN[:, :200], mixed_KN[:, 200:])
+    assert (ops.mix(z_MN, np.zeros((1, 30))) == 0.0).all()
+    assert ops.mix(z_MN, weight_KM[:0]).shape == (0, 400)
+    with pytest.raises(ValueError, match="weight_KM"):
+        ops.mix(z_MN, weight_KM[:, 1:].copy())
 
 
 @pytest.mark.parametrize(

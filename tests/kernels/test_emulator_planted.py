@@ -70,6 +70,7 @@ WRONG_RESULTS = {
     "a byte counter that overflows": ("level_counts", ("VECTORS_PER_FLUSH = 63", "VECTORS_PER_FLUSH = 80")),
     "a vector cut at the wrong byte": ("growth", ("if (past & 4) {", "if (past & 2) {")),
     "sums that the last level left": ("growth", ("upcoming[number * each + i] = 0;", ";")),
+    "a bit of another row": ("place_floats", (">> (row & 7)", ">> (row & 3)")),
     "a gradient whose sign is lost": ("growth", ("if (byte == BYTES - 1)\n", "if (byte == BYTES)\n")),
     "a barrier missing, in another order": ("rank_double", SORT_BARRIER),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from eravane.backend import choice
+from eravane_kernels.cuda import runtime
+from tests.support.emulator import emulated_runtime
 
 MEMORY = 8 << 30
 
@@ -122,14 +125,8 @@ def pylibcudf(chunk_rows: int) -> ModuleType:
         def null_count(self) -> int:
             return int(self._array.null_count)
 
-        def offset(self) -> int:
-            return 0
-
         def size(self) -> int:
             return len(self._array)
-
-        def to_arrow(self) -> Any:
-            return self._array
 
         def data(self) -> np.ndarray:
             filled = self._array.fill_null(0).to_numpy(zero_copy_only=False)
@@ -177,7 +174,7 @@ def pylibcudf(chunk_rows: int) -> ModuleType:
 
 @contextmanager
 def installed(chunk_rows: int = 100) -> Iterator[None]:
-    """The doubles in place of the libraries, and `eravane.backend.cuda` imported anew with them."""
+    """The doubles in place of the libraries, kernels emulated, and `eravane.backend.cuda` imported anew with them."""
     doubles = {"cupy": cupy(), "pylibcudf": pylibcudf(chunk_rows)}
     ours = ("eravane.backend.cuda", "eravane.backend.cuda_memory", "eravane.backend.cuda_parquet")
     held = {name: sys.modules.get(name) for name in (*doubles, *ours)}
@@ -187,9 +184,11 @@ def installed(chunk_rows: int = 100) -> Iterator[None]:
     for name in ours:
         sys.modules.pop(name, None)
     choice.backend_of.cache_clear()
+    real, runtime.cupy_runtime = runtime.cupy_runtime, cache(partial(emulated_runtime, 2))
     try:
         yield
     finally:
+        runtime.cupy_runtime = real
         choice.backend_of.cache_clear()
         for name, module in held.items():
             sys.modules.pop(name, None)

@@ -23,16 +23,11 @@ class CpuBackend:
     torch_device = "cpu"
 
     @property
-    def ops(self) -> Kernels:
+    def kernels(self) -> Kernels:
         """The CPU kernels; compiled at their first call."""
         from eravane_kernels import cpu
 
         return cpu
-
-    @property
-    def kernels(self) -> Kernels:
-        """The CPU kernels."""
-        return self.ops
 
     def room(self) -> int:
         """Bytes of memory that are still available."""
@@ -43,7 +38,7 @@ class CpuBackend:
         return np.asarray(values)
 
     def decoder(self) -> None:
-        """Arrow decodes parquet."""
+        """Arrow decodes parquet, and the ingest checks and sorts."""
 
     def reclaim(self) -> None:
         """Nothing is kept."""

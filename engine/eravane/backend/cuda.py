@@ -6,20 +6,17 @@ absent. Written against CuPy 14 and RAPIDS 26.x; `tests/backend/contracts` holds
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import Any, cast
 
 import cupy as cp
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from eravane.backend.cuda_memory import Pool, free_bytes, reclaim, taken, use_pool
-from eravane.backend.protocol import DeviceTable, Log, Part
+from eravane.backend.protocol import Decode, DeviceTable, Log, Part
 from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
 from eravane_kernels.namespace import Kernels
@@ -68,26 +65,21 @@ class CudaBackend:
         self._sending = threading.Lock()
 
     @property
-    def ops(self) -> Kernels:
-        """The CUDA kernels, their results brought to the host."""
-        return cast(Kernels, HostResults(self.kernels, self.room))
-
-    @property
     def kernels(self) -> Kernels:
-        """The CUDA kernels, their results left on the device."""
+        """The CUDA kernels; where memory runs out they are tried once more, after cached blocks were given back."""
         from eravane_kernels import cuda
 
-        return cuda
+        return cast(Kernels, Retried(cast(Kernels, cuda), self.room))
 
     def room(self) -> int:
         """Bytes that can still be allocated: free memory of the driver and unused memory of the pool."""
         return free_bytes(self._unused)
 
-    def decoder(self) -> Callable[[Path, int, Sequence[str]], pa.Table]:
-        """Decodes columns of a row group of a parquet file by cuDF's chunked reader; see `cuda_parquet`."""
+    def decoder(self) -> Decode:
+        """Decodes, checks and sorts columns of a parquet file; see `cuda_parquet`."""
         from eravane.backend.cuda_parquet import decoder
 
-        return decoder()
+        return decoder(self.room)
 
     def reclaim(self) -> None:
         """Return cached blocks to the driver, for libraries with pools of their own."""
@@ -211,8 +203,8 @@ class _Staging:
         self._stream.synchronize()
 
 
-class HostResults:
-    """The kernels' namespace with results brought to the host."""
+class Retried:
+    """The kernels' namespace, its functions called again where the memory of the device ran out."""
 
     def __init__(self, kernels: Kernels, free: Callable[[], int]) -> None:
         self._kernels, self._free = kernels, free
@@ -222,20 +214,7 @@ class HostResults:
 
         @wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
-            return taken(lambda: on_host(function(*arguments, **options)), f"what {name} works with", self._free)
+            return taken(lambda: function(*arguments, **options), f"what {name} works with", self._free)
 
         setattr(self, name, call)
         return call
-
-
-def on_host(result: Any) -> Any:
-    """A result with the arrays of the device in it, copied to the host."""
-    if isinstance(result, cp.ndarray):
-        return cp.asnumpy(result)
-    if isinstance(result, tuple):
-        return tuple(on_host(entry) for entry in result)
-    if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        return dataclasses.replace(
-            result, **{item.name: on_host(getattr(result, item.name)) for item in dataclasses.fields(result)}
-        )
-    return result

@@ -31,6 +31,25 @@ class DeviceTable:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Columns of a file as a device has decoded and checked them.
+
+    Attributes:
+        values_CR: int8 or float32 [C, R] on the host, rows in the order that was asked for.
+        within: whether all int8 lie within 0..4.
+    """
+
+    values_CR: Values
+    within: bool
+
+
+Decode = Callable[[Path, int, Sequence[str], str, NDArray[np.int32]], Decoded | None]
+"""Decodes columns of a row group of a parquet file: path, number of the group, names, "int8" or "float32", and for each
+row its place in the result, -1 for none. None for columns of another type and for those with a value that is not
+allowed: missing where levels are wanted, infinite where numbers are."""
+
+
 class Backend(Protocol):
     """Everything that differs by device; chosen once per process."""
 
@@ -40,13 +59,11 @@ class Backend(Protocol):
         ...
 
     @property
-    def ops(self) -> Kernels:
-        """The kernels' namespace; takes arrays of the host or the device, gives NumPy arrays."""
-        ...
-
-    @property
     def kernels(self) -> Kernels:
-        """The same namespace, its results left on the device."""
+        """The kernels' namespace: takes arrays of the host or the device, its results stay on the device.
+
+        Raises (each of its functions): OutOfDeviceMemoryError.
+        """
         ...
 
     @property
@@ -67,8 +84,8 @@ class Backend(Protocol):
         """An array on the device; itself where it is there already."""
         ...
 
-    def decoder(self) -> Callable[[Path, int, Sequence[str]], Any] | None:
-        """Decodes columns of a row group of a parquet file to an Arrow table; None where Arrow itself does.
+    def decoder(self) -> Decode | None:
+        """Decodes, checks and sorts columns of a parquet file on the device; None where the host does.
 
         Raises:
             DeviceError: what decodes on the device is not installed.

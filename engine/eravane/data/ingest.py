@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eravane.backend.protocol import Decode
 from eravane.calendar.eras import era_label
 from eravane.core.errors import DataError, StoreError
 from eravane.core.events import ByFile
@@ -20,7 +21,7 @@ from eravane.data.store.manifest import LiveRecord, Manifest, SegmentRecord, Sou
 from eravane.data.store.segments import Segment
 from eravane.data.store.shape import Shape, check_columns, check_shape, new_shape
 from eravane.data.store.site import Site, writing
-from eravane.data.store.source import Decode, Source
+from eravane.data.store.source import Source
 from eravane.data.store.store import EraStore, IngestReport, survey_segments
 from eravane.data.store.targets import TargetFacts, require_same_twin
 from eravane.data.store.transfer import silent
@@ -54,8 +55,8 @@ def ingest(
         first_era, last_era: oldest and newest era to take (None: all; for a store that exists, from its first era on).
         every: take every n-th era, counted from the first.
         progress: called with a file's name, cells done and cells in all.
-        decode: decodes features and labels, from `Backend.decoder` (None: Arrow, on the CPU); the store's bytes are
-            the same.
+        decode: decodes, checks and sorts features and labels on a device, from `Backend.decoder` (None: on the CPU);
+            the store's bytes are the same.
         wait: called with a line while another process is writing; None does not wait.
         rebuild: delete the store first; processes that read it keep what they opened.
 

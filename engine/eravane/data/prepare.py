@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraFrame, EraIndex
+from eravane.core.arrays import on_host
 from eravane.core.config import PrepareConfig
 from eravane_kernels.arrays import Levels
 from eravane_kernels.namespace import Kernels
@@ -139,11 +140,6 @@ class Preparer:
         known = np.where(raw_CN == MISSING, np.float32(np.nan), raw_CN.astype(np.float32))
         found = self._ops.knn_impute(known, one, NEIGHBOURS)
         return np.where(np.isnan(found), MISSING, np.clip(np.rint(found), 0, TOP_LEVEL)).astype(np.int8)
-
-
-def on_host(values: object) -> NDArray[Any]:
-    """The values as a NumPy array, copied where they lie on a device."""
-    return np.asarray(values.get() if hasattr(values, "get") else values)
 
 
 def joined(before: EraFrame, own: EraFrame) -> EraFrame:

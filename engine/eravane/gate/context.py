@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import on_host
 from eravane.core.config import GateConfig
 from eravane.core.errors import RunError
 from eravane.gate.facts import OutsideFacts
@@ -73,14 +74,14 @@ class ContextBuilder:
             raise RunError(f"era {era} has no rows")
         offsets_E1 = np.array([0, rows], dtype=np.int64)
         stats = self._ops.era_stats(values_CN, offsets_E1, QUANTILES)
-        std_C = _host(stats.std_EC)[0]
+        std_C = on_host(stats.std_EC)[0]
         constant_C = ~(std_C > 0)
         missing_M = np.array([constant_C[columns].mean() for columns in self._columns])
         model_MS = self._structure(values_CN, offsets_E1, missing_M)
         marginal_KC = np.zeros((0, len(std_C)), dtype=np.float32)
         if "marginals" in self._inputs:
             # The order is fixed: mean, standard deviation, then the quantiles ascending.
-            levels_KC = np.stack([_host(stats.mean_EC)[0], std_C, *_host(stats.quantiles_QEC)[:, 0]])
+            levels_KC = np.stack([on_host(stats.mean_EC)[0], std_C, *on_host(stats.quantiles_QEC)[:, 0]])
             marginal_KC = np.where(constant_C, np.nan, levels_KC).astype(np.float32)
         return EraFacts(
             model_MS=model_MS,
@@ -94,8 +95,8 @@ class ContextBuilder:
     def _structure(self, values_CN: Any, offsets_E1: NDArray[np.int64], missing_M: NDArray[np.float64]) -> Any:
         if "structure" not in self._inputs:
             return np.zeros((len(missing_M), 0))
-        inside_GK = _host(self._ops.group_structure(values_CN, offsets_E1, self._thinned))[0]
-        across_GG = np.abs(_host(self._ops.between_groups(values_CN, offsets_E1, self._thinned))[0])
+        inside_GK = on_host(self._ops.group_structure(values_CN, offsets_E1, self._thinned))[0]
+        across_GG = np.abs(on_host(self._ops.between_groups(values_CN, offsets_E1, self._thinned))[0])
         np.fill_diagonal(across_GG, np.nan)
         others_G = np.isfinite(across_GG).sum(axis=1)
         between_G = np.nansum(across_GG, axis=1) / np.maximum(others_G, 1)
@@ -108,7 +109,3 @@ def thinned(columns: NDArray[np.int64]) -> NDArray[np.int64]:
     if len(columns) <= WIDEST_CELL:
         return columns
     return columns[np.linspace(0, len(columns) - 1, WIDEST_CELL).astype(np.int64)]
-
-
-def _host(array: Any) -> NDArray[np.float64]:
-    return np.array(array.get() if hasattr(array, "get") else array, dtype=np.float64)

@@ -116,7 +116,7 @@ class Arithmetic(Protocol):
     """What is computed of an era's predictions; of the engine's kernels, or of NumPy in an exported model."""
 
     def gaussianize(self, base_MN: NDArray[np.float32]) -> FloatArray:
-        """Tie-kept ranks as normal quantiles, [M, N]."""
+        """Tie-kept ranks as normal quantiles, [M, N]; on a device they stay there."""
         ...
 
     def gram(self, z_MN: FloatArray) -> FloatArray:
@@ -128,7 +128,7 @@ class Arithmetic(Protocol):
         ...
 
     def combine(self, z_MN: FloatArray, weights_M: FloatArray) -> FloatArray:
-        """Weighted sum of the rows that have weight, [N]."""
+        """Weighted sum of the rows that have weight, [N]; on a device it stays there."""
         ...
 
 
@@ -154,22 +154,21 @@ def decide_era(
     open_M = decide()
     lap("decide")
     base_MN = evaluate(open_M)
-    z_MN = np.full(base_MN.shape, np.nan)
-    z_MN[open_M] = arithmetic.gaussianize(base_MN[open_M])
+    z_RN = arithmetic.gaussianize(base_MN[open_M])
     lap("predict")
-    weights_M = weigh(open_M, *agreement_of(z_MN, base_MN, arithmetic))
-    mixed_N = arithmetic.combine(z_MN, weights_M)
+    weights_M = weigh(open_M, *agreement_of(z_RN, base_MN, arithmetic))
+    mixed_N = arithmetic.combine(z_RN, weights_M[open_M])
     lap("weigh")
     return open_M, base_MN, weights_M, mixed_N
 
 
 def agreement_of(
-    z_MN: FloatArray, base_MN: NDArray[np.float32], arithmetic: Arithmetic
+    z_RN: FloatArray, base_MN: NDArray[np.float32], arithmetic: Arithmetic
 ) -> tuple[FloatArray, FloatArray]:
-    """Gram matrix [M, M] and spread [M] of the models that ran; NaN for the others."""
+    """Gram matrix [M, M] and spread [M] of the R models that ran, from their ranks [R, N]; NaN for the others."""
     ran = ~np.isnan(base_MN).any(axis=1)
     C_MM, dispersion_M = np.full((ran.size, ran.size), np.nan), np.full(ran.size, np.nan)
-    C_MM[np.ix_(ran, ran)] = arithmetic.gram(z_MN[ran])
+    C_MM[np.ix_(ran, ran)] = arithmetic.gram(z_RN)
     dispersion_M[ran] = arithmetic.dispersion(base_MN[ran])
     return C_MM, dispersion_M
 

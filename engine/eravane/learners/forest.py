@@ -13,7 +13,7 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from eravane.core.arrays import Float32s, Values
+from eravane.core.arrays import Float32s, Values, on_host
 from eravane.learners.ubj import load, weighs_trees
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD, add_leaves
@@ -45,7 +45,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         """
         if (found_N := self._unfolded(values_CN, None)) is not None:
             return found_N
-        values_CN = at_hand(values_CN)
+        values_CN = on_host(values_CN)
         predicted_N: Float32s = self.inplace_predict(values_CN.T, validate_features=False)
         return predicted_N
 
@@ -58,7 +58,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         """
         if (found_N := self._unfolded(values_CN, margin_N)) is not None:
             return found_N
-        values_CN = at_hand(values_CN)
+        values_CN = on_host(values_CN)
         total_N: Float32s = self.inplace_predict(
             values_CN.T, predict_type="margin", validate_features=False, base_margin=margin_N
         )
@@ -121,7 +121,7 @@ class Forest:
         rows = values_CN.shape[1]
         if hasattr(values_CN, "get") and self.leaf_TL.shape[1] <= 2**DEEPEST:  # an array of a GPU
             return self._on_device(values_CN, margin_N)
-        values_CN = at_hand(values_CN)
+        values_CN = on_host(values_CN)
         total_N = np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
         if self.leaf_TL.shape[1] <= 2**DEEPEST:
             add_leaves(values_CN, self.column_TK, self.below_TK, self.leaf_TL, total_N)
@@ -148,7 +148,7 @@ class Forest:
         if not self._there:
             self._there.extend(map(upload, (self.column_TK, self.below_TK, self.leaf_TL)))
         column_TK, below_TK, leaf_TL = self._there
-        found_N = at_hand(cuda.add_leaves(values_CN, column_TK, below_TK, leaf_TL, upload(total_N)))
+        found_N = on_host(cuda.add_leaves(values_CN, column_TK, below_TK, leaf_TL, upload(total_N)))
         return cast(Float32s, found_N)
 
 
@@ -159,11 +159,6 @@ def keys_of(
     used_U, place_TK = np.unique(np.maximum(column_TK, 0), return_inverse=True)
     place_TK = np.where(column_TK < 0, -1, place_TK.reshape(column_TK.shape))
     return used_U.astype(np.int64), walk.keys(place_TK, below_TK, right_TK)
-
-
-def at_hand(values: Any) -> Values:
-    """The values as a NumPy array, copied from a GPU where they lie there."""
-    return np.asarray(values.get() if hasattr(values, "get") else values)
 
 
 @dataclass(frozen=True, eq=False)

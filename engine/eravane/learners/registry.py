@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from eravane.core.arrays import Float32s, Values
+from eravane.core.arrays import Float32s, Values, on_host
 from eravane.core.config import ZooConfig
 from eravane.learners import lightgbm, outside
-from eravane.learners.forest import Predictor, at_hand
+from eravane.learners.forest import Predictor
 from eravane.learners.levels import Levels
 from eravane.learners.protocol import Learner, Model
 from eravane.learners.xgboost import XGBoost, resolve_params
@@ -82,5 +82,5 @@ def predict(boosters: Sequence[Model], values_CN: Values) -> Float32s:
     total = np.zeros(values_CN.shape[1], dtype=np.float32)
     for booster in boosters:
         # XGBoost's trees are evaluated where the columns lie, others on the host.
-        total += booster.output(values_CN if isinstance(booster, Predictor) else at_hand(values_CN))
+        total += booster.output(values_CN if isinstance(booster, Predictor) else on_host(values_CN))
     return total

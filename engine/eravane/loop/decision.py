@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from eravane.core.arrays import Bools, Float32s, Floats
+from eravane.core.arrays import Bools, Float32s, Floats, on_host
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts
 from eravane.gate.portable import decide_era
@@ -21,7 +21,7 @@ class Decision:
         open_M: bool [M], the models that ran.
         base_MN: float32 [M, N], what they predicted; NaN for the others.
         weights_M: float64 [M], their weights in the ensemble, with sum 1.
-        mixed_N: float64 [N], the weighted sum of their gaussianized predictions.
+        mixed_N: float64 [N], the weighted sum of their gaussianized predictions, where the kernels work.
     """
 
     open_M: Bools
@@ -42,17 +42,17 @@ class Measured:
 
     def gram(self, z_MN: Floats) -> Floats:
         """See `portable.Arithmetic`."""
-        C_MM: Floats = self.ops.gram(z_MN, one_era(z_MN.shape[1]))[0]
+        C_MM: Floats = on_host(self.ops.gram(z_MN, one_era(z_MN.shape[1])))[0]
         return C_MM
 
     def dispersion(self, base_MN: Float32s) -> Floats:
         """See `portable.Arithmetic`."""
-        dispersion_M: Floats = self.ops.dispersion(base_MN, one_era(base_MN.shape[1]))[:, 0]
+        dispersion_M: Floats = on_host(self.ops.dispersion(base_MN, one_era(base_MN.shape[1])))[:, 0]
         return dispersion_M
 
     def combine(self, z_MN: Floats, weights_M: Floats) -> Floats:
         """See `portable.Arithmetic`."""
-        return combine(z_MN, weights_M)
+        return combine(z_MN, weights_M, self.ops)
 
 
 def decide(

@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.timeline import Timeline
+from eravane.core.arrays import on_host
 from eravane.data.features import Features
 from eravane.gate.choice import LearnReport
 from eravane.gate.context import ContextBuilder
@@ -151,7 +152,7 @@ class Loop:
         clock.lap("weigh")
         if not open_M.all():
             base_MN[~open_M] = self.evaluate(source, ~open_M)[~open_M]
-        dispersion_M = self._ops.dispersion(base_MN, one_era(base_MN.shape[1]))[:, 0]
+        dispersion_M = Measured(self._ops).dispersion(base_MN)
         comparators = self._gate.comparators(era, dispersion_M)
         clock.lap("shadow")
         return EraRecord(era, base_MN, prediction_N, decision.weights_M, open_M, comparators), facts
@@ -267,11 +268,11 @@ def outcome_of(
     C_MM, dispersion_M = agreement_of(z_MN, base_MN, Measured(ops))
     contribution_M = None
     if meta_N is not None and not np.isnan(meta_N[known]).all():
-        contribution_M = ops.contribution(base_MN, meta_N[known], label_N[known], one_era(y_N.size))[:, 0]
+        contribution_M = on_host(ops.contribution(base_MN, meta_N[known], label_N[known], one_era(y_N.size)))[:, 0]
     return EraOutcome(
         era=pending.era,
-        scores_M=ops.numerai_corr(base_MN, label_N[known], one_era(y_N.size))[:, 0],
-        c_M=z_MN @ y_N / y_N.size,
+        scores_M=on_host(ops.numerai_corr(base_MN, label_N[known], one_era(y_N.size)))[:, 0],
+        c_M=on_host(ops.mean_products(z_MN, y_N, one_era(y_N.size)))[:, 0],
         C_MM=C_MM,
         facts=pending.facts,
         dispersion_M=dispersion_M,

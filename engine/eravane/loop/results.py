@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.eras import era_label
 from eravane.calendar.timeline import Timeline
-from eravane.core.arrays import Floats
+from eravane.core.arrays import Floats, on_host
 from eravane.core.files import replacing
 from eravane.data.features import Features
 from eravane.runstate.journal import EraRecord, Journal
 from eravane.runstate.runfolder import RunFolder
-from eravane.scoring.ensemble import combine, gaussianize, one_era
+from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.scoring.metrics import hac_mean, summarise
 from eravane_kernels.namespace import Kernels
 
@@ -46,11 +46,13 @@ def score_era(record: EraRecord, label_N: NDArray[np.float32], ops: Kernels) -> 
     """Score a record's stored values with numerai_corr; rows without a label do not count."""
     z_MN = gaussianize(record.base_MN, ops)
     names = [ENSEMBLE, EQUAL_WEIGHT, *(name for name in record.comparators if name != EQUAL_WEIGHT)]
-    mixes = [record.prediction_N, *(combine(z_MN, record.comparators[name]) for name in names[1:])]
+    mixes_KN = ops.mix(z_MN, np.stack([record.comparators[name] for name in names[1:]]))
     offsets = one_era(label_N.size)
-    series = ops.numerai_corr(np.stack(mixes), label_N, offsets)[:, 0]
-    models_M = ops.numerai_corr(record.base_MN, label_N, offsets)[:, 0]
-    return ScoredEra(record.era, dict(zip(names, series.tolist(), strict=True)), models_M)
+    ours_1, series_K, models_M = (
+        on_host(ops.numerai_corr(p_MN, label_N, offsets))[:, 0]
+        for p_MN in (record.prediction_N[None], mixes_KN, record.base_MN)
+    )
+    return ScoredEra(record.era, dict(zip(names, [*ours_1.tolist(), *series_K.tolist()], strict=True)), models_M)
 
 
 def _names(scored: Sequence[ScoredEra]) -> list[str]:

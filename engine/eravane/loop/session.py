@@ -102,7 +102,7 @@ class Session:
         payout: PayoutRule = RULES[-1],
     ) -> None:
         self.timeline, self.specs, self._zoo, self.features = timeline, specs, zoo, features
-        target, store, ops = config.data.target, features.store, backend.ops
+        target, store, ops = config.data.target, features.store, backend.kernels
         pool, cells = gate_pool(specs, store.columns)
         outside = OutsideFacts.read(Path(config.gate.facts), config.gate.facts_lag) if config.gate.facts else None
         self.loop = Loop(
@@ -128,8 +128,8 @@ class Session:
             device=backend.torch_device,
         )
         self.journal = Journal(folder.path / ERAS)
-        self.running = RunningScores(features, target, timeline.report_start, backend.ops)
-        self.results = ResultFiles(folder, features, self.model_ids, timeline, target, backend.ops, known_at)
+        self.running = RunningScores(features, target, timeline.report_start, ops)
+        self.results = ResultFiles(folder, features, self.model_ids, timeline, target, ops, known_at)
         self._resolved = ResolvedEras(folder.path / RESOLVED)
         self._checkpoints = Checkpoints(folder.path / "checkpoints", identity)
         self._models, self._path = ModelFolder(folder.path), folder.path

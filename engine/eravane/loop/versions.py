@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eravane.core.arrays import on_host
 from eravane.data.features import Features
 from eravane.gate.versions import WITNESSES, Version, Versions
 from eravane.learners.registry import predict
@@ -69,7 +70,7 @@ class EarlierModels:
             return {}
         boosters = {name: model.trees.boosters() for name, model in models.items()}
         base_MN = self._evaluated(boosters, source_of(self._features, self._reference))
-        z_MN = gaussianize(np.ascontiguousarray(base_MN[:, :REFERENCE_ROWS]), self._ops)
+        z_MN = on_host(gaussianize(np.ascontiguousarray(base_MN[:, :REFERENCE_ROWS]), self._ops))
         spread_M1 = z_MN.std(axis=1, keepdims=True)
         return {self._reference: (z_MN / np.where(spread_M1 > 0, spread_M1, 1.0)).astype(np.float16)}
 

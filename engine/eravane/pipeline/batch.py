@@ -281,7 +281,7 @@ class _Batch:
         references: Mapping[str, NDArray[np.float64]],
     ) -> tuple[ModelSpec, ...]:
         config = self._config
-        ops, newest = self._backend.ops, timeline.selection_end
+        ops, newest = self._backend.kernels, timeline.selection_end
         scores = score_out_of_fold(oof, features, config.data.target, newest, ops, references)
         lag, device = timeline.clock.hac_lag, self._backend.xgboost_device
         beyond, payout = scores.beyond, self._settled.payout

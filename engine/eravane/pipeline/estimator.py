@@ -248,7 +248,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         specs, everyone = self._selected, np.ones(len(self._selected), dtype=bool)
         if gate is None:
             raw_MN = _evaluate(frame, specs, self.models_, everyone)
-            return to_prediction(combine(gaussianize(raw_MN, cpu), self.weights_), cpu)
+            return to_prediction(combine(gaussianize(raw_MN, cpu), self.weights_, cpu), cpu)
         facts = _context(specs, frame.columns, self._gate_config).facts(frame.values, frame.index.first)
 
         def evaluate(which_M: Bools) -> Float32s:

@@ -41,8 +41,8 @@ from eravane.loop.pool import read_pool
 from eravane.loop.session import saved_state
 from eravane.pipeline.environments import Environment, interpreter
 from eravane.runstate.runfolder import RunFolder
-from eravane.scoring.ensemble import MIX_DECIMALS
 from eravane_kernels.spec.context import FLAT
+from eravane_kernels.spec.mixing import DECIMALS
 
 TOLERANCE = 1e-6
 MINOR = ".".join(platform.python_version_tuple()[:2])
@@ -234,7 +234,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
             "columns": np.array([places[name] for name in read_pool(folder.path)[1]], dtype=np.int64),
             "proportion": config.postprocess.proportion,
         },
-        "gate": frozen | {"quantiles": QUANTILES, "flat": FLAT, "decimals": MIX_DECIMALS},
+        "gate": frozen | {"quantiles": QUANTILES, "flat": FLAT, "decimals": DECIMALS},
         "maps": {name.removeprefix("inputs."): array for name, array in arrays.items() if name.startswith("inputs.")},
         "nets": {
             name.removeprefix("scorer."): array.astype(np.float64)

@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraIndex, era_label, era_number
-from eravane.core.arrays import Floats
+from eravane.core.arrays import Floats, on_host
 from eravane.core.config import SelectionConfig
 from eravane.core.errors import DataError
 from eravane.data.catalog import META_COLUMN, META_MODEL, REFERENCES, FeatureCatalog
 from eravane.data.features import Features
 from eravane.data.parquet import read_rows
-from eravane.data.prepare import on_host
 from eravane.data.store.store import EraStore
 from eravane.gate.prototypes import REGIMES, find_regimes, whiten
 from eravane.learners.outside import OUTSIDE
@@ -131,7 +130,7 @@ def _exposure_of(rows: _Predictions, era: int, features: Features, columns: Sequ
         whole = np.flatnonzero(~on_host(bad_CN.any(axis=1)))
         if whole.size:
             x_FN = values_CN if whole.size == len(values_CN) else _rows(values_CN, whole)
-            found_F[start + whole] = np.abs(ops.exposure(p_MN, x_FN, one_era(p_MN.shape[1]))[0, :, 0])
+            found_F[start + whole] = np.abs(on_host(ops.exposure(p_MN, x_FN, one_era(p_MN.shape[1])))[0, :, 0])
     return found_F
 
 
@@ -173,8 +172,8 @@ def payout_scores(
         if np.isnan(meta_N[span]).all() or np.isnan(label_N).all():
             continue
         base_MN = _base_of(base, era, models)
-        mixes_MN = np.stack([rows.values[span], gaussianize(base_MN, ops).mean(axis=0)])
-        scores_M = ops.contribution(mixes_MN, meta_N[span], label_N, one_era(label_N.size))[:, 0]
+        mixes_MN = np.stack([rows.values[span], on_host(gaussianize(base_MN, ops)).mean(axis=0)])
+        scores_M = on_host(ops.contribution(mixes_MN, meta_N[span], label_N, one_era(label_N.size)))[:, 0]
         for name, value in zip(table, (era_label(era), *scores_M.tolist()), strict=True):
             table[name].append(value)
     return pa.table(table)

@@ -215,7 +215,7 @@ class Stages:
         metrics = session.results.write(session.journal)
         self.progress.advance()
         with self.events.stage("insights"):
-            target, ops = self.config.data.target, self.backend.ops
+            target, ops = self.config.data.target, self.backend.kernels
             warnings = write_insights(self.folder, features, catalog, self.data, target, ops)
         self.progress.advance()
         return metrics, warnings

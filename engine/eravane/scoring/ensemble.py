@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.core.arrays import Floats
+from eravane.core.arrays import Floats, on_host
 from eravane_kernels.namespace import Kernels
-
-# Rows that tie in exact arithmetic must tie for every order of summation.
-MIX_DECIMALS = 12
 
 
 def one_era(rows: int) -> NDArray[np.int64]:
@@ -18,21 +15,20 @@ def one_era(rows: int) -> NDArray[np.int64]:
 
 
 def gaussianize(base_MN: NDArray[np.float32], ops: Kernels) -> Floats:
-    """Tie-kept ranks of each model's predictions in one era as normal quantiles, float64 [M, N]."""
+    """Tie-kept ranks of each model's predictions in one era as normal quantiles, float64 [M, N]; stays on a device."""
     z_MN: Floats = ops.gaussianize(base_MN, one_era(base_MN.shape[1]))
     return z_MN
 
 
-def combine(z_MN: Floats, weights_M: Floats) -> Floats:
-    """Weighted sum of the models with weight, float64 [N]; values of closed models are ignored, NaN included."""
-    used = weights_M > 0
-    mixed: Floats = np.round(weights_M[used] @ z_MN[used], MIX_DECIMALS)
-    return mixed
+def combine(z_MN: Floats, weights_M: Floats, ops: Kernels) -> Floats:
+    """Weighted sum of the models with weight, float64 [N], others may be NaN; stays on a device."""
+    mixed_N: Floats = ops.mix(z_MN, np.ascontiguousarray(weights_M, dtype=np.float64)[None])[0]
+    return mixed_N
 
 
 def to_prediction(mixed_N: Floats, ops: Kernels) -> Floats:
-    """Tie-kept ranks in (0, 1) of one era's mix: (rank - 0.5) / n, float64 [N]."""
-    prediction_N: Floats = ops.rank(mixed_N[None, :], one_era(mixed_N.size))[0]
+    """Tie-kept ranks in (0, 1) of one era's mix: (rank - 0.5) / n, float64 [N] on the host."""
+    prediction_N: Floats = on_host(ops.rank(mixed_N[None, :], one_era(mixed_N.size)))[0]
     return prediction_N
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Floats
-from eravane.scoring.ensemble import MIX_DECIMALS, one_era
+from eravane.scoring.ensemble import one_era
 from eravane_kernels.namespace import Kernels
+from eravane_kernels.spec.mixing import DECIMALS
 
 
 class Neutraliser:
@@ -18,7 +19,7 @@ class Neutraliser:
     Args:
         columns: the features.
         proportion: share of the explained part that is removed, 0..1.
-        ops: the kernels' namespace.
+        ops: the kernels' namespace; the mix stays where they work.
     """
 
     def __init__(self, columns: tuple[str, ...], proportion: float, ops: Kernels) -> None:
@@ -42,7 +43,7 @@ class Neutraliser:
         offsets = one_era(mixed_N.size)
         z_1N = self._ops.gaussianize(mixed_N[None, :], offsets)
         neutral_N: Floats = self._ops.neutralize(z_1N, _known(values_CN), offsets, self._proportion)[0]
-        return np.round(neutral_N, MIX_DECIMALS)
+        return np.round(neutral_N, DECIMALS)
 
 
 def _known(values_CN: NDArray[Any]) -> NDArray[Any]:

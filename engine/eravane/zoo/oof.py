@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraIndex
 from eravane.calendar.folds import Fold
-from eravane.core.arrays import Float32s
+from eravane.core.arrays import Float32s, on_host
 from eravane.data.features import Features
 from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.zoo.specs import ModelSpec
@@ -140,12 +140,12 @@ def score_out_of_fold(
         if np.isnan(label_N).all():
             continue
         base_MN = oof.era(index, era)
-        scores.append(ops.numerai_corr(base_MN, label_N, one_era(label_N.size))[:, 0])
+        scores.append(on_host(ops.numerai_corr(base_MN, label_N, one_era(label_N.size)))[:, 0])
         for name, reference_N in references.items():
             reference_n = reference_N[whole.rows_of(era)]
-            beyond[name].append(ops.contribution(base_MN, reference_n, label_N, one_era(label_N.size))[:, 0])
+            beyond[name].append(on_host(ops.contribution(base_MN, reference_n, label_N, one_era(label_N.size)))[:, 0])
         z_MN = gaussianize(base_MN, ops)
-        similarity_MM += correlation(ops.gram(z_MN, one_era(label_N.size))[0])
+        similarity_MM += correlation(on_host(ops.gram(z_MN, one_era(label_N.size)))[0])
         eras.append(era)
     stacked = {name: np.stack(values, axis=1) for name, values in beyond.items()}
     return OofScores(tuple(eras), np.stack(scores, axis=1), similarity_MM / len(eras), stacked)

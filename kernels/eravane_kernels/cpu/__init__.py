@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from eravane_kernels.cpu.bounds import clip_bounds, fill_values
 from eravane_kernels.cpu.cells import apply_table, clip, fill, missing_indicators
-from eravane_kernels.cpu.context import between_groups, dispersion, gram, group_structure
+from eravane_kernels.cpu.context import between_groups, dispersion, gram, group_structure, mean_products
 from eravane_kernels.cpu.counts import level_counts, level_stats
 from eravane_kernels.cpu.floats import float_stats
 from eravane_kernels.cpu.forest import add_leaves
@@ -18,4 +18,5 @@ from eravane_kernels.cpu.neighbours import knn_impute
 from eravane_kernels.cpu.projection import exposure, feature_neutral_corr, neutralize
 from eravane_kernels.cpu.scores import contribution, gaussianize, numerai_corr, rank
 from eravane_kernels.cpu.statistics import era_stats
+from eravane_kernels.spec.mixing import mix
 from eravane_kernels.tables import clip_table, compose_tables, fill_table, missing_eras

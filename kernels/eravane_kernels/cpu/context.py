@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import eigvalsh
 
+from eravane_kernels import checks
 from eravane_kernels.arrays import LEVELS, MISSING, Columns, Double, Floats, Integers
 from eravane_kernels.cpu.centring import centre
 from eravane_kernels.cpu.inputs import check_predictions
@@ -23,6 +24,19 @@ def gram(z_MN: Floats, offsets_E1: Integers) -> Double:
             part_MN = z_MN[:, rows].astype(np.float64, copy=False)
             result_EMM[era] = part_MN @ part_MN.T / (rows.stop - rows.start)
     return result_EMM
+
+
+def mean_products(z_MN: Floats, y_N: Floats, offsets_E1: Integers) -> Double:
+    """See `spec.mean_products`."""
+    check_predictions(z_MN, offsets_E1)
+    checks.vector(y_N, "y_N", z_MN.shape[1], "float32", "float64")
+    checks.finite(y_N[None], "y_N")
+    result_ME = np.full((len(z_MN), len(offsets_E1) - 1), np.nan)
+    for era, rows in enumerate(spans(offsets_E1)):
+        if rows.stop > rows.start:
+            part_MN = z_MN[:, rows].astype(np.float64, copy=False)
+            result_ME[:, era] = part_MN @ y_N[rows] / (rows.stop - rows.start)
+    return result_ME
 
 
 def dispersion(p_MN: Floats, offsets_E1: Integers) -> Double:

@@ -37,6 +37,23 @@ def gram(z_MN: Array, offsets_E1: Integers) -> Array:
     return result_EMM
 
 
+def mean_products(z_MN: Array, y_N: Array, offsets_E1: Integers) -> Array:
+    """Mean product of every row with a vector, `z y / n`, per era.
+
+    Arguments as `spec.mean_products`. Returns float64 [M, E] on the device. Raises: ValueError.
+    """
+    z_MN, eras = predictions(z_MN, offsets_E1)
+    inputs.shaped_alike(y_N, "y_N", (z_MN.shape[1],), "float32", "float64")
+    y_1N = upload(y_N)[None]
+    Runs(eras.begin_E, eras.end_E, 1).check(y_1N, "y_N", FINITE)
+    eras.check(z_MN, "p_MN", FINITE)
+    result_ME = active().xp.full(eras.shape[::-1], np.nan)
+    for era, rows in eras.slices():
+        part_MN, label_N = z_MN[:, rows].astype(np.float64), y_1N[0, rows].astype(np.float64)
+        result_ME[:, era] = part_MN @ label_N / part_MN.shape[1]
+    return result_ME
+
+
 def dispersion(p_MN: Array, offsets_E1: Integers) -> Array:
     """Standard deviation (ddof 0) of every prediction within the era.
 

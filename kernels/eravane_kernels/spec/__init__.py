@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eravane_kernels.spec.context import between_groups, dispersion, gram, group_structure
+from eravane_kernels.spec.context import between_groups, dispersion, gram, group_structure, mean_products
 from eravane_kernels.spec.cross_section import (
     contribution,
     exposure,
@@ -15,6 +15,8 @@ from eravane_kernels.spec.cross_section import (
 from eravane_kernels.spec.forest import add_leaves
 from eravane_kernels.spec.growth import grow_tree
 from eravane_kernels.spec.missing import fill, fill_values, knn_impute, missing_indicators
+from eravane_kernels.spec.mixing import mix
 from eravane_kernels.spec.outliers import apply_table, clip, clip_bounds
+from eravane_kernels.spec.placing import place_columns
 from eravane_kernels.spec.statistics import era_stats, float_stats, level_counts, level_stats
 from eravane_kernels.tables import clip_table, compose_tables, fill_table, missing_eras

@@ -36,6 +36,21 @@ def gram(z_MN: Floats, offsets_E1: Integers) -> Double:
     return result
 
 
+def mean_products(z_MN: Floats, y_N: Floats, offsets_E1: Integers) -> Double:
+    """Mean product of every row with a vector, `z y / n`, per era: with gaussianised predictions, what a label pays.
+
+    z_MN, y_N: float32 or float64, finite. Returns float64 [M, E], NaN for an empty era. Raises: ValueError.
+    """
+    check_predictions(z_MN, offsets_E1)
+    checks.vector(y_N, "y_N", z_MN.shape[1], "float32", "float64")
+    checks.finite(y_N[None], "y_N")
+    result = np.full((len(z_MN), len(offsets_E1) - 1), np.nan)
+    for era, rows in enumerate(spans(offsets_E1)):
+        if rows.stop > rows.start:
+            result[:, era] = z_MN[:, rows].astype(np.float64) @ y_N[rows] / (rows.stop - rows.start)
+    return result
+
+
 def dispersion(p_MN: Floats, offsets_E1: Integers) -> Double:
     """Standard deviation (ddof 0) of every prediction within the era.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eravane.data.ingest import ingest
-from eravane.data.store import placement, source, transfer
+from eravane.data.store import placement, source
 
 
 def main(data: str, store: str, step: int, number: int) -> None:
@@ -34,8 +34,7 @@ def main(data: str, store: str, step: int, number: int) -> None:
     for owner, names in ((os, ("fsync", "pwrite", "posix_fallocate")), (Path, ("replace", "unlink", "mkdir"))):
         for name in names:
             setattr(owner, name, counted(getattr(owner, name)))
-    transfer._count = counted(transfer._count)  # called as each piece lies in its place
-    ingest(data, store)
+    ingest(data, store, progress=counted(lambda *_: None))  # called as each block lies in its place
     print(done)
 
 

@@ -160,6 +160,35 @@ def _forest(random: np.random.Generator, offsets_E1: Array) -> Arguments:
     return (x_CN, column_TK, random.integers(-2, 6, (7, 15)).astype(np.int8), leaf_TL, total_N.astype(np.float32)), {}
 
 
+def _placed(dtype: type) -> Callable[[np.random.Generator, Array], Arguments]:
+    """Columns in another order of rows, a tenth of which go nowhere; every other column with bits of missing values."""
+
+    def arguments(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+        rows = int(offsets_E1[-1])
+        x_CN = _levels(random, rows) if dtype is np.int8 else _predictions(random, rows, dtype)
+        if dtype is np.float64:
+            x_CN[1] *= random.choice([1e-40, 1e-46, 1e37, 1.0, np.nan], rows)
+        valid = [np.packbits(random.random(rows) < 0.9, bitorder="little") if c % 2 else None for c in range(len(x_CN))]
+        taken_N = random.random(rows) < 0.9
+        row_N = np.full(rows, -1, dtype=np.int32)
+        row_N[taken_N] = random.permutation(int(taken_N.sum()))
+        return (x_CN, valid, row_N, int(taken_N.sum())), {}
+
+    return arguments
+
+
+def _mixed(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+    """Sets of weights: of some models, of one, of none; one model is NaN and never used, two rows are alike."""
+    z_MN = random.normal(size=(9, offsets_E1[-1]))
+    z_MN[:, 1::2] = z_MN[:, : -1 if z_MN.shape[1] % 2 else None : 2][:, : z_MN[:, 1::2].shape[1]]
+    weight_KM = random.dirichlet(np.ones(9), 5)
+    weight_KM[1, 3:] = 0.0
+    weight_KM[2] = np.eye(9)[4]
+    weight_KM[3] = 0.0
+    z_MN[8], weight_KM[:, 8] = np.nan, 0.0
+    return (z_MN, weight_KM), {}
+
+
 SUMS = 1e-12
 """Sums in double, in another order than NumPy's."""
 
@@ -169,6 +198,10 @@ CASES: dict[str, Case] = {
     "era_stats": Case("era_stats", ("level_statistics",), _era_stats, SUMS),
     "bounds_of_levels": Case("clip_bounds", ("level_counts", "statistics_of_counts"), _level_bounds),
     "forest": Case("add_leaves", ("add_leaves",), _forest),
+    "place_levels": Case("place_columns", ("place_levels",), _placed(np.int8)),
+    "place_floats": Case("place_columns", ("place_floats",), _placed(np.float32)),
+    "place_doubles": Case("place_columns", ("place_doubles",), _placed(np.float64)),
+    "mix": Case("mix", ("mix_rows",), _mixed, 2e-12),
     "float_stats": Case("float_stats", ("float_moments", "select_quantiles", "float_mode"), _float_stats, SUMS),
     "deviations": Case("clip_bounds", ("select_quantiles", "select_deviation"), _deviations),
     "clip": Case("clip", ("clip_values",), _clip),

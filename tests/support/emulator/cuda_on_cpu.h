@@ -204,6 +204,7 @@ inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask,
 // ---- memory -------------------------------------------------------------------------------------------------------
 template <class T> T __ldg(const T* address) { return *address; }
 template <class T> T atomicAdd(T* address, T value) { return __atomic_fetch_add(address, value, __ATOMIC_RELAXED); }
+template <class T> T atomicOr(T* address, T value) { return __atomic_fetch_or(address, value, __ATOMIC_RELAXED); }
 
 // ---- bits and numbers ---------------------------------------------------------------------------------------------
 inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,15 @@ class SegmentPlan:
         return EraIndex.from_counts(self.eras, self.rows)
 
 
+class Piece(NamedTuple):
+    """Rows of a row group that go to one segment: `rows` inside the group, `places` inside the segment, how many."""
+
+    segment: int
+    rows: Rows
+    places: Rows
+    number: int
+
+
 @dataclass(frozen=True, eq=False)
 class Placement:
     """Destination of every row of a file.
@@ -50,13 +60,14 @@ class Placement:
     segment_N: NDArray[np.int32]
     row_N: NDArray[np.int32]
 
-    def pieces(self, group: RowGroup) -> Iterator[tuple[int, Rows, Rows]]:
-        """The segments that a row group feeds: segment, rows inside the group, rows inside the segment."""
+    def pieces(self, group: RowGroup) -> Iterator[Piece]:
+        """The segments that a row group feeds, rows in the order of the segment."""
         span = slice(group.first, group.first + group.rows)
         segment_N, row_N = self.segment_N[span], self.row_N[span]
         for segment in np.unique(segment_N[segment_N >= 0]):
             inside = np.flatnonzero(segment_N == segment)
-            yield int(segment), _compact(inside), _compact(row_N[inside].astype(np.intp))
+            inside = inside[np.argsort(row_N[inside], kind="stable")]
+            yield Piece(int(segment), _compact(inside), _compact(row_N[inside].astype(np.intp)), inside.size)
 
     def file_row(self, segment: int, row: int) -> int:
         """Row of the file for a row of a segment."""

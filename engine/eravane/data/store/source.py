@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,15 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from eravane.backend.protocol import Decode, Decoded
 from eravane.calendar.eras import LIVE_ERAS
-from eravane.core.errors import DataError
+from eravane.core.errors import DataError, DeviceError
 from eravane.data.parquet import ERA, codes_of, eras_of, first_line, id_column, ids_of, open_parquet, text_column
 
 T = TypeVar("T")
 J = TypeVar("J")
-Decode = Callable[[Path, int, Sequence[str]], pa.Table]
 # Decoded bytes per block of columns: what one read of a row group may hold in memory; two blocks are held at a time.
-BLOCK_BYTES = 64 << 20
+# A read on a device parses the footer anew.
+BLOCK_BYTES, DEVICE_BLOCK_BYTES = 64 << 20, 512 << 20
 _BATCH_ROWS = 1 << 17
 
 
@@ -38,11 +39,28 @@ class RowGroup:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Decoded columns of one row group: `columns[i]` is column `first + i` of those asked for."""
+    """Decoded columns of one row group: `columns[i]` is column `first + i` of those asked for.
+
+    A device that decodes, checks and sorts gives one matrix in their place.
+    """
 
     group: RowGroup
     first: int
-    columns: list[pa.Array]
+    width: int
+    columns: Sequence[pa.Array] = ()
+    decoded: Decoded | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """What a device makes of columns: values of a dtype, "int8" or "float32", each row of a group in its place.
+
+    Attributes:
+        row_GN: by row group, int32 [N], -1 for rows that are not taken.
+    """
+
+    dtype: str
+    row_GN: Mapping[RowGroup, NDArray[np.int32]]
 
 
 class Source:
@@ -50,14 +68,17 @@ class Source:
 
     Args:
         path: the file.
-        decode: decodes columns of a row group: path, number of the group, names (None: Arrow, on the CPU).
+        decode: decodes columns on a device (None: Arrow, on the CPU).
+
+    Attributes:
+        decode: the same.
 
     Raises:
         DataError: the file is missing, truncated, no parquet, or lacks `id` or `era`.
     """
 
     def __init__(self, path: Path, decode: Decode | None = None) -> None:
-        self.path, self._decoded_by = path, decode
+        self.path, self.decode = path, decode
         self._file = open_parquet(path)
         # One reader at a time: messages look rows up while the next block is being decoded.
         self._reading = threading.Lock()
@@ -150,39 +171,51 @@ class Source:
         """
         raise kind(f"{self.path}: column {column!r}, {self.where(row)}: {problem}")
 
-    def blocks(self, columns: Sequence[str], groups: Sequence[RowGroup]) -> Iterator[Block]:
+    def blocks(self, columns: Sequence[str], groups: Sequence[RowGroup], order: Order | None = None) -> Iterator[Block]:
         """Decode columns of row groups in blocks of bounded size, one block ahead of the caller.
+
+        Args:
+            columns, groups: which.
+            order: has `decode` decode them; Arrow decodes what it hands back.
 
         Raises:
             DataError: a page cannot be decoded.
+            DeviceError: the device cannot decode what Arrow can.
         """
         cell = max((_cell_bytes(self.types[name]) for name in columns), default=1)
+        most = BLOCK_BYTES if order is None else DEVICE_BLOCK_BYTES
         jobs = [
-            (group, first, columns[first : first + width])
+            (group, first, columns[first : first + width], order)
             for group in groups
-            for width in [max(1, min(len(columns), BLOCK_BYTES // (cell * max(group.rows, 1))))]
+            for width in [max(1, min(len(columns), most // (cell * max(group.rows, 1))))]
             for first in range(0, len(columns), width)
         ]
-        yield from _ahead(lambda job: self._decode(*job), jobs)
+        yield from _ahead(lambda job: self._block(*job), jobs)
 
-    def _decode(self, group: RowGroup, first: int, names: Sequence[str]) -> Block:
+    def _block(self, group: RowGroup, first: int, names: Sequence[str], order: Order | None) -> Block:
+        if self.decode is not None and order is not None:
+            try:
+                decoded = self.decode(self.path, group.number, names, order.dtype, order.row_GN[group])
+            except DeviceError:
+                self._read(group, first, names)  # a damaged file is refused as on the CPU
+                raise
+            if decoded is not None:
+                return Block(group, first, len(names), decoded=decoded)
+        return self._read(group, first, names)
+
+    def _read(self, group: RowGroup, first: int, names: Sequence[str]) -> Block:
         try:
             with self._reading:
-                table = self._table(group, names)
+                table = self._file.read_row_group(group.number, columns=list(names))
         except (pa.ArrowException, OSError) as error:
             if len(names) > 1:
                 for name in names:
-                    self._decode(group, first, [name])
+                    self._read(group, first, [name])
             raise DataError(
                 f"{self.path}: row group {group.number}, column {names[0]!r} cannot be read "
                 f"({first_line(error)}); fetch the file again"
             ) from None
-        return Block(group, first, [_whole(table.column(name)) for name in names])
-
-    def _table(self, group: RowGroup, names: Sequence[str]) -> pa.Table:
-        if self._decoded_by is not None:
-            return self._decoded_by(self.path, group.number, names)
-        return self._file.read_row_group(group.number, columns=list(names))
+        return Block(group, first, len(names), [_whole(table.column(name)) for name in names])
 
     def _column(self, name: str) -> pa.ChunkedArray:
         try:

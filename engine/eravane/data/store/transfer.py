@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from eravane.core.errors import ChangedDataError
 from eravane.core.events import ByFile
 from eravane.data.store.cast import as_floats, as_levels
-from eravane.data.store.placement import Placement, Rows
-from eravane.data.store.source import Source
+from eravane.data.store.placement import Piece, Placement, Rows
+from eravane.data.store.source import Order, RowGroup, Source
 
 _CASTS: Mapping[str, Callable[..., NDArray[Any]]] = {"int8": as_levels, "float32": as_floats}
 
@@ -25,7 +25,7 @@ def transfer(
     *,
     drafts: dict[int, NDArray[Any]],
     stored: Mapping[int, NDArray[Any]],
-    filled: Callable[[int], None],
+    filled: Callable[[int, bool], None],
     progress: ByFile,
 ) -> None:
     """Read columns of a file once; every piece goes into a draft or is compared with the stored values.
@@ -37,37 +37,53 @@ def transfer(
         dtype: "int8" or "float32".
         drafts: segment -> matrix [C, N] to fill; a filled one is removed, so that its memory is freed.
         stored: segment -> matrix [C, N] that the file must agree with, bit by bit.
-        filled: called with a segment once its draft holds all its rows.
+        filled: called with a segment once its draft holds all its rows, and whether all levels are known to be 0..4.
         progress: called after every block.
 
     Raises:
         DataError: a value is not what `dtype` allows, or differs from the stored one.
     """
     cast, wanted = _CASTS[dtype], drafts.keys() | stored.keys()
-    pieces = {group: [piece for piece in placement.pieces(group) if piece[0] in wanted] for group in source.groups}
+    pieces = {group: [piece for piece in placement.pieces(group) if piece.segment in wanted] for group in source.groups}
     groups = [group for group in source.groups if pieces[group]]
     missing = {segment: matrix.shape[1] for segment, matrix in drafts.items()}
+    unchecked = set[int]()
     total, done = len(columns) * sum(group.rows for group in groups), 0
-    for block in source.blocks(columns, groups):
-        for at, array in enumerate(block.columns):
-            column = block.first + at
-            values = cast(source, columns[column], array, block.group.first)
-            for segment, rows, places in pieces[block.group]:
+    order = None if source.decode is None else Order(dtype, {group: _places(pieces[group], group) for group in groups})
+    for block in source.blocks(columns, groups, order):
+        if block.decoded is None or not block.decoded.within:
+            unchecked.update(piece.segment for piece in pieces[block.group])
+        for at in range(block.width):
+            column, begun = block.first + at, 0
+            if block.decoded is None:
+                values_N = cast(source, columns[column], block.columns[at], block.group.first)
+            else:
+                values_N = block.decoded.values_CR[at]
+            for segment, rows, places, number in pieces[block.group]:
+                part = values_N[rows] if block.decoded is None else values_N[begun : begun + number]
+                begun += number
                 if segment in drafts:
-                    drafts[segment][column, places] = values[rows]
+                    drafts[segment][column, places] = part
                 else:
-                    _compare(
-                        source, columns[column], values[rows], stored[segment][column, places], rows, block.group.first
-                    )
-        done += block.group.rows * len(block.columns)
+                    _compare(source, columns[column], part, stored[segment][column, places], rows, block.group.first)
+        done += block.group.rows * block.width
         progress(source.name, done, total)
-        if block.first + len(block.columns) == len(columns):
-            for segment, _, places in pieces[block.group]:
+        if block.first + block.width == len(columns):
+            for segment, _, _, number in pieces[block.group]:
                 if segment in drafts:
-                    missing[segment] -= _count(places)
+                    missing[segment] -= number
                     if missing[segment] == 0:
-                        filled(segment)
+                        filled(segment, segment not in unchecked)
                         del drafts[segment]
+
+
+def _places(pieces: Sequence[Piece], group: RowGroup) -> NDArray[np.int32]:
+    """The place of every row of a group where the pieces lie one after the other, -1 for rows of none."""
+    place_N, begun = np.full(group.rows, -1, dtype=np.int32), 0
+    for piece in pieces:
+        place_N[piece.rows] = np.arange(begun, begun + piece.number)
+        begun += piece.number
+    return place_N
 
 
 def silent(_name: str, _done: int, _total: int) -> None:
@@ -80,15 +96,12 @@ def _compare(
     kind = f"u{given_N.itemsize}"
     differs = given_N.view(kind) != np.ascontiguousarray(stored_N).view(kind)
     if differs.any():
-        at = int(differs.argmax())
-        inside = rows.start + at if isinstance(rows, slice) else int(rows[at])
+        row_N = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        inside = int(row_N[differs].min())  # the first in the file
+        at = int(np.flatnonzero(row_N == inside)[0])
         source.refuse(
             name,
             first_row + inside,
             f"the value is {given_N[at]}, the store has {stored_N[at]}; an old era was changed",
             ChangedDataError,
         )
-
-
-def _count(rows: Rows) -> int:
-    return rows.stop - rows.start if isinstance(rows, slice) else int(rows.size)
