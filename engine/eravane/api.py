@@ -61,6 +61,7 @@ def run(
     progress: Progress | None = None,
     rebuild_store: bool = False,
     adopt: bool = False,
+    replay_of: Place | None = None,
 ) -> Run:
     """Run the whole batch, from a dataset to live predictions and a report.
 
@@ -74,6 +75,8 @@ def run(
         progress: shows the progress; None shows nothing.
         rebuild_store: delete the cached store of this data and ingest again; for data whose old eras changed.
         adopt: with `resume`, continue a run of an older release under the present rules.
+        replay_of: a run that weekly steps brought up to date, which is repeated at once: with its configuration (where
+            none is given), its periods and lags, each label known since when its steps knew it.
 
     Raises:
         ConfigError: the configuration is wrong or does not fit the data.
@@ -88,15 +91,17 @@ def run(
         raise ConfigError("a new run follows the present rules; --adopt is for --resume")
     if Path(data).is_file():
         raise DataError(f"{data} is a file; give the folder that holds it and features.json, or a store")
+    replayed = None if replay_of is None else Path(replay_of)
     done = batch.run(
         Path(data),
-        as_config(config, Path(out) if resume else None, adopt=adopt),
+        as_config(config, Path(out) if resume else replayed, adopt=adopt),
         Path(out),
         resume=resume,
         adopt=adopt,
         cache=None if cache is None else Path(cache),
         progress=progress,
         rebuild_store=rebuild_store,
+        replay_of=replayed,
     )
     return Run(done.path)
 

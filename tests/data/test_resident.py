@@ -127,7 +127,7 @@ def test_prepared_features_are_the_same_wherever_they_lie(
             held = module.resident(store, device)
             assert set(held.uploads.values()) == {1}
     finally:
-        module.forget("device")
+        module.forget(store, "device")
 
 
 def test_a_store_that_has_changed_is_sent_anew(tmp_path: Path) -> None:
@@ -139,6 +139,6 @@ def test_a_store_that_has_changed_is_sent_anew(tmp_path: Path) -> None:
     assert module.resident(EraStore.open(tmp_path / "store"), device) is one
     new = ingest(data, tmp_path / "store")
     other: Any = module.resident(new, device)
-    module.forget("device")
+    module.forget(new, "device")
     assert other is not one
     np.testing.assert_array_equal(other.window(FEATURES, 1, 14), new.window(1, 14).frame().values)

@@ -83,7 +83,7 @@ def device(request: pytest.FixtureRequest, store: EraStore) -> Iterator[Emulated
     with on(2):
         module.resident(store, backend, request.param)
         yield backend
-        module.forget(backend.name)
+        module.forget(store, backend.name)
 
 
 @pytest.mark.parametrize("config", PREPARED, ids=["as stored", "era", "window", "nearest"])

@@ -25,9 +25,14 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(
 ) -> None:
     zoo = {**MICRO["zoo"], "learner": "levels", "params": {"max_depth": 2, "eta": 0.3, "colsample_bytree": 0.5}}
     loop = {"update": update, "every": 8}
-    emulated = emulated_runtime(2)
-    monkeypatch.setattr(runtime, "cupy_runtime", lambda: emulated)
-    resident.forget("cuda")  # what other tests of this process left there
+    made: list[resident.Resident] = []
+
+    class Noted(resident.Resident):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr(resident, "Resident", Noted)
     runs, told = {}, {}
     with double.installed():
         module = importlib.import_module("eravane.backend.cuda")
@@ -37,8 +42,8 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(
             config = parse_config({**MICRO, "zoo": zoo, "loop": loop, "compute": {"device": device, "workers": 2}})
             done = run(micro_data, config, tmp_path / device, cache=tmp_path / f"{device}-cache")
             runs[device], told[device] = done.path, done.notes
-        held = resident._held[next(key for key in resident._held if key[1] == "cuda")]
-        resident.forget("cuda")
+    (held,) = (one for one in made if one.backend.name == "cuda")
+    assert held.resident_bytes == 0  # given back at the end of the run
     assert any("all 24 columns stay on the device" in note for note in told["cuda"])
     assert held.uploads == dict.fromkeys(held.store.columns, 1)
     assert held.sent_bytes == held.store.index.rows * len(held.store.columns)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from eravane import api
 from eravane.core.config import RunConfig, parse_config
 from eravane.core.errors import ChangedDataError, ConfigError, RunError, StoreError
 from eravane.core.files import exclusive
@@ -91,10 +92,10 @@ def _weekly(
     return reports
 
 
-def _replay(folder: Path, config: RunConfig) -> Path:
+def _replay(folder: Path) -> Path:
     """A fresh run over the final data that knows each label since when the steps knew it."""
     out = folder / "replay"
-    run(folder / "data", config, out, cache=folder / "other", replay_of=folder / "run")
+    api.run(data=folder / "data", out=out, cache=folder / "other", replay_of=folder / "run")
     return out
 
 
@@ -107,7 +108,7 @@ def test_steps_end_where_a_replay_ends(update: str, weeks: Weeks, tmp_path: Path
     assert all(report.changed for report in reports)
     assert sum(len(report.eras) for report in reports) > count  # the missed week was caught up
     assert [report.again_from for report in reports if report.corrected] != []
-    found, expected = _state(tmp_path / "run"), _state(_replay(tmp_path, config))
+    found, expected = _state(tmp_path / "run"), _state(_replay(tmp_path))
     assert sorted(found) == sorted(expected)
     assert [name for name in found if found[name] != expected[name]] == []
 
@@ -120,7 +121,7 @@ def test_a_replay_that_ignores_the_arrivals_differs(weeks: Weeks, tmp_path: Path
     known_at["known_at"] = {}
     expected = _state(tmp_path / "run")
     (tmp_path / "run" / "known_at.json").write_text(json.dumps(known_at))
-    found = _state(_replay(tmp_path, config))
+    found = _state(_replay(tmp_path))
     assert [name for name in expected if name.startswith("checkpoints/eras") and found[name] != expected[name]] != []
 
 

@@ -160,7 +160,7 @@ def test_features_stay_in_what_the_largest_task_leaves(tmp_path: Path, spare: fl
         assert opened._resident.kept == kept
         np.testing.assert_array_equal(opened.raw(3), Features.open(case.store.path, PrepareConfig()).raw(3))
     finally:
-        forget("board")
+        forget(case.store, "board")
 
 
 @pytest.mark.usefixtures("device")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -128,6 +130,22 @@ def test_a_gpu_has_rates_of_its_own_and_says_that_they_are_predicted() -> None:
     assert "all 10 columns stay on the device" in plan.features
     assert plan_cost(changed(), shape(), HERE).features == ""
     assert plan_cost(changed(), shape(), HERE).device_memory == 0
+
+
+def test_what_stays_on_gpus_of_different_size_is_planned_by_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, needed = Hardware("cuda", 16, 2, math.inf, math.inf), 10 * -(-shape().index.rows // 128) * 128
+    training = plan_cost(changed(), shape(), gpu).device_memory
+
+    def of(*sizes: int) -> str:
+        facts = [{"memory_bytes": size + workload.RESERVED + training, "name": f"{size} B"} for size in sizes]
+        gpus = SimpleNamespace(facts=lambda: facts)
+        monkeypatch.setitem(sys.modules, workload.NVML, SimpleNamespace(Gpus=lambda: gpus))
+        return plan_cost(changed(), shape(), gpu).features
+
+    assert of(needed, 9 * needed).startswith("all 10 columns stay on the device")
+    for sizes in ((9 * needed, needed - 1), (needed - 1, 9 * needed)):
+        assert "streamed to the device" in (told := of(*sizes))
+        assert told.endswith(f"({needed - 1} B)")
 
 
 def test_levels_on_a_gpu_are_planned_by_rates_and_memory_of_their_own() -> None:

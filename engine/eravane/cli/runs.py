@@ -61,12 +61,16 @@ def run(
         bool, typer.Option("--rebuild-store", help="Ingest from scratch, for data whose old eras changed.")
     ] = False,
     adopt: Adopt = False,
+    replay_of: Annotated[
+        Path | None, typer.Option(help="Repeat a run with its weekly steps, labels as late as it had them.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole batch: ingest, zoo, selection, gate, loop, live predictions, report."""
-    settings = api.as_config(config, out if resume else None, adopt=adopt)
+    settings = api.as_config(config, out if resume else replay_of, adopt=adopt)
     settings = _with_compute(settings, device, scheduler, workers)
-    _run(data, settings, out, resume=resume, cache=cache, rebuild_store=rebuild_store, adopt=adopt, as_json=as_json)
+    how = {"resume": resume, "cache": cache, "rebuild_store": rebuild_store, "adopt": adopt, "replay_of": replay_of}
+    _run(data, settings, out, as_json=as_json, **how)
 
 
 @app.command(rich_help_panel="Runs")
@@ -146,13 +150,11 @@ def _run(
     config: RunConfig,
     out: Path,
     *,
-    resume: bool,
-    cache: Path | None,
     as_json: bool = False,
-    **how: bool,
+    **how: Any,
 ) -> None:
     with progress(aside=as_json) as shown:
-        result = api.run(config, data=data, out=out, resume=resume, cache=cache, progress=shown, **how)
+        result = api.run(config, data=data, out=out, progress=shown, **how)
     if as_json:
         facts = {"run": result.path, "report": result.report, "warnings": result.manifest["warnings"]}
         show({**facts, "metrics": dict(result.metrics)}, "", as_json=True)

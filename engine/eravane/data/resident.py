@@ -114,6 +114,11 @@ class Resident:
         """Whether values are views of the store's files."""
         return self.kept.mode == "mapped"
 
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that is taken now."""
+        return 0 if self._matrix is None else int(self._matrix.nbytes)
+
     def window(self, columns: Sequence[str], first: int, last: int) -> Any:
         """Eras first..last of some columns, [C, N] on the device; not to be written to.
 
@@ -226,8 +231,9 @@ def _alike(one: EraStore, other: EraStore) -> bool:
     return one.manifest is other.manifest or one.manifest.fingerprint() == other.manifest.fingerprint()
 
 
-def forget(device: str) -> None:
-    """Give back what residents hold on a device; for tests and for memory that runs out."""
+def forget(store: EraStore, device: str) -> None:
+    """Give back the memory that features of a store take on a device; they are sent again when they are asked for."""
     with _lock:
-        for key in [key for key in _held if key[1] == device]:
-            _held.pop(key).release()
+        held = _held.pop((store.path.resolve(), device), None)
+        if held is not None:
+            held.release()

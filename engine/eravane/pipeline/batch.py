@@ -23,6 +23,7 @@ from eravane.core.memory import cores
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
+from eravane.data.resident import forget
 from eravane.data.store.snapshot import held
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner, with_learner
@@ -84,8 +85,7 @@ def run(
 ) -> RunResult:
     """Run the whole batch, as `eravane.api.run` describes it.
 
-    `replay_of` is a run folder whose periods, lags and arrivals of labels count, so that the outcome is that of its
-    weekly steps.
+    What lies on a device is given back at the end.
     """
     progress, cache = progress or Silent(), cache or default_cache()
     backend = choose(config.compute.device, progress.note, config.compute.pool)
@@ -130,7 +130,10 @@ class _Batch:
     def run(self, rebuild_store: bool) -> RunResult:
         catalog = self._catalog()
         with held(self._store(catalog, rebuild_store), self._folder.path) as store:
-            return self._run(catalog, store)
+            try:
+                return self._run(catalog, store)
+            finally:
+                forget(store, self._backend.name)
 
     def _run(self, catalog: FeatureCatalog, store: EraStore) -> RunResult:
         stages = self._stages

@@ -22,6 +22,7 @@ from eravane.core.events import Progress, Silent
 from eravane.core.files import exclusive
 from eravane.data.catalog import REFERENCES
 from eravane.data.ingest import ingest
+from eravane.data.resident import forget
 from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
 from eravane.data.store.snapshot import held
 from eravane.data.store.store import EraStore
@@ -91,7 +92,10 @@ def step(run: Path, data: Path, *, cache: Path, progress: Progress | None = None
             stages = Stages(folder, config, data, backend, cache, progress)
             stages.adopting = adopt
             stages.notes += [f"adopted: {what}" for what in adopted]
-            report = _Week(stages, manifest, store).do()
+            try:
+                report = _Week(stages, manifest, store).do()
+            finally:
+                forget(store, backend.name)
     return replace(report, seconds=round(time.perf_counter() - started, 3))
 
 
