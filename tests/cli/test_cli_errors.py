@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -332,3 +335,23 @@ def test_folders_that_cannot_be_written(
         assert found == 1, said
         assert said.startswith("error: "), said
         assert "file" in said
+
+
+@pytest.mark.parametrize("line", ["plan data", "ingest data store", "report run", "--debug step run --data data"])
+def test_too_few_addresses_are_refused_before_a_library_aborts(line: str, tmp_path: Path) -> None:
+    """With so few, std::bad_alloc ended the process; with a few more, threads or libraries were lacking."""
+    program = "import sys; from eravane.cli import main; sys.argv[0] = 'eravane'; main()"
+    command = shlex.join([sys.executable, "-c", program, *line.split()])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -v 600000 && exec {command}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert "ulimit -v allows 0.6 GB of addresses" in done.stderr
+    assert "`ulimit -v unlimited`" in done.stderr
+    if "--debug" not in line:
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -15,6 +15,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from eravane.core.errors import RunError
+from eravane.planning.machine import why_unusable
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo import clustercheck
 from eravane.zoo.cluster import connect, run_on_dask
@@ -86,9 +87,11 @@ def test_equal_versions_pass_and_others_are_named(cluster: LocalCluster, monkeyp
     address = cluster.scheduler_address
     with connect(address) as client:
         check_versions(client, address)
+    assert why_unusable(address) == ""
     monkeypatch.setattr(clustercheck, "__version__", "9.9.9")
     with connect(address) as client, pytest.raises(RunError, match=r"has eravane 0\.\d.*, here it is 9\.9\.9; install"):
         check_versions(client, address)
+    assert "here it is 9.9.9; install the same versions everywhere" in why_unusable(address)
 
 
 def test_another_python_is_named() -> None:

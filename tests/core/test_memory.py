@@ -93,3 +93,15 @@ def test_a_ulimit_counts() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"[{8 << 30}]")
     assert resource.getrlimit(resource.RLIMIT_AS)[0] != 8 << 30
+
+
+def test_what_the_process_holds_already_is_not_asked_for_again(tmp_path: Path) -> None:
+    """A plan counts the program, which is in the group's usage by the time that it is checked."""
+    root = _machine(tmp_path, "0::/job\n")
+    _group(root / "sys/fs/cgroup/job", 2, 2 * GIB, GIB)
+    (root / "proc/self/status").write_text(f"Name: x\nRssAnon:\t{GIB // 4 // 1024} kB\n")
+    limit = tightest_limit(root, {})
+    assert (limit.free, limit.reach) == (GIB, GIB + GIB // 4)
+    (root / "proc/self/status").write_text(f"RssAnon:\t{3 * GIB // 1024} kB\n")
+    assert tightest_limit(root, {}).reach == 2 * GIB
+    assert tightest_limit(root, {"SLURM_MEM_PER_NODE": "512"}).reach == GIB // 2

@@ -168,7 +168,10 @@ def test_workers_that_die_of_a_task_are_one_error() -> None:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as fragile,
-        pytest.raises(RunError, match="1 workers died of it, most likely out of memory"),
+        pytest.raises(
+            RunError,
+            match=r"1 workers died of it, the last tcp:.* with [\d.]+ GB allowed .*, most likely out of memory",
+        ),
     ):
         list(run_tasks(_die, ["too large"], scheduler=fragile.scheduler_address))
 

@@ -187,7 +187,7 @@ def test_a_plan_that_does_not_fit_is_refused_with_what_to_do(monkeypatch: pytest
     with pytest.raises(ConfigError, match=r"training matrices.*compute\.memory allows 1\.0 GB.*compute\.workers"):
         tight.require()
     monkeypatch.setattr(memory, "tightest_limit", lambda: Limit("the machine", 2 * 10**9, 10**9))
-    with pytest.raises(ConfigError, match=r"the machine has 1\.0 GB free"):
+    with pytest.raises(ConfigError, match=r"the machine leaves it 1\.0 GB"):
         plan(BASE).require()
 
 

@@ -11,9 +11,14 @@ import traceback
 
 from eravane.cli.app import app, make_console
 from eravane.core.errors import ConfigError, EravaneError
+from eravane.core.memory import require_addresses
 from eravane.core.secrets import RedactingFormatter, keep_secret, redact
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+# Bytes of addresses that commands map (measured 2.1 to 2.7 GB, Arrow's pools and threads included, most of it never
+# used): those that load torch and Numba, and the others, which do with less of it.
+ADDRESSES = dict.fromkeys(("demo", "plan", "run", "report", "compare", "step", "export"), 3_000_000_000)
+ADDRESSES |= dict.fromkeys(("fetch", "synth", "ingest", "submit", "scores", "diagnose"), 1_200_000_000)
 SECRETS = ("NUMERAI_PUBLIC_ID", "NUMERAI_SECRET_KEY")
 
 
@@ -34,6 +39,7 @@ def main() -> None:
     errors = make_console(stderr=True)
     try:
         _check_names()
+        require_addresses(next((ADDRESSES[name] for name in sys.argv[1:] if name in ADDRESSES), 0))
         from eravane.cli import dataset, machine, runs, tournament  # noqa: F401  (they register their commands)
 
         app()

@@ -7,8 +7,10 @@ import re
 import resource
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from eravane.core.errors import ConfigError
 
 MEBIBYTE = 1 << 20
 # What old kernels write for "no limit".
@@ -23,11 +25,18 @@ class Limit:
         name: where it is set, for messages.
         allowed: bytes in all.
         free: bytes of them that can still be had.
+        held: bytes that this process holds already.
     """
 
     name: str
     allowed: int
     free: int
+    held: int = 0
+
+    @property
+    def reach(self) -> int:
+        """Bytes that this process can come to hold."""
+        return max(0, min(self.allowed, self.free + self.held))
 
 
 def cores() -> int:
@@ -37,12 +46,12 @@ def cores() -> int:
 
 def available_memory(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> int:
     """Bytes that this process can still get under every limit."""
-    return max(0, tightest_limit(root, environment).free)
+    return max(0, min(limit.free for limit in memory_limits(root, environment)))
 
 
 def tightest_limit(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> Limit:
-    """The limit that leaves the least."""
-    return min(memory_limits(root, environment), key=lambda limit: limit.free)
+    """The limit under which this process can come to hold the least."""
+    return min(memory_limits(root, environment), key=lambda limit: limit.reach)
 
 
 def memory_limits(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> list[Limit]:
@@ -53,7 +62,32 @@ def memory_limits(root: Path = Path("/"), environment: Mapping[str, str] | None 
         environment: variables (None: the process's).
     """
     found = [_machine(root), *_control_groups(root), *_resource_limits(root)]
-    return [*found, *_slurm(os.environ if environment is None else environment, found[0].free)]
+    found += _slurm(os.environ if environment is None else environment, found[0].free)
+    held = status_bytes("RssAnon", root)
+    return [replace(limit, held=held) for limit in found]
+
+
+def status_bytes(field: str, root: Path = Path("/")) -> int:
+    """Bytes that /proc/self/status states in a field; 0 where it does not."""
+    with suppress(OSError):
+        text = (root / "proc/self/status").read_text(encoding="utf-8", errors="replace")
+        if (found := re.search(rf"{field}:\s+(\d+) kB", text)) is not None:
+            return int(found.group(1)) * 1024
+    return 0
+
+
+def require_addresses(needed: int) -> None:
+    """Check that a program may map as many bytes as its libraries do: without them some abort, and none says why.
+
+    Raises:
+        ConfigError: `ulimit -v` is lower.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if resource.RLIM_INFINITY != allowed < needed:
+        raise ConfigError(
+            f"ulimit -v allows {allowed / 1e9:.1f} GB of addresses, and libraries map up to {needed / 1e9:.1f} GB "
+            "before they hold anything; `ulimit -v unlimited`, and bound memory by compute.memory or a control group"
+        )
 
 
 def _machine(root: Path) -> Limit:
@@ -111,11 +145,7 @@ def _resource_limits(root: Path) -> Iterator[Limit]:
         soft, _ = resource.getrlimit(kind)
         if soft == resource.RLIM_INFINITY:
             continue
-        used = 0
-        with suppress(OSError):
-            text = (root / "proc/self/status").read_text(encoding="utf-8", errors="replace")
-            if (found := re.search(rf"{field}:\s+(\d+) kB", text)) is not None:
-                used = int(found.group(1)) * 1024
+        used = status_bytes(field, root)
         yield Limit(f"ulimit -{flag}", soft, soft - used)
 
 

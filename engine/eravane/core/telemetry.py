@@ -11,12 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from eravane.core.errors import DeviceError
+from eravane.core.memory import status_bytes
 
 NVML = "eravane.backend.cuda_nvml"
 INTERVAL_SECONDS = 0.2
@@ -227,7 +227,4 @@ def gpu_meter(most: int | None = None) -> GpuMeter | None:
 
 def anonymous_bytes() -> int:
     """Bytes of anonymous memory of this process: memory that no file backs."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return status_bytes("RssAnon")

@@ -258,6 +258,6 @@ def _dask(machine: Machine) -> Check:
     if not machine.scheduler:
         return Check("dask", "ok", "no scheduler given; work stays on this machine")
     if machine.unreachable:
-        advice = "start it with `dask scheduler`, or check the address and the firewall"
+        advice = "start it with `dask scheduler` in this environment, or check the address and the firewall"
         return Check("dask", "fail", f"{machine.scheduler}: {machine.unreachable}", advice)
     return Check("dask", "ok", f"{machine.scheduler} answers")

@@ -19,11 +19,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eravane.backend.visible import VARIABLE, visible
-from eravane.core.errors import SubmitError
+from eravane.core.errors import RunError, SubmitError
 from eravane.core.files import default_cache
 from eravane.core.memory import cores, tightest_limit
 from eravane.tournament.credentials import find_credentials
 from eravane.tournament.transport import proxies_for, trusted_certificates
+from eravane.zoo.cluster import connect
+from eravane.zoo.clustercheck import check_versions
 
 CONNECT_SECONDS, QUERY_SECONDS, IMPORT_SECONDS = 3.0, 20.0, 120.0
 MEBIBYTE = 1024.0**2
@@ -123,7 +125,7 @@ def survey(scheduler: str = "") -> Machine:
         network=_network_trouble(),
         credentials=_credential_state(),
         scheduler=scheduler,
-        unreachable=why_unreachable(scheduler) if scheduler else "",
+        unreachable=(why_unreachable(scheduler) or why_unusable(scheduler)) if scheduler else "",
     )
 
 
@@ -263,4 +265,14 @@ def why_unreachable(address: str) -> str:
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         return error.strerror or str(error)
+    return ""
+
+
+def why_unusable(address: str) -> str:
+    """Why what answers at an address cannot do the work: no scheduler, or other versions; empty where it can."""
+    try:
+        with connect(address) as client:
+            check_versions(client, address)
+    except RunError as error:
+        return str(error)
     return ""

@@ -111,9 +111,9 @@ class MemoryPlan:
         if self.total > self.budget:
             raise ConfigError(f"{needed}; compute.memory allows {format_size(self.budget)}: raise it, or {advice}")
         limit = tightest_limit()
-        if self.total > limit.free:
+        if self.total > limit.reach:
             raise ConfigError(
-                f"{needed}; {limit.name} has {format_size(max(0, limit.free))} free: raise it or end other programs, "
+                f"{needed}; {limit.name} leaves it {format_size(limit.reach)}: raise it or end other programs, "
                 f"or {advice}"
             )
 

@@ -14,8 +14,8 @@ from eravane.backend import why_no_gpu
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import DeviceError
-from eravane.core.memory import available_memory
 from eravane.core.memory import cores as cores_here
+from eravane.core.memory import tightest_limit
 from eravane.core.telemetry import NVML
 from eravane.data.catalog import Cell
 from eravane.data.resident import fitting
@@ -57,7 +57,7 @@ def this_machine(device: str, cores: int = 0, gpus: int = 1) -> Hardware:
     if cores or (chosen == "cuda" and reason is not None):
         return Hardware(chosen, cores or cores_here(), gpus, math.inf, math.inf)
     free = float(shutil.disk_usage(Path.cwd()).free)
-    return Hardware(chosen, cores_here(), gpus, float(available_memory()), free)
+    return Hardware(chosen, cores_here(), gpus, float(tightest_limit().reach), free)
 
 
 class Workload:

@@ -9,6 +9,7 @@ import pickle
 import queue
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -91,7 +92,9 @@ def connect(scheduler: str) -> Iterator[Client]:
 
     _quieten()
     try:
-        client = Client(scheduler, timeout=f"{CONNECT_SECONDS}s", set_as_default=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other versions, in a table; `check_versions` refuses those that matter
+            client = Client(scheduler, timeout=f"{CONNECT_SECONDS}s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise RunError(f"no Dask scheduler answers at {scheduler}: {error}") from error
     try:
@@ -268,9 +271,12 @@ def _result(future: Future, scheduler: str) -> Any:
     try:
         return future.result(timeout=CONNECT_SECONDS * 60)
     except KilledWorker as error:
+        last = error.last_worker
+        limit = f" with {last.memory_limit / 1e9:.2f} GB allowed (--memory-limit)" if last.memory_limit else ""
         raise RunError(
-            f"Dask gave up on {error.task.rpartition('-')[0]!r}: {error.allowed_failures + 1} workers died of it, most "
-            "likely out of memory; give workers more memory, or train on fewer eras (zoo.window, zoo.every)"
+            f"Dask gave up on {error.task.rpartition('-')[0]!r}: {error.allowed_failures + 1} workers died of it, the "
+            f"last {last.address}{limit}, most likely out of memory; give workers more memory, or train on fewer eras "
+            "(zoo.window, zoo.every)"
         ) from error
     except (FutureCancelledError, OSError) as error:
         raise RunError(_vanished(scheduler)) from error
