@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eravane.learners import forest
 from eravane.learners.forest import Forest, Predictor
 from eravane.learners.ubj import dump, load
 from eravane_kernels.cpu import walk
-from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD
+from eravane_kernels.cpu.forest import DEEPEST
 
 ROWS = 900
 
@@ -76,7 +76,7 @@ def test_columns_may_lie_apart_and_backwards() -> None:
     booster = _grown(np.ascontiguousarray(whole_CN[::2, 7 : 7 + ROWS]), 5, 1, max_depth=4)
     unfolded = Forest.of(booster)
     assert unfolded is not None
-    for part_CN in (whole_CN[::2, 7 : 7 + ROWS], whole_CN[::-2, 100:1200]):
+    for part_CN in (whole_CN[::2, 7 : 7 + ROWS], whole_CN[::-2, 100:1200], np.asfortranarray(whole_CN[::2])):
         np.testing.assert_array_equal(unfolded.predict(part_CN), _says(booster, np.ascontiguousarray(part_CN)))
 
 
@@ -99,9 +99,7 @@ def test_trees_that_cannot_be_unfolded_are_left_to_xgboost() -> None:
     for booster in (deep, logistic, dart):
         assert Forest.of(booster) is None
         predictor = Predictor(bytes(booster.save_raw("ubj")))
-        for _ in range(1 + ROWS_TO_UNFOLD // values_CN.shape[1]):
-            found_N = predictor.output(values_CN)
-        np.testing.assert_array_equal(found_N, booster.inplace_predict(values_CN.T))
+        np.testing.assert_array_equal(predictor.output(values_CN), booster.inplace_predict(values_CN.T))
 
 
 @pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])
@@ -130,29 +128,18 @@ def test_dropout_is_found_whatever_the_version_calls_it(place: str) -> None:
     assert Forest.of(Dropped(model_file=bytearray(plain.save_raw("ubj")))) is None
 
 
-def test_rows_that_are_expected_count_before_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    values_CN = _values(5, 4, 100)
-    block = bytes(_grown(values_CN, 2, 1, max_depth=3).save_raw("ubj"))
-    monkeypatch.setattr(Predictor, "inplace_predict", lambda *_, **__: pytest.fail("XGBoost was asked"))
-    predictor = Predictor(block)
-    predictor.expect(ROWS_TO_UNFOLD)
-    assert predictor.output(values_CN).shape == (100,)
-
-
-def test_a_predictor_unfolds_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[xgb.Booster] = []
-    honest = Forest.of
-
-    def counted(booster: xgb.Booster) -> Forest | None:
-        calls.append(booster)
-        return honest(booster)
-
-    monkeypatch.setattr(forest.Forest, "of", counted)
-    values_CN = _values(4, 5, ROWS_TO_UNFOLD // 2)
-    booster = _grown(values_CN[:, :ROWS], 4, 4, max_depth=5)
+def test_xgboost_loads_a_model_where_it_is_asked_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    values_CN = _values(4, 5, ROWS)
+    booster = _grown(values_CN, 4, 4, max_depth=5)
     predictor = Predictor(bytes(booster.save_raw("ubj")))
-    said = [predictor.output(values_CN) for _ in range(4)]
-    assert len(calls) == 1
-    assert all(np.array_equal(one, _says(booster, values_CN)) for one in said)
+    with monkeypatch.context() as patched:
+        patched.setattr(xgb.Booster, "load_model", lambda *_: pytest.fail("XGBoost loaded the model"))
+        found = [predictor.output(values_CN[:, :rows]) for rows in (1, ROWS)]
+    for one in found:
+        np.testing.assert_array_equal(one, _says(booster, values_CN[:, : one.size]))
     floats_CN = values_CN.astype(np.float32) + np.float32(0.4)
     np.testing.assert_array_equal(predictor.output(floats_CN), _says(booster, floats_CN))
+    assert predictor.num_boosted_rounds() == 4
+    assert predictor.booster.num_features() == 5
+    again = copy.copy(predictor)
+    np.testing.assert_array_equal(again.margin(floats_CN), _says(booster, floats_CN))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from eravane.learners.ubj import dump, load
+from eravane.learners.ubj import JoinedTrees, dump, load
 
 
 def _raw(form: str, **params: Any) -> bytes:
@@ -53,6 +53,37 @@ def test_it_reads_what_xgboost_writes(params: dict[str, Any]) -> None:
     tree = found["learner"]["gradient_booster"]
     tree = (tree.get("gbtree") or tree)["model"]["trees"][3]
     assert isinstance(tree["split_conditions"], np.ndarray)
+
+
+@pytest.mark.parametrize("depth", [1, 4, 8])
+def test_trees_are_read_joined(depth: int) -> None:
+    """Also those whose numbers take one, two and four bytes."""
+    raw = _raw("ubj", max_depth=depth)
+    many = load(raw)["learner"]["gradient_booster"]["model"]
+    many["trees"] = [{**tree, "id": number * 251} for number, tree in enumerate(many["trees"])]
+    for data in (raw, dump({"trees": many["trees"]})):
+        found = load(data, joined=True)
+        joined = (found.get("learner") or {"gradient_booster": {"model": found}})["gradient_booster"]["model"]["trees"]
+        assert isinstance(joined, JoinedTrees)
+        for trees, some in ((many["trees"], joined), (many["trees"][3:90:7], joined.picked(slice(3, 90, 7)))):
+            assert some.counts == [len(tree["parents"]) for tree in trees]
+            for name, values in some.values.items():
+                np.testing.assert_array_equal(values, np.concatenate([tree[name] for tree in trees]))
+
+
+def test_trees_of_another_layout_are_read_one_by_one() -> None:
+    plain = load(_raw("ubj"))
+    trees = plain["learner"]["gradient_booster"]["model"]["trees"]
+    for changed in ({"added": "1"}, {"categories": np.array([3], "i4")}, {"split_type": np.zeros(1, "u1")}):
+        plain["learner"]["gradient_booster"]["model"]["trees"] = [*trees[:7], {**trees[7], **changed}]
+        found = load(dump(plain), joined=True)["learner"]["gradient_booster"]["model"]["trees"]
+        _same(_plain(found), _plain(load(dump(plain))["learner"]["gradient_booster"]["model"]["trees"]))
+        assert isinstance(found, list)
+    assert load(dump({"trees": []}), joined=True)["trees"].counts == []
+    raw = _raw("ubj")
+    for end in (len(raw) // 2, len(raw) - 1):
+        with pytest.raises(ValueError, match="not the UBJ that XGBoost writes"):
+            load(raw[:end], joined=True)
 
 
 def test_what_was_read_is_written_back() -> None:

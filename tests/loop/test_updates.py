@@ -60,7 +60,7 @@ def test_appended_blocks_are_the_trees_of_naive_continuation(values: np.ndarray)
     """After 100 updates the cached margins are the full prediction, and every tree is the one XGBoost would grow."""
     matrix, label = quantile_matrix(_table(values), PARAMS), _label(values, 2)
     first = fit(matrix, label, None, trees=5, params=PARAMS, seed=1)
-    naive, blocks = load_booster(first), [first]
+    naive, blocks = load_booster(first).booster, [first]
     plain = xgb.QuantileDMatrix(_table(values), label, ref=matrix, max_bin=PARAMS["max_bin"])
     parts = {era: values[:, era * PER_ERA : (era + 1) * PER_ERA] for era in range(ROWS // PER_ERA)}
     margins = Margins({}).over(sorted(parts), [load_booster(first)], parts.__getitem__)
@@ -128,7 +128,7 @@ def test_refreshed_leaves_are_those_of_the_updater(values: np.ndarray, weighted:
     names = [f"f{n}" for n in range(COLUMNS)]
     # A plain DMatrix sketches its own cuts, so that the trees come from the quantile matrix; only leaves are compared.
     plain = xgb.QuantileDMatrix(_table(values), old, ref=matrix, max_bin=PARAMS["max_bin"])
-    whole = xgb.train({**PARAMS, "seed": 2}, plain, 6, xgb_model=load_booster(first))
+    whole = xgb.train({**PARAMS, "seed": 2}, plain, 6, xgb_model=load_booster(first).booster)
     updater = {**PARAMS, "process_type": "update", "updater": "refresh", "refresh_leaf": True}
     updater.pop("tree_method")
     rows = xgb.DMatrix(values.T, new, weight=weight, feature_names=names)

@@ -25,7 +25,7 @@ from eravane.learners.levels_model import Heading, written
 from eravane.learners.objectives import Objective, measures
 from eravane.learners.rounds import ByGradients, Stopping, Watched, run_rounds
 from eravane.learners.settings import NotGrownError, Settings
-from eravane.learners.ubj import load
+from eravane.learners.ubj import JoinedTrees, load
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.boosting import Boosting
 from eravane_kernels.cpu.levelcolumns import LevelColumns
@@ -158,18 +158,19 @@ class Fitted:
         if key in self._unfolded:
             yield from self._unfolded[key]
             return
-        trees = load(self.block)["learner"]["gradient_booster"]["model"]["trees"][model :: self.targets]
+        trees = load(self.block, joined=True)["learner"]["gradient_booster"]["model"]["trees"]
+        trees = trees.picked(slice(model, None, self.targets))
         kept: list[Any] = []
-        size = 0
-        for first in range(begin, end or len(trees), TREES_AT_ONCE):
-            part = self._complete(trees[first : min(first + TREES_AT_ONCE, end or len(trees))])
+        size, last = 0, end or len(trees.counts)
+        for first in range(begin, last, TREES_AT_ONCE):
+            part = self._complete(trees.picked(slice(first, min(first + TREES_AT_ONCE, last))))
             size += 2 * part[2].nbytes
             kept = [*kept, part] if size <= KEPT_BYTES else []
             yield part
         if size <= KEPT_BYTES:
             self._unfolded = {**self._unfolded, key: kept} if len(self._unfolded) < 2 * self.targets else {key: kept}
 
-    def _complete(self, trees: list[dict[str, Any]]) -> tuple[Any, Any, Any]:
+    def _complete(self, trees: JoinedTrees) -> tuple[Any, Any, Any]:
         assert self.coding is not None
         column_TK, condition_TK, left_TK, leaf_TL = Nodes.of(trees).unfolded()
         value_CL = self.coding.value_CL

@@ -14,29 +14,33 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s, Values, on_host
-from eravane.learners.ubj import load, weighs_trees
+from eravane.learners.ubj import JoinedTrees, load, weighs_trees
 from eravane_kernels.cpu import walk
-from eravane_kernels.cpu.forest import DEEPEST, ROWS_TO_UNFOLD, add_leaves
+from eravane_kernels.cpu.forest import DEEPEST, add_leaves
 
 
-class Predictor(xgb.Booster):  # type: ignore[misc]
-    """A booster of one thread that unfolds its trees once it has been asked about enough rows of integer levels.
+class Predictor:
+    """A model of one thread that unfolds its trees for rows of integer levels; others are left to XGBoost.
 
-    Its predictions are the same either way.
+    Predictions are the same either way. XGBoost loads the model where it is first needed: that takes longer than
+    reading and unfolding the trees. Attributes beyond these are those of its booster.
 
     Args:
         block: UBJ bytes.
     """
 
     def __init__(self, block: bytes) -> None:
-        super().__init__({"nthread": 1})
-        self.load_model(bytearray(block))
-        self._rows, self._tried = 0, False
-        self._forest: Forest | None = None
+        self._block = block
 
-    def expect(self, rows: int) -> None:
-        """Count rows that will be asked about, so that the trees are unfolded before the first of them if that pays."""
-        self._rows += rows
+    @cached_property
+    def booster(self) -> xgb.Booster:
+        """The model as XGBoost loads it."""
+        return xgb.Booster({"nthread": 1}, model_file=bytearray(self._block))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # copying asks for these before there is a block
+            raise AttributeError(name)
+        return getattr(self.booster, name)
 
     def output(self, values_CN: Values) -> Float32s:
         """What the booster predicts for int8 or float32 columns [C, N], in the order of training; float32 [N].
@@ -46,7 +50,7 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         if (found_N := self._unfolded(values_CN, None)) is not None:
             return found_N
         values_CN = on_host(values_CN)
-        predicted_N: Float32s = self.inplace_predict(values_CN.T, validate_features=False)
+        predicted_N: Float32s = self.booster.inplace_predict(values_CN.T, validate_features=False)
         return predicted_N
 
     def margin(self, values_CN: Values, margin_N: Float32s | None = None) -> Float32s:
@@ -59,19 +63,20 @@ class Predictor(xgb.Booster):  # type: ignore[misc]
         if (found_N := self._unfolded(values_CN, margin_N)) is not None:
             return found_N
         values_CN = on_host(values_CN)
-        total_N: Float32s = self.inplace_predict(
+        total_N: Float32s = self.booster.inplace_predict(
             values_CN.T, predict_type="margin", validate_features=False, base_margin=margin_N
         )
         return total_N
 
+    @cached_property
+    def _forest(self) -> Forest | None:
+        return Forest.read(self._block)
+
     def _unfolded(self, values_CN: Values, margin_N: Float32s | None) -> Float32s | None:
         """What the unfolded trees predict; None where they are not to be used."""
-        if values_CN.dtype != np.int8:
+        if values_CN.dtype != np.int8 or self._forest is None:
             return None
-        self._rows += values_CN.shape[1]
-        if (self._rows >= ROWS_TO_UNFOLD or hasattr(values_CN, "get")) and not self._tried:
-            self._forest, self._tried = Forest.of(self), True
-        return None if self._forest is None else self._forest.predict(values_CN, margin_N)
+        return self._forest.predict(values_CN, margin_N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +98,19 @@ class Forest:
     @classmethod
     def of(cls, booster: xgb.Booster) -> Forest | None:
         """The trees of a booster; None where it is no plain sum of shallow trees with numeric splits."""
-        learner = load(bytes(booster.save_raw("ubj")))["learner"]
+        return cls.read(bytes(booster.save_raw("ubj")))
+
+    @classmethod
+    def read(cls, block: bytes) -> Forest | None:
+        """The trees of a booster from its UBJ."""
+        learner = load(block, joined=True)["learner"]
         grown = learner["gradient_booster"]
         plain = grown["name"] == "gbtree" and not weighs_trees(grown)
         plain &= learner["learner_model_param"]["num_target"] == "1"
         if learner["objective"]["name"] != "reg:squarederror" or not plain:
             return None
         trees = grown["model"]["trees"]
-        if not trees or any(np.any(tree["split_type"]) for tree in trees):
+        if not isinstance(trees, JoinedTrees) or not trees.counts or trees.values["split_type"].any():
             return None
         intercept = float(learner["learner_model_param"]["base_score"].strip("[]"))
         nodes = Nodes.of(trees)
@@ -115,13 +125,15 @@ class Forest:
         """What XGBoost predicts, to the bit: float32 [N]; None where the values are none that deep trees take.
 
         Args:
-            values_CN: int8 [C, N], columns contiguous.
+            values_CN: int8 [C, N]; copied where a column is not contiguous.
             margin_N: float32 [N], what the trees are added to (None: the intercept).
         """
         rows = values_CN.shape[1]
         if hasattr(values_CN, "get") and self.leaf_TL.shape[1] <= 2**DEEPEST:  # an array of a GPU
             return self._on_device(values_CN, margin_N)
         values_CN = on_host(values_CN)
+        if rows > 1 and values_CN.strides[1] != 1:  # rows lie side by side
+            values_CN = np.ascontiguousarray(values_CN)
         total_N = np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
         if self.leaf_TL.shape[1] <= 2**DEEPEST:
             add_leaves(values_CN, self.column_TK, self.below_TK, self.leaf_TL, total_N)
@@ -173,21 +185,18 @@ class Nodes:
     left_missing_K: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, trees: list[dict[str, Any]]) -> Nodes:
-        """The nodes of trees as `ubj.load` gives them."""
-        root_T = np.cumsum([0, *(len(tree["left_children"]) for tree in trees)])[:-1]
-
-        def joined(name: str) -> Values:
-            return np.concatenate([tree[name] for tree in trees])
-
-        sizes = [len(tree["left_children"]) for tree in trees]
-        shift_K = np.repeat(root_T, sizes)
-        leaf_K = joined("left_children") < 0
+    def of(cls, trees: JoinedTrees) -> Nodes:
+        """The nodes of trees as `ubj.load` joins them."""
+        count_T, values = np.array(trees.counts, dtype=np.int64), trees.values
+        root_T = np.cumsum(count_T) - count_T
+        shift_K = np.repeat(root_T, count_T)
+        left_K, right_K = (values[name].astype(np.int64) for name in ("left_children", "right_children"))
+        leaf_K = left_K < 0
         itself_K = np.arange(leaf_K.size)
-        left_K = np.where(leaf_K, itself_K, joined("left_children") + shift_K)
-        right_K = np.where(leaf_K, itself_K, joined("right_children") + shift_K)
-        column_K = np.where(leaf_K, -1, joined("split_indices")).astype(np.int32)
-        condition_K, left_missing_K = joined("split_conditions").astype(np.float64), joined("default_left") != 0
+        left_K = np.where(leaf_K, itself_K, left_K + shift_K)
+        right_K = np.where(leaf_K, itself_K, right_K + shift_K)
+        column_K = np.where(leaf_K, -1, values["split_indices"]).astype(np.int32)
+        condition_K, left_missing_K = values["split_conditions"].astype(np.float64), values["default_left"] != 0
         return cls(root_T, left_K, right_K, column_K, condition_K, left_missing_K)
 
     @property

@@ -7,7 +7,8 @@ are typed and big-endian, an integer takes the smallest type in which it is not 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +18,45 @@ import numpy as np
 _ARRAYS = {"f4": b"d", "f8": b"D", "i1": b"i", "i2": b"I", "i4": b"l", "i8": b"L", "u1": b"U"}
 _NUMBERS = {mark[0]: np.dtype(">" + kind) for kind, mark in _ARRAYS.items()}
 _INTEGERS = (("i", "b", 2**7), ("I", "h", 2**15), ("l", "i", 2**31), ("L", "q", 2**63))
+_FORMS = {ord(mark): struct.Struct(">" + form) for mark, form in zip("dDiIlLU", "fdbhiqB", strict=True)}
 _LENGTH = struct.Struct(">q")
 _SCALARS = {ord("T"): True, ord("F"): False, ord("Z"): None}
+
+
+# Arrays of a tree in XGBoost's order, by their kind; the place of its number, which is none, among them.
+_NUMBERED = "id"
+_ONLY_CATEGORICAL = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+_ARRAYS_OF_A_TREE = (
+    ("base_weights", "f4"), ("categories", "i4"), ("categories_nodes", "i4"), ("categories_segments", "i8"),
+    ("categories_sizes", "i8"), ("default_left", "u1"), (_NUMBERED, ""), ("left_children", "i4"),
+    ("loss_changes", "f4"), ("parents", "i4"), ("right_children", "i4"), ("split_conditions", "f4"),
+    ("split_indices", "i4"), ("split_type", "u1"), ("sum_hessian", "f4"),
+)  # fmt: skip
+NODES: Mapping[str, str] = {
+    "default_left": "u1", "left_children": ">i4", "right_children": ">i4", "split_conditions": ">f4",
+    "split_indices": ">i4", "split_type": "u1",
+}  # fmt: skip
+"""Arrays of `JoinedTrees`."""
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedTrees:
+    """Trees whose nodes lie one tree after the other.
+
+    Attributes:
+        counts: nodes of each tree.
+        values: name of an array, of `NODES`, to the values of all nodes; children count from 0 in every tree.
+    """
+
+    counts: Sequence[int]
+    values: Mapping[str, np.ndarray[Any, Any]]
+
+    def picked(self, which: slice) -> JoinedTrees:
+        """Some of the trees."""
+        place_T = np.arange(len(self.counts))[which]
+        node_K = np.isin(np.repeat(np.arange(len(self.counts)), self.counts), place_T)
+        counts = np.array(self.counts)[place_T].tolist()
+        return JoinedTrees(counts, {name: value_K[node_K] for name, value_K in self.values.items()})
 
 
 class Written(bytes):
@@ -42,14 +80,18 @@ def list_head(size: int) -> bytes:
     return b"[#L" + _LENGTH.pack(size)
 
 
-def load(data: bytes) -> Any:
+def load(data: bytes, *, joined: bool = False) -> Any:
     """Read what XGBoost or `dump` wrote; typed arrays come as arrays of NumPy, big-endian and read-only.
+
+    Args:
+        data: the UBJ.
+        joined: read the trees of a model as one `JoinedTrees`, in a fraction of the time, where all are numeric.
 
     Raises:
         ValueError: it is no UBJ of this kind.
     """
     try:
-        value, end = _read(data, 0)
+        value, end = _read(data, 0, joined)
     except (IndexError, KeyError, ValueError, RecursionError, struct.error) as error:
         raise ValueError("not the UBJ that XGBoost writes") from error
     if end != len(data):
@@ -57,7 +99,7 @@ def load(data: bytes) -> Any:
     return value
 
 
-def _read(data: bytes, at: int) -> tuple[Any, int]:
+def _read(data: bytes, at: int, joined: bool = False) -> tuple[Any, int]:
     """The value at a place, and where it ends."""
     mark = data[at]
     at += 1
@@ -65,7 +107,8 @@ def _read(data: bytes, at: int) -> tuple[Any, int]:
         found: dict[str, Any] = {}
         while data[at] != ord("}"):
             key, at = _read_text(data, at)
-            found[key], at = _read(data, at)
+            trees = _read_trees(data, at) if joined and key == "trees" else None
+            found[key], at = trees or _read(data, at, joined)
         return found, at + 1
     if mark == ord("["):
         return _read_array(data, at)
@@ -73,8 +116,8 @@ def _read(data: bytes, at: int) -> tuple[Any, int]:
         return _read_text(data, at)
     if mark in _SCALARS:
         return _SCALARS[mark], at
-    kind = _NUMBERS[mark]
-    return np.frombuffer(data, kind, 1, at)[0].item(), at + kind.itemsize
+    form = _FORMS[mark]
+    return form.unpack_from(data, at)[0], at + form.size
 
 
 def _read_size(data: bytes, at: int) -> int:
@@ -103,6 +146,66 @@ def _read_array(data: bytes, at: int) -> tuple[Any, int]:
     return found, at
 
 
+@lru_cache(4096)
+def _text(value: str) -> bytes:
+    """Length and bytes, without a mark."""
+    raw = value.encode()
+    return b"L" + _LENGTH.pack(len(raw)) + raw
+
+
+def _read_trees(data: bytes, at: int) -> tuple[JoinedTrees, int] | None:
+    """A list of trees and where it ends; None where one is not laid out as XGBoost lays out trees of numeric splits."""
+    before = list_head(0)[: -_LENGTH.size]
+    if not data.startswith(before, at):
+        return None
+    size, at = _read_size(data, at + len(before)), at + len(before) + _LENGTH.size
+    counts, values = list[int](), {name: list[bytes]() for name in NODES}
+    opening = b"{" + _text(_ARRAYS_OF_A_TREE[0][0]) + array_head(_ARRAYS_OF_A_TREE[0][1], 0)[: -_LENGTH.size]
+    for _ in range(size):
+        if not data.startswith(opening, at):
+            return None
+        nodes = _read_size(data, at + len(opening))
+        for skipped, head, name, width in _heads(nodes):
+            if not data.startswith(head, at + skipped):
+                return None
+            begin = at + skipped + len(head)
+            at = begin + width
+            if name == _NUMBERED:  # an integer of one to eight bytes
+                at += _FORMS[data[begin]].size + 1
+            elif name:
+                values[name].append(data[begin:at])
+        counts.append(nodes)
+        end = data.find(b"}", at)  # of the tree's sizes, which are texts, and behind it that of the tree
+        if data[end : end + 2] != b"}}":
+            return None
+        at = end + 2
+    return JoinedTrees(
+        counts, {name: np.frombuffer(b"".join(parts), NODES[name]) for name, parts in values.items()}
+    ), at
+
+
+@lru_cache(4096)
+def _heads(nodes: int) -> tuple[tuple[int, bytes, str, int], ...]:
+    """For each array of a tree of so many nodes that is read: bytes before what stands before it, that, name and bytes.
+
+    At the end what stands behind the last array, under no name.
+    """
+    found, skipped, before = list[tuple[int, bytes, str, int]](), 0, b"{"
+    for name, kind in _ARRAYS_OF_A_TREE:
+        empty = name in _ONLY_CATEGORICAL
+        before += _text(name) + (array_head(kind, 0 if empty else nodes) if kind else b"")
+        if empty:
+            continue
+        width = np.dtype(kind).itemsize * nodes if kind else 0
+        if name in NODES or name == _NUMBERED:
+            found.append((skipped, before, name, width))
+            skipped = 0
+        else:
+            skipped += len(before) + width
+        before = b""
+    return (*found, (skipped, _text("tree_param") + b"{", "", 0))
+
+
 def _write(value: Any, parts: list[bytes]) -> None:
     if isinstance(value, np.ndarray):
         kind = value.dtype.str[1:]
@@ -126,13 +229,7 @@ def _write(value: Any, parts: list[bytes]) -> None:
         parts.append(_integer(value))
 
 
-@lru_cache(4096)
-def _text(value: str) -> bytes:
-    """Length and bytes, without a mark."""
-    raw = value.encode()
-    return b"L" + _LENGTH.pack(len(raw)) + raw
-
-
+@lru_cache(1 << 16)
 def _integer(value: int) -> bytes:
     mark, form = next((mark, form) for mark, form, bound in _INTEGERS if -bound < value < bound - 1)
     return mark.encode() + struct.pack(f">{form}", value)

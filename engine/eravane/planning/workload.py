@@ -25,7 +25,6 @@ from eravane.learners.registry import make_learner
 from eravane.loop.updates import APPEND_ERAS
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
 from eravane.planning.shape import DataShape
-from eravane_kernels.cpu.forest import ROWS_TO_UNFOLD
 from eravane_kernels.cpu.walk import DEEPEST
 
 DEFAULT_DEPTH, DEFAULT_SHARE = 5, 0.1
@@ -194,7 +193,7 @@ class Workload:
         return matrices, growth, predictions
 
     def _predict(self, rows: int, eras: int, cell: Cell, trees: int) -> float:
-        if self._shape.dtype == "int8" and self._depth <= DEEPEST and rows >= ROWS_TO_UNFOLD:
+        if self._shape.dtype == "int8" and self._depth <= DEEPEST:
             return HOST.to_unfold(rows, len(cell.columns), trees, self._depth)
         reading = rows * len(cell.columns) * HOST.predict_cell
         return reading + rows * trees * self._depth * HOST.predict_level + eras * HOST.predict_call

@@ -19,7 +19,6 @@ from eravane.core.arrays import Float32s
 from eravane.core.config import PrepareConfig
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
-from eravane.learners.forest import Predictor
 from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
 from eravane.learners.registry import load_booster, predict
 from eravane.zoo.cache import BoosterCache
@@ -305,10 +304,6 @@ def _predict(task: TrainTask, blocks: Mapping[str, bytes], features: Features) -
     if task.predict_last < task.predict_first:
         return {}
     boosters = {spec.model_id: load_booster(blocks[spec.model_id]) for spec in task.specs}
-    rows = features.store.index.select(task.predict_first, task.predict_last).rows
-    for booster in boosters.values():
-        if isinstance(booster, Predictor):
-            booster.expect(rows)
     found: dict[str, list[Float32s]] = {name: [] for name in boosters}
     for frame in features.each(task.predict_first, task.predict_last, task.specs[0].columns):
         for name, booster in boosters.items():

@@ -23,8 +23,6 @@ Floats = npt.NDArray[np.float32]
 BLOCK_ROWS = 1024
 # Splits double with every level: beyond this depth XGBoost's own way is the faster one.
 DEEPEST = 7
-# Unfolding a tree takes as long as XGBoost needs to walk it with this many rows (measured 10,000 to 20,000).
-ROWS_TO_UNFOLD = 16_000
 
 
 def add_leaves(
