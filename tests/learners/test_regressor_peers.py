@@ -71,8 +71,8 @@ def test_lightgbms_callbacks() -> None:
     theirs = xgb.XGBRegressor(**SMALL, learning_rate=falling[0], callbacks=[later]).fit(X, Y)
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), atol=1e-6)
     # XGBoost's hist, too, is asked by LightGBM's rules.
-    with pytest.warns(UserWarning, match="gamma_like"):
-        other = LevelsRegressor(**LONG, gamma_like=1).fit(
+    with pytest.warns(UserWarning, match="max_cat_threshold"):
+        other = LevelsRegressor(**LONG, max_cat_threshold=3).fit(
             X[TRAIN], Y[TRAIN], callbacks=[lgb.early_stopping(3, verbose=False)], **SETS
         )
     assert other.grower_ == "hist"

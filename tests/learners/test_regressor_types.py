@@ -54,6 +54,7 @@ MAY_SAY = {
     "X": ("X", *FILE),
     "y": ("y:", "y contains", "y to be passed"),
     "xgb_model": ("xgb_model", "is no model"),
+    "init_model": ("init_model", "is no model"),
 }
 
 

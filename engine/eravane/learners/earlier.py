@@ -24,12 +24,14 @@ class Earlier:
 
     Args:
         model: a booster, a fitted estimator that has one, or a file.
+        name: of the argument, for messages.
 
     Raises:
         ConfigError: it is none of these, or was not fitted.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, name: str = "xgb_model") -> None:
+        self._name = name
         if isinstance(model, str | Path):
             try:
                 model = xgb.Booster(model_file=str(model))
@@ -39,9 +41,9 @@ class Earlier:
             try:
                 model = model.get_booster()
             except NotFittedError as error:
-                raise ConfigError(f"xgb_model: {type(model).__name__} was not fitted") from error
+                raise ConfigError(f"{self._name}: {type(model).__name__} was not fitted") from error
         if not isinstance(model, xgb.Booster):
-            raise ConfigError(f"xgb_model: expected a booster, an estimator or a file, given {type(model).__name__}")
+            raise ConfigError(f"{self._name}: expected a booster, an estimator or a file, given {type(model).__name__}")
         self.block = bytes(model.save_raw("ubj"))
 
     @cached_property
@@ -59,33 +61,34 @@ class Earlier:
         learner = load(self.block)["learner"]
         kind, known = learner["gradient_booster"]["name"], learner["learner_model_param"]
         if kind == "gblinear":
-            raise ConfigError("xgb_model: expected trees, given gblinear")
+            raise ConfigError(f"{self._name}: expected trees, given gblinear")
         for name, what, here in (("num_feature", "features", frame.width), ("num_target", "targets", targets)):
             if int(known[name]) != here:
-                raise ConfigError(f"xgb_model: it has {known[name]} {what}, these rows have {here}")
+                raise ConfigError(f"{self._name}: it has {known[name]} {what}, these rows have {here}")
         if int(known["num_class"]) > 1:
-            raise ConfigError(f"xgb_model: it is a classifier of {known['num_class']} classes")
+            raise ConfigError(f"{self._name}: it is a classifier of {known['num_class']} classes")
         names = tuple(learner["feature_names"])
         for place, (one, other) in enumerate(zip(names, frame.names, strict=False)):
             if one != other:
-                raise ConfigError(f"xgb_model: its feature {place} is {one!r}, that of these rows is {other!r}")
+                raise ConfigError(f"{self._name}: its feature {place} is {one!r}, that of these rows is {other!r}")
 
     def check_growing(self, objective: Objective) -> None:
         """Raises NotGrownError where only XGBoost goes on from it."""
         learner = load(self.block)["learner"]
         name = learner["objective"]["name"]
         if weighs_trees(learner["gradient_booster"]):
-            raise NotGrownError("xgb_model is a model with dropout, whose trees the level grower does not weigh")
+            raise NotGrownError(f"{self._name} is a model with dropout, whose trees the level grower does not weigh")
         if "trees" not in learner["gradient_booster"]["model"]:
-            raise NotGrownError("xgb_model has trees of several targets, which are not the level grower's")
+            raise NotGrownError(f"{self._name} has trees of several targets, which are not the level grower's")
         if (name in LOGISTIC) != objective.probabilities:
-            raise NotGrownError(f"xgb_model is of objective {name}, which {objective.name} does not go on from")
+            raise NotGrownError(f"{self._name} is of objective {name}, which {objective.name} does not go on from")
 
-    def margins(self, frame: Frame, targets: int) -> Float32s:
-        """Its output, float32 [B, N]."""
+    def margins(self, frame: Frame, targets: int, margin: Float32s | None = None) -> Float32s:
+        """Its output, float32 [B, N]; on top of `margin`, [N] or [N, B], where that is given."""
         margin_BN = np.empty((targets, frame.rows), dtype=np.float32)
         for rows, x_NC in blocks(frame):
-            found = self.booster.inplace_predict(x_NC, predict_type="margin", validate_features=False)
+            base = None if margin is None else margin[rows]
+            found = self.booster.inplace_predict(x_NC, predict_type="margin", validate_features=False, base_margin=base)
             margin_BN[:, rows] = np.atleast_2d(np.asarray(found).T)
         return margin_BN
 
@@ -105,8 +108,12 @@ class Earlier:
         return dump({"learner": old, "version": load(block)["version"]})
 
 
-def starting_at(earlier: Earlier | None, frame: Frame, start: Sequence[np.float32]) -> Float32s:
-    """Outputs before the new trees, float32 [B, N]: those of the earlier model, or the intercepts."""
+def starting_at(
+    earlier: Earlier | None, frame: Frame, start: Sequence[np.float32], margin: Float32s | None = None
+) -> Float32s:
+    """Outputs before the new trees, float32 [B, N]: those of the earlier model, what the user gives, or intercepts."""
     if earlier is not None:
-        return earlier.margins(frame, len(start))
+        return earlier.margins(frame, len(start), margin)
+    if margin is not None:
+        return np.array(np.atleast_2d(margin.T), dtype=np.float32, order="C")
     return np.repeat(np.array(start, dtype=np.float32)[:, None], frame.rows, axis=1)

@@ -31,12 +31,29 @@ from eravane_kernels.cpu.boosting import Boosting
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import Tree
 
-EvalSet = tuple[str, Frame, Float32s, Float32s | None]
-
 ROWS_PER_THREAD = 8_192
 TREES_AT_ONCE = 256
 KEPT_BYTES = 2**28
 """Unfolded trees are kept between predictions up to this size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Rows with their labels.
+
+    Attributes:
+        name: of the set.
+        frame: the rows.
+        labels: float32 [N] or [N, K].
+        weights: float32 [N]; None for equal ones.
+        margins: what trees are added to, of the labels' shape; None for the intercept.
+    """
+
+    name: str
+    frame: Frame
+    labels: Float32s
+    weights: Float32s | None = None
+    margins: Float32s | None = None
 
 
 @dataclass(eq=False)
@@ -108,6 +125,25 @@ class Fitted:
                 return begin, end
         return 0, 0 if self.best is None else self.best + 1
 
+    def from_iterations(self, start: Any, count: Any) -> tuple[int, int] | None:
+        """Rounds from LightGBM's first round and their number; None for those that are predicted by default.
+
+        Raises:
+            ConfigError: they are no numbers of rounds.
+        """
+        try:
+            first, many = max(0, operator.index(start)), 0 if count is None else operator.index(count)
+        except TypeError as error:
+            raise ConfigError(
+                f"start_iteration, num_iteration: expected numbers, given {start!r}, {count!r}"
+            ) from error
+        known = int(self.booster.num_boosted_rounds())
+        if first >= known:
+            raise ConfigError(f"start_iteration: expected a round within 0..{known - 1}, given {first}")
+        if count is None and first == 0:
+            return None
+        return first, known if many <= 0 else min(known, first + many)
+
     def matrix(self, frame: Frame) -> xgb.DMatrix:
         """Rows as XGBoost takes them."""
         if self.coding is None:
@@ -116,13 +152,18 @@ class Fitted:
         types = list(frame.types) or None
         return xgb.DMatrix(x_NC, missing=self.missing, feature_names=list(frame.names) or None, feature_types=types)
 
-    def predict(self, frame: Frame, margin: bool, iteration_range: tuple[int, int] | None) -> Float32s:
-        """Predictions float32 [N] or [N, K]."""
+    def predict(
+        self, frame: Frame, margin: bool, iteration_range: tuple[int, int] | None, base: Float32s | None = None
+    ) -> Float32s:
+        """Predictions float32 [N] or [N, K]; trees are added to `base` where it is given."""
         begin, end = self.rounds(iteration_range)
         if self.coding is None or self.objective is None:
-            found = self.booster.predict(self.matrix(frame), output_margin=margin, iteration_range=(begin, end))
+            matrix = self.matrix(frame)
+            if base is not None:
+                matrix.set_base_margin(base)
+            found = self.booster.predict(matrix, output_margin=margin, iteration_range=(begin, end))
             return np.asarray(found, dtype=np.float32)
-        total_BN = np.repeat(np.array(self.intercepts, dtype=np.float32)[:, None], frame.rows, axis=1)
+        total_BN = starting_at(None, frame, self.intercepts, base)
         columns = as_levels(frame, self.coding)
         for model in range(self.targets):
             for used_U, key_TK, leaf_TL in self._trees(model, begin, end):
@@ -182,10 +223,8 @@ class Fitted:
 
 
 def fit_levels(
-    frame: Frame,
-    labels: Float32s,
-    weight_N: Float32s | None,
-    sets: Sequence[EvalSet],
+    train: Labelled,
+    sets: Sequence[Labelled],
     params: Mapping[str, Any],
     settings: Settings,
     earlier: Earlier | None,
@@ -194,7 +233,7 @@ def fit_levels(
     """Grow trees on levels.
 
     Args:
-        frame, labels, weight_N: rows of training; labels [N] or [N, K].
+        train: rows of training.
         sets: that are evaluated.
         params, settings: of the estimator.
         earlier: a model whose trees come first.
@@ -205,6 +244,7 @@ def fit_levels(
         NotGrownError: a metric is XGBoost's alone.
         DataError, ConfigError: rows, labels or parameters are wrong.
     """
+    frame, weight_N = train.frame, train.weights
     objective, missing = settings.objective, params.get("missing", np.nan)
     wanted = measures(params.get("eval_metric"), objective.metric)
     if wanted is None:
@@ -214,7 +254,7 @@ def fit_levels(
     table = learn_levels(frame, np.nan if missing is None else float(missing))
     if missing is None and table.columns.missing:
         raise missing_value(frame)
-    label_BN = np.require(np.atleast_2d(labels.T), np.float32, ["C", "W"])
+    label_BN = np.require(np.atleast_2d(train.labels.T), np.float32, ["C", "W"])
     check_labels(label_BN, objective)
     if earlier is not None:
         earlier.check_growing(objective)
@@ -222,12 +262,15 @@ def fit_levels(
     start = [objective.margin(base) for base in bases]
     threads = min(_threads(settings.threads), max(1, frame.rows // ROWS_PER_THREAD))
     before = 0 if earlier is None else earlier.rounds
-    margin_BN = starting_at(earlier, frame, start)
+    margin_BN = starting_at(earlier, frame, start, train.margins)
     growth = _growth(params, settings, table, label_BN, weight_N, margin_BN, threads, before)
     watched = [
-        Watched(name, as_levels(other, table.coding), label, weights, starting_at(earlier, other, start))
-        for name, other, label, weights in sets
-    ]
+        Watched(
+            one.name, as_levels(one.frame, table.coding), one.labels, one.weights,
+            starting_at(earlier, one.frame, start, one.margins),
+        )
+        for one in sets
+    ]  # fmt: skip
     fitted_base = params.get("base_score") is None and earlier is None
     heading = Heading(
         frame.width, bases, table.names, table.types, objective.name, fitted_base, cut_CB=table.coding.cut_CB

@@ -15,7 +15,7 @@ from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError, DataError
 from eravane.learners.callbacks import callbacks_of
 from eravane.learners.earlier import Earlier
-from eravane.learners.fitting import EvalSet, Fitted, check_labels, missing_value
+from eravane.learners.fitting import Fitted, Labelled, check_labels, missing_value
 from eravane.learners.frames import Frame
 from eravane.learners.levelinput import infinite_value
 from eravane.learners.objectives import ALIASES, Objective
@@ -37,10 +37,8 @@ OURS = (
 
 
 def fit_histogram(
-    frame: Frame,
-    labels: Float32s,
-    weight_N: Float32s | None,
-    sets: Sequence[EvalSet],
+    train: Labelled,
+    sets: Sequence[Labelled],
     params: Mapping[str, Any],
     earlier: Earlier | None,
     verbose: bool | int,
@@ -52,8 +50,8 @@ def fit_histogram(
         ConfigError: XGBoost refuses a parameter.
     """
     objective = None if callable(params["objective"]) else Objective.of(params["objective"])
-    check_labels(np.atleast_2d(labels.T), objective)
-    _check_values(frame, params.get("missing", np.nan) is None)
+    check_labels(np.atleast_2d(train.labels.T), objective)
+    _check_values(train.frame, params.get("missing", np.nan) is None)
     settings = {name: value for name, value in params.items() if name not in OURS and value is not None}
     settings["objective"] = _objective(params["objective"])
     leaves, samples = params.get("num_leaves"), params.get("min_child_samples")
@@ -64,22 +62,24 @@ def fit_histogram(
     settings["device"] = "cuda" if params.get("device") == "gpu" else params.get("device", "cpu")
     settings |= {"callbacks": callbacks_of(params["callbacks"], params["n_estimators"]) or None}
     model = xgb.XGBRegressor(**{**settings, "tree_method": "hist", "enable_categorical": True})
-    label, weight = _known(labels, weight_N, "y")
-    evaluated = [(other, *_known(y, w, name)) for name, other, y, w in sets]
-    weights = [w for _, _, w in evaluated]
+    label, weight = _known(train.labels, train.weights, "y")
+    evaluated = [(one.frame, *_known(one.labels, one.weights, one.name)) for one in sets]
+    weights, margins = [w for _, _, w in evaluated], [one.margins for one in sets]
     try:
         model.fit(
-            frame.data, label, sample_weight=weight, verbose=verbose,
+            train.frame.data, label, sample_weight=weight, verbose=verbose, base_margin=train.margins,
             xgb_model=None if earlier is None else earlier.booster,
             eval_set=[(other.data, y) for other, y, _ in evaluated] or None,
             sample_weight_eval_set=weights if any(w is not None for w in weights) else None,
+            base_margin_eval_set=margins if any(one is not None for one in margins) else None,
         )  # fmt: skip
     except xgb.core.XGBoostError as error:
         message = re.sub(r"^\[.*?\] \S+: ", "", str(error).partition("Stack trace")[0].strip())
         where = "eval_metric" if "metric" in message else "a parameter"
         raise ConfigError(f"XGBoost refuses {where}: {message}") from error
     found = Fitted.of(model.get_booster(), params.get("missing", np.nan), params.get("n_jobs"))
-    return replace(found, history=model.evals_result() if sets else {})
+    history = model.evals_result().values() if sets else ()
+    return replace(found, history={one.name: dict(values) for one, values in zip(sets, history, strict=True)})
 
 
 def _objective(objective: Any) -> Any:

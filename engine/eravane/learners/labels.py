@@ -89,3 +89,25 @@ def weights_of(weights: Any, rows: int, name: str) -> NDArray[np.float32] | None
     if not weight_N.any():
         raise DataError(f"{name}: every weight is zero; there is nothing to learn from")
     return weight_N
+
+
+def margins_of(margins: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float32] | None:
+    """Outputs that trees are added to, float32 of the labels' shape; None where there are none.
+
+    Raises:
+        DataError: they are no finite numbers, too many or too few.
+    """
+    if margins is None:
+        return None
+    try:
+        margin = np.asarray(margins, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: expected numbers, given {type(margins).__name__}: {error}") from error
+    if margin.shape == (shape[0], 1) and len(shape) == 1:
+        margin = margin[:, 0]
+    if margin.shape != shape:
+        raise DataError(f"{name}: expected one number per row and target, shape {shape}, given {margin.shape}")
+    if not np.isfinite(margin).all():
+        row = int(np.argwhere(~np.isfinite(margin))[0][0])
+        raise DataError(f"{name}: expected finite numbers, given {margin[row]} at row {row}")
+    return margin

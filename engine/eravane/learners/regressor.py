@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from eravane.core.arrays import Floats
 from eravane.core.errors import ConfigError, DataError
+from eravane.learners.arguments import are_names, as_many, is_pair, one_of, only_auto, other_columns, paired
 from eravane.learners.earlier import Earlier
-from eravane.learners.fitting import Fitted, fit_levels
+from eravane.learners.fitting import Fitted, Labelled, fit_levels
 from eravane.learners.frames import Frame, frame_of, is_files, is_table, plain, read_columns
 from eravane.learners.histogram import fit_histogram
-from eravane.learners.labels import labels_of, weights_of
+from eravane.learners.labels import labels_of, margins_of, weights_of
 from eravane.learners.levelinput import NotLevelsError
-from eravane.learners.settings import NotGrownError, check, settings_of
+from eravane.learners.settings import NotGrownError, check, settings_of, without_misspelt
 
 
 class KindError(DataError, TypeError):
@@ -125,10 +127,23 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         *,
         eval_set: Sequence[tuple[Any, Any]] | None = None,
         sample_weight_eval_set: Sequence[Any] | None = None,
+        base_margin: Any = None,
+        base_margin_eval_set: Sequence[Any] | None = None,
         eval_metric: Any = None,
+        eval_names: Sequence[str] | None = None,
+        early_stopping_rounds: int | None = None,
         callbacks: Any = None,
         xgb_model: Any = None,
-        verbose: bool | int = False,
+        feature_weights: Any = None,
+        verbose: bool | int | None = False,
+        init_score: Any = None,
+        eval_sample_weight: Sequence[Any] | None = None,
+        eval_init_score: Sequence[Any] | None = None,
+        eval_X: Any = None,
+        eval_y: Any = None,
+        init_model: Any = None,
+        feature_name: Any = "auto",
+        categorical_feature: Any = "auto",
     ) -> LevelsRegressor:
         """Grow the trees.
 
@@ -140,10 +155,17 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             sample_weight: [N], 0 or more.
             eval_set: a pair of rows and labels, or a list of pairs, that are evaluated after every round.
             sample_weight_eval_set: their weights.
-            eval_metric, callbacks: in place of those of the constructor.
+            base_margin, base_margin_eval_set: what the trees of each row are added to, in place of the intercept.
+            eval_metric, early_stopping_rounds, callbacks: in place of those of the constructor.
+            eval_names: names of the sets in `evals_result`; "validation_0" and so on otherwise.
             xgb_model: a booster, a fitted estimator or a file of a model, whose trees come before the new ones.
+            feature_weights: [C], how often columns are drawn; trees are left to XGBoost.
             verbose: True shows progress on a terminal, and elsewhere prints the metrics of every round; a number prints
                 those of every so many rounds.
+            init_score, eval_sample_weight, eval_init_score, init_model: LightGBM's names of `base_margin`,
+                `sample_weight_eval_set`, `base_margin_eval_set` and `xgb_model`.
+            eval_X, eval_y: rows and labels of a set, or tuples of these, in place of `eval_set`.
+            feature_name, categorical_feature: "auto" alone; columns of data frames have names, and levels an order.
 
         Raises:
             DataError: X or y holds something that cannot be learned from; the column or row is named.
@@ -151,37 +173,68 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             NotLevelsError: with `strict`, a column has more than five distinct values.
             NotGrownError: with `strict`, a parameter is one that the level grower lacks.
         """
-        params = check(self.get_params(deep=False))
-        params |= {
-            name: value for name, value in (("eval_metric", eval_metric), ("callbacks", callbacks)) if value is not None
-        }
+        base = one_of(base_margin=base_margin, init_score=init_score)
+        margins = one_of(base_margin_eval_set=base_margin_eval_set, eval_init_score=eval_init_score)
+        weights = one_of(sample_weight_eval_set=sample_weight_eval_set, eval_sample_weight=eval_sample_weight)
+        start, model = one_of(xgb_model=xgb_model, init_model=init_model)
+        only_auto(feature_name=feature_name, categorical_feature=categorical_feature)
+        overrides = {"eval_metric": eval_metric, "callbacks": callbacks, "feature_weights": feature_weights}
+        overrides["early_stopping_rounds"] = early_stopping_rounds
+        given = {name: value for name, value in overrides.items() if value is not None}
+        params = without_misspelt(check({**self.get_params(deep=False), **given}))
+        verbose = False if verbose is None else verbose
         if not isinstance(verbose, bool | np.bool_ | int | np.integer):
             raise ConfigError(f"verbose: expected True, False or a number of rounds, given {verbose!r}")
-        earlier = None if xgb_model is None else Earlier(xgb_model)
+        earlier = None if model is None else Earlier(model, start)
         self.__dict__.pop("_fitted", None)  # what fails leaves nothing that belongs to other columns
         frame, labels = self._read(X, y, reset=True)
-        weight_N = weights_of(sample_weight, frame.rows, "sample_weight")
-        sets = self._read_sets(eval_set, sample_weight_eval_set, labels.shape[1:])
+        if feature_weights is not None:
+            params["feature_weights"] = weights_of(feature_weights, frame.width, "feature_weights")
+        train = Labelled(
+            "y", frame, labels, weights_of(sample_weight, frame.rows, "sample_weight"),
+            margins_of(base[1], labels.shape, base[0]),
+        )  # fmt: skip
+        apart = None if eval_X is None and eval_y is None else paired(eval_X, eval_y)
+        _, pairs = one_of(eval_set=eval_set, eval_X=apart)
+        sets = self._read_sets(pairs, weights, margins, eval_names, labels.shape[1:])
         if earlier is not None:
             earlier.check(frame, 1 if labels.ndim == 1 else labels.shape[1])
         try:
-            settings = settings_of(params)
-            fitted = fit_levels(frame, labels, weight_N, sets, params, settings, earlier, verbose)
+            fitted = fit_levels(train, sets, params, settings_of(params), earlier, verbose)
         except (NotLevelsError, NotGrownError) as error:
             if self.strict:
                 raise
             warnings.warn(f"{error}: XGBoost's hist grows these trees instead; strict=True refuses", stacklevel=2)
-            fitted = fit_histogram(frame, labels, weight_N, sets, params, earlier, verbose)
+            fitted = fit_histogram(train, sets, params, earlier, verbose)
         self._fitted, self.grower_ = fitted, fitted.grower
         return self
 
-    def predict(self, X: Any, *, output_margin: bool = False, iteration_range: tuple[int, int] | None = None) -> Floats:
+    def predict(
+        self,
+        X: Any,
+        *,
+        output_margin: bool = False,
+        iteration_range: tuple[int, int] | None = None,
+        base_margin: Any = None,
+        validate_features: bool = True,
+        raw_score: bool = False,
+        start_iteration: int = 0,
+        num_iteration: int | None = None,
+        pred_leaf: bool = False,
+        pred_contrib: bool = False,
+    ) -> Floats:
         """Predict rows.
 
         Args:
             X: as in `fit`.
             output_margin: sums of the trees instead of probabilities, where the objective is logistic.
             iteration_range: first round, and the one after the last (None: up to the best one of early stopping).
+            base_margin: what the trees are added to, as in `fit`.
+            validate_features: compare the names of columns with those of training; else their order counts.
+            raw_score: LightGBM's name of `output_margin`.
+            start_iteration, num_iteration: LightGBM's way to give `iteration_range`; 0 or less are all.
+            pred_leaf: return what `apply` does.
+            pred_contrib: return SHAP values of the features and, last, the intercept: [N, C + 1], or [N, K, C + 1].
 
         Returns:
             float64 [N], or [N, K] of several targets; values are XGBoost's float32.
@@ -189,10 +242,26 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             NotFittedError: `fit` was not called.
             ConfigError: the model has no such rounds.
+            DataError: `base_margin` has not one number per row and target.
         """
         check_is_fitted(self)
-        frame, _ = self._read(X, None, reset=False)
-        found: Floats = self._fitted.predict(frame, output_margin, iteration_range).astype(np.float64)
+        if start_iteration or num_iteration is not None:
+            if iteration_range is not None:
+                raise ConfigError("iteration_range: give it, or start_iteration and num_iteration")
+            iteration_range = self._fitted.from_iterations(start_iteration, num_iteration)
+        if pred_leaf:
+            return self.apply(X, iteration_range).astype(np.float64)
+        frame, _ = self._read(X, None, reset=False, names=bool(validate_features))
+        if pred_contrib:
+            rounds = self._fitted.rounds(iteration_range)
+            matrix = self._fitted.matrix(frame)
+            shares = self._fitted.booster.predict(
+                matrix, pred_contribs=True, iteration_range=rounds, validate_features=bool(validate_features)
+            )
+            return np.asarray(shares, dtype=np.float64)
+        shape = (frame.rows,) if self._fitted.targets == 1 else (frame.rows, self._fitted.targets)
+        base, margin = margins_of(base_margin, shape, "base_margin"), bool(output_margin or raw_score)
+        found: Floats = self._fitted.predict(frame, margin, iteration_range, base).astype(np.float64)
         return found
 
     def apply(self, X: Any, iteration_range: tuple[int, int] | None = None) -> NDArray[np.int32]:
@@ -282,16 +351,18 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Whether `fit` was called."""
         return hasattr(self, "_fitted")
 
-    def _read(self, X: Any, y: Any, *, reset: bool, what: str = "X") -> tuple[Frame, NDArray[np.float32]]:
-        """Rows, checked against those of fitting, and labels float32 [N] or [N, K]."""
-        named = [y] if isinstance(y, str) else list(y) if _names(y) else []
+    def _read(
+        self, X: Any, y: Any, *, reset: bool, what: str = "X", names: bool = True
+    ) -> tuple[Frame, NDArray[np.float32]]:
+        """Rows, checked against those of fitting (their names where asked for), and labels float32 [N] or [N, K]."""
+        named = [y] if isinstance(y, str) else list(y) if are_names(y) else []
         if named and not is_files(X):
             raise DataError(f"y: {named[0]!r} names a column of a parquet file, {what} is a {type(X).__name__}")
         table = plain(X, named, () if reset else self._fitted_names)
         if named:
             labels = read_columns(X, named)
             y = labels[:, 0] if isinstance(y, str) else labels
-        frame = self._frame(table, reset, what)
+        frame = self._frame(table, reset, what) if names else self._by_place(table)
         if frame.rows == 0:
             raise DataError(
                 f"Found array with 0 sample(s) (shape=(0, {frame.width})) in {what}; at least 1 is required"
@@ -315,46 +386,45 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 frame = frame_of(validate_data(self, table, dtype="numeric", ensure_all_finite=finite, reset=reset))
         except (TypeError, ValueError) as error:
             if frame is not None and not reset and sorted(frame.names) == sorted(self._fitted_names):
-                raise _other_columns(frame.names, self._fitted_names, what) from error
+                raise other_columns(frame.names, self._fitted_names, what) from error
             raise (KindError if isinstance(error, TypeError) else DataError)(f"{what}: {error}") from error
         if not reset and frame.names and self._fitted_names and frame.names != self._fitted_names:
-            raise _other_columns(frame.names, self._fitted_names, what)
+            raise other_columns(frame.names, self._fitted_names, what)
         return frame
 
+    def _by_place(self, table: Any) -> Frame:
+        """A table or array as a frame under the names of training."""
+        frame = frame_of(table if is_table(table) else np.asarray(table))
+        if frame.width != self.n_features_in_:
+            raise DataError(
+                f"X has {frame.width} features, but {type(self).__name__} is expecting {self.n_features_in_}"
+            )
+        if not is_table(table) or not self._fitted_names:
+            return frame
+        return replace(frame, names=self._fitted_names)
+
     def _read_sets(
-        self, eval_set: Any, weights: Any, targets: tuple[int, ...]
-    ) -> list[tuple[str, Frame, NDArray[np.float32], NDArray[np.float32] | None]]:
+        self, eval_set: Any, weights: tuple[str, Any], margins: tuple[str, Any], names: Any, targets: tuple[int, ...]
+    ) -> list[Labelled]:
         if eval_set is None:
             return []
-        pair = isinstance(eval_set, tuple) and len(eval_set) == 2 and not all(map(_pair, eval_set))
+        pair = isinstance(eval_set, tuple) and len(eval_set) == 2 and not all(map(is_pair, eval_set))
         eval_set = [eval_set] if pair else eval_set
-        if not isinstance(eval_set, list | tuple) or not all(map(_pair, eval_set)):
+        if not isinstance(eval_set, list | tuple) or not all(map(is_pair, eval_set)):
             raise ConfigError(f"eval_set: expected a list of pairs of rows and labels, given {type(eval_set).__name__}")
-        if weights is not None and (not isinstance(weights, list | tuple) or len(weights) != len(eval_set)):
-            given = len(weights) if isinstance(weights, list | tuple) else type(weights).__name__
-            raise ConfigError(f"sample_weight_eval_set: expected a list of {len(eval_set)} entries, given {given}")
-        found = []
+        given = weights, margins, ("eval_names", names)
+        weight_S, margin_S, name_S = (as_many(values, len(eval_set), name) for name, values in given)
+        found = list[Labelled]()
         for place, (rows, labels) in enumerate(eval_set):
-            name, weight = f"eval_set[{place}]", None if weights is None else weights[place]
-            frame, label = self._read(rows, labels, reset=False, what=name)
+            what = f"eval_set[{place}]"
+            frame, label = self._read(rows, labels, reset=False, what=what)
             if label.shape[1:] != targets:
-                given, known = (shape[0] if shape else 1 for shape in (label.shape[1:], targets))
-                raise DataError(f"{name}: its labels have {given} targets, those of training {known}")
-            found.append((f"validation_{place}", frame, label, weights_of(weight, frame.rows, f"sample_weight_{name}")))
+                own, known = (shape[0] if shape else 1 for shape in (label.shape[1:], targets))
+                raise DataError(f"{what}: its labels have {own} targets, those of training {known}")
+            name = f"validation_{place}" if name_S[place] is None else name_S[place]
+            if not isinstance(name, str) or name in {one.name for one in found}:
+                raise ConfigError(f"eval_names: expected names that differ, given {names!r}")
+            weight = weights_of(weight_S[place], frame.rows, f"{weights[0]} of {what}")
+            margin = margins_of(margin_S[place], label.shape, f"{margins[0]} of {what}")
+            found.append(Labelled(name, frame, label, weight, margin))
         return found
-
-
-def _pair(entry: Any) -> bool:
-    return isinstance(entry, list | tuple) and len(entry) == 2
-
-
-def _names(y: Any) -> bool:
-    return isinstance(y, list | tuple) and bool(y) and all(isinstance(entry, str) for entry in y)
-
-
-def _other_columns(given: Sequence[str], known: Sequence[str], what: str) -> DataError:
-    for place, (one, other) in enumerate(zip(given, known, strict=False)):
-        if one != other:
-            order = "; columns are in the same order as in training" if set(given) == set(known) else ""
-            return DataError(f"{what}: column {place} is {one!r}, in training it was {other!r}{order}")
-    return DataError(f"{what} has {len(given)} columns, training had {len(known)}")

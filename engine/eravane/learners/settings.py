@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -47,6 +50,11 @@ IMPORTANCES = ("gain", "weight", "cover", "total_gain", "total_cover")
 WHOLE: Mapping[str, tuple[int, int]] = {"n_estimators": (1, 2**31 - 1), "early_stopping_rounds": (1, 2**31 - 1)}
 REAL = ("learning_rate", "min_child_weight", "reg_lambda", "reg_alpha", "gamma")
 SHARES = ("colsample_bytree", "subsample")
+GROWN = {
+    *("max_depth", "objective", "device", "missing", "strict", "random_state", "n_jobs", "num_leaves"),
+    *("min_child_samples", "eval_metric", "callbacks", "base_score", *WHOLE, *REAL, *SHARES),
+}
+"""Parameters of the level grower, by their first names."""
 
 
 class NotGrownError(ConfigError):
@@ -120,10 +128,8 @@ def settings_of(params: Mapping[str, Any]) -> Settings:
     Raises:
         NotGrownError: a parameter or its value is one that the grower lacks.
     """
-    known = {"max_depth", "objective", "device", "missing", "strict", "random_state", "n_jobs", "num_leaves"}
-    known |= {"min_child_samples", "eval_metric", "callbacks", "base_score", *WHOLE, *REAL, *SHARES}
     for name, value in params.items():
-        if name in known or value is None:
+        if name in GROWN or value is None:
             continue
         if name not in IDLE:
             raise NotGrownError(f"parameter {name} is not one of the level grower's")
@@ -155,6 +161,46 @@ def settings_of(params: Mapping[str, Any]) -> Settings:
         int(params.get("n_jobs") or 0),
         int(params.get("early_stopping_rounds") or 0),
     )
+
+
+def without_misspelt(params: dict[str, Any]) -> dict[str, Any]:
+    """Checked parameters but for those that nobody knows, which are named in a warning as XGBoost's training does.
+
+    Raises:
+        NotGrownError: there is one, and `strict` is set.
+    """
+    odd = {name: value for name, value in params.items() if value is not None and name not in {*GROWN, *IDLE}}
+    for name in _unused(odd, params):
+        alike = difflib.get_close_matches(name, [*GROWN, *SAME, *IDLE, *_of_xgboost()], 1, 0.75)
+        fact = f"parameter {name} is none that XGBoost uses" + (f"; did you mean {alike[0]}?" if alike else "")
+        if params.get("strict"):
+            raise NotGrownError(fact)
+        warnings.warn(f"{fact} It is ignored" if alike else f"{fact}: it is ignored", stacklevel=3)
+        del params[name]
+    return params
+
+
+def _unused(odd: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
+    """Which of these parameters XGBoost says it does not use; none where it refuses one of them."""
+    odd = {name: value for name, value in odd.items() if name not in _of_xgboost()}
+    if not odd:
+        return []
+    asked = {**odd, "booster": params.get("booster") or "gbtree", "objective": params["objective"], "nthread": 1}
+    if callable(asked["objective"]):
+        del asked["objective"]
+    try:
+        with warnings.catch_warnings(record=True) as said, xgb.config_context(verbosity=1):
+            warnings.simplefilter("always")
+            xgb.train(asked, xgb.DMatrix(np.zeros((2, 1)), np.ones(2)), 1)
+    except (xgb.core.XGBoostError, TypeError, ValueError):
+        return []
+    listed = [str(one.message) for one in said if "not used" in str(one.message)]
+    return [name for name in odd if any(f'"{name}"' in text for text in listed)]
+
+
+@cache
+def _of_xgboost() -> frozenset[str]:
+    return frozenset(xgb.XGBRegressor().get_params())
 
 
 def seed_of(random_state: Any) -> int:
