@@ -27,10 +27,6 @@ class Kernels(Protocol):
         """Replaces every level by the entry of its era's and column's table."""
         ...
 
-    def between_groups(self, x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
-        """Correlation of the groups' mean standardised columns in every era."""
-        ...
-
     def clip(self, x_CN: Single, offsets_E1: Integers, low_EC: Double, high_EC: Double) -> Single:
         """Limits float columns to the bounds of their era; NaN stays, a NaN bound limits nothing."""
         ...
@@ -108,7 +104,7 @@ class Kernels(Protocol):
         ...
 
     def group_structure(self, x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
-        """Common movement of the columns of a group in an era."""
+        """Common movement of the columns of a group in an era, and of the groups' means."""
         ...
 
     def knn_impute(self, x_CN: Single, offsets_E1: Integers, k: int = 5) -> Single:

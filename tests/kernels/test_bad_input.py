@@ -35,7 +35,6 @@ CALLS = {
     "gram": (P, OFFSETS),
     "dispersion": (P, OFFSETS),
     "group_structure": (X8, OFFSETS, GROUP),
-    "between_groups": (X8, OFFSETS, GROUP),
 }
 
 

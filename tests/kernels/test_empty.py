@@ -34,8 +34,7 @@ def calls(offsets, columns, models):
         "exposure": ((p_MN, x_CN, offsets), (models, columns, eras)),
         "gram": ((p_MN, offsets), (eras, models, models)),
         "dispersion": ((p_MN, offsets), (models, eras)),
-        "group_structure": ((x_CN, offsets, groups), (eras, 2, 5)),
-        "between_groups": ((x_CN, offsets, groups), (eras, 2, 2)),
+        "group_structure": ((x_CN, offsets, groups), (eras, 2, 5 + 2)),
     }
 
 
@@ -61,4 +60,3 @@ def test_eras_without_rows_have_no_bounds(ops, method, dtype):
 def test_no_groups(ops):
     x_CN, offsets = np.ones((2, 4), dtype=np.int8), np.array([0, 4])
     assert ops.group_structure(x_CN, offsets, []).shape == (1, 0, 5)
-    assert ops.between_groups(x_CN, offsets, []).shape == (1, 0, 0)

@@ -95,8 +95,9 @@ class ContextBuilder:
     def _structure(self, values_CN: Any, offsets_E1: NDArray[np.int64], missing_M: NDArray[np.float64]) -> Any:
         if "structure" not in self._inputs:
             return np.zeros((len(missing_M), 0))
-        inside_GK = on_host(self._ops.group_structure(values_CN, offsets_E1, self._thinned))[0]
-        across_GG = np.abs(on_host(self._ops.between_groups(values_CN, offsets_E1, self._thinned))[0])
+        found = on_host(self._ops.group_structure(values_CN, offsets_E1, self._thinned))[0]
+        groups = len(self._thinned)
+        inside_GK, across_GG = found[:, :-groups], np.abs(found[:, -groups:])
         np.fill_diagonal(across_GG, np.nan)
         others_G = np.isfinite(across_GG).sum(axis=1)
         between_G = np.nansum(across_GG, axis=1) / np.maximum(others_G, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from eravane_kernels.cpu.bounds import clip_bounds, fill_values
 from eravane_kernels.cpu.cells import apply_table, clip, fill, missing_indicators
-from eravane_kernels.cpu.context import between_groups, dispersion, gram, group_structure, mean_products
+from eravane_kernels.cpu.context import dispersion, gram, group_structure, mean_products
 from eravane_kernels.cpu.counts import level_counts, level_stats
 from eravane_kernels.cpu.floats import float_stats
 from eravane_kernels.cpu.forest import add_leaves

@@ -51,36 +51,27 @@ def dispersion(p_MN: Floats, offsets_E1: Integers) -> Double:
 
 
 def group_structure(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
-    """See `spec.group_structure`."""
+    """See `spec.group_structure`: products of group means are sums over blocks of the correlations."""
     check_groups(x_CN, offsets_E1, groups)
     union_U, place_C = _union(groups, len(x_CN))
-    result_EG5 = np.empty((len(offsets_E1) - 1, len(groups), 5))
-    for era, rows in enumerate(spans(offsets_E1)):
-        corr_UU, varies_U = _correlations(x_CN, rows, union_U)
-        for number, group in enumerate(groups):
-            place_K = place_C[np.asarray(group, dtype=np.intp)]
-            kept_K = place_K[varies_U[place_K]]
-            result_EG5[era, number] = _structure(corr_UU[np.ix_(kept_K, kept_K)])
-    return result_EG5
-
-
-def between_groups(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
-    """See `spec.between_groups`: products of group means are sums over blocks of the correlations."""
-    check_groups(x_CN, offsets_E1, groups)
-    union_U, place_C = _union(groups, len(x_CN))
+    position_GK = [place_C[np.asarray(group, dtype=np.intp)] for group in groups]
     member_GU = np.zeros((len(groups), len(union_U)))
-    for number, group in enumerate(groups):
-        member_GU[number, place_C[np.asarray(group, dtype=np.intp)]] = 1.0
-    result_EGG = np.empty((len(offsets_E1) - 1, len(groups), len(groups)))
+    for number, place_K in enumerate(position_GK):
+        member_GU[number, place_K] = 1.0
+    result = np.empty((len(offsets_E1) - 1, len(groups), len(ALONE) + len(groups)))
     for era, rows in enumerate(spans(offsets_E1)):
         corr_UU, varies_U = _correlations(x_CN, rows, union_U)
+        for number, place_K in enumerate(position_GK):
+            kept_K = place_K[varies_U[place_K]]
+            result[era, number, : len(ALONE)] = _structure(corr_UU[np.ix_(kept_K, kept_K)])
         kept_GU = member_GU * varies_U
         sum_GG = kept_GU @ corr_UU @ kept_GU.T
         square_G = sum_GG.diagonal()
         length_G = np.sqrt(np.where(square_G > (FLAT * kept_GU.sum(axis=1)) ** 2, square_G, np.inf))
-        result_EGG[era] = sum_GG / length_G / length_G[:, None]
-        np.fill_diagonal(result_EGG[era], 1.0)
-    return result_EGG
+        between_GG = sum_GG / length_G / length_G[:, None]
+        np.fill_diagonal(between_GG, 1.0)
+        result[era, :, len(ALONE) :] = between_GG
+    return result
 
 
 def _union(groups: Groups, width: int) -> tuple[Integers, Integers]:
@@ -112,7 +103,7 @@ def _correlations(x_CN: Columns, rows: slice, column_U: Integers) -> tuple[Doubl
 
 
 def _structure(corr_KK: Double) -> tuple[float, ...]:
-    """The five numbers of `spec.group_structure`."""
+    """The first five numbers of `spec.group_structure`."""
     width = len(corr_KK)
     if width < 2:
         return ALONE

@@ -10,7 +10,7 @@ cuSOLVER compute.
 
 from __future__ import annotations
 
-from eravane_kernels.cuda.context import between_groups, dispersion, gram, group_structure, mean_products
+from eravane_kernels.cuda.context import dispersion, gram, group_structure, mean_products
 from eravane_kernels.cuda.cross_section import gaussianize, numerai_corr, rank
 from eravane_kernels.cuda.forest import add_leaves
 from eravane_kernels.cuda.growth import grow_tree

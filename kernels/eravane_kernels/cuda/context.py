@@ -68,21 +68,28 @@ def dispersion(p_MN: Array, offsets_E1: Integers) -> Array:
 
 
 def group_structure(x_CN: Array, offsets_E1: Integers, groups: Groups) -> Array:
-    """How far the columns of a group move together in an era.
+    """How far the columns of a group move together in an era, and the groups' means.
 
-    Arguments as `spec.group_structure`. Returns float64 [E, G, 5] on the device. Raises: ValueError.
+    Arguments as `spec.group_structure`. Returns float64 [E, G, 5 + G] on the device. Raises: ValueError.
     """
     x_CN, eras = _checked(x_CN, offsets_E1, groups)
-    xp = active().xp
-    result_EG5 = xp.empty((eras.shape[0], len(groups), len(ALONE)))
-    result_EG5[:] = xp.asarray(ALONE)
+    xp, inside = active().xp, len(ALONE)
+    result = xp.empty((eras.shape[0], len(groups), inside + len(groups)))
+    result[:, :, :inside] = xp.asarray(ALONE)
+    result[:, :, inside:] = xp.eye(len(groups))
     positions = [upload(np.asarray(group, dtype=np.int64)) for group in groups]
-    for era, rows in eras.slices():
+    for era, rows in eras.slices() if positions else ():
+        sums = []
         for number, group in enumerate(positions):
             unit_CN = _unit(x_CN[:, rows][group])
+            sums.append(unit_CN.sum(axis=0))
             if len(unit_CN) > 1:
-                result_EG5[era, number] = _structure(unit_CN @ unit_CN.T)
-    return result_EG5
+                result[era, number, :inside] = _structure(unit_CN @ unit_CN.T)
+        mean_GN = xp.stack(sums)
+        length_G = xp.sqrt((mean_GN**2).sum(axis=1))
+        unit_GN = xp.where((length_G > ZERO)[:, None], mean_GN / xp.maximum(length_G, ZERO)[:, None], 0.0)
+        result[era, :, inside:] = xp.where(xp.eye(len(positions), dtype=np.bool_), 1.0, unit_GN @ unit_GN.T)
+    return result
 
 
 def _structure(corr_CC: Array) -> Array:
@@ -91,26 +98,6 @@ def _structure(corr_CC: Array) -> Array:
     pairs = corr_CC[xp.triu(xp.ones((width, width), dtype=np.bool_), 1)]
     second_first = xp.linalg.eigvalsh(corr_CC)[-2:] / width
     return xp.stack([pairs.mean(), xp.abs(pairs).mean(), (pairs**2).mean(), second_first[1], second_first[0]])
-
-
-def between_groups(x_CN: Array, offsets_E1: Integers, groups: Groups) -> Array:
-    """Correlation of the groups' mean standardised columns in every era.
-
-    Arguments as `spec.between_groups`. Returns float64 [E, G, G] on the device. Raises: ValueError.
-    """
-    x_CN, eras = _checked(x_CN, offsets_E1, groups)
-    xp = active().xp
-    result_EGG = xp.zeros((eras.shape[0], len(groups), len(groups)))
-    result_EGG[:] = xp.eye(len(groups))
-    positions = [upload(np.asarray(group, dtype=np.int64)) for group in groups]
-    for era, rows in eras.slices():
-        if positions:
-            mean_GN = xp.stack([_unit(x_CN[:, rows][group]).sum(axis=0) for group in positions])
-            length_G = xp.sqrt((mean_GN**2).sum(axis=1))
-            unit_GN = xp.where((length_G > ZERO)[:, None], mean_GN / xp.maximum(length_G, ZERO)[:, None], 0.0)
-            corr_GG = unit_GN @ unit_GN.T
-            result_EGG[era] = xp.where(xp.eye(len(positions), dtype=np.bool_), 1.0, corr_GG)
-    return result_EGG
 
 
 def _unit(x_CN: Array) -> Array:

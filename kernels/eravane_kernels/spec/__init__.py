@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eravane_kernels.spec.context import between_groups, dispersion, gram, group_structure, mean_products
+from eravane_kernels.spec.context import dispersion, gram, group_structure, mean_products
 from eravane_kernels.spec.cross_section import (
     contribution,
     exposure,

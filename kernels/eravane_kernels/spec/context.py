@@ -65,45 +65,36 @@ def dispersion(p_MN: Floats, offsets_E1: Integers) -> Double:
 
 
 def group_structure(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
-    """Common movement of the columns of a group in an era.
+    """Common movement of the columns of a group in an era, and of the groups' means.
 
     x_CN: int8 levels or float32 with NaN; groups: column positions. A missing cell counts as its column's mean;
-    columns that are constant or missing throughout the era are left out. Returns float64 [E, G, 5]: mean correlation,
-    mean absolute and mean squared correlation of the pairs, first and second eigenvalue of the correlation matrix
-    over the number of columns; (0, 0, 0, 1, 0) for fewer than two columns. Raises: ValueError.
+    columns that are constant or missing throughout the era are left out. Returns float64 [E, G, 5 + G]: mean
+    correlation, mean absolute and mean squared correlation of the pairs, first and second eigenvalue of the correlation
+    matrix over the number of columns, (0, 0, 0, 1, 0) for fewer than two columns; then correlations of the groups' mean
+    standardised columns, 1 with itself and 0 for a group without a column that varies, or whose mean does not. Raises:
+    ValueError.
     """
     check_groups(x_CN, offsets_E1, groups)
-    result = np.empty((len(offsets_E1) - 1, len(groups), 5))
+    result = np.empty((len(offsets_E1) - 1, len(groups), len(ALONE) + len(groups)))
     for era, rows in enumerate(spans(offsets_E1)):
-        for number, group in enumerate(groups):
-            unit_CN = _unit(x_CN[np.asarray(group, dtype=np.intp), rows])
-            result[era, number] = structure(unit_CN @ unit_CN.T)
+        parts = [x_CN[np.asarray(group, dtype=np.intp), rows] for group in groups]
+        means = [_mean_column(part_CN) for part_CN in parts]
+        for number, part_CN in enumerate(parts):
+            unit_CN = _unit(part_CN)
+            result[era, number, : len(ALONE)] = structure(unit_CN @ unit_CN.T)
+            result[era, number, len(ALONE) :] = [means[number] @ other for other in means]
+            result[era, number, len(ALONE) + number] = 1.0
     return result
 
 
 def structure(corr_CC: Double) -> tuple[float, ...]:
-    """The five numbers of `group_structure` from a correlation matrix."""
+    """The first five numbers of `group_structure` from a correlation matrix."""
     width = len(corr_CC)
     if width < 2:
         return ALONE
     pairs = corr_CC[np.triu_indices(width, 1)]
     second, first = np.linalg.eigvalsh(corr_CC)[-2:] / width
     return (float(pairs.mean()), float(np.abs(pairs).mean()), float((pairs**2).mean()), float(first), float(second))
-
-
-def between_groups(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
-    """Correlation of the groups' mean standardised columns in every era.
-
-    Columns and missing cells are treated as in `group_structure`. Returns float64 [E, G, G] with 1 on the diagonal
-    and 0 for a group without a column that varies, or whose mean does not. Raises: ValueError.
-    """
-    check_groups(x_CN, offsets_E1, groups)
-    result = np.empty((len(offsets_E1) - 1, len(groups), len(groups)))
-    for era, rows in enumerate(spans(offsets_E1)):
-        means = [_mean_column(x_CN[np.asarray(group, dtype=np.intp), rows]) for group in groups]
-        result[era] = [[left @ right for right in means] for left in means]
-        np.fill_diagonal(result[era], 1.0)
-    return result
 
 
 def _mean_column(x_CN: Columns) -> Double:
