@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from eravane.core.config import GateConfig
-from eravane.gate.scorer import Batch, Scorer, Trainer, Training, masked_softmax, open_one, parameters
+from eravane.gate.scorer import AdamW, Batch, Scorer, Trainer, Training, masked_softmax, open_one, parameters
 
 
 def test_masked_softmax_is_softmax_over_the_open_models():
@@ -118,3 +120,35 @@ def test_training_reaches_the_best_of_all_masks(models, monkeypatch):
         mean = [trainer.reward(mask.expand_as(gate_SEM), weight_SEM, batch).mean().item() for mask in masks]
         reached = trainer.reward((gate_SEM >= 0).double(), weight_SEM, batch).mean().item()
     assert reached >= max(mean) - 0.01 * abs(max(mean))
+
+
+def test_the_optimiser_is_torchs_to_the_bit():
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(3, 7), (5,), (2, 1, 4)]
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in shapes] for _ in range(2))
+    steppers = [AdamW(ours, 0.03, 0.2), torch.optim.AdamW(theirs, lr=0.03, weight_decay=0.2)]
+    for turn in range(40):
+        gradients = [
+            torch.randn(shape, generator=generator, dtype=torch.float64) * 10.0 ** (turn % 5) for shape in shapes
+        ]
+        for stepper, parameters_ in zip(steppers, (ours, theirs), strict=True):
+            stepper.zero_grad()
+            for one, gradient in zip(parameters_, gradients, strict=True):
+                one.grad = gradient.clone()
+            stepper.step()
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_training_does_not_import_torchs_compiler():
+    program = """
+import sys, torch
+from eravane.gate.scorer import AdamW
+one = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+(one ** 2).sum().backward()
+AdamW([one], 0.1, 0.1).step()
+assert float(one.detach()[0]) < 1
+print("torch._dynamo" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
