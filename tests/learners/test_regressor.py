@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,25 @@ def test_columns_are_used_where_they_lie() -> None:
         table = learn_levels(frame_of(plain(rows)), np.nan)
         written = [owner for owner in table.columns.owner if isinstance(owner, np.ndarray) and owner.ndim == 1]
         assert not written, kind
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("of", [np.asfortranarray, pd.DataFrame, pl.from_numpy])
+def test_fitting_holds_the_rows_and_24_bytes_a_row(of: Any, weighted: bool) -> None:
+    """What grows with the rows, from two sizes: labels, output, gradient and place of each, and with weights theirs."""
+    peaks = []
+    for rows in (100_000, 300_000):
+        rng = np.random.default_rng(rows)
+        x_NC, label_N = of(np.asfortranarray(rng.integers(0, 5, (rows, 3)).astype(np.int8))), rng.random(rows)
+        weight_N = rng.random(rows) if weighted else None
+        model = LevelsRegressor(**SMALL, colsample_bytree=0.7, subsample=0.8)
+        tracemalloc.start()
+        try:
+            model.fit(x_NC, label_N, sample_weight=weight_N)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert 10 < (peaks[1] - peaks[0]) / 200_000 <= 24
 
 
 def test_weights_threads_and_samples() -> None:

@@ -63,11 +63,16 @@ class Objective:
         """What is predicted before the first tree, from the known labels: their mean; .5 for a function."""
         if self.gradients is not None and not self.probabilities:
             return np.float32(0.5)
-        known = ~np.isnan(label_N)
-        weights = None if weight_N is None else weight_N[known].astype(np.float64)
-        if weights is not None and not weights.sum() > 0:
-            return np.float32(0.5)
-        mean = np.float32(np.average(label_N[known].astype(np.float64), weights=weights))
+        absent = np.isnan(label_N)
+        if absent.any():
+            label_N, weight_N = label_N[~absent], None if weight_N is None else weight_N[~absent]
+        if weight_N is None:
+            mean = np.float32(label_N.astype(np.float64).mean())
+        else:
+            total = weight_N.astype(np.float64).sum()
+            if not total > 0:
+                return np.float32(0.5)
+            mean = np.float32(np.multiply(label_N, weight_N, dtype=np.float64).sum() / total)
         return np.clip(mean, np.float32(1e-6), np.float32(1 - 1e-6)) if self.probabilities else mean
 
     def margin(self, intercept: float | np.float32) -> np.float32:
