@@ -164,7 +164,10 @@ class EraIndex:
         where = self.positions(first, last)
         stop = max(where.stop, where.start)
         offsets = self.offsets[where.start : stop + 1]
-        return EraIndex(self.labels[where.start : stop], offsets - offsets[0])
+        found = object.__new__(EraIndex)  # a part of what was checked
+        object.__setattr__(found, "labels", self.labels[where.start : stop])
+        object.__setattr__(found, "offsets", offsets - offsets[0])
+        return found
 
     def per_row(self) -> Integers:
         """The era number of every row, int64 [N]."""

@@ -151,11 +151,24 @@ class Features:
         if self._resident.mapped:
             if every == 1 and self._preparer.keeps(self.store.dtype):
                 return self.store.window(first, last, tuple(columns)).arrow()
-            return pa.concat_tables(_as_table(self.era(era, columns)) for era in self.eras(first, last)[::every])
+            return self._gathered(tuple(columns), self.eras(first, last)[::every])
         if every == 1 and self._preparer.keeps(self.store.dtype):
             return self._backend.table(self._resident.window(tuple(columns), first, last), tuple(columns))
         frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
         return self._backend.table(self._backend.joined([frame.values for frame in frames]), frames[0].columns)
+
+    def _gathered(self, columns: tuple[str, ...], eras: Sequence[int]) -> pa.Table:
+        """Prepared columns of some eras, copied into one block: trees grow faster on it than on a chunk per era."""
+        if not eras:
+            return pa.table({name: pa.array([], pa.from_numpy_dtype(self.store.dtype)) for name in columns})
+        spans = [self.store.index.rows_of(era) for era in eras]
+        edges = np.cumsum([0, *(span.stop - span.start for span in spans)]).tolist()
+        first = self.era(eras[0], columns)
+        values_CN = np.empty((len(first.columns), edges[-1]), dtype=first.values.dtype)
+        for place, era in enumerate(eras):
+            frame = first if place == 0 else self.era(era, columns)
+            values_CN[:, edges[place] : edges[place + 1]] = frame.values
+        return pa.table({name: pa.array(column_N) for name, column_N in zip(first.columns, values_CN, strict=True)})
 
     def labels(
         self, target: str, first: int, last: int, *, every: int = 1, hidden: Collection[int] = ()
@@ -179,7 +192,3 @@ class Features:
     def _every(self, first: int, last: int, every: int) -> NDArray[np.bool_]:
         index = self.store.index.select(first, last)
         return np.repeat(np.arange(len(index)) % every == 0, index.counts)
-
-
-def _as_table(frame: EraFrame) -> pa.Table:
-    return pa.table({name: pa.array(values) for name, values in zip(frame.columns, frame.values, strict=True)})

@@ -164,7 +164,8 @@ class _Batch:
         if self._backend.name != "cpu":
             self._say(str(zoo.keep_features(self._backend, specs)))
         oof = self._out_of_fold(zoo, specs, timeline, features)
-        chosen = self._select(specs, oof, timeline, features, references)
+        with self._events.stage("selection", models=len(specs)):
+            chosen = self._select(specs, oof, timeline, features, references)
         session = self._run_loop(features, timeline, chosen, zoo, neutral, oof)
         self._write_live(session)
         labels = label_digests(store, sorted({*self._config.targets, self._config.data.target}))
@@ -272,8 +273,10 @@ class _Batch:
 
     def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline, features: Features) -> OutOfFold:
         self._progress.start("zoo", sum(not spec.given for spec in specs) * len(timeline.folds))
-        with self._events.stage("zoo", models=len(specs), folds=len(timeline.folds)):
-            return out_of_fold(zoo, specs, timeline.folds, features, self._stages.trained, folder=self._folder.path)
+        with self._events.stage("zoo", models=len(specs), folds=len(timeline.folds)) as found:
+            oof = out_of_fold(zoo, specs, timeline.folds, features, self._stages.trained, folder=self._folder.path)
+            found["tasks"] = {name: round(seconds, 4) for name, seconds in oof.parts.items()}
+        return oof
 
     def _select(
         self,

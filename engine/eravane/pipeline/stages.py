@@ -212,7 +212,8 @@ class Stages:
     ) -> tuple[dict[str, Any], list[str]]:
         """Write the result files and the report's tables; returns metrics and warnings."""
         self.progress.start("results", 2)
-        metrics = session.results.write(session.journal)
+        with self.events.stage("results"):
+            metrics = session.results.write(session.journal)
         self.progress.advance()
         with self.events.stage("insights"):
             target, ops = self.config.data.target, self.backend.kernels

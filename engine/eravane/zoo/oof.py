@@ -30,12 +30,14 @@ class OutOfFold:
         first_era, last_era: eras covered, inclusive.
         values: model id -> float32 [N], rows of those eras in store order.
         seconds: model id -> training seconds over all folds.
+        parts: seconds of all tasks that matrices, trees and predictions took.
     """
 
     first_era: int
     last_era: int
     values: Mapping[str, Float32s]
     seconds: Mapping[str, float]
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def era(self, index: EraIndex, era: int, model_ids: Sequence[str] = ()) -> Float32s:
         """Predictions of one era, float32 [M, N].
@@ -73,16 +75,18 @@ def out_of_fold(
     covered = features.store.index.select(first, last)
     values_MN = _scratch((len(specs), covered.rows), folder)
     rows_of_model = {spec.model_id: values_MN[m] for m, spec in enumerate(specs)}
-    seconds = dict.fromkeys(rows_of_model, 0.0)
+    seconds, parts = dict.fromkeys(rows_of_model, 0.0), dict.fromkeys(("matrix", "trees", "predictions"), 0.0)
     for spec in specs:
         if spec.given:
             rows_of_model[spec.model_id][:] = features.member(spec.group, first, last)
-    for task, trained in zoo.run(zoo.fold_tasks(specs), on_model):
+    for task, trained in zoo.run(zoo.fold_tasks(specs), on_model, keep=False):
         where = covered.span(task.predict_first, task.predict_last)
         for name, prediction_N in trained.predictions.items():
             rows_of_model[name][where] = prediction_N
             seconds[name] += trained.seconds[name]
-    return OutOfFold(first, last, rows_of_model, seconds)
+        for part, taken in zip(parts, trained.parts, strict=True):
+            parts[part] += taken
+    return OutOfFold(first, last, rows_of_model, seconds, parts)
 
 
 def _scratch(shape: tuple[int, int], folder: Path | None) -> Float32s:

@@ -25,7 +25,7 @@ from eravane.zoo.cluster import worker_count
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.spanning import train_on_cluster, worker_room
 from eravane.zoo.specs import ModelSpec
-from eravane.zoo.training import Finished, Trained, TrainTask, train
+from eravane.zoo.training import Finished, Trained, TrainTask, train, train_to_predict
 
 # A task is split while it is longer than this share of a worker's fair load: then the last one ends early enough.
 LONGEST_SHARE = 0.5
@@ -116,13 +116,18 @@ class Zoo:
         return [(key[2], tuple(group)) for key, group in groupby(trained, key=matrix)]
 
     def run(
-        self, tasks: Sequence[TrainTask], on_model: Callable[[Finished], None] | None = None
+        self,
+        tasks: Sequence[TrainTask],
+        on_model: Callable[[Finished], None] | None = None,
+        *,
+        keep: bool = True,
     ) -> Iterator[tuple[TrainTask, Trained]]:
         """Run tasks, the longest first; a long one may come back in parts, each with some of its models.
 
         Args:
             tasks: from `fold_tasks` or `start_tasks`.
             on_model: called in this thread when a model is done.
+            keep: whether boosters come back; predictions do in any case, and need not wait for boosters to travel.
 
         Raises:
             RunError: a target has no label in the training eras of a task; nothing is trained then.
@@ -136,7 +141,7 @@ class Zoo:
         for task in wide:
             yield task, train_on_cluster(task, scheduler, report, self.reporter)
         for task, trained in run_tasks(
-            train,
+            train if keep else train_to_predict,
             balanced(narrow, workers),
             workers=workers,
             scheduler=scheduler,

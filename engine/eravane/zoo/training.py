@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from eravane.core.arrays import Float32s
 from eravane.core.config import PrepareConfig
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
+from eravane.data.store.manifest import MANIFEST
 from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
 from eravane.learners.registry import load_booster, predict
 from eravane.zoo.cache import BoosterCache
@@ -159,6 +161,11 @@ class Trained:
     cached: int
     finished: tuple[Finished, ...]
 
+    @property
+    def parts(self) -> tuple[float, float, float]:
+        """Seconds of the matrix, the trees and the predictions."""
+        return self.matrix_seconds, sum(self.seconds.values()), self.predict_seconds
+
 
 class Grower(Protocol):
     """Grows the trees of models of a task."""
@@ -189,10 +196,10 @@ def train(task: TrainTask, control: TaskControl | None = None, grower: Grower | 
         TrainingInterruptedError: the caller gave up.
     """
     control = control or TaskControl()
-    features = Features.open(task.store, task.prepare, backend_of(task.learner.device))
+    features = features_of(task)
     grower = grower or _OneMatrix(task, features, control)
-    keys = {spec.model_id: cache_key(task, spec, features) for spec in task.specs}
     cache = BoosterCache(task.cache)
+    keys = {spec.model_id: "" if task.cache is None else cache_key(task, spec, features) for spec in task.specs}
     blocks = {name: block for name, key in keys.items() if (block := cache.get(key)) is not None}
     cached, seconds, finished = frozenset(blocks), dict.fromkeys(keys, 0.0), list[Finished]()
     for specs in [[spec] for spec in task.specs if spec.model_id in cached] + task.batches(cached):
@@ -213,6 +220,27 @@ def train(task: TrainTask, control: TaskControl | None = None, grower: Grower | 
     predictions = _predict(task, blocks, features)
     predict_seconds = time.perf_counter() - started
     return Trained(blocks, predictions, seconds, matrix_seconds, predict_seconds, len(cached), tuple(finished))
+
+
+def train_to_predict(task: TrainTask, control: TaskControl | None = None) -> Trained:
+    """`train`, for its predictions alone: no boosters come back."""
+    return dataclasses.replace(train(task, control), blocks={})
+
+
+def features_of(task: TrainTask) -> Features:
+    """The features that a task trains on.
+
+    A process keeps the store of its last task open while the store's manifest stays the same file: tasks that follow
+    each other share its mapped pages, and do not read the manifest again.
+    """
+    found = (task.store / MANIFEST).stat() if (task.store / MANIFEST).exists() else None
+    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) if found else ()
+    return _opened(task.store, identity, task.prepare, task.learner.device)
+
+
+@lru_cache(maxsize=1)
+def _opened(store: Path, _identity: tuple[int, ...], prepare: PrepareConfig, device: str) -> Features:
+    return Features.open(store, prepare, backend_of(device))
 
 
 def _grown(task: TrainTask, specs: Sequence[ModelSpec], grower: Grower, features: Features) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def positions_of(columns: Sequence[str], names: Sequence[str]) -> NDArray[np.int
     Raises:
         DataError: a name is not there.
     """
-    where = {name: position for position, name in enumerate(columns)}
+    where = _places(tuple(columns))
     missing = [name for name in names if name not in where]
     if missing:
         raise DataError(
@@ -168,6 +169,12 @@ def positions_of(columns: Sequence[str], names: Sequence[str]) -> NDArray[np.int
             f"it has {len(columns)} columns from {columns[0]!r} to {columns[-1]!r}"
         )
     return np.array([where[name] for name in names], dtype=np.intp)
+
+
+@lru_cache(8)
+def _places(columns: tuple[str, ...]) -> dict[str, int]:
+    """Position of each column; every era that is read asks for those of its store."""
+    return {name: position for position, name in enumerate(columns)}
 
 
 def _as_slice(positions: NDArray[np.intp]) -> slice | NDArray[np.intp]:
