@@ -144,8 +144,10 @@ def _elsewhere(work: Work, threads: Measured) -> list[Result]:
     overhead = dask.wall / threads.wall - 1
     detail = f"{dask.wall:.1f} s against {threads.wall:.1f} s in threads, the same bytes: {equal}"
     fair = work.workers / max(work.workers - 0.5, 0.5)
+    more = f"{dask.cpu:.1f} s of client, scheduler and workers against {threads.cpu:.1f} s"
     return [
         Result("dask_overhead", overhead, "", 0.15, "lower", detail),
+        Result("dask_overhead_cpu", dask.cpu / threads.cpu - 1, "", 0.15, "lower", more),
         Result("dask_cluster_start", dask.facts["start"], "s"),
         Result(
             "beside_a_busy_process", beside.wall / threads.wall, "x", None, "lower",
