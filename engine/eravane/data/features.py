@@ -109,10 +109,14 @@ class Features:
 
     def each(self, first: int, last: int, columns: Sequence[str]) -> Iterator[EraFrame]:
         """Prepared columns of eras first..last, one by one; the next is on its way while the caller uses the last."""
-        if self._resident.mapped or self._preparer.history:
-            yield from (self.era(era, columns) for era in self.eras(first, last))
-            return
         names = tuple(columns)
+        if self._preparer.history:
+            yield from (self.era(era, names) for era in self.eras(first, last))
+            return
+        if self._resident.mapped:
+            for frame in self.store.window(first, last, names):
+                yield self._preparer.apply(frame, frame.index.first)
+            return
         for era, values_CN in self._resident.eras(names, first, last):
             index = self.store.index.select(era, era)
             yield self._preparer.apply(EraFrame(values_CN, names, index, self.ids(era, era)), era)
@@ -151,7 +155,10 @@ class Features:
         if self._resident.mapped:
             if every == 1 and self._preparer.keeps(self.store.dtype):
                 return self.store.window(first, last, tuple(columns)).arrow()
-            return self._gathered(tuple(columns), self.eras(first, last)[::every])
+            names = tuple(columns)
+            if self._preparer.keeps(self.store.dtype):
+                return _as_table(names, self.store.window(first, last, names).every(every))
+            return self._gathered(names, self.eras(first, last)[::every])
         if every == 1 and self._preparer.keeps(self.store.dtype):
             return self._backend.table(self._resident.window(tuple(columns), first, last), tuple(columns))
         frames = [self.era(era, columns) for era in self.eras(first, last)[::every]]
@@ -168,7 +175,7 @@ class Features:
         for place, era in enumerate(eras):
             frame = first if place == 0 else self.era(era, columns)
             values_CN[:, edges[place] : edges[place + 1]] = frame.values
-        return pa.table({name: pa.array(column_N) for name, column_N in zip(first.columns, values_CN, strict=True)})
+        return _as_table(first.columns, values_CN)
 
     def labels(
         self, target: str, first: int, last: int, *, every: int = 1, hidden: Collection[int] = ()
@@ -192,3 +199,7 @@ class Features:
     def _every(self, first: int, last: int, every: int) -> NDArray[np.bool_]:
         index = self.store.index.select(first, last)
         return np.repeat(np.arange(len(index)) % every == 0, index.counts)
+
+
+def _as_table(names: Sequence[str], values_CN: Values) -> pa.Table:
+    return pa.table({name: pa.array(column_N) for name, column_N in zip(names, values_CN, strict=True)})

@@ -85,6 +85,23 @@ def test_windows_equal_the_frame(dataset: Dataset, store: EraStore, eras: tuple[
         assert frame.ids.to_pylist() == list(era.index)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    eras=st.tuples(st.integers(0, 16), st.integers(0, 16)).map(lambda pair: (min(pair), max(pair))),
+    step=st.integers(1, 6),
+    names=st.lists(st.sampled_from(FEATURES), unique=True),
+)
+def test_every_nth_era_in_one_block(
+    dataset: Dataset, store: EraStore, eras: tuple[int, int], step: int, names: list[str]
+) -> None:
+    window = store.window(*eras, names)
+    frame = expected(dataset, *eras)
+    known = [f"{era:04d}" for era in list(window.index)[::step]]
+    np.testing.assert_array_equal(window.every(step), frame[frame["era"].isin(known)][names].to_numpy().T)
+    assert window.every(step).flags.c_contiguous
+    assert window.every(step).dtype == store.dtype
+
+
 def test_contiguous_columns_are_views_of_the_file(store: EraStore) -> None:
     whole = store.segments[0].values
     window = store.window(1, 2, FEATURES[3:7])

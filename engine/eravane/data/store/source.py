@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Source:
         # One reader at a time: messages look rows up while the next block is being decoded.
         self._reading = threading.Lock()
         schema = self._file.schema_arrow
-        repeated = next((name for name in schema.names if schema.names.count(name) > 1), None)
+        repeated = next((name for name, many in Counter(schema.names).items() if many > 1), None)
         if repeated is not None:
             raise DataError(f"{path}: column {repeated!r} occurs twice; write it once")
         self.types = dict(zip(schema.names, schema.types, strict=True))
