@@ -110,9 +110,15 @@ def kernel_tests(lab: Lab) -> Iterator[Check]:
     yield from test_check(lab, "tests/kernels")
 
 
+ENGINE_TESTS = (
+    *("tests/backend", "tests/learners/test_levels_device.py", "tests/gate/test_meta_cuda.py"),
+    *("tests/loop/test_decision.py", "tests/data/store/test_ingest_device.py"),
+)
+
+
 def engine_tests(lab: Lab) -> Iterator[Check]:
     """The backend's copies and readers, the level grower as a learner, and the meta-learner against the CPU."""
-    yield from test_check(lab, "tests/backend", "tests/learners/test_levels_device.py", "tests/gate/test_meta_cuda.py")
+    yield from test_check(lab, *ENGINE_TESTS)
 
 
 def test_check(lab: Lab, *paths: str) -> Iterator[Check]:
