@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 
 from eravane.core.config import GateConfig
 from eravane.gate.cells import RIDGES
 from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.gate import MetaLearner
-from eravane.gate.records import RIDGE
+from eravane.gate.portable import STEADY
 from eravane.gate.versions import Version, Witness
 from tests.gate.cases import LAG, outcomes, pool, through_disk
 
@@ -61,6 +62,13 @@ def test_histories_that_grow_era_by_era_are_those_that_are_made_at_once():
         assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+def best(c_M, C_MM):
+    """Weights that are not negative and earn most, by least squares on a root of C."""
+    root_MM = np.linalg.cholesky(C_MM + STEADY * np.eye(MODELS))
+    weights_M, _ = nnls(root_MM.T, np.linalg.solve(root_MM, c_M))
+    return weights_M / weights_M.sum()
+
+
 def test_ridges_invert_the_agreement_of_this_era_where_its_models_predicted():
     history = outcomes(eras=40)
     root = np.random.default_rng(2).standard_normal((MODELS, 12))
@@ -68,18 +76,18 @@ def test_ridges_invert_the_agreement_of_this_era_where_its_models_predicted():
     history[29] = replace(history[29], C_MM=today_MM)
     found, learner = swapped(MetaLearner(CONFIG, pool(), lag=LAG, seed=0), history, range(20, 31))
     c_EM, usual_MM = np.stack([o.c_M for o in history[: 30 - LAG]]), 0.3 + 0.7 * np.eye(MODELS)
-    rest_EM = c_EM - c_EM.mean(axis=0)
-    noise = np.mean([r @ np.linalg.solve(usual_MM + STABLE * np.eye(MODELS), r) / MODELS for r in rest_EM])
+    # Errors of histories are those of the present models: by how these agree on reference rows.
+    z_MR = learner.versions.kept[-1].z[0].astype(np.float64)
+    present_MM, rest_EM = z_MR @ z_MR.T / ROWS, c_EM - c_EM.mean(axis=0)
+    noise = np.mean([r @ np.linalg.solve(present_MM + STABLE * np.eye(MODELS), r) / MODELS for r in rest_EM])
     share_E = 0.5 ** (np.arange(len(c_EM))[::-1] / RIDGES["ridge"])
     share_E /= share_E.sum()
-    expected_M = shrunk(share_E @ c_EM, usual_MM, noise * (share_E**2).sum())
-    raw_M = np.maximum(np.linalg.solve(today_MM + MODELS * RIDGE * np.eye(MODELS), expected_M), 0)
-    np.testing.assert_allclose(found[-1]["ridge"], raw_M / raw_M.sum(), atol=1e-7)
+    expected_M = shrunk(share_E @ c_EM, present_MM, noise * (share_E**2).sum())
+    np.testing.assert_allclose(found[-1]["ridge"], best(expected_M, today_MM), atol=1e-6)
     open_M = np.array([True] * 5 + [False])
     learner.weigh(30, history[29].facts, open_M, np.where(open_M & open_M[:, None], today_MM, np.nan), np.ones(MODELS))
     mixed_MM = np.where(open_M & open_M[:, None], today_MM, usual_MM)
-    raw_M = np.maximum(np.linalg.solve(mixed_MM + MODELS * RIDGE * np.eye(MODELS), expected_M), 0)
-    np.testing.assert_allclose(learner.expert_weights(30)["ridge"], raw_M / raw_M.sum(), atol=1e-7)
+    np.testing.assert_allclose(learner.expert_weights(30)["ridge"], best(expected_M, mixed_MM), atol=1e-6)
 
 
 def test_an_absent_model_has_its_mean_so_far_in_the_history():

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 
 from eravane.gate.experts import (
     RATES,
-    SQUARES,
     STABLE,
     Average,
     Squint,
@@ -20,8 +20,11 @@ from eravane.gate.experts import (
     shrunk,
     slope,
 )
+from eravane.gate.portable import STEADY, long_only_weights
 from eravane.gate.records import JUDGED_AFTER, Standing
 from eravane.scoring.metrics import hac_mean
+
+HORIZON = 4
 
 
 @settings(max_examples=50, deadline=None)
@@ -71,6 +74,32 @@ def test_ridge_without_a_positive_weight_is_equal_weight():
     assert weights_M.tolist() == [0.5, 0.5]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_long_only_weights_are_the_best_that_are_not_negative(seed, size):
+    rng = np.random.default_rng(seed)
+    z_MN = rng.standard_normal((size, 40)) + rng.standard_normal(40) * rng.uniform(0, 3)
+    C_MM, c_M = np.corrcoef(z_MN).reshape(size, size), 0.02 * rng.standard_normal(size) + 0.01
+    present_M = rng.random(size) < 0.8
+    present_M[0] = True
+    weights_M = long_only_weights(c_M, C_MM, present_M)
+    system_MM, kept = C_MM + STEADY * np.eye(size), np.flatnonzero(present_M)
+    root_MM = np.linalg.cholesky(system_MM[np.ix_(kept, kept)])
+    expected, _ = nnls(root_MM.T, np.linalg.solve(root_MM, c_M[kept]))
+    whole_M = np.zeros(size)
+    whole_M[kept] = expected
+    np.testing.assert_allclose(weights_M, normalise(whole_M, present_M), atol=1e-7)
+
+
+def test_long_only_weights_without_any_gain_are_equal_and_alike_models_are_survived():
+    everyone = np.ones(3, dtype=bool)
+    assert long_only_weights(np.array([-1.0, 0.0, -2.0]), np.eye(3), everyone).tolist() == [1 / 3] * 3
+    alike = long_only_weights(np.full(3, 0.02), np.ones((3, 3)), everyone)
+    assert np.isfinite(alike).all()
+    assert alike.sum() == pytest.approx(1.0)
+    assert long_only_weights(np.array([0.01, 0.03, 0.02]), np.eye(3), np.array([True, False, True]))[1] == 0.0
+
+
 def test_correlation_of_a_constant_ensemble_is_zero():
     assert correlation(np.array([1.0, 0.0]), np.array([0.0, 0.1]), np.diag([0.0, 1.0])) == 0.0
 
@@ -91,7 +120,7 @@ def plain_squint(prior_P, gains_TP):
         weights = []
         for p, prior in enumerate(prior_P):
             terms = [
-                np.longdouble(rate) * np.exp(sum(rate * r[p] - SQUARES * rate**2 * r[p] ** 2 for r in kept))
+                np.longdouble(rate) * np.exp(sum(rate * r[p] - HORIZON * rate**2 * r[p] ** 2 for r in kept))
                 for rate in RATES.astype(np.longdouble)
             ]
             weights.append(prior * sum(terms))
@@ -108,7 +137,7 @@ def plain_squint(prior_P, gains_TP):
 def test_squint_equals_a_plain_transcription(seed, experts):
     rng = np.random.default_rng(seed)
     gains_TP, prior_P = 0.02 * rng.standard_normal((25, experts)), rng.dirichlet(np.ones(experts))
-    squint, rows = Squint(prior_P), []
+    squint, rows = Squint(prior_P, HORIZON), []
     for gains_P in gains_TP:
         rows.append(squint.weights_P)
         squint.update(rows[-1], gains_P)
@@ -117,7 +146,7 @@ def test_squint_equals_a_plain_transcription(seed, experts):
 
 def test_squint_finds_the_best_expert_and_stays_at_the_prior_without_differences():
     prior_P = np.array([0.6, 0.3, 0.1])
-    alike, apart = Squint(prior_P), Squint(prior_P)
+    alike, apart = Squint(prior_P, 1), Squint(prior_P, 1)
     rng = np.random.default_rng(0)
     for _ in range(400):
         alike.update(alike.weights_P, np.full(3, 0.01))

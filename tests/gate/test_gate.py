@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 
 from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.gate.experts import STABLE, correlation, shrunk
 from eravane.gate.gate import MetaLearner
-from eravane.gate.records import REST_AFTER, RIDGE
+from eravane.gate.portable import STEADY
+from eravane.gate.records import REST_AFTER
 from tests.gate.cases import LAG, drive, outcomes, pool, through_disk
 
 SMALL = GateConfig(warmup=12, seeds=1, steps=6, refit_every=10, rehearsal=10)
@@ -279,7 +281,8 @@ def test_comparators_use_the_past_alone():
         share = 0.5 ** (np.arange(24)[::-1] / half_life)
         share = share / share.sum()
         expected_M = shrunk(share @ c_EM, C_MM, noise * (share**2).sum())
-        raw = np.maximum(np.linalg.solve(C_MM + 6 * RIDGE * np.eye(6), expected_M), 0)
+        root_MM = np.linalg.cholesky(C_MM + STEADY * np.eye(6))
+        raw, _ = nnls(root_MM.T, np.linalg.solve(root_MM, expected_M))
         np.testing.assert_allclose(weights[name], raw / raw.sum(), atol=1e-7)
 
 

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import load, save
 
 from eravane.gate import regimes as module
+from eravane.gate.experts import STABLE
 from eravane.gate.portable import foresee
-from eravane.gate.regimes import CELLS, OUTSIDE, STATES, Bank, Regimes, _likelihood, _passes
+from eravane.gate.regimes import CELLS, OUTSIDE, STATES, Bank, Regimes, _directions, _likelihood, _passes, _steady
 
 MODELS, HORIZON, LAG = 5, 4, 6
 C_MM = 0.3 + 0.7 * np.eye(MODELS)
@@ -20,16 +21,17 @@ C_MM = 0.3 + 0.7 * np.eye(MODELS)
 def bank_of(states, seed=0, models=2, facts=1):
     """One member with random parameters."""
     rng = np.random.default_rng(seed)
-    mean_BSM = np.zeros((1, module.MOST, models))
-    mean_BSM[0, :states] = rng.standard_normal((states, models))
+    mean_BSK = np.zeros((1, module.MOST, models))
+    mean_BSK[0, :states] = rng.standard_normal((states, models))
     chain_BSS = np.eye(module.MOST)[None].copy()
     chain_BSS[0, :states, :states] = rng.dirichlet(np.ones(states), states)
-    root = rng.standard_normal((models, models))
     return Bank(
         states_B=np.array([states]),
         view_B=np.array([OUTSIDE]),
-        mean_BSM=mean_BSM,
-        noise_BMM=(root @ root.T + np.eye(models))[None],
+        to_MK=np.eye(models),
+        back_KM=np.eye(models),
+        mean_BSK=mean_BSK,
+        noise_BK=rng.uniform(0.5, 2.0, (1, models)),
         chain_BSS=chain_BSS,
         fact_BSK=rng.standard_normal((1, module.MOST, facts)),
         width_BK=np.full((1, facts), 0.7),
@@ -49,8 +51,8 @@ def test_states_and_moves_are_sums_over_all_paths():
     for path in itertools.product(range(states), repeat=eras):
         chance = 1 / states
         for e, s in enumerate(path):
-            miss = c_EM[e] - bank.mean_BSM[0, s]
-            log = -0.5 * miss @ bank.noise_BMM[0] @ miss / HORIZON
+            miss_K = c_EM[e] - bank.mean_BSK[0, s]
+            log = -0.5 * (miss_K**2 / bank.noise_BK[0]).sum() * module.OVERLAPPED / HORIZON
             if np.isfinite(facts_EK[e, 0]):
                 log -= 0.5 * 0.8 * ((facts_EK[e, 0] - bank.fact_BSK[0, s, 0]) / 0.7) ** 2
             chance *= np.exp(log) * (bank.chain_BSS[0, path[e - 1], s] if e else 1.0)
@@ -110,8 +112,8 @@ def test_regimes_are_found_where_there_are_some_and_cost_nothing_where_there_are
         ],
         axis=0,
     )
-    # A share of a noisy mean over the newest eras is expected to go on: an error of .0025, an eighth of the models' c.
-    assert calm < still + 6e-6
+    # A share of a noisy mean over the newest eras is expected to go on: an error of .003, a seventh of the models' c.
+    assert calm < still + 9e-6
 
 
 def test_what_the_states_leave_over_is_expected_to_go_on():
@@ -130,9 +132,10 @@ def test_what_the_states_leave_over_is_expected_to_go_on():
     bank = regimes._bank
     assert bank is not None
     share_E = 0.5 ** (np.arange(139, -1, -1) / 16)
-    rest_M = (share_E / share_E.sum()) @ (c_EM[:140] - bank.mean_BSM[0, 0])
+    mean_M = bank.mean_BSK[0, 0] @ bank.back_KM
+    rest_M = (share_E / share_E.sum()) @ (c_EM[:140] - mean_M)
     answers_AM = regimes.forecasts(LAG, np.zeros((MODELS, 0)), np.zeros(0))[1]
-    np.testing.assert_allclose(answers_AM[0], bank.mean_BSM[0, 0] + module.GOES_ON * rest_M, rtol=1e-9)
+    np.testing.assert_allclose(answers_AM[0], mean_M + module.GOES_ON * rest_M, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["outside", "cells"])
@@ -172,6 +175,25 @@ def test_forecasts_from_disk_and_from_the_frozen_numbers_are_the_same_bytes():
     assert len(answers_AM) == len(STATES) + 2 + 2 + 2
 
 
+def test_directions_are_inverse_to_each_other_and_whiten_what_agrees_as_the_models_do():
+    root = np.random.default_rng(2).standard_normal((MODELS, MODELS + 2))
+    agreement_MM = root @ root.T / MODELS
+    basis = _directions(agreement_MM)
+    np.testing.assert_allclose(basis.to_MK @ basis.back_KM, np.eye(MODELS), atol=1e-10)
+    steady_MM = agreement_MM + STABLE * np.eye(MODELS)
+    np.testing.assert_allclose(basis.to_MK.T @ steady_MM @ basis.to_MK, np.eye(MODELS), atol=1e-10)
+
+
+def test_noise_of_few_eras_is_that_of_independent_models_and_of_many_their_own():
+    root = np.random.default_rng(3).standard_normal((MODELS, MODELS + 2))
+    basis = _directions(root @ root.T / MODELS)
+    own_K = np.random.default_rng(4).uniform(1.0, 2.0, MODELS)
+    few_K, many_K = (_steady(own_K, basis.power_K, count) for count in (1e-9, 1e9))
+    np.testing.assert_allclose(many_K, own_K, rtol=1e-5)
+    independent_MM = basis.back_KM.T @ np.diag(few_K) @ basis.back_KM
+    np.testing.assert_allclose(independent_MM, independent_MM[0, 0] * np.eye(MODELS), atol=1e-5)
+
+
 def test_what_cannot_vary_is_survived():
     regimes = Regimes(MODELS, HORIZON)
     constant = np.full((40, MODELS), 0.01)
@@ -181,4 +203,4 @@ def test_what_cannot_vary_is_survived():
     bank = regimes._bank
     assert bank is not None
     assert CELLS not in bank.view_B
-    assert np.isfinite(replace(bank).mean_BSM).all()
+    assert np.isfinite(replace(bank).mean_BSK).all()

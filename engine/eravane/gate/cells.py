@@ -56,7 +56,7 @@ class Cells:
         if refit or renewed or not regimes.ready or known - regimes.fitted >= FIT_EVERY:
             views = [self._views(history.facts[position]) for position in range(known)]
             own_EMF, outside_ED = np.stack([own_MF for own_MF, _ in views]), np.stack([out_D for _, out_D in views])
-            regimes.fit(self.paid(known), own_EMF, outside_ED, self._records.agreement_MM)
+            regimes.fit(self.paid(known), own_EMF, outside_ED, self._agreement_MM)
             self._used = len(self.versions.kept)
         if regimes.known < known:
             paid_EM = self.paid(known)
@@ -78,7 +78,7 @@ class Cells:
 
     def _expectations(self, paid_EM: FloatArray) -> FloatArray:
         known, size = paid_EM.shape
-        C_MM, rest_EM = self._records.agreement_MM, paid_EM - paid_EM.mean(axis=0)
+        C_MM, rest_EM = self._agreement_MM, paid_EM - paid_EM.mean(axis=0)
         noise = float((rest_EM * np.linalg.solve(C_MM + STABLE * np.eye(size), rest_EM.T).T).mean())
         share_LE = np.stack([0.5 ** (np.arange(known - 1, -1, -1) / half_life) for half_life in RIDGES.values()])
         share_LE /= share_LE.sum(axis=1, keepdims=True)
@@ -90,7 +90,7 @@ class Cells:
         if not self._regimes.ready or self._regimes.known > known:
             return np.full(size, 1.0 / size), np.zeros((0, size))
         c_M, answers_AM = foresee(self.numbers(era), *self._views(facts))
-        return expected_weights(c_M, C_MM, self.view(known)), answers_AM
+        return expected_weights(c_M, C_MM, self._records.seen_NM[known]), answers_AM
 
     def settle(self, answers_AM: FloatArray, paid_M: FloatArray) -> None:
         """Judge the members by a resolved era."""
@@ -101,10 +101,11 @@ class Cells:
         known = self._regimes.known
         return self._regimes.numbers(era - self._history.eras[known - 1] if known else self._lag)
 
-    def view(self, known: int) -> dict[str, Any]:
-        """What `portable.expected_weights` needs beside that."""
-        records = self._records
-        return {"agreement_MM": records.agreement_MM, "ridge": records.ridge, "seen_M": records.seen_NM[known]}
+    @property
+    def _agreement_MM(self) -> FloatArray:
+        """Agreement of the present models' predictions [M, M]."""
+        newest_MM = self.versions.agreement_MM
+        return self._records.agreement_MM if newest_MM is None else newest_MM
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All state but the versions, for safetensors."""

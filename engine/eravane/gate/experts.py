@@ -16,8 +16,6 @@ from eravane.gate.portable import ridge_weights as ridge_weights
 
 # Learning rates of Squint, in 1 / CORR: from one that ignores every gain to one that follows gains of .01 at once.
 RATES = 2.0 ** np.arange(-2, 8)
-# Labels of neighbouring eras overlap, so that squared regrets are not independent: they count this often.
-SQUARES = 2.0
 # Added to the diagonal of C before it is inverted: base models of one cell are nearly alike.
 STABLE = 0.02
 
@@ -89,13 +87,15 @@ class Squint:
     """Squint (Koolen and van Erven, 2015): experts are weighed by regret and squared regret, over a grid of rates.
 
     w_p is proportional to prior_p sum over rates of rate exp(rate R_p - rate^2 V_p): R sums the gains of expert p over
-    the mix, V their squares times `SQUARES`.
+    the mix, V their squares times the horizon: labels overlap, so that sums of regrets vary that much more.
 
     Attributes:
         prior_P: float64 [P], weights before the first era.
+        horizon: eras that a label spans.
     """
 
     prior_P: FloatArray
+    horizon: int
     regret_P: FloatArray = field(default_factory=lambda: np.zeros(0))
     square_P: FloatArray = field(default_factory=lambda: np.zeros(0))
 
@@ -115,4 +115,4 @@ class Squint:
         """Take in one resolved era: the weights that the experts had in it, and what each of them gained [P]."""
         ahead_P = gains_P - used_P @ gains_P
         self.regret_P = self.regret_P + ahead_P
-        self.square_P = self.square_P + SQUARES * ahead_P**2
+        self.square_P = self.square_P + self.horizon * ahead_P**2

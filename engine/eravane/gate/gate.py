@@ -15,7 +15,7 @@ from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.gate.cells import OWN_CONTEXT, RIDGES, Cells
-from eravane.gate.choice import EXPERTS, PRIOR, Choice, LearnReport, expert_names
+from eravane.gate.choice import EXPERTS, OTHERS, PRIOR, Choice, LearnReport, expert_names
 from eravane.gate.experts import Squint, correlation, normalise, slope
 from eravane.gate.inputs import lagged_inputs
 from eravane.gate.network import Network
@@ -68,8 +68,8 @@ class MetaLearner:
         self.models, self.experts = tuple(models), expert_names(config)
         self._payout, self._history = payout, History(len(models), payout)
         self._records = Records(len(models), aim, self._horizon)
-        prior_P = np.array([PRIOR.get(name, 1.0) for name in self.experts])
-        self._squint = Squint(prior_P / prior_P.sum())
+        prior_P = np.array([PRIOR.get(name, OTHERS) for name in self.experts])
+        self._squint = Squint(prior_P / prior_P.sum(), self._horizon)
         self._earned_P = np.zeros(len(self.experts) + 1)
         self._hedged = self._decided = 0
         self._pending: dict[int, Choice] = {}
@@ -288,8 +288,8 @@ class MetaLearner:
 
     def _ridges(self, known: int, C_MM: FloatArray) -> dict[str, FloatArray]:
         """Weights of the ridges when `known` eras are resolved, [M] each, for predictions that agree as C does."""
-        expected_LM, view = self._cells.expected(known), self._cells.view(known)
-        return {name: expected_weights(c_M, C_MM, view) for name, c_M in zip(RIDGES, expected_LM, strict=True)}
+        expected_LM, seen_M = self._cells.expected(known), self._records.seen_NM[known]
+        return {name: expected_weights(c_M, C_MM, seen_M) for name, c_M in zip(RIDGES, expected_LM, strict=True)}
 
     def frozen(self) -> dict[str, Any]:
         """What decides the era that was decided last, as `portable.experts` and `portable.open_models` take it."""
@@ -297,7 +297,10 @@ class MetaLearner:
         lagged = self._lagged_experts(known)
         tiers = sorted({model.feature_set for model in self.models})
         width = OWN_CONTEXT + len(self._outside_D)
-        found = self._cells.view(known) | {
+        found = {
+            "agreement_MM": records.agreement_MM,
+            "ridge": records.ridge,
+            "seen_M": records.seen_NM[known],
             "warming_up": known < self._config.warmup,
             "hedge_P": self._squint.weights_P,
             "networked": int("network" in self.experts),
@@ -365,9 +368,8 @@ class MetaLearner:
         learner._closed_M, learner._decided = np.array(arrays["closed"]), values["decided"]
         if not ours:
             return learner
-        learner._squint = Squint(
-            learner._squint.prior_P, np.array(arrays["squint.regret"]), np.array(arrays["squint.square"])
-        )
+        learned = (np.array(arrays[f"squint.{name}"]) for name in ("regret", "square"))
+        learner._squint = Squint(learner._squint.prior_P, learner._horizon, *learned)
         learner._hedged = values["hedged"]
         learner._notes = list(values["notes"])
         learner._earned_P = np.array(arrays["earned"])

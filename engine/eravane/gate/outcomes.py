@@ -6,6 +6,7 @@ With gauss-ranked, standardised predictions z [M, N] of an era and its standardi
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -151,7 +152,7 @@ class History:
 
     def known(self, era: int, lag: int) -> int:
         """How many eras are resolved for a decision about `era`."""
-        return int(np.searchsorted(np.asarray(self.eras, dtype=np.int64), era - lag, side="right"))
+        return bisect_right(self.eras, era - lag)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as arrays, for safetensors."""

@@ -31,6 +31,7 @@ CLIP = 4.0  # normalised inputs are cut off here
 # A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
 # it is below this share of an equal weight.
 NEGLIGIBLE = 0.25
+STEADY = 0.05  # ridge of expected weights, in units of the predictions' variance
 STALE_DAYS = 42  # lagged scores older than six eras more than at export no longer describe the models
 
 
@@ -336,14 +337,15 @@ def experts(
     if gate["warming_up"]:
         return np.stack([equal_M] * len(gate["hedge_P"])), np.ones(size, dtype=bool)
     era_MM = era_agreement(open_M, C_MM, gate["agreement_MM"])
-    chosen = [*gate["experts_LM"], *(expected_weights(c_M, era_MM, gate) for c_M in gate["c_LM"])]
+    seen_M = gate["seen_M"]
+    chosen = [*gate["experts_LM"], *(expected_weights(c_M, era_MM, seen_M) for c_M in gate["c_LM"])]
     if "regimes" in gate:
         known_D = np.where(np.isfinite(gate["outside_D"]), context_D[slice(*gate["outside"])], np.nan)
-        chosen.append(expected_weights(foresee(gate["regimes"], own_MS, known_D)[0], era_MM, gate))
+        chosen.append(expected_weights(foresee(gate["regimes"], own_MS, known_D)[0], era_MM, seen_M))
     if not gate["networked"] or not payload["nets"]:
         return np.stack(chosen + [equal_M] * gate["networked"]), np.ones(size, dtype=bool)
     maps, zero = SimpleNamespace(**payload["maps"]), np.zeros(1)
-    known = (gate["seen_M"], gate["signal_M"], gate["dispersion_M"], gate["ridge"])
+    known = (seen_M, gate["signal_M"], gate["dispersion_M"], gate["ridge"])
     late_MA = scaled(agreement(open_M, C_MM, dispersion_M, *known), zero, maps.agreement_scale_A)
     x_MF = np.hstack([scaled(gate["lagged_ML"], zero, maps.lagged_scale_L), own_MS, late_MA])
     gates_M, network_M = network(x_MF, context_D, open_M, payload["nets"], gate)
@@ -356,10 +358,43 @@ def era_agreement(open_M: BoolArray, C_MM: FloatArray, usual_MM: FloatArray) -> 
     return np.where(used_M[:, None] & used_M, np.nan_to_num(C_MM), usual_MM)
 
 
-def expected_weights(c_M: FloatArray, C_MM: FloatArray, gate: Payload) -> FloatArray:
-    """Ridge weights [M] for an expected c; `gate` has `ridge`, and which models have resolved eras, `seen_M`."""
-    weights_M = ridge_weights(c_M * gate["seen_M"], C_MM, gate["ridge"], gate["seen_M"])
-    return with_newcomers(weights_M, gate["seen_M"])
+def expected_weights(c_M: FloatArray, C_MM: FloatArray, seen_M: BoolArray) -> FloatArray:
+    """Best weights [M] for an expected c; models without any resolved era get an equal share."""
+    return with_newcomers(long_only_weights(c_M * seen_M, C_MM, seen_M), seen_M)
+
+
+def long_only_weights(c_M: FloatArray, C_MM: FloatArray, present_M: BoolArray) -> FloatArray:
+    """Weights [M] that maximise c'w / sqrt(w' (C + `STEADY` I) w) with none below 0; equal where no c is positive.
+
+    The active set method of Lawson and Hanson, begun from what is left when negative weights are dropped. Clipping the
+    unconstrained solution at 0 instead loses up to a fifth of what is known: the models that stay are then weighed for
+    partners that are gone.
+    """
+    system_MM, least = C_MM + STEADY * np.eye(len(c_M)), 1e-10 * float(np.abs(c_M).max(initial=0.0))
+    held_M: BoolArray = present_M.copy()
+    weights_M = _solved(system_MM, c_M, held_M)
+    while (weights_M[held_M] <= 0).any():
+        held_M = weights_M > 0
+        weights_M = _solved(system_MM, c_M, held_M)
+    for _ in range(3 * len(c_M)):
+        slope_M = np.where(present_M & ~held_M, c_M - system_MM @ weights_M, 0.0)
+        if not slope_M.max(initial=0.0) > least:
+            break
+        held_M[int(np.argmax(slope_M))] = True
+        while ((found_M := _solved(system_MM, c_M, held_M))[held_M] <= 0).any():
+            down_M = held_M & (found_M <= 0)
+            step = float((weights_M[down_M] / np.maximum(weights_M[down_M] - found_M[down_M], 1e-300)).min())
+            weights_M = weights_M + step * (found_M - weights_M)
+            held_M &= ~(down_M & (weights_M <= 1e-12 * weights_M.max(initial=0.0)))
+        weights_M = found_M
+    return normalise(weights_M, present_M)
+
+
+def _solved(system_MM: FloatArray, c_M: FloatArray, held_M: BoolArray) -> FloatArray:
+    """Solution of the equations of some models alone [M]; 0 for the others."""
+    found_M = np.zeros(len(c_M))
+    found_M[held_M] = np.linalg.solve(system_MM[np.ix_(held_M, held_M)], c_M[held_M])
+    return found_M
 
 
 def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -102,7 +102,7 @@ class Records:
 
     Attributes:
         standing: who is worse than the pool.
-        ridge: of experts and agreement inputs, in units of the predictions' variance.
+        ridge: of the network's agreement inputs, in units of the predictions' variance.
     """
 
     def __init__(self, size: int, aim: str, horizon: int) -> None:

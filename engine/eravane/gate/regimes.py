@@ -4,15 +4,20 @@ An era is in one of a few states. In a state the models' c (see `outcomes`) scat
 members of the bank that look at facts, so do facts that are known before the era is predicted. The state is
 inferred from resolved eras, carried by the chain over those that are not resolved, and updated by the facts of the era.
 
-Labels of `horizon` eras overlap, so that L eras weigh as much as L / horizon: likelihoods of c have the power
-1 / horizon. How many states there are, and whether facts help, is decided by forecasts: members are averaged by the
-squared errors of their forecasts, in the metric of the noise (Bayesian model averaging on prequential errors).
+Labels of `horizon` eras overlap: likelihoods of c have the power 2 / horizon, between what overlap leaves of a mean
+(1 / horizon) and of a change (all of it). How many states there are, and whether facts help, is decided by forecasts:
+members are averaged by the squared errors of their forecasts, in the metric of the noise (Bayesian model averaging on
+prequential errors).
+
+Models of one set, group or target agree, and what they share is paid to all of them. So c is read along the principal
+directions of the models' agreement, in units of their spread, and noise is taken as independent between directions:
+what a family of models has in common is few directions with much evidence, what sets one apart counts for little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +42,8 @@ PRIOR_HORIZONS, PRIOR_FACTS = 3.0, 4.0
 FIRST_ROUNDS, ROUNDS = 12, 4
 # What the states leave over is averaged with a half-life of 16 eras, and expected to go on by this share: pay drifts.
 REST_DECAY, GOES_ON = 0.5 ** (1 / 16.0), 0.6
+# Likelihoods of c have this power over the horizon.
+OVERLAPPED = 2.0
 # Eras over which scores are averaged before they are clustered for the start.
 SMOOTH = 8
 # The pooled slopes of c in facts are expected to explain this share of the variance of c.
@@ -49,7 +56,8 @@ class Bank:
 
     Attributes:
         states_B, view_B: states of each member, and which facts it reads.
-        mean_BSM: mean c of the models in each state; noise_BMM: inverse covariance around them.
+        to_MK, back_KM: c @ to_MK is c along the principal directions, back_KM the way back.
+        mean_BSK: mean of that in each state; noise_BK: variance around it.
         chain_BSS: transition probabilities.
         fact_BSK, width_BK: means of facts in each state, and their standard deviations; trust_B: power of their
             likelihood, below 1 where facts repeat each other.
@@ -58,8 +66,10 @@ class Bank:
 
     states_B: IntArray
     view_B: IntArray
-    mean_BSM: FloatArray
-    noise_BMM: FloatArray
+    to_MK: FloatArray
+    back_KM: FloatArray
+    mean_BSK: FloatArray
+    noise_BK: FloatArray
     chain_BSS: FloatArray
     fact_BSK: FloatArray
     width_BK: FloatArray
@@ -79,7 +89,7 @@ class Regimes:
         self._size, self._horizon = size, horizon
         self._bank: Bank | None = None
         self._state_BS = np.zeros((0, MOST))
-        self._rest_BM, self._mass = np.zeros((0, size)), 0.0
+        self._rest_BK, self._mass = np.zeros((0, size)), 0.0
         self._evidence_A = np.zeros(0)
         self.known = self.fitted = 0
 
@@ -98,22 +108,30 @@ class Regimes:
         slope_F, scale = _pooled_slope(c_EM, own_EMF)
         views = {CELLS: own_EMF @ slope_F / scale, OUTSIDE: outside_ED}
         members = _members(bool(slope_F.any()), bool(np.isfinite(outside_ED).any()))
-        usual_M = _usual(c_EM, C_MM)
-        rounds = ROUNDS
-        bank = self._bank
+        basis = _directions(C_MM)
+        u_EK, usual_K = c_EM @ basis.to_MK, _usual(c_EM, C_MM) @ basis.to_MK
+        rounds, bank = ROUNDS, self._bank
         if bank is None or not np.array_equal(bank.view_B, members[1]) or bank.fact_BSK.shape[2] != _width(views):
-            bank, rounds = _start(c_EM, views, members, self._horizon), FIRST_ROUNDS
+            bank, rounds = _start(c_EM, views, members, basis), FIRST_ROUNDS
+        noise_K = _steady(u_EK.var(axis=0), basis.power_K, len(c_EM) / self._horizon)
+        bank = replace(
+            bank,
+            to_MK=basis.to_MK,
+            back_KM=basis.back_KM,
+            mean_BSK=bank.mean_BSK @ bank.back_KM @ basis.to_MK,
+            noise_BK=np.tile(noise_K, (len(members[0]), 1)),
+        )
         for _ in range(rounds):
-            state_BES, moves_BSS, self._state_BS = _passes(_likelihood(bank, c_EM, views, self._horizon), bank)
-            bank = _maximised(bank, c_EM, views, state_BES, moves_BSS, usual_M, self._horizon)
+            state_BES, moves_BSS, self._state_BS = _passes(_likelihood(bank, u_EK, views, self._horizon), bank)
+            bank = _maximised(bank, u_EK, views, state_BES, moves_BSS, usual_K, basis.power_K, self._horizon)
         content = _content(bank) | {"slope_F": slope_F, "scale": np.array([scale])}
         # In one layout, as they come back from disk: the order of a sum must not depend on it.
         self._bank = Bank(**{name: np.ascontiguousarray(array) for name, array in content.items()})
-        state_BES, _, state_BS = _passes(_likelihood(self._bank, c_EM, views, self._horizon), self._bank)
+        state_BES, _, state_BS = _passes(_likelihood(self._bank, u_EK, views, self._horizon), self._bank)
         self._state_BS = state_BS.copy()
         share_E = REST_DECAY ** np.arange(len(c_EM) - 1, -1, -1)
-        rest_BM = share_E @ c_EM - np.einsum("e,bes,bsm->bm", share_E, state_BES, self._bank.mean_BSM, optimize=True)
-        self._rest_BM, self._mass = np.ascontiguousarray(rest_BM), float(share_E.sum())
+        rest_BK = share_E @ u_EK - np.einsum("e,bes,bsk->bk", share_E, state_BES, self._bank.mean_BSK, optimize=True)
+        self._rest_BK, self._mass = np.ascontiguousarray(rest_BK), float(share_E.sum())
         answers = len(members[0]) + (2 if slope_F.any() else 0)
         if len(self._evidence_A) != answers:
             self._evidence_A = np.zeros(answers)
@@ -124,11 +142,12 @@ class Regimes:
         bank = self._bank
         assert bank is not None
         views = {CELLS: (own_MF @ bank.slope_F / bank.scale)[None], OUTSIDE: outside_D[None]}
-        log_BS = _likelihood(bank, c_M[None], views, self._horizon)[:, 0]
+        u_K = c_M @ bank.to_MK
+        log_BS = _likelihood(bank, u_K[None], views, self._horizon)[:, 0]
         state_BS = np.einsum("bs,bst->bt", self._state_BS, bank.chain_BSS) * np.exp(log_BS - log_BS.max(1)[:, None])
         self._state_BS = state_BS / state_BS.sum(axis=1, keepdims=True)
-        rest_BM = c_M - np.einsum("bs,bsm->bm", self._state_BS, bank.mean_BSM)
-        self._rest_BM, self._mass = REST_DECAY * self._rest_BM + rest_BM, REST_DECAY * self._mass + 1.0
+        rest_BK = u_K - np.einsum("bs,bsk->bk", self._state_BS, bank.mean_BSK)
+        self._rest_BK, self._mass = REST_DECAY * self._rest_BK + rest_BK, REST_DECAY * self._mass + 1.0
         self.known += 1
 
     def numbers(self, steps: int) -> dict[str, Any]:
@@ -139,7 +158,7 @@ class Regimes:
         for _ in range(steps):
             state_BS = np.einsum("bs,bst->bt", state_BS, bank.chain_BSS)
         evidence_A = np.exp(self._evidence_A - self._evidence_A.max())
-        mean_BSM = bank.mean_BSM + GOES_ON * self._rest_BM[:, None] / self._mass
+        mean_BSM = (bank.mean_BSK + GOES_ON * self._rest_BK[:, None] / self._mass) @ bank.back_KM
         share_A = evidence_A / evidence_A.sum()
         return _content(bank) | {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": share_A}
 
@@ -148,8 +167,7 @@ class Regimes:
         bank = self._bank
         if bank is None or answer_AM.shape != (len(self._evidence_A), self._size):
             return
-        miss_AM = c_M - answer_AM
-        error_A = np.einsum("am,mn,an->a", miss_AM, bank.noise_BMM[0], miss_AM)
+        error_A = (((c_M - answer_AM) @ bank.to_MK) ** 2 / bank.noise_BK[0]).sum(axis=1)
         self._evidence_A = self._evidence_A - 0.5 * error_A / self._horizon
 
     def forecasts(self, steps: int, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -161,7 +179,7 @@ class Regimes:
         if self._bank is None:
             return {}
         known = {"known": np.array([self.known, self.fitted])}
-        state = {"state": self._state_BS, "evidence": self._evidence_A, "rest": self._rest_BM}
+        state = {"state": self._state_BS, "evidence": self._evidence_A, "rest": self._rest_BK}
         state |= {"mass": np.array([self._mass])}
         return {f"regimes.{name}": array for name, array in (_content(self._bank) | state | known).items()}
 
@@ -172,12 +190,27 @@ class Regimes:
         self._bank = Bank(**{field.name: np.array(arrays[f"regimes.{field.name}"]) for field in fields(Bank)})
         self._state_BS = np.array(arrays["regimes.state"])
         self._evidence_A = np.array(arrays["regimes.evidence"])
-        self._rest_BM, self._mass = np.array(arrays["regimes.rest"]), float(arrays["regimes.mass"][0])
+        self._rest_BK, self._mass = np.array(arrays["regimes.rest"]), float(arrays["regimes.mass"][0])
         self.known, self.fitted = (int(value) for value in arrays["regimes.known"])
 
 
 def _content(bank: Bank) -> dict[str, NDArray[Any]]:
     return {field.name: getattr(bank, field.name) for field in fields(Bank)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Directions:
+    """Principal directions of agreement: the way to them and back, and the spread of the predictions along each."""
+
+    to_MK: FloatArray
+    back_KM: FloatArray
+    power_K: FloatArray
+
+
+def _directions(C_MM: FloatArray) -> _Directions:
+    power_K, vector_MK = np.linalg.eigh(C_MM)
+    power_K = np.maximum(power_K, 0.0) + STABLE
+    return _Directions(vector_MK / np.sqrt(power_K), np.ascontiguousarray((vector_MK * np.sqrt(power_K)).T), power_K)
 
 
 def _members(cells: bool, outside: bool) -> tuple[IntArray, IntArray]:
@@ -213,8 +246,10 @@ def _usual(c_EM: FloatArray, C_MM: FloatArray) -> FloatArray:
     return shrunk(mean_M, C_MM, scale / len(c_EM))
 
 
-def _start(c_EM: FloatArray, views: Mapping[int, FloatArray], members: tuple[IntArray, IntArray], horizon: int) -> Bank:
-    """States from clusters of smoothed eras, kept for `STAY` eras."""
+def _start(
+    c_EM: FloatArray, views: Mapping[int, FloatArray], members: tuple[IntArray, IntArray], basis: _Directions
+) -> Bank:
+    """States from clusters of smoothed eras, kept for `STAY` eras; noise is left at 1."""
     states_B, view_B = members
     size, width = c_EM.shape[1], _width(views)
     unit = max(float(c_EM.std()), 1e-12)
@@ -232,13 +267,13 @@ def _start(c_EM: FloatArray, views: Mapping[int, FloatArray], members: tuple[Int
         if states > 1:
             chain_BSS[b, :states, :states] = (1 / STAY) / (states - 1)
             chain_BSS[b, range(states), range(states)] = 1 - 1 / STAY
-    rest_EM = c_EM - c_EM.mean(axis=0)
-    noise_MM = np.linalg.inv(_steady(rest_EM.T @ rest_EM / len(c_EM), len(c_EM) / horizon))
     return Bank(
         states_B=states_B,
         view_B=view_B,
-        mean_BSM=mean_BSM,
-        noise_BMM=np.tile(noise_MM, (len(states_B), 1, 1)),
+        to_MK=basis.to_MK,
+        back_KM=basis.back_KM,
+        mean_BSK=mean_BSM @ basis.to_MK,
+        noise_BK=np.ones((len(states_B), size)),
         chain_BSS=chain_BSS,
         fact_BSK=fact_BSK,
         width_BK=np.ones((len(states_B), width)),
@@ -261,22 +296,24 @@ def _trust(facts_EK: FloatArray) -> float:
     return float(np.trace(R_KK) ** 2 / (R_KK**2).sum() / len(R_KK))
 
 
-def _steady(cov_MM: FloatArray, count: float) -> FloatArray:
-    """A covariance of `count` independent eras, shrunk to its diagonal as far as they are few for its size."""
-    size = len(cov_MM)
-    share = (size + 1) / (count + size + 1)
-    floor = max(1e-6 * float(np.trace(cov_MM)) / size, 1e-12)
-    return np.asarray((1 - share) * cov_MM + np.diag(share * np.diag(cov_MM) + floor))
+def _steady(variance_K: FloatArray, power_K: FloatArray, count: float) -> FloatArray:
+    """Variances of `count` independent eras, shrunk to those of models with independent noise as far as they are few.
+
+    Noise that is alike and independent between models is large in directions where they hardly spread.
+    """
+    size = len(variance_K)
+    share, level = (size + 1) / (count + size + 1), float((variance_K * power_K).mean())
+    return np.asarray((1 - share) * variance_K + share * level / power_K + max(1e-6 * level, 1e-12))
 
 
-def _likelihood(bank: Bank, c_EM: FloatArray, views: Mapping[int, FloatArray], horizon: int) -> FloatArray:
+def _likelihood(bank: Bank, u_EK: FloatArray, views: Mapping[int, FloatArray], horizon: int) -> FloatArray:
     """Log likelihood of every era in every state [B, E, S]; -inf in states that a member lacks."""
-    found_BES = np.full((len(bank.states_B), len(c_EM), MOST), -np.inf)
+    found_BES = np.full((len(bank.states_B), len(u_EK), MOST), -np.inf)
     for b, states in enumerate(bank.states_B):
-        root_MM = np.linalg.cholesky(bank.noise_BMM[b])
-        left_EM, right_SM = c_EM @ root_MM, bank.mean_BSM[b, :states] @ root_MM
-        distance_ES = (left_EM**2).sum(1)[:, None] - 2 * left_EM @ right_SM.T + (right_SM**2).sum(1)
-        log_ES = -0.5 * distance_ES / horizon
+        unit_K = 1 / np.sqrt(bank.noise_BK[b])
+        left_EK, right_SK = u_EK * unit_K, bank.mean_BSK[b, :states] * unit_K
+        distance_ES = (left_EK**2).sum(1)[:, None] - 2 * left_EK @ right_SK.T + (right_SK**2).sum(1)
+        log_ES = -0.5 * distance_ES * min(1.0, OVERLAPPED / horizon)
         if bank.view_B[b]:
             log_ES = log_ES + _fact_likelihood(bank, b, views[int(bank.view_B[b])], int(states))
         found_BES[b, :, :states] = log_ES
@@ -315,24 +352,23 @@ def _passes(log_BES: FloatArray, bank: Bank) -> tuple[FloatArray, FloatArray, Fl
 
 def _maximised(
     bank: Bank,
-    c_EM: FloatArray,
+    u_EK: FloatArray,
     views: Mapping[int, FloatArray],
     state_BES: FloatArray,
     moves_BSS: FloatArray,
-    usual_M: FloatArray,
+    usual_K: FloatArray,
+    power_K: FloatArray,
     horizon: int,
 ) -> Bank:
     """Parameters that make the eras likeliest given their states, and the priors."""
-    worth, eras = PRIOR_HORIZONS * horizon, len(c_EM)
+    worth, eras = PRIOR_HORIZONS * horizon, len(u_EK)
     count_BS = state_BES.sum(axis=1)
-    total_BSM = np.einsum("bes,em->bsm", state_BES, c_EM, optimize=True)
-    mean_BSM = (total_BSM + worth * usual_M) / (count_BS + worth)[:, :, None]
-    square_MM = c_EM.T @ c_EM
-    noise_BMM, fact_BSK, width_BK = np.empty_like(bank.noise_BMM), bank.fact_BSK.copy(), bank.width_BK.copy()
+    total_BSK = np.einsum("bes,ek->bsk", state_BES, u_EK, optimize=True)
+    mean_BSK = (total_BSK + worth * usual_K) / (count_BS + worth)[:, :, None]
+    around_BK = (u_EK**2).sum(axis=0) + ((count_BS[:, :, None] * mean_BSK - 2 * total_BSK) * mean_BSK).sum(axis=1)
+    noise_BK = np.stack([_steady(around_K / eras, power_K, eras / horizon) for around_K in np.maximum(around_BK, 0.0)])
+    fact_BSK, width_BK = bank.fact_BSK.copy(), bank.width_BK.copy()
     for b, view in enumerate(bank.view_B):
-        cross_MM = total_BSM[b].T @ mean_BSM[b]
-        around_MM = square_MM - cross_MM - cross_MM.T + (mean_BSM[b] * count_BS[b][:, None]).T @ mean_BSM[b]
-        noise_BMM[b] = np.linalg.inv(_steady(around_MM / eras, eras / horizon))
         if view:
             fact_BSK[b], width_BK[b] = _facts_of(views[int(view)], state_BES[b], bank.fact_BSK.shape[2])
     chain_BSS = np.tile(np.eye(MOST), (len(bank.states_B), 1, 1))
@@ -340,8 +376,9 @@ def _maximised(
         prior_SS = np.full((states, states), 0.1) + (STAY_WORTH - 0.1) * np.eye(states)
         found_SS = moves_BSS[b, :states, :states] / horizon + prior_SS
         chain_BSS[b, :states, :states] = found_SS / found_SS.sum(axis=1, keepdims=True)
-    changed = {"mean_BSM": mean_BSM, "noise_BMM": noise_BMM, "chain_BSS": chain_BSS}
-    return Bank(**{**_content(bank), **changed, "fact_BSK": fact_BSK, "width_BK": width_BK})
+    return replace(
+        bank, mean_BSK=mean_BSK, noise_BK=noise_BK, chain_BSS=chain_BSS, fact_BSK=fact_BSK, width_BK=width_BK
+    )
 
 
 def _facts_of(facts_EK: FloatArray, state_ES: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:

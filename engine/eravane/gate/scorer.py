@@ -49,7 +49,7 @@ class Training:
     hidden: int = 8
     rate: float = 0.02
     decay: float = 0.01
-    replay: int = 128
+    replay: int = 64
     warm_steps: int = 2
     noise: float = 1.0
     keep_ratio: float = 0.7

@@ -74,6 +74,15 @@ class Versions:
         """Note what versions were paid in a resolved era."""
         self._witnesses[era] = witness
 
+    @property
+    def agreement_MM(self) -> FloatArray | None:
+        """Agreement of the newest version's predictions of reference rows [M, M]; None where there is none."""
+        if not self.kept or not self.kept[-1].z:
+            return None
+        z_MR = _rows(self.kept[-1], sorted(self.kept[-1].z))
+        C_MM = (z_MR @ z_MR.T).astype(np.float64) / z_MR.shape[1]
+        return np.asarray(C_MM + np.diag((np.diag(C_MM) <= 0).astype(np.float64)))
+
     def project(self, eras: Sequence[int], paid_EM: FloatArray) -> FloatArray:
         """What the newest version would have been paid in past eras [E, M]; as it is where it was in force itself."""
         if len(self.kept) < 2:
