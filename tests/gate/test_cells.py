@@ -12,7 +12,7 @@ from eravane.core.config import GateConfig
 from eravane.gate.cells import RIDGES
 from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.gate import MetaLearner
-from eravane.gate.portable import STEADY
+from eravane.gate.portable_weights import STEADY
 from eravane.gate.versions import Version, Witness
 from tests.gate.cases import LAG, outcomes, pool, through_disk
 

@@ -20,7 +20,7 @@ from eravane.gate.experts import (
     shrunk,
     slope,
 )
-from eravane.gate.portable import STEADY, long_only_weights
+from eravane.gate.portable_weights import STEADY, long_only_weights
 from eravane.gate.records import JUDGED_AFTER, Standing
 from eravane.scoring.metrics import hac_mean
 

@@ -15,7 +15,7 @@ from eravane.core.config import GateConfig
 from eravane.core.errors import ConfigError, RunError
 from eravane.gate.experts import STABLE, correlation, shrunk
 from eravane.gate.gate import MetaLearner
-from eravane.gate.portable import STEADY
+from eravane.gate.portable_weights import STEADY
 from eravane.gate.records import REST_AFTER
 from tests.gate.cases import LAG, drive, outcomes, pool, through_disk
 

@@ -12,7 +12,8 @@ from eravane.core.arrays import Floats as FloatArray
 from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.network import Network
 from eravane.gate.outcomes import EraFacts, History
-from eravane.gate.portable import expected_weights, foresee
+from eravane.gate.portable import foresee
+from eravane.gate.portable_weights import expected_weights
 from eravane.gate.records import Records
 from eravane.gate.regimes import Regimes
 from eravane.gate.versions import Versions

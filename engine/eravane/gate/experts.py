@@ -11,8 +11,8 @@ import numpy as np
 
 from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
-from eravane.gate.portable import normalise as normalise
-from eravane.gate.portable import ridge_weights as ridge_weights
+from eravane.gate.portable_weights import normalise as normalise
+from eravane.gate.portable_weights import ridge_weights as ridge_weights
 
 # Learning rates of Squint, in 1 / CORR: from one that ignores every gain to one that follows gains of .01 at once.
 RATES = 2.0 ** np.arange(-2, 8)

@@ -20,7 +20,8 @@ from eravane.gate.experts import Squint, correlation, normalise, slope
 from eravane.gate.inputs import lagged_inputs
 from eravane.gate.network import Network
 from eravane.gate.outcomes import PAID_BY, EraFacts, EraOutcome, GateModel, History
-from eravane.gate.portable import era_agreement, expected_weights, mix_experts, open_models, with_newcomers
+from eravane.gate.portable import era_agreement, mix_experts, open_models
+from eravane.gate.portable_weights import expected_weights, with_newcomers
 from eravane.gate.records import REST_AFTER, Records, comparator_weights
 from eravane.gate.scorer import LAST_TEMPERATURE
 from eravane.gate.versions import Versions

@@ -1,9 +1,9 @@
 """One era's decision and prediction with NumPy, pandas and XGBoost alone: what an exported model executes.
 
-The functions of this file and of `portable_prepare` travel inside the pickle, so they import nothing else. How an era
-is decided, weighed and mixed stands here once: loop, estimator and exported model call `decide_era`, the first two with
-kernels, the last with NumPy. What the kernels measure of an era is repeated for one era, and the tests of `export`
-compare both.
+The functions of this file, `portable_prepare` and `portable_weights` travel inside the pickle, so they import nothing
+else. How an era is decided, weighed and mixed stands here once: loop, estimator and exported model call `decide_era`,
+the first two with kernels, the last with NumPy. What the kernels measure of an era is repeated for one era, and the
+tests of `export` compare both.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Values
 from eravane.gate.portable_prepare import known, live_values, prepared
+from eravane.gate.portable_weights import expected_weights, normalise, ridge_weights
 
 Payload = Mapping[str, Any]
 
@@ -31,7 +32,6 @@ CLIP = 4.0  # normalised inputs are cut off here
 # A closed gate of the network closes a model only where the top level agrees: what the other experts would still give
 # it is below this share of an equal weight.
 NEGLIGIBLE = 0.25
-STEADY = 0.05  # ridge of expected weights, in units of the predictions' variance
 STALE_DAYS = 42  # lagged scores older than six eras more than at export no longer describe the models
 
 
@@ -358,45 +358,6 @@ def era_agreement(open_M: BoolArray, C_MM: FloatArray, usual_MM: FloatArray) -> 
     return np.where(used_M[:, None] & used_M, np.nan_to_num(C_MM), usual_MM)
 
 
-def expected_weights(c_M: FloatArray, C_MM: FloatArray, seen_M: BoolArray) -> FloatArray:
-    """Best weights [M] for an expected c; models without any resolved era get an equal share."""
-    return with_newcomers(long_only_weights(c_M * seen_M, C_MM, seen_M), seen_M)
-
-
-def long_only_weights(c_M: FloatArray, C_MM: FloatArray, present_M: BoolArray) -> FloatArray:
-    """Weights [M] that maximise c'w / sqrt(w' (C + `STEADY` I) w) with none below 0; equal where no c is positive.
-
-    The active set method of Lawson and Hanson, begun from what is left when negative weights are dropped. Clipping the
-    unconstrained solution at 0 instead loses up to a fifth of what is known: the models that stay are then weighed for
-    partners that are gone.
-    """
-    system_MM, least = C_MM + STEADY * np.eye(len(c_M)), 1e-10 * float(np.abs(c_M).max(initial=0.0))
-    held_M: BoolArray = present_M.copy()
-    weights_M = _solved(system_MM, c_M, held_M)
-    while (weights_M[held_M] <= 0).any():
-        held_M = weights_M > 0
-        weights_M = _solved(system_MM, c_M, held_M)
-    for _ in range(3 * len(c_M)):
-        slope_M = np.where(present_M & ~held_M, c_M - system_MM @ weights_M, 0.0)
-        if not slope_M.max(initial=0.0) > least:
-            break
-        held_M[int(np.argmax(slope_M))] = True
-        while ((found_M := _solved(system_MM, c_M, held_M))[held_M] <= 0).any():
-            down_M = held_M & (found_M <= 0)
-            step = float((weights_M[down_M] / np.maximum(weights_M[down_M] - found_M[down_M], 1e-300)).min())
-            weights_M = weights_M + step * (found_M - weights_M)
-            held_M &= ~(down_M & (weights_M <= 1e-12 * weights_M.max(initial=0.0)))
-        weights_M = found_M
-    return normalise(weights_M, present_M)
-
-
-def _solved(system_MM: FloatArray, c_M: FloatArray, held_M: BoolArray) -> FloatArray:
-    """Solution of the equations of some models alone [M]; 0 for the others."""
-    found_M = np.zeros(len(c_M))
-    found_M[held_M] = np.linalg.solve(system_MM[np.ix_(held_M, held_M)], c_M[held_M])
-    return found_M
-
-
 def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Expected c of the models in an era [M], and what each member of the bank expects [A, M].
 
@@ -416,14 +377,6 @@ def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[F
         lead_M = index_M - index_M.mean()
         answers += [answers[0] + lead_M, answers[2] + lead_M]
     return bank["share_A"] @ np.stack(answers), np.stack(answers)
-
-
-def with_newcomers(weights_M: FloatArray, seen_M: BoolArray) -> FloatArray:
-    """Give models without any resolved era an equal share, so that they are neither trusted nor shut out."""
-    if seen_M.all():
-        return weights_M
-    fresh_M = np.where(seen_M, 0.0, 1.0 / len(weights_M))
-    return np.asarray(weights_M * np.where(seen_M, 1 - fresh_M.sum(), 0.0) + fresh_M)
 
 
 def agreement(
@@ -454,19 +407,6 @@ def agreement(
     ridge_M = ridge_weights(signal_M * open_M, C_MM, ridge, open_M) * count
     columns = np.column_stack([others_M, spread_M, surprise_M, ridge_M])
     return np.where(open_M[:, None], columns - columns[open_M].mean(axis=0), 0.0)
-
-
-def ridge_weights(c_M: FloatArray, C_MM: FloatArray, ridge: float, present_M: BoolArray) -> FloatArray:
-    """Solve (C + ridge I) w = c, clip at 0 and normalise; all models equal where no weight is positive."""
-    system_MM = C_MM + ridge * np.eye(len(c_M)) + np.diag(np.where(present_M, 0.0, 1.0))
-    return normalise(np.linalg.solve(system_MM + 1e-9 * np.eye(len(c_M)), c_M), present_M)
-
-
-def normalise(weights_M: FloatArray, allowed_M: BoolArray) -> FloatArray:
-    """Non-negative weights with sum 1 over the allowed models; equal ones where nothing finite and positive is left."""
-    clean_M = np.where(allowed_M & np.isfinite(weights_M), np.maximum(weights_M, 0.0), 0.0)
-    total, equal_M = clean_M.sum(), allowed_M / max(int(allowed_M.sum()), 1)
-    return np.asarray(clean_M / total if total > 0 and np.isfinite(total) else equal_M)
 
 
 def open_models(

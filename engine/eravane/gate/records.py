@@ -11,7 +11,7 @@ from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.gate.experts import Average, normalise, slope
 from eravane.gate.outcomes import PAID_BY, History
-from eravane.gate.portable import with_newcomers
+from eravane.gate.portable_weights import with_newcomers
 
 # Half-lives of the lagged scores that the network reads, in resolved eras; memory matters little (16 to 128: within
 # 3e-4 of each other on real series), so these are no setting.

@@ -30,7 +30,7 @@ from eravane.core.errors import RunError
 from eravane.core.files import write_atomically
 from eravane.data.prepare import TAILS
 from eravane.data.store.store import EraStore
-from eravane.gate import portable, portable_prepare
+from eravane.gate import portable, portable_prepare, portable_weights
 from eravane.gate.context import QUANTILES, thinned
 from eravane.gate.outcomes import GateModel
 from eravane.learners.protocol import GROW_XGBOOST
@@ -49,7 +49,7 @@ MINOR = ".".join(platform.python_version_tuple()[:2])
 # In place of the path of a source file.
 SOURCE = "<eravane>"
 # Pickled by value, so that the model loads where eravane is not installed.
-_BY_VALUE = (portable, portable_prepare)
+_BY_VALUE = (portable, portable_prepare, portable_weights)
 CHECK = """
 import sys
 class Absent:

@@ -20,7 +20,8 @@ from eravane.gate.gate import MetaLearner
 from eravane.gate.inputs import lagged_inputs
 from eravane.gate.network import Network
 from eravane.gate.outcomes import PAID_BY, EraFacts, GateModel
-from eravane.gate.portable import mix_experts, open_models, with_newcomers
+from eravane.gate.portable import mix_experts, open_models
+from eravane.gate.portable_weights import with_newcomers
 from eravane.gate.scorer import LAST_TEMPERATURE
 from eravane.scoring.payout import BEFORE_TABLE
 

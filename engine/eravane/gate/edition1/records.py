@@ -12,7 +12,7 @@ from eravane.core.config import FirstGateConfig
 from eravane.gate.edition1.changepoints import ChangePoints
 from eravane.gate.experts import normalise, ridge_weights
 from eravane.gate.outcomes import EraOutcome, History
-from eravane.gate.portable import with_newcomers
+from eravane.gate.portable_weights import with_newcomers
 from eravane.gate.records import Records
 
 # Ways to weigh models by their lagged scores alone.
