@@ -182,15 +182,15 @@ def test_demo_then_report_and_an_interruption(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", EAGER, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not list(run.glob("checkpoints/0*")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     pressed = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "--resume" in errors
-    assert time.monotonic() - pressed < 30  # a second or two on an idle machine
+    assert time.monotonic() - pressed < 100  # a second or two on an idle machine
     done = _eravane(*arguments, "--resume", "--json")
     assert done.returncode == 0
     answer = json.loads(done.stdout)

@@ -123,7 +123,7 @@ def test_without_a_gpu_rows_are_absent_not_zero(driver: Driver, tmp_path: Path) 
     with Telemetry(meter, 0.01) as sampler:
         log = EventLog(tmp_path / "events.jsonl", "cpu", sampler)
         with log.stage("zoo", models=3):
-            time.sleep(0.05)
+            time.sleep(0.5)  # fifty samples, of which a loaded machine takes a few
         table = sampler.table()
     (event,) = read_events(tmp_path / "events.jsonl")
     assert set(event) == {"event", "stage", "seconds", "models", "cpu", "peak_bytes", "time", "bytes", "device"}
@@ -144,7 +144,7 @@ def test_a_missing_binding_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_series_stays_short_and_even(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "MOST_SAMPLES", 16)
     with Telemetry(interval=0.002) as sampler:
-        time.sleep(0.4)
+        time.sleep(1.0)
         table = sampler.table()
     times = table["seconds"].to_numpy()
     assert 6 <= times.size < 16
