@@ -298,6 +298,11 @@ BAD_CONFIGS = [
     ("[time]\nloop_start = 4000", "time.loop_start"),
     ("[zoo.params]\ntree_method = 'exact'", "tree_method"),
     ("[zoo.params]\nmax_depth = 'deep'", "max_depth"),
+    ("[zoo.params]\neta = -1.0", "value -1 for Parameter learning_rate"),
+    ("[zoo.params]\nobjective = 'rank:ndcg'", "label must be either 0 or positive integer"),
+    ("[zoo.params]\nbooster = 'gblinear'", "Not implemented for `QuantileDMatrix`"),
+    ("[zoo.params]\nsubsample = 0.0", "no base model has a score in an out-of-fold era"),
+    ("[data]\nfirst_era = 60", "0060"),
     ("[zoo.params]\nobjective = 'reg:nothing'", "reg:nothing"),
     ("[gate]\ninputs = ['entrails']", "entrails"),
     ("[compute]\nmemory = 'plenty'", "plenty"),
@@ -324,6 +329,24 @@ def test_bad_configurations(
     assert found in (1, 2), said
     assert said.startswith("error: "), said
     assert says in said
+    assert len(said.strip().splitlines()) == 1, said
+    if "subsample" not in text and "scheduler" not in text:
+        found, planned = call(capsys, monkeypatch, "plan", "data", "--config", "bad.toml")
+        assert found in (1, 2), planned
+        assert planned.startswith("error: "), planned
+
+
+def test_parameters_that_xgboost_does_not_know_are_noted_and_a_target_twice_is_one(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time_ = "[time]\nloop_eras = 12\n[zoo]\ntrees = 2\nfold_eras = 6\nfolds = 2\nminimum_eras = 2\n"
+    targets = 'targets = ["target_ender_20", "target_ender_20"]\n'
+    (tmp_path / "odd.toml").write_text(f"{time_}{targets}[zoo.params]\nmax_dept = 3\n")
+    assert call(capsys, monkeypatch, "run", "data", "--out", "new", "--config", "odd.toml")[0] == 0
+    notes = json.loads((tmp_path / "new" / "manifest.json").read_text())["notes"]
+    assert "zoo.params.max_dept is not known to XGBoost, and has no effect" in notes
+    models = pq.read_table(tmp_path / "new" / "zoo.parquet")["model_id"].to_pylist()
+    assert len(models) == len(set(models))
 
 
 def test_folders_that_cannot_be_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,9 @@ def test_the_real_file_has_34_cells_and_3_whole_sets(real_features_json: Path) -
     assert (len(cells), len(catalog.empty_cells())) == (37, 5)
     sizes = {cell.name: len(cell.columns) for cell in cells}
     assert (sizes["small.rain"], sizes["medium.constitution"], sizes["all.quantum"]) == (20, 134, 807)
+
+
+def test_a_pipe_in_place_of_the_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "features.json")
+    with pytest.raises(DataError, match=r"features\.json is a pipe or a device"):
+        FeatureCatalog.load(tmp_path / "features.json")

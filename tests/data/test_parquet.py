@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -133,6 +134,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "gzip": (lambda path: path.write_bytes(b"\x1f\x8b\x08" + bytes(40)), "compressed with gzip"),
     "csv": (lambda path: plain().to_csv(path), "no parquet file"),
     "feather": (lambda path: plain().to_feather(path), "an Arrow"),
+    "a pipe": (os.mkfifo, "is a pipe or a device; write its content to a file"),
     "spark": (lambda path: (path.mkdir(), (path / "_SUCCESS").touch())[0], "is a folder of part files"),
     "absent": (lambda path: None, "is missing"),
 }

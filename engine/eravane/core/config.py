@@ -293,8 +293,8 @@ class RunConfig:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Targets that base models are trained on."""
-        return self.zoo.targets or (self.data.target,)
+        """Targets that base models are trained on, each once."""
+        return tuple(dict.fromkeys(self.zoo.targets)) or (self.data.target,)
 
     @property
     def labels(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eravane.core.errors import ConfigError, DataError
+from eravane.data.parquet import require_file
 
 # Files of a dataset: rows with features and labels, the live rows, and what Numerai publishes beside them.
 FEATURES_JSON = "features.json"
@@ -133,6 +134,7 @@ def listed_features(path: Path) -> tuple[str, ...]:
 
 
 def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    require_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

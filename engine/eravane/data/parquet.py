@@ -45,6 +45,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
             f"{path} is a folder of part files, as Spark writes them; join them into one file: "
             f'pandas.read_parquet("{path}").to_parquet("{path.stem}-joined.parquet")'
         )
+    require_file(path)
     try:
         return pq.ParquetFile(path)
     except FileNotFoundError:
@@ -55,6 +56,16 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path} cannot be read; correct its permissions") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} {_what_it_is(path, error)}") from None
+
+
+def require_file(path: Path) -> None:
+    """Refuse a pipe, socket or terminal in place of a file: opening it may wait for ever.
+
+    Raises:
+        DataError: it is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} is a pipe or a device; write its content to a file")
 
 
 def _what_it_is(path: Path, error: Exception) -> str:

@@ -14,7 +14,7 @@ from eravane.learners import lightgbm, outside
 from eravane.learners.forest import Predictor
 from eravane.learners.levels import Levels
 from eravane.learners.protocol import Learner, Model
-from eravane.learners.xgboost import XGBoost, resolve_params
+from eravane.learners.xgboost import XGBoost, resolve_params, try_params
 
 
 def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
@@ -34,7 +34,7 @@ def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
     if config.learner == "levels":
         return Levels.make(config.params, device)
     params, notes = resolve_params(config.params, device)
-    return XGBoost(params), notes
+    return XGBoost(params), notes + try_params(params)
 
 
 def load_booster(block: bytes) -> Any:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Unpack
 
 import numpy as np
@@ -34,6 +37,8 @@ CUDA_BITS_PER_CELL = {1: 3, 4: 9}
 # On the CPU floats are binned by a sketch of every column: several levels of summaries of 16 bytes an entry (measured
 # 710 kB at 40,000 rows and 1,210 kB at 160,000, with what the allocator keeps; a fifth less with 30 % NaN).
 SKETCH_FACTOR, SKETCH_ENTRY, SKETCH_SLACK = 8, 16, 1.2
+# Parameters that depend on the columns of a matrix.
+PER_COLUMN = ("monotone_constraints", "interaction_constraints")
 BYTES_PER_ROW = 60  # gradients, predictions, labels, weights and row positions
 # Every value an int8 feature can hold; a matrix that bins by this reference needs no sketch and gives the same trees.
 LEVELS = np.arange(-1, 5, dtype=np.int8)
@@ -60,6 +65,37 @@ def resolve_params(params: Mapping[str, Any], device: str) -> tuple[dict[str, An
     if int(merged["max_bin"]) < LEVELS.size:
         raise ConfigError(f"zoo.params.max_bin must be at least {LEVELS.size} to keep the levels apart")
     return {**merged, "device": device, "nthread": 1, "base_score": INTERCEPT}, notes
+
+
+def try_params(params: Mapping[str, Any]) -> list[str]:
+    """Grow a small tree on the CPU with parameters; a note for each that XGBoost does not know.
+
+    Raises:
+        ConfigError: XGBoost refuses them.
+    """
+    tried = {name: params[name] for name in sorted(params) if name not in (*PER_COLUMN, "device")}
+    return [f"zoo.params.{name} is not known to XGBoost, and has no effect" for name in _unused(json.dumps(tried))]
+
+
+@cache
+def _unused(params: str) -> tuple[str, ...]:
+    """Those of the parameters, written as JSON, that XGBoost does not use."""
+    rows = np.arange(16, dtype=np.float32).reshape(8, 2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            matrix = xgb.QuantileDMatrix(rows, np.linspace(0, 1, 8), nthread=1)
+            xgb.train({**json.loads(params), "verbosity": 1, "nthread": 1}, matrix, 1)
+        except (xgb.core.XGBoostError, TypeError, ValueError) as error:
+            raise ConfigError(f"zoo.params: XGBoost refuses them: {plain_error(error)}") from error
+    text = " ".join(str(warning.message) for warning in caught if "are not used" in str(warning.message))
+    return tuple(re.findall(r'"(\w+)"', text.partition("Parameters:")[2]))
+
+
+def plain_error(error: Exception) -> str:
+    """What an error of XGBoost says, in one line, without its place in XGBoost's source and its stack."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[\d:]+\] \S+:\d+: (Check failed: )?", "", first)
 
 
 @dataclass(frozen=True)
@@ -118,8 +154,8 @@ class XGBoost:
 def _readable(error: xgb.core.XGBoostError, device: str) -> Exception:
     text = str(error)
     if any(sign in text.lower() for sign in ("out of memory", "memoryallocation", "bad_alloc")):
-        return OutOfDeviceMemoryError(f"XGBoost ran out of memory on {device}: {text.strip().splitlines()[0]}")
-    return RunError(f"XGBoost refused to train: {text.strip()}")
+        return OutOfDeviceMemoryError(f"XGBoost ran out of memory on {device}: {plain_error(error)}")
+    return RunError(f"XGBoost refused to train: {plain_error(error)}")
 
 
 def _sketch_bytes(rows: int, bins: int) -> float:

@@ -302,6 +302,11 @@ class _Batch:
         self._folder.write_table("zoo.parquet", table)
         write_oof(self._folder.path / OOF, oof, features)
         chosen = tuple(verdict.spec for verdict in verdicts if verdict.selected)
+        if not chosen:
+            raise RunError(
+                "no base model has a score in an out-of-fold era, and so none is selected: their predictions are "
+                "constant (zoo.params, zoo.trees), or no row has a label"
+            )
         self._say(f"{len(chosen)} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
         return chosen
 

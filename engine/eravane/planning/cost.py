@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from eravane.calendar.timeline import Timeline, plan_timeline
 from eravane.core.config import RunConfig
 from eravane.learners.choice import resolve_learner
+from eravane.learners.registry import make_learner
 from eravane.planning.memory import MemoryPlan, format_size, plan_memory
 from eravane.planning.shape import DataShape
 from eravane.planning.workload import Hardware, Workload
@@ -135,16 +136,17 @@ def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPl
     """Predict the cost of a run.
 
     Raises:
-        ConfigError: the periods do not fit the data, or `compute.memory` is no size.
+        ConfigError: the periods do not fit the data, parameters are wrong, or `compute.memory` is no size.
     """
     config, learner = resolve_learner(config, shape.dtype)
     timeline = plan_timeline(config, shape.index, shape.newest_label, shape.horizons)
+    _, notes = make_learner(config.zoo, "cpu")  # refuses wrong parameters, too
     work = Workload(config, shape, timeline, hardware)
     memory = plan_memory(config, shape.catalog, shape.index, shape.dtype, timeline, work.workers, hardware.device)
     seconds, held, disk = work.seconds(), _held(memory), work.disk()
     plan = CostPlan(
         stages=tuple(Stage(name, *seconds[name], held[name], disk[name]) for name in STAGES),
-        learner=learner,
+        learner="; ".join(filter(None, [learner, *notes])),
         rates=work.rates.name,
         counts=work.as_text(),
         target=_target(config, shape, timeline),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eravane.calendar.eras import EraIndex
@@ -17,6 +16,7 @@ from eravane.calendar.horizon import Horizon, TargetHorizon
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, DataError
 from eravane.data.catalog import FEATURES_JSON, HISTORY, LIVE, FeatureCatalog
+from eravane.data.parquet import open_parquet
 from eravane.data.store.cast import as_floats
 from eravane.data.store.manifest import MANIFEST
 from eravane.data.store.source import Source
@@ -152,9 +152,15 @@ def _of_files(data: Path, catalog: FeatureCatalog, config: RunConfig) -> DataSha
         kind = source.types.get(catalog.columns[0])
         dtype = "float32" if kind is not None and pa.types.is_floating(kind) else dtype
     live = data / LIVE
-    rows = pq.read_metadata(live).num_rows if live.is_file() else 0
-    newest = found.facts[config.data.target].newest
-    return DataShape(found.index, newest, catalog, dtype, len(found.facts), rows, False, horizons)
+    rows = open_parquet(live).metadata.num_rows if live.exists() else 0
+    first, last = config.data.first_era or found.index.first, config.data.last_era or found.index.last
+    index = found.index.select(first, last)
+    if not len(index):
+        raise DataError(
+            f"{data} has eras {found.index.first} to {found.index.last}, and none from data.first_era to data.last_era"
+        )
+    newest = min(found.facts[config.data.target].newest, index.last)
+    return DataShape(index, newest, catalog, dtype, len(found.facts), rows, False, horizons)
 
 
 @dataclass(frozen=True)
