@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from scipy.linalg import eigvalsh
 
 from benchmarks.child import measure
 from benchmarks.data import DATA_VARIABLE, ROOT
@@ -174,7 +175,8 @@ class _Work:
         yield "insights", cells / rates.read, f"{eras} eras read once"
 
     def _decode(self) -> None:
-        columns = list(self.store.columns)
+        """Every column that an ingest needs: the store's features and targets, ids and eras."""
+        columns = ["id", "era", *self.store.targets, *self.store.columns]
         for name in HISTORY:
             with pq.ParquetFile(self.data / name) as file:
                 for group in range(file.metadata.num_row_groups):
@@ -199,7 +201,7 @@ class _Work:
         zoo, features = self._trainer, Features.open(self.store.path, self.config.prepare)
         tasks = zoo.fold_tasks(model_specs(catalog, self.config))
         trees = sum(map(partial(self._grow, features), tasks))
-        moved = sum(task.rows * len(task.specs[0].columns) for task in tasks)
+        moved = sum(map(_cells_of, tasks))
         shown, kernels = 0, 0.0
         for task in tasks:
             rows = self.store.index.select(task.predict_first, task.predict_last)
@@ -257,16 +259,26 @@ class _Work:
         store, timeline, loop = self.store, self.timeline, self.config.loop
         features, zoo = Features.open(store.path, self.config.prepare), self._trainer
         starts = zoo.start_tasks(specs, timeline.loop_start)
-        yield "first models", sum(map(partial(self._grow, features), starts)), f"{len(starts)} tasks grown alone"
         eras = self._loop_eras
         refits = [era for era in eras if era > eras[0] and (era - eras[0]) % loop.every == 0]
-        tasks = [task for era in refits for task in zoo.start_tasks(specs, era)]
-        yield "loop trees", sum(map(partial(self._grow, features), tasks)), f"{len(tasks)} tasks grown alone"
+        later = [task for era in refits for task in zoo.start_tasks(specs, era)]
+        for name, tasks in (("first models", starts), ("loop trees", later)):
+            alone, moved = sum(map(partial(self._grow, features), tasks)), sum(map(_cells_of, tasks))
+            seconds = alone + moved * (1 / rates.copy + 1 / rates.read)
+            yield (
+                name,
+                seconds,
+                f"{len(tasks)} tasks grown alone {alone:.2f} s, {moved / 1e9:.2f} GB copied and checked",
+            )
         _, cells = gate_pool(specs, store.columns)
         union = len(set(np.concatenate([thinned(np.asarray(cell)) for cell in cells.values()]).tolist()))
         rows = store.index.rows / len(store.index)
-        facts = 2 * union**2 * rows / rates.product + len(store.columns) * rows / rates.read
-        how = f"a product of {union} columns and the era read once"
+        squares = [np.corrcoef(np.random.default_rng(0).normal(size=(len(thinned(c)), 500))) for c in cells.values()]
+        roots = spent(
+            lambda: [eigvalsh(square, subset_by_index=[len(square) - 2, len(square) - 1]) for square in squares]
+        )
+        facts = 2 * union**2 * rows / rates.product + len(store.columns) * rows / rates.read + roots
+        how = f"a product of {union} columns, eigenvalues of {len(squares)} cells and the era read once"
         before = len(store.index.select(timeline.folds[0].predict_first, timeline.loop_start - 1))
         yield "history", before * facts, how
         yield "loop decide", (len(eras) + 1) * facts, how
@@ -274,6 +286,11 @@ class _Work:
             task, predict_first=timeline.loop_start, predict_last=timeline.last_era)) for task in starts)  # fmt: skip
         shown = sum(len(spec.columns) for spec in specs) * sum(store.index.select(eras[0], eras[-1]).counts)
         yield "loop predict", kernels + shown / rates.copy, f"{shown / 1e9:.2f} GB copied, splits {kernels:.2f} s"
+
+
+def _cells_of(task: TrainTask) -> int:
+    """Cells of a task's matrix."""
+    return task.rows * len(task.specs[0].columns)
 
 
 def _judged(folder: Path) -> Iterator[Result]:

@@ -87,6 +87,10 @@ INPUTS: dict[str, tuple[Any, Any]] = {  # what we are given, and what XGBoost is
         None,
     ),
     "pandas categories of numbers": (FRAME.astype({NAMES[0]: "category"}), FRAME),
+    "pandas categories of text": (
+        FRAME.assign(**{NAMES[1]: pd.Categorical.from_codes(X[:, 1], list("edcba"))}),
+        FRAME,
+    ),
     "pandas Arrow": (FRAME.astype("int8[pyarrow]"), FRAME),
     "polars": (pl.from_pandas(FRAME), FRAME),
     "polars UInt8": (pl.from_pandas(FRAME).cast(pl.UInt8), FRAME),
@@ -356,6 +360,27 @@ def test_searches_pipelines_and_routed_weights() -> None:
         expected = LevelsRegressor(**SMALL).fit(FRAME, Y, sample_weight=weight_N)
         np.testing.assert_array_equal(pipeline.predict(FRAME), expected.predict(FRAME))
     assert get_scorer("r2")(expected, FRAME, Y) > 0.1
+
+
+def test_a_loop_of_trials_clones_and_sets_what_it_likes() -> None:
+    """As Optuna's studies use an estimator; with Optuna itself where it is installed."""
+
+    def tried(depth: int, share: float, rate: float) -> float:
+        model = clone(LevelsRegressor(**SMALL)).set_params(max_depth=depth, colsample_bytree=share, learning_rate=rate)
+        model.fit(FRAME[:1500], Y[:1500], eval_set=[(FRAME[1500:], Y[1500:])], early_stopping_rounds=5)
+        return float(model.best_score)
+
+    scores = {depth: tried(depth, 1.0, 0.3) for depth in (1, 4)}
+    assert scores[4] < scores[1]
+    try:
+        import optuna
+    except ImportError:
+        return
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    study.optimize(
+        lambda trial: tried(trial.suggest_int("depth", 1, 5), trial.suggest_float("share", 0.3, 1), 0.3), n_trials=4
+    )
+    assert study.best_value <= max(scores.values())
 
 
 def test_progress_is_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
