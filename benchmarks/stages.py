@@ -42,7 +42,7 @@ from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.synth import PRESETS, synthesise
 from eravane.zoo.trainer import Zoo
-from eravane.zoo.training import TrainTask, labels_of, train
+from eravane.zoo.training import TrainTask, labels_of, row_weights, train
 from eravane_kernels import cpu
 
 CONFIG = ROOT / "configs" / "v5.3-cpu.toml"
@@ -218,8 +218,9 @@ class _Work:
         columns, eras = task.specs[0].columns, (task.train_first, task.train_last)
         matrix = task.learner.matrix(features.table(columns, *eras, every=task.every))
         label_N = labels_of(features, task.specs[0], *eras, every=task.every)
+        weight_N = row_weights(task, features.era_of_rows(*eras, every=task.every))
         begin = time.process_time()
-        task.learner.fit(matrix, label_N, None, trees=task.trees, seed=1)
+        task.learner.fit(matrix, label_N, weight_N, trees=task.trees, seed=1)
         return time.process_time() - begin
 
     def _predict(self, features: Features, task: TrainTask) -> float:
@@ -261,7 +262,8 @@ class _Work:
         starts = zoo.start_tasks(specs, timeline.loop_start)
         eras = self._loop_eras
         refits = [era for era in eras if era > eras[0] and (era - eras[0]) % loop.every == 0]
-        later = [task for era in refits for task in zoo.start_tasks(specs, era)]
+        aged = {"half_life": loop.half_life}
+        later = [dataclasses.replace(task, **aged) for era in refits for task in zoo.start_tasks(specs, era)]
         for name, tasks in (("first models", starts), ("loop trees", later)):
             alone, moved = sum(map(partial(self._grow, features), tasks)), sum(map(_cells_of, tasks))
             seconds = alone + moved * (1 / rates.copy + 1 / rates.read)

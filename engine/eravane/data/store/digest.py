@@ -79,10 +79,11 @@ def _hash_strings(data: Any, offsets: Any, out_N: Any) -> None:
 @kernel
 def _columns_above(flat: Any, stride: int, rows: int, most: Any, out_C: Any) -> None:
     for column in range(out_C.size):
-        above = np.uint8(0)
-        for value in flat[column * stride : column * stride + rows]:
-            above |= np.uint8(value > most)
-        out_C[column] = above != 0
+        value_N = flat[column * stride : column * stride + rows]
+        greatest = np.uint8(0)
+        for row in range(value_N.size):  # by number: an iterator over an array gives no vectors
+            greatest = max(greatest, value_N[row])
+        out_C[column] = greatest > most
 
 
 def digest_runs(values_CN: NDArray[Any], offsets_E1: NDArray[np.int64]) -> NDArray[np.uint64]:
