@@ -36,6 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("name", nargs="?", choices=choices, metavar="NAME", help="the program, or all; none lists them")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run, not how fast")
     parser.add_argument("--deep", action="store_true", help="levels: trees of depth 3 to 10 and recipes instead")
+    parser.add_argument("--levels", action="store_true", help="zoo: the level grower alone, without the peer")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write environment and results to FILE")
     parser.add_argument("--threads", type=int, default=1, help="threads for ours and the peers (default 1)")
     given = parser.parse_args(arguments)
@@ -43,6 +44,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--json takes the numbers of one program")
     if given.deep and given.name != "levels":
         parser.error("--deep is an option of levels")
+    if given.levels and given.name != "zoo":
+        parser.error("--levels is an option of zoo")
     return given
 
 
@@ -53,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     program = importlib.import_module(f"benchmarks.{arguments.name}")
     from benchmarks.harness import Result, environment, report, write_json
 
-    name = f"{arguments.name} --deep" if arguments.deep else arguments.name
+    name = " ".join([arguments.name, *(f"--{option}" for option in ("deep", "levels") if getattr(arguments, option))])
     facts = environment(name, quick=arguments.quick, threads=arguments.threads)
     if arguments.deep:
 
@@ -63,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         results = importlib.import_module("benchmarks.levels_deep").deep(arguments.quick, save)
     else:
-        results = program.main(arguments.quick)
+        results = (program.levels if arguments.levels else program.main)(arguments.quick)
     print(report(name, facts, results))
     if arguments.json:
         write_json(arguments.json, facts, results)

@@ -77,6 +77,33 @@ def measured(folder: Path, size: Size) -> list[Result]:
     return [*results, *_equalities(one, threads)]
 
 
+def levels(quick: bool) -> list[Result]:
+    """The level grower's zoo in threads and on Dask against growing alone: medians of three rounds, all in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(Path(folder), QUICK if quick else FULL, workers=min(2, cores()), learner="levels")
+        prepare(work.folder, work.size)
+        rounds = []
+        for turn in range(1 if quick else 3):
+            say(f"round {turn + 1}")
+            rounds.append([measure(job, work) for job in (bound, ours, on_dask)])
+    floors, zoos, dasks = zip(*rounds, strict=True)
+    grow = {kind: [floor.facts[f"grow_{kind}"] for floor in floors] for kind in ("wall", "cpu")}
+    walls, cpus = [zoo.wall for zoo in zoos], [zoo.cpu for zoo in zoos]
+    pairs = [
+        ("levels_zoo_wall_over_bound", "x", 1.2, walls, [seconds / work.workers for seconds in grow["wall"]]),
+        ("levels_zoo_cpu_over_bound", "x", 1.2, cpus, grow["cpu"]),
+        ("dask_wall_over_threads", "x", 1.15, [dask.wall for dask in dasks], walls),
+        ("dask_cpu_over_threads", "x", 1.15, [dask.cpu for dask in dasks], cpus),
+    ]
+    return [
+        Result(
+            name, float(np.median(np.divide(ours_, other))), unit, goal, "lower",
+            f"{np.median(ours_):.2f} s against {np.median(other):.2f} s, rounds {np.round(np.divide(ours_, other), 2)}",
+        )
+        for name, unit, goal, ours_, other in pairs
+    ]  # fmt: skip
+
+
 def _zoo(name: str, work: Work, fast: Measured, peer: Measured, floor: Measured, least: float) -> list[Result]:
     models = work.targets * work.seeds
     grow_wall, grow_cpu = models * floor.facts["grow_wall"], models * floor.facts["grow_cpu"]

@@ -69,8 +69,19 @@ def test_deep_trees_are_an_option_of_levels_and_saved_row_by_row(monkeypatch, tm
     monkeypatch.setitem(sys.modules, "benchmarks.levels_deep", deep)
     benchmarks.run(benchmarks.parse(["levels", "--deep", "--quick", "--json", str(file)]))
     assert saved == [1, 2]
-    with pytest.raises(SystemExit):
-        benchmarks.parse(["zoo", "--deep"])
+    for wrong in (["zoo", "--deep"], ["levels", "--levels"]):
+        with pytest.raises(SystemExit):
+            benchmarks.parse(wrong)
+
+
+def test_the_zoo_of_the_level_grower_alone(monkeypatch, tmp_path):
+    zoo, file = ModuleType("benchmarks.zoo"), tmp_path / "zoo.json"
+    zoo.levels = lambda quick: [Result("row", float(quick), "x")]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "benchmarks.zoo", zoo)
+    benchmarks.run(benchmarks.parse(["zoo", "--levels", "--quick", "--json", str(file)]))
+    found = json.loads(file.read_text())
+    assert found["environment"]["command"] == "python -m benchmarks zoo --levels --quick"
+    assert [row["value"] for row in found["results"]] == [1.0]
 
 
 def test_an_unknown_program_is_bad_usage():
