@@ -363,7 +363,7 @@ def test_searches_pipelines_and_routed_weights() -> None:
 
 
 def test_a_loop_of_trials_clones_and_sets_what_it_likes() -> None:
-    """As Optuna's studies use an estimator; with Optuna itself where it is installed."""
+    """As a study of Optuna uses an estimator."""
 
     def tried(depth: int, share: float, rate: float) -> float:
         model = clone(LevelsRegressor(**SMALL)).set_params(max_depth=depth, colsample_bytree=share, learning_rate=rate)
@@ -372,15 +372,6 @@ def test_a_loop_of_trials_clones_and_sets_what_it_likes() -> None:
 
     scores = {depth: tried(depth, 1.0, 0.3) for depth in (1, 4)}
     assert scores[4] < scores[1]
-    try:
-        import optuna
-    except ImportError:
-        return
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    study.optimize(
-        lambda trial: tried(trial.suggest_int("depth", 1, 5), trial.suggest_float("share", 0.3, 1), 0.3), n_trials=4
-    )
-    assert study.best_value <= max(scores.values())
 
 
 def test_progress_is_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
