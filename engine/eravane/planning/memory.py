@@ -175,7 +175,8 @@ def _training(
     copied = zoo.every != 1 or not preparer.keeps(dtype)
     missing = dtype == "float32" and config.prepare.impute == "none"
     spans = [(fold.train_first, fold.train_last) for fold in timeline.folds]
-    newest = timeline.live_era if config.loop.update != "none" else timeline.loop_start
+    # Appended trees and renewed leaves read few eras: first models and refits read all.
+    newest = timeline.live_era if config.loop.update.startswith("refit") else timeline.loop_start
     spans.append((timeline.first_era, newest - min(timeline.tree_lags.values())))
     for first, last in spans:
         start = max(first, last - zoo.window + 1) if zoo.window else first
