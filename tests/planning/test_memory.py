@@ -145,6 +145,14 @@ def test_members_from_outside_are_counted_a_float_per_row_and_the_matching_of_on
     assert found.of("predictions") > 33 * plan(BASE).of("predictions")  # of 3 cells and 100 members
 
 
+def test_a_first_run_compiles_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for known in (True, False):
+        monkeypatch.setattr(memory, "is_compiled", lambda known=known: known)
+        found[known] = plan(BASE).of("process")
+    assert found == {True: memory.PROCESS_BYTES, False: memory.PROCESS_BYTES + memory.COMPILING_BYTES}
+
+
 def test_workers_of_a_local_cluster_are_programs_of_their_own() -> None:
     base = dict(BASE["compute"])
     alone, cluster = plan(BASE), plan({**BASE, "compute": {**base, "scheduler": "local"}})

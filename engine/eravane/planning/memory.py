@@ -20,10 +20,11 @@ from eravane.learners.protocol import GrowsTogether
 from eravane.learners.registry import make_learner
 from eravane.zoo.cluster import LOCAL
 from eravane_kernels import cpu
+from eravane_kernels.cpu.jit import is_compiled
 
-# Python with NumPy, Arrow, pandas, Numba, XGBoost and torch loaded: measured 0.5 GB, and 0.11 GB more where the
-# run is the first to use the kernels and compiles them.
-PROCESS_BYTES = 610_000_000
+# Python with NumPy, Arrow, pandas, Numba, XGBoost and torch loaded: measured 0.46 GB, and 0.1 GB more where some kernel
+# is compiled; 0.74 GB where all are, in the first run of a machine.
+PROCESS_BYTES, COMPILING_BYTES = 560_000_000, 200_000_000
 # A member from outside: a float32 per row that stays; per row once, while a file is matched: ids of both, two floats64.
 MEMBER_BYTES, MATCHING_BYTES = 4, 120
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -141,12 +142,13 @@ def plan_memory(
     predicted = sum(_rows(index, fold.predict_first, fold.predict_last) for fold in timeline.folds)
     loop_rows = _rows(index, timeline.loop_start, timeline.last_era)
     era_cells = int(index.counts.max()) * len(catalog.columns)
+    program = PROCESS_BYTES + (0 if is_compiled() else COMPILING_BYTES)
     processes = 1 + (workers if config.compute.scheduler == LOCAL else 0)
     members = len(config.zoo.members) + len(config.zoo.benchmarks)
     models += members
     return MemoryPlan(
         holdings=(
-            Holding("process", "for the program and its libraries", PROCESS_BYTES * processes),
+            Holding("process", "for the program and its libraries", program * processes),
             Holding("matrices", f"for {len(largest)} training matrices at a time, the largest ones", sum(largest)),
             Holding(
                 "predictions", f"for predictions of {models} models", 8 * models * predicted + 4 * models * loop_rows

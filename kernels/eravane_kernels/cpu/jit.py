@@ -52,6 +52,11 @@ def cache_folder() -> str:
     return next((str(place / sources_digest()) for place in places if _usable(place)), "")
 
 
+def is_compiled() -> bool:
+    """Whether compiled functions of these sources are kept: a first run compiles them all."""
+    return bool(cache_folder()) and next(Path(cache_folder()).rglob("*.nbi"), None) is not None
+
+
 def sources_digest() -> str:
     """A digest of every source that compiled functions are made of."""
     sources = sorted([*HERE.glob("*.py"), *HERE.parent.glob("*.py")])
