@@ -166,7 +166,7 @@ def prequential(world: Planted, first: int, config: GateConfig, lag: int = LAG) 
         while seen < len(world.outcomes) and world.outcomes[seen].era <= now.era - lag:
             learner.observe(world.outcomes[seen])
             if world.versions:
-                learner.versions.bear(world.outcomes[seen].era, world.witnesses[world.outcomes[seen].era])
+                learner.versions.score(world.outcomes[seen].era, world.version_scores[world.outcomes[seen].era])
             seen += 1
         learner.learn(now.era)
         open_M = learner.decide(now.era, now.facts)

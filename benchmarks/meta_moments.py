@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.meta_worlds import CLOCK, Planted
 from eravane.gate.context import STRUCTURE
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
-from eravane.gate.versions import WITNESSES, Version, Witness
+from eravane.gate.versions import SCORED_VERSIONS, Version, VersionScores
 
 FloatArray = NDArray[np.float64]
 
@@ -76,16 +76,16 @@ def moment_world(name: str, seed: int) -> Planted:
     active_RB = pay_RB > np.quantile(pay_RB, 0.7, axis=1, keepdims=True)
     shown_TM = active_RB[regime_T][:, block_M] if kind.shown else np.zeros((total, kind.models))
     facts = _facts(rng, shown_TM.astype(np.float64))
-    outcomes, witnesses = [], {}
+    outcomes, version_scores = [], {}
     for era in range(WARM, WARM + kind.eras):
         now = (era - WARM) // REFIT
-        numbers = tuple(range(now + 1))[-WITNESSES:]
-        witnesses[era] = Witness(numbers, versions_VMF[list(numbers)] @ cov_TF[era])
+        numbers = tuple(range(now + 1))[-SCORED_VERSIONS:]
+        version_scores[era] = VersionScores(numbers, versions_VMF[list(numbers)] @ cov_TF[era])
         C_MM = versions_VMF[now] @ S_FF @ versions_VMF[now].T
         c_M = versions_VMF[now] @ cov_TF[era]
         outcomes.append(EraOutcome(era, c_M, c_M, C_MM, facts[era], np.ones(kind.models)))
     pool = tuple(GateModel(f"m{m}", "medium" if m % 2 else "small", str(m)) for m in range(kind.models))
-    return Planted(outcomes, pool, regime_T[WARM : WARM + kind.eras], kept, witnesses)
+    return Planted(outcomes, pool, regime_T[WARM : WARM + kind.eras], kept, version_scores)
 
 
 def _correlations(rng: np.random.Generator, home: NDArray[np.int64]) -> FloatArray:

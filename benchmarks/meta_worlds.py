@@ -23,7 +23,7 @@ from eravane.core.config import GateConfig
 from eravane.core.files import write_atomically
 from eravane.gate.context import STRUCTURE, ContextBuilder
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
-from eravane.gate.versions import WITNESSES, Version, Witness
+from eravane.gate.versions import SCORED_VERSIONS, Version, VersionScores
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import World
@@ -45,14 +45,14 @@ class Planted:
     """A world's outcomes in ascending order, its pool, the true regime of every outcome, and versions of its models.
 
     Attributes:
-        versions: every version of the models; witnesses: what versions were paid, by era.
+        versions: every version of the models; version_scores: what versions were paid, by era.
     """
 
     outcomes: list[EraOutcome]
     models: tuple[GateModel, ...]
     regime_E: NDArray[np.int64]
     versions: tuple[Version, ...] = ()
-    witnesses: Mapping[int, Witness] = field(default_factory=dict)
+    version_scores: Mapping[int, VersionScores] = field(default_factory=dict)
 
 
 def made_world(kind: str, seed: int, *, eras: int, rows: int = 4_000) -> Planted:
@@ -85,7 +85,7 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
     cells = {(model.feature_set, model.group): columns[g] for g, model in enumerate(models)}
     builder = ContextBuilder(models, cells, ops, GateConfig())
     base = _Base(columns)
-    outcomes, regime, witnesses, reference_FN = [], [], {}, None
+    outcomes, regime, version_scores, reference_FN = [], [], {}, None
     for made in world.eras():
         if made.era > eras:
             break
@@ -108,10 +108,10 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
                 )
             )
             regime.append(made.regime)
-            witnesses[made.era] = base.witness(x_FN, y_N)
+            version_scores[made.era] = base.scores(x_FN, y_N)
         base.add(made.era, x_FN, standardised_target(label_N))
     assert reference_FN is not None
-    return Planted(outcomes, models, np.array(regime), base.versions(reference_FN), witnesses)
+    return Planted(outcomes, models, np.array(regime), base.versions(reference_FN), version_scores)
 
 
 class _Base:
@@ -138,11 +138,11 @@ class _Base:
             self._kept.append((era, self._weights))
         return self._evaluate(self._weights, x_FN)
 
-    def witness(self, x_FN: NDArray[np.float32], y_N: FloatArray) -> Witness:
+    def scores(self, x_FN: NDArray[np.float32], y_N: FloatArray) -> VersionScores:
         """What the newest versions are paid in an era: all of them are out of sample."""
-        numbers = tuple(range(len(self._kept)))[-WITNESSES:]
+        numbers = tuple(range(len(self._kept)))[-SCORED_VERSIONS:]
         paid = [gaussianize(self._evaluate(self._kept[n][1], x_FN), ops) @ y_N / y_N.size for n in numbers]
-        return Witness(numbers, np.stack(paid))
+        return VersionScores(numbers, np.stack(paid))
 
     def versions(self, reference_FN: NDArray[np.float32]) -> tuple[Version, ...]:
         """Every version so far, by what it predicts of reference rows."""

@@ -13,7 +13,7 @@ from eravane.gate.cells import RIDGES
 from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.gate import MetaLearner
 from eravane.gate.portable_weights import STEADY
-from eravane.gate.versions import Version, Witness
+from eravane.gate.versions import Version, VersionScores
 from tests.gate.cases import LAG, outcomes, pool, through_disk
 
 CONFIG = GateConfig(warmup=12, rehearsal=0, experts=("ridges", "regimes"))
@@ -31,8 +31,8 @@ def swapped(learner, history, eras, every=None):
             learner.versions.add(Version(RENEWED, {0: z_MR[::-1].copy()}))
         while history[seen].era <= era - LAG:
             learner.observe(history[seen])
-            learner.versions.bear(
-                history[seen].era, Witness(learner.versions.at(history[seen].era)[:1], history[seen].c_M[None])
+            learner.versions.score(
+                history[seen].era, VersionScores(learner.versions.at(history[seen].era)[:1], history[seen].c_M[None])
             )
             seen += 1
         learner.learn(era)

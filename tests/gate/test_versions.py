@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eravane.gate.versions import Version, Versions, Witness
+from eravane.gate.versions import Version, Versions, VersionScores
 
 MODELS, WIDTH, ROWS, VERSIONS, LENGTH = 4, 8, 4_000, 6, 20
 
@@ -30,7 +30,7 @@ def filled(weights_VMF, cov_EF, z_VMR):
         for era in range(v * LENGTH, (v + 1) * LENGTH):
             at = versions.at(era)
             assert at == tuple(range(max(0, v - 2), v + 1))
-            versions.bear(era, Witness(at, weights_VMF[list(at)] @ cov_EF[era]))
+            versions.score(era, VersionScores(at, weights_VMF[list(at)] @ cov_EF[era]))
             c_EM.append(weights_VMF[v] @ cov_EF[era])
     return versions, np.array(c_EM)
 
@@ -50,7 +50,7 @@ def test_the_projection_is_close_to_what_the_newest_version_scores():
     assert np.array_equal(projected_EM[(VERSIONS - 1) * LENGTH :], c_EM[(VERSIONS - 1) * LENGTH :])
 
 
-def test_the_projection_is_the_regression_on_the_witnesses_of_the_era():
+def test_the_projection_is_the_regression_on_the_version_scores_of_the_era():
     weights_VMF, cov_EF, z_VMR = world(seed=3)
     versions, c_EM = filled(weights_VMF, cov_EF, z_VMR)
     era = 3 * LENGTH + 4
@@ -61,14 +61,14 @@ def test_the_projection_is_the_regression_on_the_witnesses_of_the_era():
     np.testing.assert_allclose(versions.project(range(len(c_EM)), c_EM)[era], expected, atol=1e-6)
 
 
-def test_without_versions_witnesses_or_common_rows_scores_stay():
+def test_without_versions_scores_or_common_rows_scores_stay():
     weights_VMF, cov_EF, z_VMR = world()
     c_EM = cov_EF @ weights_VMF[0].T
     assert np.array_equal(Versions().project(range(len(c_EM)), c_EM), c_EM)
     versions = Versions()
     versions.add(Version(0, {0: z_VMR[0]}))
     versions.add(Version(50, {1: z_VMR[1]}))
-    versions.bear(3, Witness((0,), c_EM[3][None]))
+    versions.score(3, VersionScores((0,), c_EM[3][None]))
     assert np.array_equal(versions.project(range(len(c_EM)), c_EM), c_EM)
 
 
@@ -77,7 +77,7 @@ def test_a_model_without_predictions_says_nothing_and_state_survives_the_disk():
     versions, c_EM = filled(weights_VMF, cov_EF, z_VMR)
     missing = weights_VMF[:1] @ cov_EF[5]
     missing[0, 2] = np.nan
-    versions.bear(5, Witness((0,), missing))
+    versions.score(5, VersionScores((0,), missing))
     projected_EM = versions.project(range(len(c_EM)), c_EM)
     assert np.isfinite(projected_EM).all()
     back = Versions()

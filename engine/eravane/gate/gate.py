@@ -111,14 +111,16 @@ class MetaLearner:
         self._hedged = known
         trained, loss = "none", float("nan")
         if known < self._config.warmup:
-            self._say("warm-up", f"{known} resolved eras, warm-up needs {self._config.warmup}: equal weight until then")
+            self._note(
+                "warm-up", f"{known} resolved eras, warm-up needs {self._config.warmup}: equal weight until then"
+            )
         else:
             trained, loss = self._train(known)
         self._notes += self._records.standing.news([model.model_id for model in self.models], self._out_M)
         self._out_M = self._records.standing.out_M.copy()
         measured, kept = self._network.marginals
         if measured:
-            self._say(
+            self._note(
                 "marginals", f"{kept:,} of {measured:,} marginal statistics vary over eras, the others are dropped"
             )
         notes, self._notes = tuple(self._notes), []
@@ -150,7 +152,7 @@ class MetaLearner:
         """What the gate ("gate") and each expert would have earned over equal weight so far, in summed correlation."""
         return dict(zip(("gate", *self.experts), self._earned_P.tolist(), strict=True))
 
-    def _say(self, topic: str, note: str) -> None:
+    def _note(self, topic: str, note: str) -> None:
         """Add a note to the next report, on each topic once."""
         if topic not in self._noted:
             self._noted.add(topic)

@@ -23,7 +23,7 @@ from eravane.core.arrays import Floats as FloatArray
 # Ridge of the projection: without it noise in C^-1 costs more than the projection gains; .1 to .3 are alike.
 STEADY = 0.1
 # Versions that are scored in an era: the one in force then and its forerunners; one more adds next to nothing.
-WITNESSES = 3
+SCORED_VERSIONS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Version:
 
 
 @dataclass(frozen=True, eq=False)
-class Witness:
+class VersionScores:
     """What versions that were out of sample in an era were paid in it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Versions:
 
     def __init__(self) -> None:
         self.kept: list[Version] = []
-        self._witnesses: dict[int, Witness] = {}
+        self._scores: dict[int, VersionScores] = {}
 
     def add(self, version: Version) -> None:
         """Put a new version in force."""
@@ -67,12 +67,12 @@ class Versions:
         self.kept[-1] = Version(self.kept[-1].start, z)
 
     def at(self, era: int) -> tuple[int, ...]:
-        """Numbers of the versions that are scored in an era: started by then, at most `WITNESSES`, newest last."""
-        return tuple(n for n, version in enumerate(self.kept) if version.start <= era)[-WITNESSES:]
+        """Numbers of the versions that are scored in an era: of those begun by then the last `SCORED_VERSIONS`."""
+        return tuple(n for n, version in enumerate(self.kept) if version.start <= era)[-SCORED_VERSIONS:]
 
-    def bear(self, era: int, witness: Witness) -> None:
+    def score(self, era: int, scores: VersionScores) -> None:
         """Note what versions were paid in a resolved era."""
-        self._witnesses[era] = witness
+        self._scores[era] = scores
 
     @property
     def agreement_MM(self) -> FloatArray | None:
@@ -89,13 +89,13 @@ class Versions:
             return paid_EM
         newest, found_EM, maps = self.kept[-1], paid_EM.copy(), {}
         for e, era in enumerate(eras):
-            witness = self._witnesses.get(era)
-            if era >= newest.start or witness is None:
+            scores = self._scores.get(era)
+            if era >= newest.start or scores is None:
                 continue
-            if witness.versions not in maps:
-                maps[witness.versions] = self._map(witness.versions)
-            if (map_MK := maps[witness.versions]) is not None:
-                found_EM[e] = map_MK @ np.nan_to_num(witness.paid_KM.ravel())
+            if scores.versions not in maps:
+                maps[scores.versions] = self._map(scores.versions)
+            if (map_MK := maps[scores.versions]) is not None:
+                found_EM[e] = map_MK @ np.nan_to_num(scores.paid_KM.ravel())
         return found_EM
 
     def _map(self, versions: tuple[int, ...]) -> FloatArray | None:
@@ -115,9 +115,9 @@ class Versions:
         found: dict[str, NDArray[Any]] = {"versions.start": np.array([v.start for v in self.kept], dtype=np.int64)}
         for n, version in enumerate(self.kept):
             found |= {f"versions.z.{n}.{block}": z_MR for block, z_MR in version.z.items()}
-        for era, witness in self._witnesses.items():
-            found[f"witness.versions.{era}"] = np.array(witness.versions, dtype=np.int64)
-            found[f"witness.paid.{era}"] = witness.paid_KM
+        for era, scores in self._scores.items():
+            found[f"scores.versions.{era}"] = np.array(scores.versions, dtype=np.int64)
+            found[f"scores.paid.{era}"] = scores.paid_KM
         return found
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -128,12 +128,12 @@ class Versions:
                 n, block = (int(part) for part in name.split(".")[2:])
                 blocks.setdefault(n, {})[block] = arrays[name]
         self.kept = [Version(int(start), blocks.get(n, {})) for n, start in enumerate(arrays.get("versions.start", ()))]
-        prefix = "witness.versions."
+        prefix = "scores.versions."
         for name in arrays:
             if name.startswith(prefix):
                 era = int(name.removeprefix(prefix))
                 numbers = tuple(int(n) for n in arrays[name])
-                self._witnesses[era] = Witness(numbers, np.array(arrays[f"witness.paid.{era}"]))
+                self._scores[era] = VersionScores(numbers, np.array(arrays[f"scores.paid.{era}"]))
 
 
 def _rows(version: Version, blocks: Sequence[int]) -> NDArray[np.float32]:

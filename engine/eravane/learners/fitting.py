@@ -23,7 +23,7 @@ from eravane.learners.levelinput import Coding, LevelTable, as_levels, learn_lev
 from eravane.learners.levels import Growth
 from eravane.learners.levels_model import Heading, written
 from eravane.learners.objectives import Objective, measures
-from eravane.learners.rounds import ByGradients, Stopping, Watched, run_rounds
+from eravane.learners.rounds import ByGradients, EvalSet, Stopping, run_rounds
 from eravane.learners.settings import NotGrownError, Settings
 from eravane.learners.ubj import JoinedTrees, load
 from eravane_kernels.cpu import walk
@@ -264,8 +264,8 @@ def fit_levels(
     before = 0 if earlier is None else earlier.rounds
     margin_BN = starting_at(earlier, frame, start, train.margins)
     growth = _growth(params, settings, table, label_BN, weight_N, margin_BN, threads, before)
-    watched = [
-        Watched(
+    eval_sets = [
+        EvalSet(
             one.name, as_levels(one.frame, table.coding), one.labels, one.weights,
             starting_at(earlier, one.frame, start, one.margins),
         )
@@ -281,11 +281,11 @@ def fit_levels(
         return block if earlier is None else earlier.followed_by(block)
 
     grown, attributes = run_rounds(
-        growth, settings.rounds, watched, objective, wanted, Stopping(settings.patience),
+        growth, settings.rounds, eval_sets, objective, wanted, Stopping(settings.patience),
         learned=table.columns.missing, callbacks=params.get("callbacks"), before=before, verbose=verbose,
         model_of=lambda trees: xgb.Booster(model_file=bytearray(block_of(trees, {}))),
     )  # fmt: skip
-    history = {one.name: one.history for one in watched}
+    history = {one.name: one.history for one in eval_sets}
     coding = table.coding if earlier is None else None
     return Fitted(
         block_of(grown, attributes), "levels", objective, len(label_BN), start, table.coding.missing, coding, history,

@@ -85,7 +85,7 @@ class ByGradients:
 
 
 @dataclass(eq=False)
-class Watched:
+class EvalSet:
     """Rows that are evaluated while trees grow.
 
     Attributes:
@@ -167,7 +167,7 @@ class Stopping:
 def run_rounds(
     growth: Growth,
     rounds: int,
-    watched: Sequence[Watched],
+    eval_sets: Sequence[EvalSet],
     objective: Objective,
     wanted: Sequence[Measure],
     stopping: Stopping,
@@ -183,7 +183,7 @@ def run_rounds(
     Args:
         growth: grows them.
         rounds: how many.
-        watched: sets that are evaluated after every round, the last one decides on stopping.
+        eval_sets: sets that are evaluated after every round, the last one decides on stopping.
         objective, wanted: what is predicted and measured.
         stopping: keeps the best round.
         learned: whether splits learned where missing values go.
@@ -196,7 +196,7 @@ def run_rounds(
         ConfigError: outputs have grown beyond what a float32 holds; a callback is none.
     """
     grown: list[list[Tree]] = []
-    history = {one.name: one.history for one in watched}
+    history = {one.name: one.history for one in eval_sets}
     model = SoFar(grown, model_of, growth.learn_at, before)
     asked = Callbacks(callbacks, rounds, model, history)
     asked.begin()
@@ -211,7 +211,7 @@ def run_rounds(
             many = next_rounds(many, len(found), time.perf_counter() - began)
             for trees in found:
                 grown.append(trees)
-                ended = _evaluate(trees, watched, objective, wanted, stopping, model, learned)
+                ended = _evaluate(trees, eval_sets, objective, wanted, stopping, model, learned)
                 show(len(grown), history)
                 ended |= asked.after(len(grown) - 1)
                 if ended:
@@ -226,7 +226,7 @@ def run_rounds(
 
 def _evaluate(
     trees: Sequence[Tree],
-    watched: Sequence[Watched],
+    eval_sets: Sequence[EvalSet],
     objective: Objective,
     wanted: Sequence[Measure],
     stopping: Stopping,
@@ -234,13 +234,13 @@ def _evaluate(
     learned: bool,
 ) -> bool:
     """Evaluates a round; returns whether training ends."""
-    for one in watched:
+    for one in eval_sets:
         one.add(trees, learned)
         model.rising |= one.measure(objective, wanted)
-    if not watched:
+    if not eval_sets:
         return False
     last = wanted[-1].name
-    return stopping.ends(model.num_boosted_rounds() - 1, watched[-1].history[last][-1], model.rising[last])
+    return stopping.ends(model.num_boosted_rounds() - 1, eval_sets[-1].history[last][-1], model.rising[last])
 
 
 def _shown(

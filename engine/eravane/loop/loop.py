@@ -21,7 +21,7 @@ from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome, History
 from eravane.gate.portable import agreement_of
-from eravane.gate.versions import Witness
+from eravane.gate.versions import VersionScores
 from eravane.learners.registry import predict
 from eravane.loop.decision import Measured, decide
 from eravane.loop.sources import EraSource, source_of, values_of
@@ -221,7 +221,7 @@ class Loop:
         if versions.at(pending.era) and all(number in self.earlier.frozen for number in before):
             shadows = [replace(pending, base_MN=self.earlier.predictions(number, pending.era)) for number in before]
             outcomes = [*(outcome_of(shadow, label_N, self._ops, meta_N) for shadow in shadows), outcome]
-            versions.bear(pending.era, Witness(numbers, np.stack([self._gate.paid(one) for one in outcomes])))
+            versions.score(pending.era, VersionScores(numbers, np.stack([self._gate.paid(one) for one in outcomes])))
         return outcome
 
     def _update(self, era: int) -> tuple[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import on_host
 from eravane.data.features import Features
-from eravane.gate.versions import WITNESSES, Version, Versions
+from eravane.gate.versions import SCORED_VERSIONS, Version, Versions
 from eravane.learners.registry import predict
 from eravane.loop.sources import EraSource, source_of, values_of
 from eravane.loop.updates import Model
@@ -32,7 +32,7 @@ class EarlierModels:
         ops: the kernels' namespace.
 
     Attributes:
-        frozen: version number -> models as they ended, at most `WITNESSES` versions.
+        frozen: version number -> models as they ended, at most `SCORED_VERSIONS` versions.
     """
 
     def __init__(self, features: Features, specs: Sequence[ModelSpec], loop_start: int, ops: Kernels) -> None:
@@ -51,7 +51,7 @@ class EarlierModels:
         number = len(versions.kept) - 1
         versions.freeze(self._compared(before))
         self.frozen[number] = dict(before)
-        self.frozen = {n: models for n, models in self.frozen.items() if n > number - WITNESSES}
+        self.frozen = {n: models for n, models in self.frozen.items() if n > number - SCORED_VERSIONS}
         self._boosters = {key: found for key, found in self._boosters.items() if key[0] in self.frozen}
         versions.add(Version(era, self._compared(after)))
 

@@ -123,7 +123,7 @@ class _Batch:
         self._schedule = Schedule() if replay_of is None else Schedule.read(RunFolder.open(replay_of))
         self._data, self._config, self._folder = stages.data, stages.config, stages.folder
         self._backend, self._progress, self._events = stages.backend, stages.progress, stages.events
-        self._say, self._settled = stages.note, Settled()
+        self._note, self._settled = stages.note, Settled()
         self._warnings: list[str] = []
         self._beside: dict[str, str] = {}
 
@@ -142,7 +142,7 @@ class _Batch:
             store.verify()
         timeline = self._timeline(store)
         self._say_periods(timeline)
-        self._say_missing(store)
+        self._note_missing(store)
         self._plan_memory(store, catalog, timeline)
         members = load_members(self._config, self._data, store)
         found = Beside(self._config, self._data, store, catalog, members)
@@ -152,9 +152,9 @@ class _Batch:
         self._write_manifest(store, timeline, "running")
         zoo = stages.zoo(store, timeline)
         for note in zoo.notes:
-            self._say(note)
+            self._note(note)
         for note in coverage(members, store, timeline.folds[0].predict_first):
-            self._say(note)
+            self._note(note)
         features = stages.features(store, members)
         # All checks of the input come before anything is trained.
         neutral = neutral_columns(self._config, catalog)
@@ -162,7 +162,7 @@ class _Batch:
         specs = model_specs(catalog, self._config) + member_specs(members, self._config.data.target)
         specs = with_benchmark(specs, self._config, self._data, store, stages.cache)
         if self._backend.name != "cpu":
-            self._say(str(zoo.keep_features(self._backend, specs)))
+            self._note(str(zoo.keep_features(self._backend, specs)))
         oof = self._out_of_fold(zoo, specs, timeline, features)
         with self._events.stage("selection", models=len(specs)):
             chosen = self._select(specs, oof, timeline, features, references)
@@ -180,21 +180,21 @@ class _Batch:
         self._config, note = resolve_learner(self._config, store.dtype)
         self._stages.config = self._config
         if note:
-            self._say(note)
+            self._note(note)
             self._folder.write_config(with_learner(self._folder.config(), self._config.zoo.learner))
 
     def _catalog(self) -> FeatureCatalog:
         catalog = self._stages.catalog(self._data)
         empty = catalog.empty_cells()
         if empty:
-            self._say(f"{len(empty)} empty cells are skipped: {', '.join('.'.join(cell) for cell in empty)}")
+            self._note(f"{len(empty)} empty cells are skipped: {', '.join('.'.join(cell) for cell in empty)}")
         return catalog
 
     def _store(self, catalog: FeatureCatalog, rebuild: bool) -> EraStore:
         self._progress.start("ingest", 1)
         begun = self._folder.manifest()["data"] if self._folder.started else None
         with self._events.stage("ingest") as found:
-            store = None if begun is None or rebuild else begun_store(self._data, begun, self._say)
+            store = None if begun is None or rebuild else begun_store(self._data, begun, self._note)
             if store is None:
                 cache, wait = self._stages.cache, self._progress.note
                 store = cached_store(self._data, self._config.data, catalog, cache, rebuild=rebuild, wait=wait)
@@ -210,28 +210,28 @@ class _Batch:
             self._settled = Settled.from_manifest(manifest)
             self._stages.payout = self._settled.payout
             return Timeline.from_manifest(manifest, store.index)
-        self._settled = settled = settle(self._config, self._data, store, self._folder, self._say)
+        self._settled = settled = settle(self._config, self._data, store, self._folder, self._note)
         self._stages.payout = settled.payout
         newest = store.facts[self._config.data.target].newest
         return plan_timeline(self._config, store.index, newest, settled.horizons)
 
     def _say_periods(self, timeline: Timeline) -> None:
         clock = timeline.clock
-        self._say(
+        self._note(
             f"eras {timeline.first_era} to {timeline.last_era}, labels to {timeline.newest_label}; "
             f"{len(timeline.folds)} folds, loop from era {timeline.loop_start}, report from {timeline.report_start}"
         )
-        self._say(self._settled.sentence(clock) or f"lags {clock.score_lag} and {clock.tree_lag}")
+        self._note(self._settled.sentence(clock) or f"lags {clock.score_lag} and {clock.tree_lag}")
         if clock.observed_lag > clock.minimum_score_lag:
-            self._say(f"the labels in the files come later than by the rule: {clock.observed_lag} eras")
+            self._note(f"the labels in the files come later than by the rule: {clock.observed_lag} eras")
         if clock.leaking:
-            self._say("LEAKING: a lag is shorter than the labels need; the scores of this run are void")
+            self._note("LEAKING: a lag is shorter than the labels need; the scores of this run are void")
 
-    def _say_missing(self, store: EraStore) -> None:
+    def _note_missing(self, store: EraStore) -> None:
         blank_EC = store.blank()
         if blank_EC.any():
             features, eras = int(blank_EC.any(axis=0).sum()), int(blank_EC.any(axis=1).sum())
-            self._say(
+            self._note(
                 f"{features} features are missing throughout some era ({eras} eras, {blank_EC.mean():.1%} of all "
                 f"feature x era pairs); prepare.missing_eras = {self._config.prepare.missing_eras!r}"
             )
@@ -293,11 +293,11 @@ class _Batch:
         beyond, payout = scores.beyond, self._settled.payout
         ranking = config.ranking
         if ranking != config.selection and not any(np.isfinite(values).any() for values in beyond.values()):
-            self._say("no out-of-fold era has the meta model or a benchmark model: models are ranked by CORR")
+            self._note("no out-of-fold era has the meta model or a benchmark model: models are ranked by CORR")
             ranking = config.selection
         verdicts = select(specs, scores.scores_ME, scores.similarity_MM, ranking, lag, beyond, payout)
         if config.aim == "payout" and (relation := proxy_relation(beyond)):
-            self._say(relation)
+            self._note(relation)
         table = zoo_table(verdicts, scores, config.zoo, oof.seconds, device=device, hac_lag=lag)
         self._folder.write_table("zoo.parquet", table)
         write_oof(self._folder.path / OOF, oof, features)
@@ -307,7 +307,7 @@ class _Batch:
                 "no base model has a score in an out-of-fold era, and so none is selected: their predictions are "
                 "constant (zoo.params, zoo.trees), or no row has a label"
             )
-        self._say(f"{len(chosen)} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
+        self._note(f"{len(chosen)} of {len(verdicts)} base models selected on {len(scores.eras)} out-of-fold eras")
         return chosen
 
     def _run_loop(
@@ -334,14 +334,14 @@ class _Batch:
         if resumed.era is None:
             stages.begin(session, oof_of, list(history))
         else:
-            self._say(f"resumed after era {resumed.era}")
+            self._note(f"resumed after era {resumed.era}")
         stages.advance(session, resumed.era)
         return session
 
     def _write_live(self, session: Session) -> None:
         written = self._stages.write_live(session)
         if written is None:
-            self._say("the dataset has no live.parquet for the era after its newest: no live predictions were made")
+            self._note("the dataset has no live.parquet for the era after its newest: no live predictions were made")
         else:
             rows, n_open = written
-            self._say(f"{rows:,} live predictions by {n_open} models are ready to submit")
+            self._note(f"{rows:,} live predictions by {n_open} models are ready to submit")

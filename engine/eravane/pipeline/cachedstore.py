@@ -63,13 +63,13 @@ def cached_store(
         raise ChangedDataError(error.fact, advice) from None
 
 
-def begun_store(data: Path, begun: Mapping[str, str], say: Callable[[str], None]) -> EraStore | None:
+def begun_store(data: Path, begun: Mapping[str, str], note: Callable[[str], None]) -> EraStore | None:
     """The store that an interrupted run goes on with; None where it is gone and has to be made of the files again.
 
     Args:
         data: a store, or a folder of parquet files, as it is now.
         begun: what the run's manifest says of its data.
-        say: called with a line where `data` is not what the run was begun on.
+        note: called with a line where `data` is not what the run was begun on.
 
     Raises:
         RunError: the store holds something else, and what the run was begun on is not kept.
@@ -80,7 +80,7 @@ def begun_store(data: Path, begun: Mapping[str, str], say: Callable[[str], None]
     require_begun(store, begun)
     other = _unlike(data, store)
     if other:
-        say(f"{other} changed since the run began, and is not read: it goes on with the data kept in {store.path}")
+        note(f"{other} changed since the run began, and is not read: it goes on with the data kept in {store.path}")
     return store
 
 

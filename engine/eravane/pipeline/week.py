@@ -117,7 +117,7 @@ class _Week:
 
     def __init__(self, stages: Stages, manifest: Mapping[str, Any], store: EraStore) -> None:
         self._stages, self._manifest, self._store = stages, manifest, store
-        self._folder, self._config, self._data, self._say = stages.folder, stages.config, stages.data, stages.note
+        self._folder, self._config, self._data, self._note = stages.folder, stages.config, stages.data, stages.note
         self._before = Schedule.read(stages.folder)
         self._timeline = Timeline.from_manifest(manifest, store.index)
         stages.payout = noted_rule(manifest)
@@ -132,7 +132,7 @@ class _Week:
         """Catch up with the data; nothing is written where they have nothing new."""
         before, labels = self._before, self._labels
         for name in self._beside.unlike(self._manifest["data"].get(BESIDE, {})):
-            self._say(
+            self._note(
                 f"{name} is not as it was at the last step: what the run learnt from it stays, and eras that are "
                 "handled from now on read it as it is"
             )
@@ -171,7 +171,7 @@ class _Week:
             require_same_twin(target, replace(now, twins=(began["twin"],), near=None), now)
         longer = [name for name in now.twins if (span := Horizon.named(name)) and span.eras > clock.horizon]
         if began is None and longer:
-            self._say(
+            self._note(
                 f"{target!r} equals {longer[0]!r}: its labels are longer than the {clock.span} whose lags this run "
                 "began with and keeps; a new run takes the right ones"
             )
@@ -206,13 +206,13 @@ class _Week:
         oof = StoredOof(self._folder.path, session.model_ids)
         resumed = self._stages.resume(session, oof)
         if resumed.era is None:
-            self._say(f"the loop is run again from its start, era {self._timeline.loop_start}")
+            self._note(f"the loop is run again from its start, era {self._timeline.loop_start}")
             self._stages.begin(session, oof, oof.eras)
         return self._stages.advance(session, resumed.era)
 
     def _write(self, session: Session) -> None:
         if self._stages.write_live(session) is None:
-            self._say("the data have no live rows: live_predictions.csv is not of this week")
+            self._note("the data have no live rows: live_predictions.csv is not of this week")
         catalog = self._stages.catalog(self._store.path)
         _, warnings = self._stages.write_results(session, session.features, catalog)
         newest_label = max(self._labels[self._config.data.target])

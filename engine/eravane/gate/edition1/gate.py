@@ -83,14 +83,16 @@ class FirstMetaLearner(MetaLearner):
         self._hedged = known
         trained, loss = "none", float("nan")
         if known < self._config.warmup:
-            self._say("warm-up", f"{known} resolved eras, warm-up needs {self._config.warmup}: equal weight until then")
+            self._note(
+                "warm-up", f"{known} resolved eras, warm-up needs {self._config.warmup}: equal weight until then"
+            )
         elif self._network.due(known):
             trained, loss = "full", self._network.refit(self._history, self._records, known)
         elif self._config.warm_steps:
             trained, loss = "warm", self._network.warm_start(self._history, self._records, known)
         measured, kept = self._network.marginals
         if measured:
-            self._say(
+            self._note(
                 "marginals", f"{kept:,} of {measured:,} marginal statistics vary over eras, the others are dropped"
             )
         notes, self._notes = tuple(self._notes), []
