@@ -360,7 +360,7 @@ def speed(size: Size) -> list[Result]:
     learner.learn(world.outcomes[-1].era + LAG)
     taken = time.process_time() - begin
     detail = f"CPU seconds on one thread: {eras} eras x {models} models x {networks} networks"
-    early, late = (_step_seconds(world, known, config) for known in (100 * eras // 1_000, eras - 30))
+    early, late = _step_seconds(world, (100 * eras // 1_000, eras - 30), config)
     ratio = f"{1e3 * early:.0f} and {1e3 * late:.0f} ms, medians of 20 steps of the gate"
     return [
         Result("speed: full training", taken, "s", 60.0, "lower", detail),
@@ -368,17 +368,20 @@ def speed(size: Size) -> list[Result]:
     ]
 
 
-def _step_seconds(world: Planted, known: int, config: GateConfig) -> float:
-    """CPU seconds of learning, deciding and weighing when so many eras are resolved, median of 20 eras."""
-    learner, taken = MetaLearner(config, world.models, lag=LAG, seed=0), []
-    for outcome in world.outcomes[:known]:
-        learner.observe(outcome)
-    everyone = np.ones(len(world.models), dtype=bool)
-    for outcome in world.outcomes[known : known + 21]:
-        era, begin = outcome.era + LAG, time.process_time()
-        learner.observe(outcome)
-        learner.learn(era)
-        learner.decide(era, outcome.facts)
-        learner.weigh(era, outcome.facts, everyone, outcome.C_MM, outcome.dispersion_M)
-        taken.append(time.process_time() - begin)
-    return float(np.median(taken[1:]))
+def _step_seconds(world: Planted, starts: Sequence[int], config: GateConfig) -> list[float]:
+    """CPU seconds of learning, deciding and weighing when so many eras are resolved, medians of 20 eras, in turns."""
+    learners = [MetaLearner(config, world.models, lag=LAG, seed=0) for _ in starts]
+    for learner, known in zip(learners, starts, strict=True):
+        for outcome in world.outcomes[:known]:
+            learner.observe(outcome)
+    everyone, taken = np.ones(len(world.models), dtype=bool), []
+    for step in range(21):
+        for learner, known in zip(learners, starts, strict=True):
+            outcome, begin = world.outcomes[known + step], time.process_time()
+            era = outcome.era + LAG
+            learner.observe(outcome)
+            learner.learn(era)
+            learner.decide(era, outcome.facts)
+            learner.weigh(era, outcome.facts, everyone, outcome.C_MM, outcome.dispersion_M)
+            taken.append(time.process_time() - begin)
+    return [float(np.median(taken[len(starts) + n :: len(starts)])) for n in range(len(starts))]
