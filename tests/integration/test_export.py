@@ -201,6 +201,7 @@ def test_a_scanner_finds_nothing_worse_than_in_a_function_that_is_pickled(model:
     assert not {name for name in found if name.split(".")[-1] in ("eval", "exec", "compile", "system", "popen")}
     assert not {name for name in found if name.startswith("eravane")}
     allowed = {name.split(".")[0] for name in _imported(cloudpickle.dumps(plain, protocol=4))}
+    found.discard("builtins.slice")  # slices of constants are constants from Python 3.14 on
     assert {name.split(".")[0] for name in found} <= allowed | {"numpy", "statistics", "types"}
 
 

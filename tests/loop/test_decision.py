@@ -57,5 +57,5 @@ def test_a_device_decides_an_era_as_the_cpu_does(device: Any, rows: int) -> None
     for found, wanted in zip(seen_there, seen_here, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
         assert np.isnan(found[1]).all()
-    z_MN = norm.ppf((rankdata(np.nan_to_num(base_MN), axis=1) - 0.5) / rows)
+    z_MN = norm.ppf((rankdata(np.nan_to_num(base_MN.astype(np.float64)), axis=1) - 0.5) / rows)
     np.testing.assert_allclose(here.mixed_N, WEIGHT_M @ z_MN, atol=1e-9)

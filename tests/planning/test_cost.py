@@ -76,8 +76,8 @@ def test_the_zoo_is_counted_as_by_hand() -> None:
             matrices += n * columns * CPU_CORE.cell + columns * CPU_CORE.column + CPU_CORE.matrix
             tree = n * columns * 2.5 * CPU_CORE.visit + 4 * n * CPU_CORE.row_level
             trees += 30 * (tree + 16 * columns * CPU_CORE.node_column + CPU_CORE.tree)
-            predictions += predicted * columns * HOST.predict_cell + predicted * 30 * 4 * HOST.predict_level
-            predictions += 20 * HOST.predict_call
+            per_cell, per_tree, per_row, per_split = HOST.unfolded  # complete trees of depth 4: 16 places
+            predictions += predicted * columns * per_cell + 30 * (per_tree + predicted * (per_row + 16 * per_split))
     work = work_of(plan_cost(changed(), shape(), HERE))
     assert work["zoo matrices"] == pytest.approx(matrices)
     assert work["zoo trees"] == pytest.approx(trees)
