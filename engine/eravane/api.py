@@ -84,17 +84,19 @@ def run(
         RunError: the run folder exists already, belongs to another run, or cannot be written.
         DeviceError: the device asked for does not work.
     """
-    from eravane.pipeline import batch
-    from eravane.pipeline.handle import Run
-
     if adopt and not resume:
         raise ConfigError("a new run follows the present rules; --adopt is for --resume")
     if Path(data).is_file():
         raise DataError(f"{data} is a file; give the folder that holds it and features.json, or a store")
     replayed = None if replay_of is None else Path(replay_of)
+    settings = as_config(config, Path(out) if resume else replayed, adopt=adopt)
+    _require_features(Path(data), settings)
+    from eravane.pipeline import batch
+    from eravane.pipeline.handle import Run
+
     done = batch.run(
         Path(data),
-        as_config(config, Path(out) if resume else replayed, adopt=adopt),
+        settings,
         Path(out),
         resume=resume,
         adopt=adopt,
@@ -135,6 +137,7 @@ def step(
         DataError: the files break the dataset's contract.
         StoreError: another process steps this run, or the store cannot be written.
     """
+    _require_run(run)
     from eravane.pipeline import week
 
     folder = default_cache() if cache is None else Path(cache)
@@ -154,12 +157,14 @@ def plan(data: Place, config: Configuration = None, *, cores: int = 0, gpus: int
         DataError: files are missing or break the dataset's contract.
         ConfigError: the configuration is wrong, or does not fit the data.
     """
-    from eravane.planning.cost import plan_cost
     from eravane.planning.shape import read_shape
-    from eravane.planning.workload import this_machine
 
     settings = as_config(config)
-    return plan_cost(settings, read_shape(Path(data), settings), this_machine(settings.compute.device, cores, gpus))
+    shape = read_shape(Path(data), settings)
+    from eravane.planning.cost import plan_cost
+    from eravane.planning.workload import this_machine
+
+    return plan_cost(settings, shape, this_machine(settings.compute.device, cores, gpus))
 
 
 def report(run: Place) -> Path:
@@ -196,6 +201,7 @@ def export(
     Raises:
         RunError: the run is unfinished, or cannot be repeated by a hosted model; with `check`, the model fails.
     """
+    _require_run(run)
     from eravane.pipeline import export as exporting
 
     if not pinned:
@@ -332,3 +338,17 @@ def as_config(config: Configuration, resumed: Path | None = None, *, adopt: bool
     if config is None:
         return begun
     return folder.read_as_begun(config if isinstance(config, Mapping) else read_toml(Path(config)), adopt=adopt)
+
+
+def _require_features(data: Path, config: RunConfig) -> None:
+    """Refuse data without a features.json that has the sets of the configuration, before the large libraries load."""
+    from eravane.data.catalog import FEATURES_JSON, FeatureCatalog
+
+    FeatureCatalog.load(data / FEATURES_JSON, sets=config.data.feature_sets, groups=config.data.feature_groups or None)
+
+
+def _require_run(run: Place) -> None:
+    """Refuse what is no run folder, before the large libraries load."""
+    from eravane.runstate.runfolder import RunFolder
+
+    RunFolder.open(Path(run))

@@ -76,6 +76,16 @@ def test_wrong_input_gets_one_readable_message(arguments: list[str], code: int, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["run nowhere --out run", "step run --data data", "export run", "report run", "compare run run", "plan nowhere"],
+)
+def test_what_is_not_there_is_refused_before_pytorch_loads(line: str, tmp_path: Path) -> None:
+    program = EAGER.replace("main()", "\ntry: main()\nfinally: sys.stdout.write(str('torch' in sys.modules))")
+    found = subprocess.run([sys.executable, "-c", program, *line.split()], capture_output=True, text=True, cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (1, "False"), found.stderr
+
+
 def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in _eravane("--debug", "report", "nowhere").stderr
 
@@ -98,9 +108,11 @@ def test_doctor_speaks_json_and_fails_where_something_must_be_fixed() -> None:
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_weekly_step_prints_one_line_and_shows_progress_on_a_terminal_alone(
-    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from eravane.cli import runs
+
+    (tmp_path / "run.toml").touch()
 
     def week(run: Path, _data: Path, *, cache: Path, progress: Progress, adopt: bool) -> WeekReport:
         progress.start("loop", 1)
@@ -110,7 +122,7 @@ def test_a_weekly_step_prints_one_line_and_shows_progress_on_a_terminal_alone(
 
     monkeypatch.setattr("eravane.pipeline.week.step", week)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    runs.step(Path("run"), Path("data"))
+    runs.step(tmp_path, Path("data"))
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 1
     assert json.loads(said.out)["eras"] == [82]

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from eravane.core.config import GateConfig
-from eravane.gate.scorer import AdamW, Batch, Scorer, Trainer, Training, masked_softmax, open_one, parameters
+from eravane.gate.scorer import AdamW, Batch, Scorer, Trainer, masked_softmax, open_one, parameters
+from eravane.gate.training import Training
 
 
 def test_masked_softmax_is_softmax_over_the_open_models():

@@ -24,10 +24,10 @@ from eravane.gate.scorer import (
     Batch,
     Scorer,
     Trainer,
-    Training,
     load_parameters,
     parameters,
 )
+from eravane.gate.training import Training
 
 # Eras that were decided on fewer resolved eras than this are not trained on.
 LEAST_KNOWN = 8

@@ -14,8 +14,6 @@ from torch import Tensor
 from eravane.core.arrays import Floats as FloatArray
 
 ROUNDS = 50
-# Regimes that resolved eras are clustered into: as many as a year of weekly eras can tell apart.
-REGIMES = 4
 
 
 def find_regimes(vectors_EM: FloatArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:

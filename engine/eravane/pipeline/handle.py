@@ -13,7 +13,6 @@ from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
 from eravane.core.files import Place
 from eravane.data.parquet import read_table
-from eravane.pipeline.reporting import report
 from eravane.report import Comparison, RunView, compare, load_run
 from eravane.report.facts import judgeable_eras
 from eravane.runstate.runfolder import RunFolder
@@ -122,6 +121,8 @@ class Run:
 
     def write_report(self) -> Path:
         """Write report.html again, of an unfinished run from what it has done so far; returns its path."""
+        from eravane.pipeline.reporting import report  # loads PyTorch, without which a run is read
+
         return report(self.path)
 
     @property

@@ -23,7 +23,8 @@ from eravane.data.catalog import META_COLUMN, META_MODEL, REFERENCES, FeatureCat
 from eravane.data.features import Features
 from eravane.data.parquet import read_rows
 from eravane.data.store.store import EraStore
-from eravane.gate.prototypes import REGIMES, find_regimes, whiten
+from eravane.gate.prototypes import find_regimes, whiten
+from eravane.gate.training import REGIMES
 from eravane.learners.outside import OUTSIDE
 from eravane.report.alerts import warnings
 from eravane.runstate.runfolder import MANIFEST, RunFolder

@@ -20,7 +20,7 @@ from eravane.core.telemetry import NVML
 from eravane.data.catalog import Cell
 from eravane.data.resident import fitting
 from eravane.gate.context import WIDEST_CELL
-from eravane.gate.scorer import Training
+from eravane.gate.training import Training
 from eravane.learners.registry import make_learner
 from eravane.loop.updates import APPEND_ERAS
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
