@@ -6,9 +6,10 @@ import numpy as np
 from scipy.linalg import eigvalsh
 
 from eravane_kernels import checks
-from eravane_kernels.arrays import LEVELS, MISSING, Columns, Double, Floats, Integers
+from eravane_kernels.arrays import LEVELS, MISSING, Bools, Columns, Double, Floats, Integers, Levels, Single
 from eravane_kernels.cpu.centring import centre
 from eravane_kernels.cpu.inputs import check_predictions
+from eravane_kernels.cpu.jit import dividing, kernel
 from eravane_kernels.cpu.layout import flat
 from eravane_kernels.cpu.projection import EXACT
 from eravane_kernels.eras import spans
@@ -82,24 +83,54 @@ def _union(groups: Groups, width: int) -> tuple[Integers, Integers]:
     return np.flatnonzero(held_C), np.cumsum(held_C) - 1
 
 
-def _correlations(x_CN: Columns, rows: slice, column_U: Integers) -> tuple[Double, Double]:
+def _correlations(x_CN: Columns, rows: slice, column_U: Integers) -> tuple[Double, Bools]:
     """Correlations of columns in an era, 0 for those that do not vary, and which do; float64 [U, U], bool [U]."""
+    count = rows.stop - rows.start
+    if x_CN.dtype == np.int8 and count * (LEVELS - 1) ** 2 < EXACT:
+        x_S, start_C = flat(x_CN[:, rows])
+        single_UN, total_U = np.empty((len(column_U), count), dtype=np.float32), np.empty(len(column_U))
+        if _widen(x_S, start_C[column_U], single_UN, total_U):  # sums of products are whole numbers: exact in float32
+            return _normalise(single_UN @ single_UN.T, float(count), total_U)
     value_UN = x_CN[column_U, rows]
-    count = value_UN.shape[1]
-    if x_CN.dtype == np.int8 and count * (LEVELS - 1) ** 2 < EXACT and not (value_UN == MISSING).any():
-        single_UN = value_UN.astype(np.float32)
-        total_U = single_UN.sum(axis=1, dtype=np.float64)
-        product_UU = count * (single_UN @ single_UN.T).astype(np.float64) - np.outer(total_U, total_U)
-    else:
-        centred_UN = np.empty(value_UN.shape)
-        hole = float(MISSING) if x_CN.dtype == np.int8 else np.nan
-        length_U = centre(*flat(value_UN), hole, centred_UN)
-        centred_UN[np.isnan(length_U)] = 0.0
-        product_UU = centred_UN @ centred_UN.T
-    square_U = product_UU.diagonal()
-    varies_U = square_U > 0.0
-    length_U = np.sqrt(np.where(varies_U, square_U, np.inf))
-    return product_UU / length_U / length_U[:, None], varies_U
+    centred_UN = np.empty(value_UN.shape)
+    hole = float(MISSING) if x_CN.dtype == np.int8 else np.nan
+    length_U = centre(*flat(value_UN), hole, centred_UN)
+    centred_UN[np.isnan(length_U)] = 0.0
+    return _normalise(centred_UN @ centred_UN.T, 1.0, np.zeros(len(column_U)))
+
+
+@kernel
+def _widen(x_S: Levels, start_U: Integers, single_UN: Single, total_U: Double) -> bool:
+    """Fills in columns as float32 and their sums; returns whether no value is missing."""
+    least = np.int8(0)
+    for column in range(single_UN.shape[0]):
+        single_N = single_UN[column]
+        value_N = x_S[start_U[column] : start_U[column] + single_N.shape[0]]
+        total = np.int32(0)
+        for row in range(value_N.shape[0]):
+            value = value_N[row]
+            single_N[row] = value
+            total += np.int32(value)
+            least = min(least, value)
+        total_U[column] = total
+    return bool(least >= 0)
+
+
+@dividing
+def _normalise(product_UU: Single | Double, count: float, total_U: Double) -> tuple[Double, Bools]:
+    """Correlations from products of columns, in one pass; see `_correlations`."""
+    width = product_UU.shape[0]
+    length_U, varies_U, corr_UU = np.empty(width), np.empty(width, dtype=np.bool_), np.empty((width, width))
+    for one in range(width):
+        square = count * np.float64(product_UU[one, one]) - total_U[one] * total_U[one]
+        varies_U[one] = square > 0.0
+        length_U[one] = np.sqrt(square) if square > 0.0 else np.inf
+    for one in range(width):
+        total, length, product_U, corr_U = total_U[one], length_U[one], product_UU[one], corr_UU[one]
+        for other in range(width):
+            product = count * np.float64(product_U[other]) - total * total_U[other]
+            corr_U[other] = product / length_U[other] / length
+    return corr_UU, varies_U
 
 
 def _structure(corr_KK: Double) -> tuple[float, ...]:
