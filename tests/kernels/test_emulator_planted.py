@@ -40,6 +40,14 @@ RACES = {
         "growth",
         ("tile, word);\n            __syncthreads();", "tile, word);"),
     ),
+    "between the leaves that warps reach and their sum": (
+        "forest_levels",
+        ("__uint_as_float(here[i].y);\n            __syncthreads();", "__uint_as_float(here[i].y);"),
+    ),
+    "between a sum and the leaves that take its place": (
+        "forest_floats",
+        ("tree += ROUND, half ^= 1", "tree += ROUND"),
+    ),
 }
 OUT_OF_BOUNDS = {
     "past the end of an array": ("apply_table", ("i < part.vectors", "i <= part.vectors")),
@@ -70,6 +78,15 @@ WRONG_RESULTS = {
     "a byte counter that overflows": ("level_counts", ("VECTORS_PER_FLUSH = 63", "VECTORS_PER_FLUSH = 80")),
     "a vector cut at the wrong byte": ("growth", ("if (past & 4) {", "if (past & 2) {")),
     "sums that the last level left": ("growth", ("upcoming[number * each + i] = 0;", ";")),
+    "a missing value on the other side": ("forest_floats", ("? here[i].x & 1 :", "? !(here[i].x & 1) :")),
+    "a value at the threshold that goes left": (
+        "forest_levels",
+        ("< Keys<float>::of(__uint_as_float(threshold))", "<= Keys<float>::of(__uint_as_float(threshold))"),
+    ),
+    "the last trees of a round": (
+        "forest_levels",
+        ("i < ROUND && tree + i < trees", "i < ROUND && tree + ROUND <= trees"),
+    ),
     "a bit of another row": ("place_floats", (">> (row & 7)", ">> (row & 3)")),
     "a gradient whose sign is lost": ("growth", ("if (byte == BYTES - 1)\n", "if (byte == BYTES)\n")),
     "a barrier missing, in another order": ("rank_double", SORT_BARRIER),

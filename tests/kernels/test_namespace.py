@@ -26,7 +26,7 @@ def test_every_namespace_takes_the_same_arguments(module: ModuleType, name: str)
 
 
 @pytest.mark.parametrize("module", [eravane_kernels.cpu, eravane_kernels.cuda])
-@pytest.mark.parametrize("name", ["add_leaves", "grow_tree"])
+@pytest.mark.parametrize("name", ["add_trees", "grow_tree"])
 def test_trees_are_grown_and_evaluated_by_the_same_arguments(module: ModuleType, name: str) -> None:
     wanted, found = (inspect.signature(getattr(owner, name)).parameters for owner in (eravane_kernels.spec, module))
     assert [(entry.name, entry.default) for entry in found.values()] == [

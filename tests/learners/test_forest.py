@@ -11,10 +11,12 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eravane.learners.forest import Forest, Predictor
+from eravane.learners.forest import DeviceForest, Forest, Predictor
 from eravane.learners.ubj import dump, load
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST
+from eravane_kernels.cuda.runtime import upload
+from tests.support.emulator.devices import ANY_DEVICE, on
 
 ROWS = 900
 
@@ -100,6 +102,67 @@ def test_trees_that_cannot_be_unfolded_are_left_to_xgboost() -> None:
         assert Forest.of(booster) is None
         predictor = Predictor(bytes(booster.save_raw("ubj")))
         np.testing.assert_array_equal(predictor.output(values_CN), booster.inplace_predict(values_CN.T))
+
+
+GROWN: dict[str, dict[str, Any]] = {
+    "shallow": {"max_depth": 3},
+    "a root alone": {"max_depth": 1, "gamma": 1e9},
+    "deeper than is unfolded": {"max_depth": walk.DEEPEST + 3, "min_child_weight": 0},
+    "by leaves": {"grow_policy": "lossguide", "max_leaves": 50, "max_depth": 0},
+    "several trees a round": {"num_parallel_tree": 3, "subsample": 0.5, "max_depth": 5},
+    "leaves that are pruned": {"gamma": 0.5, "max_depth": 8},
+    **{f"reg:{name}": {"objective": f"reg:{name}"} for name in ("squaredlogerror", "pseudohubererror")},
+    "medians": {"objective": "reg:absoluteerror"},
+    "a quantile": {"objective": "reg:quantileerror", "quantile_alpha": 0.3},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+@pytest.mark.parametrize("how", GROWN)
+@pytest.mark.parametrize("device", ANY_DEVICE)
+def test_the_bits_on_a_gpu_are_those_of_xgboost_on_a_cpu(
+    device: Any, how: str, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values at thresholds, missing on the side that was learned, subnormal, and both zeros."""
+    rng = np.random.default_rng(len(how))
+    values_CN = _values(7, 9, 2 * ROWS).astype(dtype)
+    if dtype is np.float32:
+        values_CN *= rng.choice([0.5, 1.0, 1e-41, -0.0], (9, 1)).astype(np.float32)
+        values_CN[rng.random(values_CN.shape) < 0.1] = np.nan
+    label_N = rng.random(2 * ROWS) + 0.3 * np.nan_to_num(values_CN[0] + values_CN[1])
+    grow = {"seed": 1, "nthread": 1, "base_score": 0.5, "colsample_bynode": 0.5, **GROWN[how]}
+    booster = xgb.train(grow, xgb.DMatrix(values_CN.T, np.maximum(label_N, 0)), 30)
+    asked_CN = values_CN[:, 100:777]
+    margin_N = rng.normal(size=asked_CN.shape[1]).astype(np.float32)
+    predictor = Predictor(bytes(booster.save_raw("ubj")))
+    with on(device), monkeypatch.context() as patched:
+        patched.setattr(xgb.Booster, "load_model", lambda *_: pytest.fail("XGBoost loaded the model"))
+        whole = upload(values_CN)
+        for there in (whole[:, 100:777], upload(np.ascontiguousarray(asked_CN.T)).T):
+            np.testing.assert_array_equal(predictor.output(there), _says(booster, asked_CN))
+            np.testing.assert_array_equal(predictor.margin(there, margin_N), _says(booster, asked_CN, margin_N))
+        assert predictor.output(whole[:, :0]).shape == (0,)
+
+
+@pytest.mark.parametrize("params", [{"objective": "binary:logistic"}, {"booster": "dart", "rate_drop": 0.5}], ids=str)
+@pytest.mark.parametrize("device", ANY_DEVICE)
+def test_what_is_no_sum_of_trees_is_left_to_xgboost_on_a_gpu_too(device: Any, params: dict[str, Any]) -> None:
+    values_CN = _values(3, 6, ROWS)
+    booster = xgb.train(params, xgb.DMatrix(values_CN.T, values_CN[0] > 2), 3)
+    with on(device):
+        assert DeviceForest.read(bytes(booster.save_raw("ubj"))) is None
+        found_N = Predictor(bytes(booster.save_raw("ubj"))).output(upload(values_CN))
+    np.testing.assert_array_equal(found_N, booster.inplace_predict(values_CN.T))
+
+
+@pytest.mark.parametrize("device", ANY_DEVICE)
+def test_columns_that_trees_split_on_and_that_are_not_there_are_refused(device: Any) -> None:
+    booster = _grown(_values(3, 6, ROWS), 3, 1, max_depth=4)
+    with on(device):
+        forest = DeviceForest.read(bytes(booster.save_raw("ubj")))
+        assert forest is not None
+        with pytest.raises(ValueError, match="expected at least 6 columns, given 2"):
+            forest.predict(upload(_values(3, 2, ROWS)))
 
 
 @pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])

@@ -1,11 +1,12 @@
-"""XGBoost's trees unfolded into complete ones, which predict rows of integer levels several times faster.
+"""XGBoost's trees evaluated without XGBoost: on integer levels on the host, on levels and floats on a GPU.
 
-Rows are held against every split of shallow trees at once, and walked down deep ones in blocks.
+On the host trees are unfolded into complete ones, which predicts several times faster: rows are held against every
+split of shallow trees at once, and walked down deep ones in blocks. On a GPU rows go from node to node.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -17,13 +18,17 @@ from eravane.core.arrays import Float32s, Values, on_host
 from eravane.learners.ubj import JoinedTrees, load, weighs_trees
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, add_leaves
+from eravane_kernels.spec.forest import LEAF, check_nodes
+
+# Objectives whose output is the sum of the trees.
+SUMS = tuple(f"reg:{loss}error" for loss in ("squared", "squaredlog", "pseudohuber", "absolute", "quantile"))
 
 
 class Predictor:
-    """A model of one thread that unfolds its trees for rows of integer levels; others are left to XGBoost.
+    """A model of one thread that evaluates its trees itself on a GPU, and on integer levels; else XGBoost does.
 
-    Predictions are the same either way. XGBoost loads the model where it is first needed: that takes longer than
-    reading and unfolding the trees. Attributes beyond these are those of its booster.
+    Predictions are those of XGBoost on a CPU either way. XGBoost loads the model where it is first needed: that takes
+    longer than reading and unfolding the trees. Attributes beyond these are those of its booster.
 
     Args:
         block: UBJ bytes.
@@ -45,7 +50,8 @@ class Predictor:
     def output(self, values_CN: Values) -> Float32s:
         """What the booster predicts for int8 or float32 columns [C, N], in the order of training; float32 [N].
 
-        Columns on a GPU are predicted there where trees unfold, and on the host otherwise; the output lies on the host.
+        Columns on a GPU are predicted there where the output is a plain sum of trees with numeric splits, on the host
+        otherwise; the output lies on the host.
         """
         if (found_N := self._unfolded(values_CN, None)) is not None:
             return found_N
@@ -72,16 +78,36 @@ class Predictor:
     def _forest(self) -> Forest | None:
         return Forest.read(self._block)
 
+    @cached_property
+    def _there(self) -> DeviceForest | None:
+        return DeviceForest.read(self._block)
+
     def _unfolded(self, values_CN: Values, margin_N: Float32s | None) -> Float32s | None:
-        """What the unfolded trees predict; None where they are not to be used."""
+        """What the trees predict without XGBoost; None where it has to."""
+        if hasattr(values_CN, "get"):  # an array of a GPU
+            return None if self._there is None else self._there.predict(values_CN, margin_N)
         if values_CN.dtype != np.int8 or self._forest is None:
             return None
         return self._forest.predict(values_CN, margin_N)
 
 
+def _plain(block: bytes) -> tuple[JoinedTrees, np.float32] | None:
+    """Trees and intercept of a booster from its UBJ; None where it is no plain sum of trees with numeric splits."""
+    learner = load(block, joined=True)["learner"]
+    grown = learner["gradient_booster"]
+    plain = grown["name"] == "gbtree" and not weighs_trees(grown)
+    plain &= learner["learner_model_param"]["num_target"] == "1"
+    if learner["objective"]["name"] not in SUMS or not plain:
+        return None
+    trees = grown["model"]["trees"]
+    if not isinstance(trees, JoinedTrees) or not trees.counts or trees.values["split_type"].any():
+        return None
+    return trees, np.float32(float(learner["learner_model_param"]["base_score"].strip("[]")))
+
+
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """The trees of a booster.
+    """The trees of a booster, unfolded.
 
     Attributes:
         column_TK, below_TK: int32 and int8 [T, 2^D - 1], the splits of complete trees of depth D, level by level.
@@ -93,7 +119,6 @@ class Forest:
     below_TK: NDArray[np.int8]
     leaf_TL: Float32s
     intercept: np.float32
-    _there: list[Any] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, booster: xgb.Booster) -> Forest | None:
@@ -103,23 +128,12 @@ class Forest:
     @classmethod
     def read(cls, block: bytes) -> Forest | None:
         """The trees of a booster from its UBJ."""
-        learner = load(block, joined=True)["learner"]
-        grown = learner["gradient_booster"]
-        plain = grown["name"] == "gbtree" and not weighs_trees(grown)
-        plain &= learner["learner_model_param"]["num_target"] == "1"
-        if learner["objective"]["name"] != "reg:squarederror" or not plain:
-            return None
-        trees = grown["model"]["trees"]
-        if not isinstance(trees, JoinedTrees) or not trees.counts or trees.values["split_type"].any():
-            return None
-        intercept = float(learner["learner_model_param"]["base_score"].strip("[]"))
-        nodes = Nodes.of(trees)
-        if nodes.depth > walk.DEEPEST:
+        if (found := _plain(block)) is None or (nodes := Nodes.of(found[0])).depth > walk.DEEPEST:
             return None
         column_TK, condition_TK, _, leaf_TL = nodes.unfolded()
         # An integer lies below a number where it lies below the next integer.
         below_TK = np.clip(np.ceil(condition_TK), -128, 127).astype(np.int8)
-        return cls(column_TK, below_TK, leaf_TL, np.float32(intercept))
+        return cls(column_TK, below_TK, leaf_TL, found[1])
 
     def predict(self, values_CN: Any, margin_N: Float32s | None = None) -> Float32s | None:
         """What XGBoost predicts, to the bit: float32 [N]; None where the values are none that deep trees take.
@@ -129,12 +143,9 @@ class Forest:
             margin_N: float32 [N], what the trees are added to (None: the intercept).
         """
         rows = values_CN.shape[1]
-        if hasattr(values_CN, "get") and self.leaf_TL.shape[1] <= 2**DEEPEST:  # an array of a GPU
-            return self._on_device(values_CN, margin_N)
-        values_CN = on_host(values_CN)
         if rows > 1 and values_CN.strides[1] != 1:  # rows lie side by side
             values_CN = np.ascontiguousarray(values_CN)
-        total_N = np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
+        total_N = started(rows, self.intercept, margin_N)
         if self.leaf_TL.shape[1] <= 2**DEEPEST:
             add_leaves(values_CN, self.column_TK, self.below_TK, self.leaf_TL, total_N)
             return total_N
@@ -150,18 +161,56 @@ class Forest:
         """Columns that the trees split on, and the keys of the splits."""
         return keys_of(self.column_TK, self.below_TK, None)
 
-    def _on_device(self, values_CN: Any, margin_N: Float32s | None) -> Float32s:
-        """The same for columns on a GPU, by a kernel there; the output comes to the host."""
-        from eravane_kernels import cuda
+
+@dataclass(frozen=True, eq=False)
+class DeviceForest:
+    """The trees of a booster on a GPU.
+
+    Attributes:
+        node_K4, root_T: as `eravane_kernels.spec.add_trees` takes them, on the device.
+        width: columns that they were grown on.
+        intercept: what the booster adds where it is given no margin.
+    """
+
+    node_K4: Any
+    root_T: Any
+    width: int
+    intercept: np.float32
+
+    @classmethod
+    def read(cls, block: bytes) -> DeviceForest | None:
+        """The trees of a booster from its UBJ; None where it is no plain sum of trees with numeric splits."""
         from eravane_kernels.cuda.runtime import upload
 
-        rows = values_CN.shape[1]
-        total_N = np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
-        if not self._there:
-            self._there.extend(map(upload, (self.column_TK, self.below_TK, self.leaf_TL)))
-        column_TK, below_TK, leaf_TL = self._there
-        found_N = on_host(cuda.add_leaves(values_CN, column_TK, below_TK, leaf_TL, upload(total_N)))
-        return cast(Float32s, found_N)
+        if (found := _plain(block)) is None:
+            return None
+        node_K4, root_T = Nodes.of(found[0]).packed()
+        width = int(node_K4[:, 0].max() >> 1) + 1
+        check_nodes(node_K4, root_T, width)
+        return cls(upload(node_K4), upload(root_T), width, found[1])
+
+    def predict(self, values_CN: Any, margin_N: Float32s | None = None) -> Float32s:
+        """What XGBoost predicts on a CPU, to the bit: float32 [N] on the host.
+
+        Args:
+            values_CN: int8 or float32 [C, N] on the device, NaN where missing; copied where a column is not contiguous.
+            margin_N: float32 [N], what the trees are added to (None: the intercept).
+        """
+        from eravane_kernels import cuda
+        from eravane_kernels.cuda.runtime import active, upload
+
+        width, rows = values_CN.shape
+        if width < self.width:
+            raise ValueError(f"values_CN: expected at least {self.width} columns, given {width}")
+        if rows > 1 and values_CN.strides[1] != values_CN.itemsize:  # rows lie side by side
+            values_CN = active().xp.ascontiguousarray(values_CN)
+        total_N = upload(started(rows, self.intercept, margin_N))
+        return cast(Float32s, on_host(cuda.add_trees(values_CN, self.node_K4, self.root_T, total_N)))
+
+
+def started(rows: int, intercept: np.float32, margin_N: Float32s | None) -> Float32s:
+    """What trees are added to, float32 [N], an array of its own: the margin, or where there is none the intercept."""
+    return np.full(rows, intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
 
 
 def keys_of(
@@ -222,3 +271,11 @@ class Nodes:
         leaf_TL = self.condition_K[here_TP].astype(np.float32)
         found = [np.concatenate(parts, axis=1) for parts in (columns, conditions, sides)]
         return found[0], found[1], found[2], leaf_TL
+
+    def packed(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Nodes, int32 [K, 4], and roots, int32 [T], as `eravane_kernels.spec.add_trees` takes them."""
+        leaf_K = self.column_K < 0
+        number_K = self.condition_K.astype(np.float32).view(np.int32)
+        split_K = np.where(leaf_K, LEAF, 2 * self.column_K + self.left_missing_K)
+        node_K4 = np.stack([split_K, number_K, self.left_K, self.right_K], axis=1).astype(np.int32)
+        return node_K4, self.root_T.astype(np.int32)

@@ -12,7 +12,7 @@ from eravane_kernels.cpu.cells import apply_table, clip, fill, missing_indicator
 from eravane_kernels.cpu.context import dispersion, gram, group_structure, mean_products
 from eravane_kernels.cpu.counts import level_counts, level_stats
 from eravane_kernels.cpu.floats import float_stats
-from eravane_kernels.cpu.forest import add_leaves
+from eravane_kernels.cpu.forest import add_leaves, add_trees
 from eravane_kernels.cpu.growth import grow_tree
 from eravane_kernels.cpu.neighbours import knn_impute
 from eravane_kernels.cpu.projection import exposure, feature_neutral_corr, neutralize

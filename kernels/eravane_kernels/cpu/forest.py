@@ -13,7 +13,7 @@ import numpy.typing as npt
 from eravane_kernels.arrays import Columns, Integers
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
-from eravane_kernels.spec.forest import check_leaves
+from eravane_kernels.spec.forest import LEAF, check_leaves, check_walk
 
 Levels = npt.NDArray[np.int8]
 Places = npt.NDArray[np.uint8]
@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float32]
 
 # Rows at a time: their columns of one tree of depth 5 fit into the first cache.
 BLOCK_ROWS = 1024
+# Rows that go down a tree while its nodes are in the first cache.
+WALKED_ROWS = 256
 # Splits double with every level: beyond this depth XGBoost's own way is the faster one.
 DEEPEST = 7
 
@@ -80,3 +82,33 @@ def _add_leaves(
 def _go_right(value_B: Levels, below: int, place: np.uint8, place_B: Places, next_B: Places) -> None:
     for row in range(value_B.size):
         next_B[row] += np.uint8((place_B[row] == place) & (value_B[row] >= below))
+
+
+def add_trees(x_CN: Columns, node_K4: npt.NDArray[np.int32], root_T: npt.NDArray[np.int32], total_N: Floats) -> Floats:
+    """See `spec.add_trees`."""
+    check_walk(x_CN, node_K4, root_T, total_N)
+    values_S, start_C = flat(x_CN)
+    _add_trees(values_S, start_C, node_K4, node_K4.view(np.float32), root_T, total_N)
+    return total_N
+
+
+@kernel
+def _add_trees(
+    values_S: Columns,
+    start_C: Integers,
+    node_K4: npt.NDArray[np.int32],
+    number_K4: Floats,
+    root_T: npt.NDArray[np.int32],
+    total_N: Floats,
+) -> None:
+    for first in range(0, total_N.size, WALKED_ROWS):
+        last = min(first + WALKED_ROWS, total_N.size)
+        for tree in range(root_T.size):
+            for row in range(first, last):
+                at = root_T[tree]
+                while node_K4[at, 0] != LEAF:
+                    split = node_K4[at, 0]
+                    value = np.float32(values_S[start_C[split >> 1] + row])
+                    left = value < number_K4[at, 1] or (value != value and split & 1 == 1)
+                    at = node_K4[at, 2 if left else 3]
+                total_N[row] += number_K4[at, 1]

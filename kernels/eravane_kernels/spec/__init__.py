@@ -12,7 +12,7 @@ from eravane_kernels.spec.cross_section import (
     numerai_corr,
     rank,
 )
-from eravane_kernels.spec.forest import add_leaves
+from eravane_kernels.spec.forest import LEAF, add_leaves, add_trees
 from eravane_kernels.spec.growth import grow_tree
 from eravane_kernels.spec.missing import fill, fill_values, knn_impute, missing_indicators
 from eravane_kernels.spec.mixing import mix

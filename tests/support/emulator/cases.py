@@ -151,13 +151,35 @@ def _era_stats(random: np.random.Generator, offsets_E1: Array) -> Arguments:
     return (_levels(random, offsets_E1[-1]), offsets_E1, (0.0, 0.05, 1 / 3, 0.5, 0.97, 1.0)), {}
 
 
-def _forest(random: np.random.Generator, offsets_E1: Array) -> Arguments:
-    """Trees of depth 4, some splits missing, leaves normal and subnormal; columns 0..3."""
-    x_CN = _levels(random, offsets_E1[-1])
-    column_TK = random.integers(-1, len(x_CN), (7, 15)).astype(np.int32)
-    leaf_TL = (random.normal(size=(7, 16)) * random.choice([1.0, 1e-42], (7, 16))).astype(np.float32)
-    total_N = random.normal(size=x_CN.shape[1]).astype(np.float32) * random.choice([1.0, 1e-41], x_CN.shape[1])
-    return (x_CN, column_TK, random.integers(-2, 6, (7, 15)).astype(np.int8), leaf_TL, total_N.astype(np.float32)), {}
+def _forest(dtype: type) -> Callable[[np.random.Generator, Array], Arguments]:
+    """Trees of one node to 41, on columns 0..3; missing values on either side, some numbers subnormal."""
+
+    def arguments(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+        x_CN = (_levels if dtype is np.int8 else _floats)(random, offsets_E1[-1])
+        subnormal_N = random.choice([1.0, 1e-41], x_CN.shape[1])
+        total_N = (random.normal(size=x_CN.shape[1]) * subnormal_N).astype(np.float32)
+        nodes, roots = [grown(random, 4, size) for size in (0, 1, 20, *[5] * 32)], [0]
+        for tree in nodes[:-1]:
+            roots.append(roots[-1] + len(tree))
+        for tree, root in zip(nodes, roots, strict=True):
+            tree[tree[:, 0] != spec.LEAF, 2:] += root
+        return (x_CN, np.concatenate(nodes), np.array(roots, np.int32), total_N), {}
+
+    return arguments
+
+
+def grown(random: np.random.Generator, columns: int, splits: int) -> Array:
+    """The nodes of a tree for `add_trees`, int32 [1 + 2 * splits, 4]: leaves at random are split in turn."""
+    number_K = random.normal(size=1 + 2 * splits) * random.choice([1.0, 4.0, 1e-42, 0.0, -0.0], 1 + 2 * splits)
+    node_K4 = np.zeros((len(number_K), 4), np.int32)
+    node_K4[:, 0], node_K4[:, 1] = spec.LEAF, number_K.astype(np.float32).view(np.int32)
+    leaves = [0]
+    for first in range(1, 1 + 2 * splits, 2):
+        at = leaves.pop(int(random.integers(len(leaves))))
+        node_K4[at, 0] = random.integers(2 * columns)
+        node_K4[at, 2:] = random.permutation([first, first + 1])
+        leaves += [first, first + 1]
+    return node_K4
 
 
 def _placed(dtype: type) -> Callable[[np.random.Generator, Array], Arguments]:
@@ -197,7 +219,8 @@ CASES: dict[str, Case] = {
     "apply_table": Case("apply_table", ("apply_table",), _apply_table),
     "era_stats": Case("era_stats", ("level_statistics",), _era_stats, SUMS),
     "bounds_of_levels": Case("clip_bounds", ("level_counts", "statistics_of_counts"), _level_bounds),
-    "forest": Case("add_leaves", ("add_leaves",), _forest),
+    "forest_levels": Case("add_trees", ("add_trees_levels",), _forest(np.int8)),
+    "forest_floats": Case("add_trees", ("add_trees_floats",), _forest(np.float32)),
     "place_levels": Case("place_columns", ("place_levels",), _placed(np.int8)),
     "place_floats": Case("place_columns", ("place_floats",), _placed(np.float32)),
     "place_doubles": Case("place_columns", ("place_doubles",), _placed(np.float64)),
