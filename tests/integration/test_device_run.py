@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import xgboost as xgb
 
 from eravane.core.config import parse_config
 from eravane.data import resident
@@ -19,11 +20,12 @@ from tests.support.micro import MICRO
 
 
 @pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
-@pytest.mark.parametrize("update", [pytest.param("refit", marks=pytest.mark.full), "append"])
+@pytest.mark.parametrize(("update", "depth"), [pytest.param("refit", 2, marks=pytest.mark.full), ("append", 9)])
 def test_a_run_on_the_device_is_the_run_on_the_cpu(
-    micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: str
+    micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: str, depth: int
 ) -> None:
-    zoo = {**MICRO["zoo"], "learner": "levels", "params": {"max_depth": 2, "eta": 0.3, "colsample_bytree": 0.5}}
+    """Trees of depth 9 are deeper than those whose splits rows are held against; XGBoost predicts none of them."""
+    zoo = {**MICRO["zoo"], "learner": "levels", "params": {"max_depth": depth, "eta": 0.3, "colsample_bytree": 0.5}}
     loop = {"update": update, "every": 8}
     made: list[resident.Resident] = []
 
@@ -33,6 +35,7 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(
             made.append(self)
 
     monkeypatch.setattr(resident, "Resident", Noted)
+    monkeypatch.setattr(xgb.Booster, "inplace_predict", lambda *_, **__: pytest.fail("XGBoost predicts"))
     runs, told = {}, {}
     with double.installed():
         module = importlib.import_module("eravane.backend.cuda")

@@ -21,6 +21,7 @@ from eravane.core.config import RunConfig, parse_config
 from eravane.core.errors import ConfigError, DataError, EravaneError
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.ingest import ingest
+from eravane.learners.forest import device_bytes
 from eravane.planning import workload
 from eravane.planning.cost import STAGES, CostPlan, duration, plan_cost
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_H100
@@ -159,7 +160,19 @@ def test_levels_on_a_gpu_are_planned_by_rates_and_memory_of_their_own() -> None:
     of_columns, of_records, of_rows = 15 * rows, 16 * rows, (28 + 8 + 4) * rows
     sums = 8 * 5 * 2 * 8 * 6 * 2 + 2 * 4 * 5 * 5 * 2 * 8  # depth 4: 8 nodes of a level, 4 of them counted
     trees = 1024 * (4 * 8 * 7 * 8 + 8 * (5 + 1))
-    assert levels.device_memory == pytest.approx(of_columns + of_records + of_rows + sums + trees, rel=0.01)
+    predicting = 6 * 30 * 31 * 16  # models of six cells, 30 trees of 31 nodes
+    training = of_columns + of_records + of_rows + sums + trees
+    assert levels.device_memory == pytest.approx(training + predicting, rel=0.01)
+    more = plan_cost(changed(zoo={**zoo, "learner": "levels", "trees": 3000}), shape(), gpu)
+    assert more.device_memory - levels.device_memory == 99 * predicting
+
+
+@pytest.mark.parametrize(
+    ("params", "nodes"),
+    [({"max_depth": 3}, 15), ({"max_depth": 0, "max_leaves": 9}, 17), ({"max_depth": 8, "max_leaves": 4}, 7)],
+)
+def test_trees_on_a_gpu_have_the_nodes_that_their_limits_allow(params: dict[str, int], nodes: int) -> None:
+    assert device_bytes(10, params) == 10 * nodes * 16
 
 
 @pytest.mark.parametrize(("device", "budget"), [("cpu", "1100MB"), ("cuda", "600MB")])

@@ -6,6 +6,7 @@ split of shallow trees at once, and walked down deep ones in blocks. On a GPU ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -22,6 +23,23 @@ from eravane_kernels.spec.forest import LEAF, check_nodes
 
 # Objectives whose output is the sum of the trees.
 SUMS = tuple(f"reg:{loss}error" for loss in ("squared", "squaredlog", "pseudohuber", "absolute", "quantile"))
+
+NODE_BYTES = 16
+"""Of a node on a GPU."""
+DEEPEST_PLANNED = 12
+"""Depth of trees that have no limit, as they are planned."""
+
+
+def device_bytes(trees: int, params: Mapping[str, Any]) -> int:
+    """Most bytes that trees take on a GPU while they predict.
+
+    Args:
+        trees: of all models that predict.
+        params: XGBoost's; of depth and leaves alone.
+    """
+    leaves = 2 ** (int(params.get("max_depth", 0)) or DEEPEST_PLANNED)
+    leaves = min(leaves, int(params.get("max_leaves", 0)) or leaves)
+    return trees * (2 * leaves - 1) * NODE_BYTES
 
 
 class Predictor:

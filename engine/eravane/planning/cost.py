@@ -44,7 +44,7 @@ class CostPlan:
         rates: whose rates they rest on.
         counts: what was counted, for people.
         target: the main target's horizon and the lags that follow from it, and what in the data speaks against it.
-        device_memory: bytes of the largest training on a GPU; 0 on the CPU.
+        device_memory: bytes on a GPU of the largest training and of the trees that predict; 0 on the CPU.
         features: what of the features stays on the GPU; empty on the CPU.
         allowed: bytes of memory that the configuration allows or the hardware has, whichever is less.
         free_disk: free bytes on disk.
@@ -90,7 +90,7 @@ class CostPlan:
             f"rates of {self.rates}; time is that of idle hardware",
         ]
         if self.device_memory:
-            lines.append(f"{format_size(self.device_memory)} of a GPU's memory for the largest training")
+            lines.append(f"{format_size(self.device_memory)} of a GPU's memory for the largest training and for trees")
             lines.append(self.features)
         if self.memory > self.allowed:
             lines.append(

@@ -21,6 +21,7 @@ from eravane.data.catalog import Cell
 from eravane.data.resident import fitting
 from eravane.gate.context import WIDEST_CELL
 from eravane.gate.training import Training
+from eravane.learners.forest import device_bytes
 from eravane.learners.registry import make_learner
 from eravane.loop.updates import APPEND_ERAS
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
@@ -143,13 +144,14 @@ class Workload:
         }
 
     def device_memory(self) -> int:
-        """Bytes of the largest training on a GPU."""
+        """Bytes on a GPU of the largest training, and of the trees that predict in the loop."""
         if self._hardware.device == "cpu":
             return 0
         learner, _ = make_learner(self._config.zoo, "cuda")
         itemsize, models = np.dtype(self._shape.dtype).itemsize, self._config.labels
         rows = max(self._training_rows(fold.train_first, fold.train_last) for fold in self._timeline.folds)
-        return max(learner.bytes_needed(rows, len(cell.columns), itemsize, models) for cell in self._cells)
+        training = max(learner.bytes_needed(rows, len(cell.columns), itemsize, models) for cell in self._cells)
+        return training + device_bytes(self._config.zoo.trees * self._chosen, learner.params)
 
     def kept_features(self) -> str:
         """What of the features stays on the GPU, in words; empty on the CPU. Of an H100 where none is here."""

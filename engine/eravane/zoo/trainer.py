@@ -19,6 +19,7 @@ from eravane.core.telemetry import UsageReporter, WorkerUsage
 from eravane.data.resident import Residence, residence, resident
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner
+from eravane.learners.forest import device_bytes
 from eravane.learners.outside import BLOCK as GIVEN
 from eravane.learners.registry import Trees, make_learner
 from eravane.zoo.cluster import worker_count
@@ -81,11 +82,16 @@ class Zoo:
         return cores() if self.learner.device == "cpu" else MODELS_PER_GPU
 
     def keep_features(self, backend: Backend, specs: Sequence[ModelSpec]) -> Residence:
-        """Decide which features stay on a device, by what the largest task leaves; tasks share the rest of it."""
+        """Decide which features stay on a device, by what the largest task and the trees of the loop leave.
+
+        Tasks share the rest of it.
+        """
         trained = [spec for spec in specs if not spec.given]
         tasks = self.fold_tasks(trained) + self.start_tasks(trained, self._timeline.last_era)
         widest = max((len(spec.columns) for spec in trained), default=1)
-        training = max(map(self._bytes_needed, tasks), default=0)
+        chosen = min(self._config.selection.most, len(trained))
+        predicting = device_bytes(self._config.zoo.trees * chosen, self.learner.params)
+        training = max(map(self._bytes_needed, tasks), default=0) + predicting
         store, room = self._store, backend.room()
         kept = residence(store, backend.name, room, len(store.columns), widest, training)
         resident(store, backend, kept)
