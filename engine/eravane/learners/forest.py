@@ -37,7 +37,7 @@ def device_bytes(trees: int, params: Mapping[str, Any]) -> int:
         trees: of all models that predict.
         params: XGBoost's; of depth and leaves alone.
     """
-    leaves = 2 ** (int(params.get("max_depth", 0)) or DEEPEST_PLANNED)
+    leaves = 1 << (int(params.get("max_depth", 0)) or DEEPEST_PLANNED)
     leaves = min(leaves, int(params.get("max_leaves", 0)) or leaves)
     return trees * (2 * leaves - 1) * NODE_BYTES
 
