@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -221,3 +222,92 @@ def test_what_does_not_fit_is_refused_with_sizes(cuda: Any) -> None:
     rows = backend.room() // 100 + (1 << 20)
     with pytest.raises(DeviceError, match=r"a matrix of 100 columns x \d+ rows needs .* GB.*take fewer eras"):
         backend.load([], (100, rows), "int8")
+
+
+def test_arrays_of_a_call_that_failed_are_gone_before_it_is_tried_again(
+    cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = importlib.import_module("eravane.backend.cuda_memory")
+    made: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+
+    def take() -> int:
+        mine = cuda.cp.zeros(9, dtype=np.float32)
+        made.append(weakref.ref(mine))
+        if len(made) == 1:
+            raise MemoryError
+        return int(mine.size)
+
+    monkeypatch.setattr(memory, "reclaim", lambda: alive.append(made[0]() is not None))
+    assert memory.taken(take, "an array", int) == 9
+    assert alive == [False]
+
+
+def test_blocks_that_torch_caches_are_given_back(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    for ready in (False, True):
+        torch = SimpleNamespace(
+            cuda=SimpleNamespace(is_initialized=lambda ready=ready: ready, empty_cache=lambda: asked.append("emptied"))
+        )
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        said(cuda)[0].reclaim()
+        assert asked == ["emptied"] * ready
+
+
+@pytest.fixture
+def under_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, set[Any]]]:
+    """A backend on doubles, and the streams on which something has begun that nobody has waited for."""
+    with double.installed():
+        import cupy
+
+        busy: set[Any] = set()
+
+        class Stream(double._Stream):
+            def __enter__(self) -> Any:
+                busy.add(self)
+                return self
+
+            def synchronize(self) -> None:
+                busy.discard(self)
+
+        monkeypatch.setattr(cupy.cuda, "Stream", Stream)
+        yield said(importlib.import_module("eravane.backend.cuda"))[0], busy
+
+
+def test_nothing_is_under_way_once_a_stream_is_left_early(under_way: tuple[Any, set[Any]]) -> None:
+    backend, busy = under_way
+    arrivals = backend.stream(np.full((2, 9), number, np.int8) for number in range(5))
+    next(arrivals)
+    assert busy, "the next matrix is sent while the first is used"
+    arrivals.close()
+    assert not busy
+
+
+def test_nothing_is_under_way_once_filling_has_failed(under_way: tuple[Any, set[Any]]) -> None:
+    backend, busy = under_way
+
+    def parts() -> Iterator[Any]:
+        yield 0, np.zeros((2, 5), np.int8)
+        raise OSError("the file is gone")
+
+    with pytest.raises(OSError, match="the file is gone"):
+        backend.load(parts(), (2, 9), "int8")
+    assert not busy
+
+
+def test_a_buffer_or_an_array_that_does_not_fit_is_refused_in_our_words(
+    under_way: tuple[Any, set[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, _ = under_way
+    import cupy
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise MemoryError("out of memory")
+
+    matrix = backend.hold((2, 9), "int8")
+    monkeypatch.setattr(cupy, "empty", full)
+    monkeypatch.setattr(cupy, "asarray", full)
+    with pytest.raises(OutOfDeviceMemoryError, match="an array that is sent did not fit on the GPU"):
+        backend.to_device(np.zeros(3))
+    with pytest.raises(OutOfDeviceMemoryError, match="a buffer to send through did not fit on the GPU"):
+        backend.fill(matrix, [(0, np.zeros((2, 9), np.int8))])

@@ -143,3 +143,14 @@ def test_a_run_too_long_to_count_is_refused():
         endless = np.lib.stride_tricks.as_strided(column, (0, 2**31), (0, 1), subok=True)
         with pytest.raises(ValueError, match="at most 2147483647 rows"):
             cuda.level_counts(endless, offsets((2**31,)))
+
+
+def test_room_that_one_thread_asked_for_is_not_taken_back_by_another():
+    """The setting is the kernel's, not a launch's: a smaller era in between would fail the launch of a larger one."""
+    random = np.random.default_rng(0)
+    with on(0) as runtime:
+        for rows in (9_000, 5_000):
+            cuda.rank(random.normal(size=(1, rows)), offsets((rows,)))
+        allowed = runtime.kernel("rank", "rank_double").max_dynamic_shared_size_bytes
+        assert allowed >= 8 * (1 << 14)  # keys of 9,000 rows take as many places
+        assert allowed <= runtime.shared_bytes

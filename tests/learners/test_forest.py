@@ -11,11 +11,15 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eravane.core.errors import OutOfDeviceMemoryError
+from eravane.learners import forest
 from eravane.learners.forest import DeviceForest, Forest, Predictor
 from eravane.learners.ubj import dump, load
+from eravane_kernels import cuda
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST
 from eravane_kernels.cuda.runtime import upload
+from tests.support.emulator import compiler_missing
 from tests.support.emulator.devices import ANY_DEVICE, on
 
 ROWS = 900
@@ -163,6 +167,29 @@ def test_columns_that_trees_split_on_and_that_are_not_there_are_refused(device: 
         assert forest is not None
         with pytest.raises(ValueError, match="expected at least 6 columns, given 2"):
             forest.predict(upload(_values(3, 2, ROWS)))
+
+
+@pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
+def test_predictions_that_do_not_fit_are_tried_again_with_memory_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    values_CN = _values(3, 6, ROWS)
+    booster = _grown(values_CN, 3, 1, max_depth=9)
+    real, failures, reclaimed = cuda.add_trees, [1], list[str]()
+
+    def add_trees(*given: Any) -> Any:
+        if failures[0]:
+            failures[0] -= 1
+            raise MemoryError
+        return real(*given)
+
+    monkeypatch.setattr(cuda, "add_trees", add_trees)
+    monkeypatch.setattr(forest, "reclaim", reclaimed.append)
+    with on(0):
+        predictor, there_CN = Predictor(bytes(booster.save_raw("ubj"))), upload(values_CN)
+        np.testing.assert_array_equal(predictor.output(there_CN), _says(booster, values_CN))
+        assert reclaimed == ["cuda"]
+        failures[0] = 2
+        with pytest.raises(OutOfDeviceMemoryError, match="predictions of 900 rows did not fit on the GPU"):
+            predictor.output(there_CN)
 
 
 @pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])

@@ -87,7 +87,7 @@ class CudaBackend:
 
     def to_device(self, values: Any) -> Any:
         """A CuPy array; itself where it is one already."""
-        return cp.asarray(values)
+        return taken(lambda: cp.asarray(values), "an array that is sent", self.room)
 
     def hold(self, shape: tuple[int, int], dtype: str) -> Any:
         """An unwritten matrix [C, N] whose columns begin at multiples of 128 bytes."""
@@ -111,27 +111,33 @@ class CudaBackend:
     def fill(self, matrix: Any, parts: Iterable[Part]) -> None:
         """Write parts into a matrix through two pinned buffers, so that copying and sending overlap."""
         with self._sending:
-            for start, values in parts:
-                rows = slice(start, start + values.shape[1])
-                width = max(1, STAGING_BYTES // max(1, values.shape[1] * values.itemsize))
-                for first in range(0, values.shape[0], width):
-                    block = values[first : first + width]
-                    self._next_staging().send(block, matrix[first : first + block.shape[0], rows])
-            self._settle()
+            try:
+                for start, values in parts:
+                    rows = slice(start, start + values.shape[1])
+                    width = max(1, STAGING_BYTES // max(1, values.shape[1] * values.itemsize))
+                    for first in range(0, values.shape[0], width):
+                        block = values[first : first + width]
+                        self._next_staging().send(block, matrix[first : first + block.shape[0], rows])
+            finally:  # a matrix that goes after an error must not be written any more
+                self._settle()
 
     def stream(self, matrices: Iterable[Values]) -> Iterator[Any]:
         """Matrices one by one on the device; the next is sent while the caller works on the last."""
-        pair = [_Staging(), _Staging()]  # of its own: others send meanwhile
+        pair = [_Staging(self.room), _Staging(self.room)]  # of its own: others send meanwhile
         ready: Any = None
-        for number, values in enumerate(matrices):
-            staging, arriving = pair[number % 2], self.hold(values.shape, str(values.dtype))
-            staging.send(values, arriving)
+        try:
+            for number, values in enumerate(matrices):
+                staging, arriving = pair[number % 2], self.hold(values.shape, str(values.dtype))
+                staging.send(values, arriving)
+                if ready is not None:
+                    yield ready
+                staging.wait()
+                ready = arriving
             if ready is not None:
                 yield ready
-            staging.wait()
-            ready = arriving
-        if ready is not None:
-            yield ready
+        finally:  # where the caller stops early, one is still on its way into memory that goes now
+            for staging in pair:
+                staging.wait()
 
     def columns_of(self, matrix: Any, places: NDArray[np.int64], rows: slice) -> Any:
         """Rows of some columns of a matrix: a view where they are evenly spaced, else a copy on the device."""
@@ -161,7 +167,7 @@ class CudaBackend:
     def _next_staging(self) -> _Staging:
         """The buffer that was used longest ago, its last transfer done."""
         if len(self._staging) < 2:
-            self._staging.append(_Staging())
+            self._staging.append(_Staging(self.room))
         else:
             self._staging.append(self._staging.pop(0))
         self._staging[-1].make_room(STAGING_BYTES)
@@ -175,15 +181,15 @@ class CudaBackend:
 class _Staging:
     """A pinned host buffer, a device buffer of the same size and the stream between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, free: Callable[[], int]) -> None:
         self._stream = cp.cuda.Stream(non_blocking=True)
-        self._size = 0
+        self._size, self._free = 0, free
 
     def make_room(self, size: int) -> None:
         self.wait()
         if size > self._size:
             self._pinned = np.frombuffer(cp.cuda.alloc_pinned_memory(size), dtype=np.uint8, count=size)
-            self._device = cp.empty(size, dtype=cp.uint8)
+            self._device = taken(lambda: cp.empty(size, dtype=cp.uint8), "a buffer to send through", self._free)
             cp.cuda.get_current_stream().synchronize()
             self._size = size
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -63,7 +65,7 @@ def free_bytes(unused: Callable[[], int]) -> int:
 
 
 def reclaim() -> None:
-    """Return unused memory to the driver: cached labels, arrays in reference cycles, CuPy's cached blocks."""
+    """Return unused memory to the driver: cached labels, arrays in cycles, cached blocks of CuPy and torch."""
     from eravane_kernels.cuda.cross_section import forget_labels
 
     forget_labels()
@@ -71,6 +73,8 @@ def reclaim() -> None:
     cp.cuda.get_current_stream().synchronize()
     cp.get_default_memory_pool().free_all_blocks()
     cp.get_default_pinned_memory_pool().free_all_blocks()
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def taken(take: Callable[[], Value], what: str, free: Callable[[], int]) -> Value:
@@ -79,10 +83,9 @@ def taken(take: Callable[[], Value], what: str, free: Callable[[], int]) -> Valu
     Raises:
         OutOfDeviceMemoryError: it is not there then, either.
     """
-    try:
+    with suppress(MemoryError):  # as CuPy's and RMM's are; while one is handled, it keeps the arrays of the call alive
         return take()
-    except MemoryError:  # as CuPy's and RMM's are
-        reclaim()
+    reclaim()
     try:
         return take()
     except MemoryError as error:

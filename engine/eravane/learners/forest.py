@@ -7,6 +7,7 @@ split of shallow trees at once, and walked down deep ones in blocks. On a GPU ro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -15,7 +16,9 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from eravane.backend.choice import reclaim
 from eravane.core.arrays import Float32s, Values, on_host
+from eravane.core.errors import OutOfDeviceMemoryError
 from eravane.learners.ubj import JoinedTrees, load, weighs_trees
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, add_leaves
@@ -103,10 +106,23 @@ class Predictor:
     def _unfolded(self, values_CN: Values, margin_N: Float32s | None) -> Float32s | None:
         """What the trees predict without XGBoost; None where it has to."""
         if hasattr(values_CN, "get"):  # an array of a GPU
-            return None if self._there is None else self._there.predict(values_CN, margin_N)
+            return self._on_device(values_CN, margin_N)
         if values_CN.dtype != np.int8 or self._forest is None:
             return None
         return self._forest.predict(values_CN, margin_N)
+
+    def _on_device(self, values_CN: Any, margin_N: Float32s | None) -> Float32s | None:
+        """What the trees predict on a GPU, tried once more after cached blocks were given back."""
+        with suppress(MemoryError):  # as CuPy's and RMM's are
+            return None if self._there is None else self._there.predict(values_CN, margin_N)
+        reclaim("cuda")
+        try:
+            return None if self._there is None else self._there.predict(values_CN, margin_N)
+        except MemoryError as error:
+            raise OutOfDeviceMemoryError(
+                f"trees and predictions of {values_CN.shape[1]} rows did not fit on the GPU; take fewer eras or "
+                "columns, or set compute.workers lower"
+            ) from error
 
 
 def _plain(block: bytes) -> tuple[JoinedTrees, np.float32] | None:

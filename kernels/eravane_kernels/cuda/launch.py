@@ -148,7 +148,8 @@ def launch(file: str, kernel: str, blocks: int, *arguments: Any, shared: int = 0
         return
     function = active().kernel(file, kernel)
     if shared + SHARED_STATIC > SHARED_DEFAULT:
-        function.max_dynamic_shared_size_bytes = shared
+        # The most there is: a lower one could come between another thread's setting and its launch.
+        function.max_dynamic_shared_size_bytes = active().shared_bytes - SHARED_STATIC
     function((min(blocks, LARGEST_GRID), times), (THREADS,), arguments, shared_mem=shared)
 
 
