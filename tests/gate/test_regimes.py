@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from eravane.core.layout import Layout
 from eravane.gate import regimes as module
 from eravane.gate.experts import STABLE
 from eravane.gate.portable import foresee
@@ -163,7 +164,8 @@ def test_forecasts_from_disk_and_from_the_frozen_numbers_are_the_same_bytes():
     regimes = Regimes(MODELS, HORIZON)
     regimes.fit(c_EM[:100], own_EMF[:100], outside_ED[:100], C_MM)
     back = Regimes(MODELS, HORIZON)
-    back.load(load(save({name: np.ascontiguousarray(value) for name, value in regimes.arrays().items()})))
+    packed = save({name: np.ascontiguousarray(value) for name, value in regimes.arrays().items()})
+    back.load(Layout(load(packed), M=MODELS))
     for one in (regimes, back):
         for position in range(100, 110):
             one.add(c_EM[position], own_EMF[position], outside_ED[position])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from eravane.core.layout import Layout
 from eravane.gate.versions import Version, Versions, VersionScores
 
 MODELS, WIDTH, ROWS, VERSIONS, LENGTH = 4, 8, 4_000, 6, 20
@@ -74,7 +75,7 @@ def test_without_versions_scores_or_common_rows_scores_stay():
 
 def test_a_model_without_predictions_says_nothing_and_state_survives_the_disk():
     weights_VMF, cov_EF, z_VMR = world()
-    versions, c_EM = filled(weights_VMF, cov_EF, z_VMR)
+    versions, c_EM = filled(weights_VMF, cov_EF, z_VMR.astype(np.float16))
     missing = weights_VMF[:1] @ cov_EF[5]
     missing[0, 2] = np.nan
     versions.score(5, VersionScores((0,), missing))
@@ -82,5 +83,5 @@ def test_a_model_without_predictions_says_nothing_and_state_survives_the_disk():
     assert np.isfinite(projected_EM).all()
     back = Versions()
     back.kept = list(versions.kept)
-    back.load(versions.arrays())
+    back.load(Layout(versions.arrays()))
     assert np.array_equal(back.project(range(len(c_EM)), c_EM), projected_EM)

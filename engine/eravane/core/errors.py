@@ -39,6 +39,10 @@ class RunError(EravaneError, RuntimeError):
     """A run cannot start, resume or continue."""
 
 
+class LayoutError(RunError):
+    """What was read back is not laid out as this release does; the message says what "this eravane" does not find."""
+
+
 class DeviceError(EravaneError, RuntimeError):
     """The requested device is missing or does not work."""
 

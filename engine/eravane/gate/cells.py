@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Floats as FloatArray
+from eravane.core.layout import Layout
 from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.network import Network
 from eravane.gate.outcomes import EraFacts, History
@@ -112,11 +112,18 @@ class Cells:
         """All state but the versions, for safetensors."""
         return self._regimes.arrays() | self.versions.arrays() | {"projected": np.array([self._used])}
 
-    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the state of `arrays()`."""
-        self._regimes.load(arrays)
-        self.versions.load(arrays)
-        self._used = int(arrays["projected"][0])
+    def load(self, layout: Layout) -> None:
+        """Take over the state of `arrays()`.
+
+        Raises:
+            LayoutError: it is laid out in another way.
+        """
+        if self._network.input_map is not None:
+            outside = len(self._network.input_map.context_scale_D) - OWN_CONTEXT
+            layout.fix(slopes=self._network.input_map.own, facts=max(self._history.size, outside))
+        self._regimes.load(layout)
+        self.versions.load(layout)
+        self._used = int(layout.take("projected", "i8", 1)[0])
 
     def paid(self, known: int) -> FloatArray:
         """What every cell's present model would have been paid in the first `known` resolved eras [E, M].

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from eravane.calendar.horizon import SCORE_MARGIN
 from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
-from eravane.core.errors import ConfigError, RunError
+from eravane.core.errors import ConfigError, LayoutError, RunError
+from eravane.core.layout import Layout, value_of
 from eravane.gate.cells import OWN_CONTEXT, RIDGES, Cells
 from eravane.gate.choice import EXPERTS, OTHERS, PRIOR, Choice, LearnReport, expert_names
 from eravane.gate.experts import Squint, correlation, normalise, slope
@@ -24,8 +25,9 @@ from eravane.gate.portable import era_agreement, mix_experts, open_models
 from eravane.gate.portable_weights import expected_weights, with_newcomers
 from eravane.gate.records import REST_AFTER, Records, comparator_weights
 from eravane.gate.scorer import LAST_TEMPERATURE
+from eravane.gate.stored import stored_config, stored_models, stored_rule
 from eravane.gate.versions import Versions
-from eravane.scoring.payout import RULES, PayoutRule, noted_rule
+from eravane.scoring.payout import RULES, PayoutRule
 
 INPUTS = ("scores", "structure", "marginals", "agreement")
 
@@ -355,32 +357,47 @@ class MetaLearner:
     ) -> MetaLearner:
         """Rebuild the learner that `state` described; it continues byte for byte as that one would.
 
-        Of a state that another release wrote the resolved eras are taken over: what is learnt is learnt again.
+        Of a state of edition 1 the resolved eras are taken over: what is learnt is learnt again.
+
+        Raises:
+            LayoutError: arrays or values are others than `state` gives, with another dtype or shape.
         """
-        ours = "squint.regret" in arrays
-        names = {field.name for field in fields(GateConfig)} - (set() if ours else {"experts"})
-        stored = {name: entry for name, entry in values["config"].items() if name in names}
-        lists = {name: tuple(entry) for name, entry in stored.items() if isinstance(entry, list)}
-        config = GateConfig(**{**stored, **lists})
-        models = [GateModel(**model) for model in values["models"]]
-        known = {name: values[name] for name in ("lag", "horizon", "seed", "aim") if name in values}
-        learner = cls(config, models, **known, device=device, payout=noted_rule(values))
-        learner._history = History.restore(len(models), arrays, values["names"], learner._payout)
+        first, models = "hedge.losses" in arrays, stored_models(values)
+        config = stored_config(values, GateConfig, {"experts"} if first else ())
+        facts = {name: value_of(values, name, int) for name in ("lag", "horizon", "seed")}
+        aim = "corr" if first else value_of(values, "aim", str)
+        if aim not in PAID_BY:
+            raise LayoutError(f"does not understand 'aim': {aim!r}")
+        learner = cls(config, models, **facts, device=device, aim=aim, payout=stored_rule(values, noted=not first))
+        layout = Layout(arrays, M=len(models), experts=len(learner.experts))
+        names = value_of(values, "names", dict)
+        learner._history = History.restore(len(models), layout, names, learner._payout)
         learner._cells = learner._new_cells()
         learner._replay_records()
-        learner._closed_M, learner._decided = np.array(arrays["closed"]), values["decided"]
-        if not ours:
+        learner._closed_M, learner._decided = (
+            np.array(layout.take("closed", "i8", "M")),
+            value_of(values, "decided", int),
+        )
+        if first:
             return learner
-        learned = (np.array(arrays[f"squint.{name}"]) for name in ("regret", "square"))
+        learned = (np.array(layout.take(f"squint.{name}", "f8", "experts")) for name in ("regret", "square"))
         learner._squint = Squint(learner._squint.prior_P, learner._horizon, *learned)
-        learner._hedged = values["hedged"]
-        learner._notes = list(values["notes"])
-        learner._earned_P = np.array(arrays["earned"])
-        learner._out_M, learner._outside_D = np.array(arrays["out"]), np.array(arrays["outside"])
-        prefix = "pending.experts_PM."
-        parts = ("experts_PM", "hedge_P", "answers_AM", "weights_M")
-        for era in [int(name.removeprefix(prefix)) for name in arrays if name.startswith(prefix)]:
-            learner._pending[era] = Choice(*(np.array(arrays[f"pending.{part}.{era}"]) for part in parts))
-        learner._network.load(arrays)
-        learner._cells.load(arrays)
+        learner._hedged = value_of(values, "hedged", int)
+        learner._notes = list(value_of(values, "notes", list))
+        learner._earned_P = np.array(layout.take("earned", "f8", len(learner.experts) + 1))
+        learner._out_M = np.array(layout.take("out", "bool", "M"))
+        learner._outside_D = np.array(layout.take("outside", "f8", "outside"))
+        for era in layout.numbers("pending.experts_PM."):
+            parts = {
+                "experts_PM": ("experts", "M"),
+                "hedge_P": ("experts",),
+                "answers_AM": (f"answers for {era}", "M"),
+                "weights_M": ("M",),
+            }
+            learner._pending[era] = Choice(
+                *(np.array(layout.take(f"pending.{part}.{era}", "f8", *sizes)) for part, sizes in parts.items())
+            )
+        learner._network.load(layout)
+        learner._cells.load(layout)
+        layout.end()
         return learner

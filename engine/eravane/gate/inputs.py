@@ -6,7 +6,7 @@ are functions of that model's own facts and of symmetric functions of all models
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
+from eravane.core.layout import Layout
 from eravane.gate.outcomes import EraFacts, History
 from eravane.gate.portable import agreement, normalise_facts, reduce_cells, scaled
 from eravane.gate.records import Records
@@ -85,9 +86,19 @@ class InputMap:
         )
 
     @property
+    def own(self) -> int:
+        """How many normalised facts of each model, S + R."""
+        return int(self.model_center_MS.shape[1]) + int(self.reduced_center_MR.shape[1])
+
+    @property
     def early(self) -> int:
         """How many of a model's inputs are known before any base model predicts the era."""
-        return len(self.lagged_scale_L) + int(self.model_center_MS.shape[1]) + int(self.reduced_center_MR.shape[1])
+        return len(self.lagged_scale_L) + self.own
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many inputs: of a model, known early; of a model in all; of the era."""
+        return self.early, self.early + len(self.agreement_scale_A), len(self.context_scale_D) + 2 + COMPONENTS
 
     def inputs(
         self,
@@ -120,9 +131,18 @@ class InputMap:
         return {f"inputs.{name}": getattr(self, name) for name in _ARRAYS}
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> InputMap:
-        """Rebuild a map from `arrays()`."""
-        return cls(**{name: arrays[f"inputs.{name}"] for name in _ARRAYS})
+    def restore(cls, layout: Layout) -> InputMap:
+        """Rebuild a map from `arrays()`.
+
+        Raises:
+            LayoutError: they are laid out in another way.
+        """
+        found: dict[str, NDArray[Any]] = {}
+        for name in _ARRAYS:  # the letters at the end of a name are its dimensions
+            sizes = {"P": COMPONENTS, "R": len(MARGINAL_INPUTS), "V": int(found.get("kept_KF", np.zeros(0)).sum())}
+            dimensions = [sizes.get(letter, letter) for letter in name.rpartition("_")[2]]
+            found[name] = layout.take(f"inputs.{name}", "bool" if name == "kept_KF" else "f8", *dimensions)
+        return cls(**found)
 
 
 _ARRAYS = tuple(InputMap.__dataclass_fields__)

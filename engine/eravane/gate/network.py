@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import GateConfig
+from eravane.core.layout import Layout
 from eravane.gate.inputs import InputMap
 from eravane.gate.outcomes import PAID_BY, EraFacts, GateModel, History
 from eravane.gate.portable import network
@@ -160,16 +161,18 @@ class Network:
             return {}
         return self.input_map.arrays() | parameters(self._scorer) | {"network.fitted": np.array([self.fitted])}
 
-    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the state of `arrays()`."""
-        if "network.fitted" not in arrays:
+    def load(self, layout: Layout) -> None:
+        """Take over the state of `arrays()`.
+
+        Raises:
+            LayoutError: it is laid out in another way.
+        """
+        if not any(layout.names(prefix) for prefix in ("network.", "inputs.", "scorer.")):
             return
-        self.input_map = InputMap.restore(arrays)
-        self.fitted = int(arrays["network.fitted"][0])
-        context = arrays["scorer.gate_hidden"].shape[1] - arrays["scorer.gate_linear"].shape[1]
-        sizes = (arrays["scorer.gate_linear"].shape[1], arrays["scorer.weight_linear"].shape[1], context)
-        self._scorer = Scorer(*sizes, len(self._tiers), self._config, 0).to(self._device)
-        load_parameters(self._scorer, arrays)
+        self.fitted = int(layout.take("network.fitted", "i8", 1)[0])
+        self.input_map = InputMap.restore(layout)
+        self._scorer = Scorer(*self.input_map.sizes, len(self._tiers), self._config, 0).to(self._device)
+        load_parameters(self._scorer, layout)
 
 
 def _gain_scale(c_EM: FloatArray, C_EMM: FloatArray, present_EM: BoolArray) -> float:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import Bools
 from eravane.core.arrays import Floats as FloatArray
-from eravane.core.errors import RunError
+from eravane.core.errors import LayoutError, RunError
+from eravane.core.layout import Layout, value_of
 from eravane.scoring.payout import BEFORE_TABLE, RULES, PayoutRule
 
 # The quantity of an era that each objective of the gate is paid by.
@@ -174,30 +175,40 @@ class History:
         return {"model": list(self.facts[-1].model_names), "context": list(self.facts[-1].context_names)}
 
     @classmethod
-    def restore(
-        cls, size: int, arrays: Mapping[str, NDArray[Any]], names: Mapping[str, Any], payout: PayoutRule = RULES[-1]
-    ) -> History:
-        """Rebuild a history from `arrays()` and `names()`."""
+    def restore(cls, size: int, layout: Layout, names: Mapping[str, Any], payout: PayoutRule = RULES[-1]) -> History:
+        """Rebuild a history from `arrays()` and `names()`; dimensions are E, M, S, D, and K and F of marginals.
+
+        Raises:
+            LayoutError: they are laid out in another way.
+        """
         history = cls(size, payout)
-        history.eras = [int(era) for era in arrays["history.era"]]
+        history.eras = [int(era) for era in layout.take("history.era", "i8", "E")]
         for name in _ROWS:
-            history._rows[name] = list(arrays[f"history.{name}"])
+            square = ("M",) if name == "C" else ()
+            dtype = "bool" if name == "present" else "f8"
+            history._rows[name] = list(layout.take(f"history.{name}", dtype, "E", "M", *square))
         if not history.eras:
             return history
-        ends = np.cumsum(arrays["history.cell_sizes"])[:-1]
-        cells = tuple(np.split(arrays["history.cells"], ends))
-        for i in range(len(history.eras)):
-            history.facts.append(
-                EraFacts(
-                    arrays["history.model"][i],
-                    arrays["history.context"][i],
-                    tuple(names["model"]),
-                    tuple(names["context"]),
-                    arrays["history.marginal"][i],
-                    cells,
-                )
-            )
+        model, context = (tuple(value_of(names, name, list)) for name in ("model", "context"))
+        model_EMS = layout.take("history.model", "f8", "E", "M", len(model))
+        context_ED = layout.take("history.context", "f8", "E", len(context))
+        marginal_EKF = layout.take("history.marginal", "f4", "E", "marginals", "F")
+        cells = split_cells(layout, "history.")
+        for own_MS, context_D, marginal_KF in zip(model_EMS, context_ED, marginal_EKF, strict=True):
+            history.facts.append(EraFacts(own_MS, context_D, model, context, marginal_KF, cells))
         return history
+
+
+def split_cells(layout: Layout, prefix: str = "") -> tuple[NDArray[np.int64], ...]:
+    """Positions of every model's columns, from `cells` and `cell_sizes`.
+
+    Raises:
+        LayoutError: these are missing, or do not fit each other or the pool.
+    """
+    sizes_M, cells = layout.take(f"{prefix}cell_sizes", "i8", "M"), layout.take(f"{prefix}cells", "i8", "cells")
+    if (sizes_M < 0).any() or sizes_M.sum() != len(cells):
+        raise LayoutError(f"reads {prefix + 'cells'!r} by {prefix + 'cell_sizes'!r}, and they do not fit")
+    return tuple(np.split(cells, np.cumsum(sizes_M)[:-1]))
 
 
 _ROWS = ("scores", "c", "C", "dispersion", "payout", "present")

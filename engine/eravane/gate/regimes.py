@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Integers as IntArray
+from eravane.core.layout import Layout
 from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.portable import foresee
 from eravane.gate.prototypes import find_regimes
@@ -183,15 +184,36 @@ class Regimes:
         state |= {"mass": np.array([self._mass])}
         return {f"regimes.{name}": array for name, array in (_content(self._bank) | state | known).items()}
 
-    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the state of `arrays()`."""
-        if "regimes.known" not in arrays:
+    def load(self, layout: Layout) -> None:
+        """Take over the state of `arrays()`.
+
+        Raises:
+            LayoutError: it is laid out in another way.
+        """
+        if not layout.names("regimes."):
             return
-        self._bank = Bank(**{field.name: np.array(arrays[f"regimes.{field.name}"]) for field in fields(Bank)})
-        self._state_BS = np.array(arrays["regimes.state"])
-        self._evidence_A = np.array(arrays["regimes.evidence"])
-        self._rest_BK, self._mass = np.array(arrays["regimes.rest"]), float(arrays["regimes.mass"][0])
-        self.known, self.fitted = (int(value) for value in arrays["regimes.known"])
+
+        def take(name: str, *dimensions: str | int, dtype: str = "f8") -> NDArray[Any]:
+            return np.array(layout.take(f"regimes.{name}", dtype, *dimensions))
+
+        self._bank = Bank(
+            states_B=take("states_B", "members", dtype="i8"),
+            view_B=take("view_B", "members", dtype="i8"),
+            to_MK=take("to_MK", "M", "M"),
+            back_KM=take("back_KM", "M", "M"),
+            mean_BSK=take("mean_BSK", "members", MOST, "M"),
+            noise_BK=take("noise_BK", "members", "M"),
+            chain_BSS=take("chain_BSS", "members", MOST, MOST),
+            fact_BSK=take("fact_BSK", "members", MOST, "facts"),
+            width_BK=take("width_BK", "members", "facts"),
+            trust_B=take("trust_B", "members"),
+            slope_F=take("slope_F", "slopes"),
+            scale=take("scale", 1),
+        )
+        answers = len(self._bank.states_B) + (2 if self._bank.slope_F.any() else 0)
+        self._state_BS, self._evidence_A = take("state", "members", MOST), take("evidence", answers)
+        self._rest_BK, self._mass = take("rest", "members", "M"), float(take("mass", 1)[0])
+        self.known, self.fitted = (int(value) for value in take("known", 2, dtype="i8"))
 
 
 def _content(bank: Bank) -> dict[str, NDArray[Any]]:

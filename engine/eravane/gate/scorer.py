@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eravane.core.config import GateConfig
+from eravane.core.layout import Layout
 from eravane.gate.prototypes import dynamos_prototype_loss, prototype_loss, standardise
 from eravane.gate.reward import (
     dynamos_reward,
@@ -292,6 +293,11 @@ def parameters(scorer: Scorer) -> dict[str, NDArray[np.float64]]:
     return {f"scorer.{name}": value.detach().cpu().numpy() for name, value in scorer.named_parameters()}
 
 
-def load_parameters(scorer: Scorer, arrays: Mapping[str, NDArray[np.float64]]) -> None:
-    """Set the networks' parameters from `parameters()`."""
-    scorer.load_state_dict({name: torch.as_tensor(arrays[f"scorer.{name}"]) for name, _ in scorer.named_parameters()})
+def load_parameters(scorer: Scorer, layout: Layout) -> None:
+    """Set the networks' parameters from `parameters()`.
+
+    Raises:
+        LayoutError: they are of other sizes.
+    """
+    taken = {name: layout.take(f"scorer.{name}", "f8", *value.shape) for name, value in scorer.named_parameters()}
+    scorer.load_state_dict({name: torch.as_tensor(array) for name, array in taken.items()})

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Floats as FloatArray
+from eravane.core.errors import LayoutError
+from eravane.core.layout import Layout
 
 # Ridge of the projection: without it noise in C^-1 costs more than the projection gains; .1 to .3 are alike.
 STEADY = 0.1
@@ -120,20 +122,27 @@ class Versions:
             found[f"scores.paid.{era}"] = scores.paid_KM
         return found
 
-    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the state of `arrays()`."""
-        blocks: dict[int, dict[int, NDArray[np.float16]]] = {}
-        for name in arrays:
-            if name.startswith("versions.z."):
-                n, block = (int(part) for part in name.split(".")[2:])
-                blocks.setdefault(n, {})[block] = arrays[name]
-        self.kept = [Version(int(start), blocks.get(n, {})) for n, start in enumerate(arrays.get("versions.start", ()))]
-        prefix = "scores.versions."
-        for name in arrays:
-            if name.startswith(prefix):
-                era = int(name.removeprefix(prefix))
-                numbers = tuple(int(n) for n in arrays[name])
-                self._scores[era] = VersionScores(numbers, np.array(arrays[f"scores.paid.{era}"]))
+    def load(self, layout: Layout) -> None:
+        """Take over the state of `arrays()`.
+
+        Raises:
+            LayoutError: it is laid out in another way.
+        """
+        starts = layout.take("versions.start", "i8", "versions")
+        if (np.diff(starts) <= 0).any():
+            raise LayoutError("reads 'versions.start' as ascending eras, and they are not")
+        self.kept = []
+        for n, start in enumerate(starts):
+            prefix = f"versions.z.{n}."
+            blocks = layout.numbers(prefix)
+            z = {block: layout.take(f"{prefix}{block}", "f2", "M", f"block {block}") for block in blocks}
+            self.kept.append(Version(int(start), z))
+        for era in layout.numbers("scores.versions."):
+            numbers = layout.take(f"scores.versions.{era}", "i8", f"versions scored in {era}")
+            paid_KM = layout.take(f"scores.paid.{era}", "f8", len(numbers), "M")
+            if not all(0 <= n < len(starts) for n in numbers):
+                raise LayoutError(f"reads {f'scores.versions.{era}'!r} as numbers of {len(starts)} versions")
+            self._scores[era] = VersionScores(tuple(int(n) for n in numbers), np.array(paid_KM))
 
 
 def _rows(version: Version, blocks: Sequence[int]) -> NDArray[np.float32]:

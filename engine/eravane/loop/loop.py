@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.timeline import Timeline
@@ -19,7 +19,7 @@ from eravane.data.features import Features
 from eravane.gate.choice import LearnReport
 from eravane.gate.context import ContextBuilder
 from eravane.gate.gate import MetaLearner
-from eravane.gate.outcomes import EraFacts, EraOutcome, History
+from eravane.gate.outcomes import EraFacts, EraOutcome
 from eravane.gate.portable import agreement_of
 from eravane.gate.versions import VersionScores
 from eravane.learners.registry import predict
@@ -169,9 +169,9 @@ class Loop:
     def restore(
         self,
         models: Mapping[str, Model],
-        files: Mapping[str, bytes],
-        facts: Mapping[str, Any],
-        history: History,
+        arrays: Mapping[str, NDArray[Any]],
+        values: Mapping[str, Any],
+        pending: Sequence[int],
         base_of: Callable[[int], NDArray[np.float32]],
         frozen: Mapping[int, dict[str, Model]],
     ) -> None:
@@ -179,18 +179,17 @@ class Loop:
 
         Args:
             models: the base models at that time.
-            files, facts: from `state`.
-            history: the resolved eras.
+            arrays, values: of the gate, its resolved eras among them.
+            pending: eras that wait for their labels.
             base_of: base predictions [M, N] of an era that waits for its labels.
             frozen: earlier versions of the base models, by number.
         """
-        arrays = load(files["gate.safetensors"]) | history.arrays()
-        self._gate = self._gate.restore(arrays, json.loads(files["gate.json"]), device=self._device)
+        self._gate = self._gate.restore(arrays, values, device=self._device)
         self.models = dict(models)
         self.earlier.frozen = dict(frozen)
         self._boosters.clear()
         self._pending.clear()
-        for era in facts["pending"]:
+        for era in pending:
             self.await_labels(era, base_of(era))
 
     def _resolve(self, era: int) -> tuple[EraOutcome, ...]:

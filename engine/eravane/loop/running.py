@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eravane.core.layout import value_of
 from eravane.data.features import Features
 from eravane.loop.results import ENSEMBLE, EQUAL_WEIGHT, score_era
 from eravane.runstate.journal import EraRecord
@@ -49,5 +50,11 @@ class RunningScores:
         return {"eras": self._eras, "sums": self._sums}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore from `state`."""
-        self._eras, self._sums = int(state["eras"]), {name: float(state["sums"][name]) for name in self._sums}
+        """Restore from `state`.
+
+        Raises:
+            LayoutError: it is something else.
+        """
+        sums = value_of(state, "sums", dict)
+        self._eras = value_of(state, "eras", int)
+        self._sums = {name: float(value_of(sums, name, (int, float))) for name in self._sums}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from eravane.backend import Backend
@@ -17,11 +18,15 @@ from eravane.calendar.clock import KnownAt
 from eravane.calendar.eras import EraFrame
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
-from eravane.core.errors import RunError
+from eravane.core.errors import LayoutError, RunError
+from eravane.core.layout import value_of
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
 from eravane.gate.context import ContextBuilder
 from eravane.gate.facts import OutsideFacts
+from eravane.gate.gate import MetaLearner
+from eravane.gate.outcomes import History
+from eravane.gate.stored import stored_models, stored_rule
 from eravane.loop.boosters import ModelFolder, StoredModel
 from eravane.loop.edition import gate_of, update_constants
 from eravane.loop.loop import Loop, StepReport
@@ -35,7 +40,7 @@ from eravane.runstate.journal import Journal
 from eravane.runstate.resolved import ResolvedEras
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.neutralization import Neutraliser
-from eravane.scoring.payout import RULES, PayoutRule, noted_rule
+from eravane.scoring.payout import RULES, PayoutRule
 from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, start_models
 from eravane.zoo.training import Finished
@@ -172,11 +177,13 @@ class Session:
         Raises:
             RunError: the checkpoint belongs to another run.
         """
-        notes, loop_start = list[str](), self.timeline.loop_start
+        notes = list[str]()
         while (saved := self._checkpoints.load()) is not None:
             era, files, facts, found = saved
             notes += found
-            if self._still_true(era, facts["live"]):
+            with self._checkpoints.laid_out(era):
+                digest = value_of(facts, "live", str)
+            if self._still_true(era, digest):
                 break
             self._checkpoints.drop_from(era)
             notes.append(f"the rows of era {era} are not those that it was predicted from: it is done again")
@@ -184,7 +191,14 @@ class Session:
         if saved is None:
             self._resolved.forget_after(-1)
             return Resumed(None, tuple(notes))
-        stored = stored_models(facts)
+        with self._checkpoints.laid_out(era):
+            return self._restore(era, files, facts, oof_of, tuple(notes))
+
+    def _restore(
+        self, era: int, files: Mapping[str, bytes], facts: Mapping[str, Any], oof_of: OofOf, notes: tuple[str, ...]
+    ) -> Resumed:
+        loop_start, kept = self.timeline.loop_start, Facts.of(facts)
+        stored = kept.models
         own = {spec.model_id for spec in self.specs if not spec.given}
         if not own <= stored.keys() <= self._columns.keys():
             raise RunError(
@@ -196,15 +210,15 @@ class Session:
         def base_of(waiting: int) -> NDArray[np.float32]:
             return oof_of(waiting) if waiting < loop_start else self.journal.read(waiting).base_MN
 
-        self._resolved.forget_after(facts["resolved"])
-        gate = gate_facts(files)
-        history = self._resolved.history(facts["resolved"], len(self._columns), gate["names"], noted_rule(gate))
+        self._resolved.forget_after(kept.resolved)
+        arrays, gate = read_gate(files)
+        history = read_history(self._resolved, kept.resolved, gate)
         models = self._models.get(stored, self._columns)
-        frozen = {n: self._models.get(stored, self._columns) for n, stored in stored_versions(facts).items()}
-        self.loop.restore(models, files, facts["loop"], history, base_of, frozen)
-        self.running.restore(facts["tally"])
-        self._newest_resolved, self.newest = facts["resolved"], era
-        return Resumed(era, tuple(notes))
+        frozen = {n: self._models.get(stored, self._columns) for n, stored in kept.versions.items()}
+        self.loop.restore(models, arrays | history.arrays(), gate, kept.pending, base_of, frozen)
+        self.running.restore(kept.tally)
+        self._newest_resolved, self.newest = kept.resolved, era
+        return Resumed(era, notes)
 
     def moved(self, era: int, rows: int) -> float:
         """Largest difference between what the stored models predict of an era's first rows, and what they predicted.
@@ -251,8 +265,8 @@ class Session:
             },
         )
         saved = self._checkpoints.facts()
-        kept = [models for facts in saved for models in (stored_models(facts), *stored_versions(facts).values())]
-        self._models.keep_only(kept)
+        kept = [Facts.of(facts) for facts in saved]
+        self._models.keep_only([models for facts in kept for models in (facts.models, *facts.versions.values())])
         self.newest = era
         if stored:
             self._rolling.advance(era)
@@ -274,34 +288,86 @@ class Session:
         return digest_of_rows(source_of(self.features, era)) == digest
 
 
-def gate_facts(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The gate's own facts in a checkpoint's files."""
-    found: dict[str, Any] = json.loads(files["gate.json"])
-    return found
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint holds beside the gate.
 
+    Attributes:
+        pending: eras that wait for their labels.
+        models: files of the models; versions: of earlier versions, by number.
+        resolved: newest resolved era; tally: state of `RunningScores`.
+    """
 
-def stored_models(facts: Mapping[str, Any]) -> dict[str, StoredModel]:
-    """Files of the models of a checkpoint, by name, from its facts."""
-    return _models_of(facts["models"])
+    pending: tuple[int, ...]
+    models: Mapping[str, StoredModel]
+    versions: Mapping[int, Mapping[str, StoredModel]]
+    resolved: int
+    tally: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Facts:
+        """Read a checkpoint's facts; the first release wrote no versions.
 
-def stored_versions(facts: Mapping[str, Any]) -> dict[int, dict[str, StoredModel]]:
-    """Files of earlier versions of the models of a checkpoint, by number; none where an older release wrote it."""
-    return {int(number): _models_of(models) for number, models in facts.get("versions", {}).items()}
+        Raises:
+            LayoutError: some are missing, or of another type.
+        """
+        versions = value_of(facts, "versions", dict) if "versions" in facts else {}
+        pending = value_of(value_of(facts, "loop", dict), "pending", list)
+        odd = [entry for entry in (*pending, *versions) if not str(entry).isdecimal()]
+        if odd:
+            raise LayoutError(f"does not understand {odd[0]!r} in the place of a number")
+        return cls(
+            tuple(int(era) for era in pending),
+            _models_of(value_of(facts, "models", dict)),
+            {int(number): _models_of(value_of(versions, number, dict)) for number in versions},
+            value_of(facts, "resolved", int),
+            value_of(facts, "tally", dict),
+        )
 
 
 def _models_of(content: Mapping[str, Any]) -> dict[str, StoredModel]:
-    return {name: StoredModel(tuple(where["blocks"]), where["margins"]) for name, where in content.items()}
+    found = {}
+    for name in content:
+        where = value_of(content, name, dict)
+        blocks = tuple(str(block) for block in value_of(where, "blocks", list))
+        found[name] = StoredModel(blocks, value_of(where, "margins", str))
+    return found
+
+
+def read_gate(files: Mapping[str, bytes]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The gate's arrays without its history, and its values, from a checkpoint's files.
+
+    Raises:
+        LayoutError: a file is missing, or of another format.
+    """
+    try:
+        values, arrays = json.loads(files["gate.json"]), load(files["gate.safetensors"])
+    except (KeyError, ValueError, SafetensorError) as error:
+        raise LayoutError(f"cannot read its gate ({error})") from None
+    if not isinstance(values, dict):
+        raise LayoutError("does not understand gate.json: it holds no table of keys")
+    return arrays, values
+
+
+def read_history(resolved: ResolvedEras, newest: int, gate: Mapping[str, Any]) -> History:
+    """The resolved eras of a gate with these values.
+
+    Raises:
+        LayoutError: values are missing; RunError: a file is damaged.
+    """
+    names, rule = value_of(gate, "names", dict), stored_rule(gate, noted=False)
+    return resolved.history(newest, len(stored_models(gate)), names, rule)
 
 
 def saved_state(
-    folder: Path, identity: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, StoredModel]]:
-    """The newest complete checkpoint of a run: the gate's arrays and facts, and the models.
+    folder: Path, identity: Mapping[str, Sequence[str]], gate: type[MetaLearner]
+) -> tuple[dict[str, NDArray[Any]], MetaLearner, dict[str, StoredModel]]:
+    """The newest complete checkpoint of a run: arrays of the gate, the gate itself, and files of the models.
 
     Args:
         folder: the run folder.
         identity: required identity of the checkpoint.
+        gate: the class of the gate.
 
     Raises:
         RunError: there is none, it belongs to another run or build, or a file it needs is damaged.
@@ -312,8 +378,9 @@ def saved_state(
         raise RunError(f"every checkpoint in {folder / 'checkpoints'} is damaged; run it again with --resume")
     if saved is None:
         raise RunError(f"{folder} has no checkpoint; its loop has not begun")
-    _, files, facts, _ = saved
-    gate = gate_facts(files)
-    resolved, payout = ResolvedEras(folder / RESOLVED), noted_rule(gate)
-    history = resolved.history(facts["resolved"], len(gate["models"]), gate["names"], payout)
-    return load(files["gate.safetensors"]) | history.arrays(), gate, stored_models(facts)
+    era, files, facts, _ = saved
+    with checkpoints.laid_out(era):
+        (arrays, values), kept = read_gate(files), Facts.of(facts)
+        history = read_history(ResolvedEras(folder / RESOLVED), kept.resolved, values)
+        arrays |= history.arrays()
+        return arrays, gate.restore(arrays, values), dict(kept.models)

@@ -20,6 +20,7 @@ from eravane.calendar.horizon import Horizon
 from eravane.calendar.splitters import WalkForwardSplit
 from eravane.core.arrays import Bools, Float32s, Floats, Values
 from eravane.core.config import GateConfig, RunConfig, parse_config
+from eravane.core.errors import LayoutError, RunError
 from eravane.core.memory import cores
 from eravane.core.seeds import derive_seed
 from eravane.data.catalog import WHOLE_SET
@@ -158,7 +159,10 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raw_MN = _evaluate(frame, self._selected, self.models_, np.ones(len(self._selected), dtype=bool))
             return np.asarray(self.weights_ @ raw_MN.astype(np.float64) - INTERCEPT + self._center)
         panel = Panel.of(x_NC, self._columns(), era_numbers(eras, x_NC.shape[0], live=True))
-        gate = None if self._gate_state is None else MetaLearner.restore(*self._gate_state)
+        try:
+            gate = None if self._gate_state is None else MetaLearner.restore(*self._gate_state)
+        except LayoutError as error:
+            raise RunError(f"the estimator was pickled by another eravane: this one {error}; fit it again") from None
         parts = [self._predict_era(panel.frame.era(era), gate) for era in panel.frame.index]
         return panel.back(np.concatenate(parts))
 

@@ -32,7 +32,6 @@ from eravane.data.prepare import TAILS
 from eravane.data.store.store import EraStore
 from eravane.gate import portable, portable_prepare, portable_weights
 from eravane.gate.context import QUANTILES, thinned
-from eravane.gate.outcomes import GateModel
 from eravane.learners.protocol import GROW_XGBOOST
 from eravane.learners.registry import Trees
 from eravane.loop.boosters import INDEX, ModelFolder
@@ -194,8 +193,9 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
         raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
     store = EraStore.open(manifest["data"]["store"])
     given, prepare = _given(folder, config), _prepare(config.prepare, store.dtype)
-    arrays, state, stored = saved_state(folder.path, {"config": folder.known_digests()})
-    names = [model["model_id"] for model in state["models"]]
+    arrays, gate, stored = saved_state(folder.path, {"config": folder.known_digests()}, gate_of(config.gate))
+    models = gate.models
+    names = [model.model_id for model in models]
     columns = _columns(folder.path)
     if set(names) != set(columns) or set(names) != set(stored):
         raise RunError(f"{folder.path / 'models'} does not fit the newest checkpoint; resume the run to its end")
@@ -205,10 +205,8 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
         name: np.array([places[column] for column in (store.columns if name in given else columns[name])])
         for name in names
     }
-    models = [GateModel(**model) for model in state["models"]]
     cells = list(dict.fromkeys((model.feature_set, model.group) for model in models))
     newest = int(arrays["history.era"][-1]) if len(arrays["history.era"]) else None
-    frozen = gate_of(config.gate).restore(arrays, state).frozen()
     return {
         "made": time.time(),
         "newest_era": newest,
@@ -234,7 +232,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
             "columns": np.array([places[name] for name in read_pool(folder.path)[1]], dtype=np.int64),
             "proportion": config.postprocess.proportion,
         },
-        "gate": frozen | {"quantiles": QUANTILES, "flat": FLAT, "decimals": DECIMALS},
+        "gate": gate.frozen() | {"quantiles": QUANTILES, "flat": FLAT, "decimals": DECIMALS},
         "maps": {name.removeprefix("inputs."): array for name, array in arrays.items() if name.startswith("inputs.")},
         "nets": {
             name.removeprefix("scorer."): array.astype(np.float64)

@@ -141,7 +141,7 @@ class _Week:
         untouched = self._store.fingerprint == self._manifest["data"]["fingerprint"]
         session = self._open(before)
         frontier = max(before.done, session.newest_saved)
-        if untouched and not session.remaining(frontier) and frontier == before.done:
+        if untouched and not session.remaining(frontier) and session.newest_saved == before.done:
             return self._report(session, changed=False)
         schedule = before.arrived(labels, frontier)
         again = self._first_use(corrected)

@@ -6,18 +6,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from eravane.core.errors import RunError
+from eravane.core.errors import LayoutError, RunError
 from eravane.core.files import sync_folder
 
 MANIFEST = "manifest.json"
 # What a checkpoint's files are called and hold; 1 (release 0.1.0) named the release in the identity. A reader of a
 # newer format reads every older one.
 FORMAT, FIRST_FORMAT = 2, 1
+ADVICE = (
+    "continue the run with the eravane that wrote it (`versions` in its manifest.json), or delete the numbered folders "
+    "in its checkpoints: the next `eravane step`, or `eravane run ... --resume`, does the loop again from its start"
+)
 
 
 class Checkpoints:
@@ -80,7 +84,7 @@ class Checkpoints:
         """Facts of every checkpoint that can be read, oldest first."""
         found: list[dict[str, Any]] = []
         for step in self.steps():
-            with suppress(OSError, ValueError, KeyError):
+            with suppress(OSError, ValueError):
                 found.append(_read(self._path(step))[1]["facts"])
         return found
 
@@ -97,13 +101,27 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 files, manifest = _read(self._path(step))
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 notes.append(f"checkpoint {self._path(step)} is damaged ({error}); using the one before")
                 continue
             self._check_format(manifest.get("format", FIRST_FORMAT))
             self._check_identity(manifest["identity"])
             return step, files, manifest["facts"], notes
         return None
+
+    @contextmanager
+    def laid_out(self, step: int) -> Iterator[None]:
+        """Names the checkpoint `step` in an error about the layout of what it holds.
+
+        Raises:
+            RunError: in place of a LayoutError.
+        """
+        try:
+            yield
+        except LayoutError as error:
+            raise RunError(
+                f"checkpoint {self._path(step)} was written by another eravane: this one {error}; {ADVICE}"
+            ) from None
 
     def _check_format(self, found: int) -> None:
         if found > FORMAT:
@@ -136,7 +154,12 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _read(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    tables = {"identity": dict, "facts": dict, "sha256": dict}
+    wanted: dict[str, type] = tables | ({"format": int} if "format" in manifest else {})
+    wrong = [name for name, kind in wanted.items() if not isinstance(dict(manifest).get(name), kind)]
+    if wrong:
+        raise ValueError(f"{MANIFEST} has no {wrong[0]!r}")
     files = {name: (folder / name).read_bytes() for name in manifest["sha256"]}
     for name, content in files.items():
         if hashlib.sha256(content).hexdigest() != manifest["sha256"][name]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from eravane.core.errors import RunError
+from eravane.core.errors import LayoutError, RunError
 from eravane.core.files import write_atomically
+from eravane.core.layout import Layout
+from eravane.runstate.checkpoint import ADVICE
 
 CHECKSUM = "sha256"
+T = TypeVar("T")
 
 
 class EraFiles:
@@ -35,11 +38,14 @@ class EraFiles:
         plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_atomically(self._path(era), save(plain, metadata={CHECKSUM: _checksum(plain)}))
 
-    def read(self, era: int) -> dict[str, NDArray[Any]]:
-        """The arrays of an era.
+    def read(self, era: int, build: Callable[[Layout], T], **sizes: int) -> T:
+        """What `build` makes of the arrays of an era.
+
+        Args:
+            era: the era; build: takes the arrays; sizes: of dimensions that are known.
 
         Raises:
-            RunError: the file is missing or damaged.
+            RunError: the file is missing, damaged, or laid out in another way.
         """
         path = self._path(era)
         try:
@@ -48,9 +54,11 @@ class EraFiles:
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             if header["__metadata__"][CHECKSUM] != _checksum(arrays):
                 raise ValueError("its content does not match its checksum")
+            return build(Layout(arrays, **sizes))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise RunError(f"{path} cannot be read ({error}); start the run again in a new folder") from error
-        return arrays
+        except LayoutError as error:
+            raise RunError(f"{path} was written by another eravane: this one {error}; {ADVICE}") from None
 
     def eras(self) -> list[int]:
         """Eras that have a file, ascending."""

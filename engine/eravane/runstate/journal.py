@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Floats
+from eravane.core.layout import Layout
 from eravane.runstate.eradisk import EraFiles
 
 COMPARATOR = "comparator."
@@ -47,13 +48,19 @@ class EraRecord:
         return arrays | {COMPARATOR + name: weights for name, weights in self.comparators.items()}
 
     @classmethod
-    def from_arrays(cls, era: int, arrays: Mapping[str, NDArray[Any]]) -> EraRecord:
-        """Rebuild what `as_arrays` gave."""
+    def from_layout(cls, era: int, layout: Layout) -> EraRecord:
+        """Rebuild what `as_arrays` gave.
+
+        Raises:
+            LayoutError: it is something else.
+        """
+        base_MN, prediction_N = layout.take("base", "f4", "M", "N"), layout.take("prediction", "f8", "N")
+        weights_M, open_M = layout.take("weights", "f8", "M"), layout.take("open", "bool", "M")
         # safetensors keeps no order, result files need one.
-        comparators = {
-            name.removeprefix(COMPARATOR): arrays[name] for name in sorted(arrays) if name.startswith(COMPARATOR)
-        }
-        return cls(era, arrays["base"], arrays["prediction"], arrays["weights"], arrays["open"], comparators)
+        names = sorted(layout.names(COMPARATOR))
+        comparators = {name.removeprefix(COMPARATOR): layout.take(name, "f8", "M") for name in names}
+        layout.end()
+        return cls(era, base_MN, prediction_N, weights_M, open_M, comparators)
 
 
 class Journal:
@@ -76,7 +83,7 @@ class Journal:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return EraRecord.from_arrays(era, self._files.read(era))
+        return self._files.read(era, lambda layout: EraRecord.from_layout(era, layout))
 
     def eras(self) -> list[int]:
         """Eras that have a record, ascending."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.gate.outcomes import EraFacts, EraOutcome, History
+from eravane.core.layout import Layout, value_of
+from eravane.gate.outcomes import EraFacts, EraOutcome, History, split_cells
 from eravane.runstate.eradisk import EraFiles
 from eravane.scoring.payout import RULES, PayoutRule
 
@@ -51,7 +52,7 @@ class ResolvedEras:
         history = History(size, payout)
         for era in self._files.eras():
             if era <= newest:
-                history.append(_outcome(era, self._files.read(era), names))
+                history.append(self._files.read(era, lambda layout: _outcome(era, layout, names), M=size))  # noqa: B023
         return history
 
     def forget_after(self, era: int) -> None:
@@ -59,17 +60,24 @@ class ResolvedEras:
         self._files.forget_after(era)
 
 
-def _outcome(era: int, arrays: Mapping[str, NDArray[Any]], names: Mapping[str, Any]) -> EraOutcome:
-    cells = tuple(np.split(arrays["cells"], np.cumsum(arrays["cell_sizes"])[:-1]))
+def _outcome(era: int, layout: Layout, names: Mapping[str, Any]) -> EraOutcome:
+    model, context = (tuple(value_of(names, name, list)) for name in ("model", "context"))
     facts = EraFacts(
-        arrays["model"], arrays["context"], tuple(names["model"]), tuple(names["context"]), arrays["marginal"], cells
+        layout.take("model", "f8", "M", len(model)),
+        layout.take("context", "f8", len(context)),
+        model,
+        context,
+        layout.take("marginal", "f4", "K", "F"),
+        split_cells(layout),
     )
-    return EraOutcome(
+    outcome = EraOutcome(
         era,
-        arrays["scores"],
-        arrays["c"],
-        arrays["C"],
+        layout.take("scores", "f8", "M"),
+        layout.take("c", "f8", "M"),
+        layout.take("C", "f8", "M", "M"),
         facts,
-        arrays["dispersion"],
-        arrays.get("contribution"),
+        layout.take("dispersion", "f8", "M"),
+        layout.take("contribution", "f8", "M") if "contribution" in layout else None,
     )
+    layout.end()
+    return outcome

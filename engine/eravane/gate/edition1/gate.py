@@ -13,6 +13,7 @@ from eravane.core.arrays import Bools as BoolArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.config import FirstGateConfig
 from eravane.core.errors import RunError
+from eravane.core.layout import Layout, value_of
 from eravane.gate.choice import LearnReport
 from eravane.gate.edition1.records import LAGGED, AdaHedge, FirstHistory, FirstRecords
 from eravane.gate.experts import correlation
@@ -23,6 +24,7 @@ from eravane.gate.outcomes import PAID_BY, EraFacts, GateModel
 from eravane.gate.portable import mix_experts, open_models
 from eravane.gate.portable_weights import with_newcomers
 from eravane.gate.scorer import LAST_TEMPERATURE
+from eravane.gate.stored import stored_config, stored_models
 from eravane.scoring.payout import BEFORE_TABLE
 
 PENDING = "pending."
@@ -218,21 +220,28 @@ class FirstMetaLearner(MetaLearner):
     def restore(
         cls, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, device: str = "cpu"
     ) -> FirstMetaLearner:
-        """Rebuild the learner that `state` described; it goes on byte for byte as that one would."""
-        names = FirstGateConfig.__dataclass_fields__
-        stored = {name: entry for name, entry in values["config"].items() if name in names}
-        lists = {name: tuple(entry) for name, entry in stored.items() if isinstance(entry, list)}
-        models = [GateModel(**model) for model in values["models"]]
-        known = {name: values[name] for name in ("lag", "horizon", "seed")}
-        learner = cls(FirstGateConfig(**{**stored, **lists}), models, **known, device=device)
-        everyone = np.ones((len(arrays["history.era"]), len(models)), dtype=bool)
-        arrays = {**arrays, "history.present": everyone}
-        learner._history = FirstHistory.restore(len(models), arrays, values["names"], BEFORE_TABLE)
+        """Rebuild the learner that `state` described; it goes on byte for byte as that one would.
+
+        Raises:
+            LayoutError: arrays or values are others than `state` gives, with another dtype or shape.
+        """
+        models, config = stored_models(values), stored_config(values, FirstGateConfig)
+        assert isinstance(config, FirstGateConfig)
+        known = {name: value_of(values, name, int) for name in ("lag", "horizon", "seed")}
+        learner = cls(config, models, **known, device=device)
+        everyone = np.ones((len(arrays.get("history.era", ())), len(models)), dtype=bool)
+        sizes = {"M": len(models), "experts": len(learner.experts)}
+        layout = Layout({**arrays, "history.present": everyone}, **sizes)
+        names = value_of(values, "names", dict)
+        learner._history = FirstHistory.restore(len(models), layout, names, BEFORE_TABLE)
         learner._replay_records()
-        learner._hedge = AdaHedge(np.array(arrays["hedge.losses"]), values["gap"])
-        learner._hedged, learner._decided = values["hedged"], values["decided"]
-        learner._notes = list(values["notes"])
-        learner._closed_M = np.array(arrays["closed"])
-        learner._weighed = {int(n.removeprefix(PENDING)): arrays[n] for n in arrays if n.startswith(PENDING)}
-        learner._network.load(arrays)
+        gap = float(value_of(values, "gap", (int, float)))
+        learner._hedge = AdaHedge(np.array(layout.take("hedge.losses", "f8", "experts")), gap)
+        learner._hedged, learner._decided = value_of(values, "hedged", int), value_of(values, "decided", int)
+        learner._notes = list(value_of(values, "notes", list))
+        learner._closed_M = np.array(layout.take("closed", "i8", "M"))
+        for era in layout.numbers(PENDING):
+            learner._weighed[era] = layout.take(f"{PENDING}{era}", "f8", "experts", "M")
+        learner._network.load(layout)
+        layout.end()
         return learner
