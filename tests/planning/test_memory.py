@@ -145,12 +145,16 @@ def test_members_from_outside_are_counted_a_float_per_row_and_the_matching_of_on
     assert found.of("predictions") > 33 * plan(BASE).of("predictions")  # of 3 cells and 100 members
 
 
-def test_a_first_run_compiles_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("learner", ["levels", "xgboost"])
+def test_a_first_run_compiles_the_kernels_that_it_needs(monkeypatch: pytest.MonkeyPatch, learner: str) -> None:
+    content = {**BASE, "zoo": {**BASE["zoo"], "learner": learner, "params": {}}}
     found = {}
-    for known in (True, False):
-        monkeypatch.setattr(memory, "is_compiled", lambda known=known: known)
-        found[known] = plan(BASE).of("process")
-    assert found == {True: memory.PROCESS_BYTES, False: memory.PROCESS_BYTES + memory.COMPILING_BYTES}
+    for kept in ((), ("ranks",), ("ranks", "boosting")):
+        monkeypatch.setattr(memory, "is_compiled", lambda module, kept=kept: module in kept)
+        found[kept] = plan(content).of("process") - memory.PROCESS_BYTES
+    of_all, of_levels = sum(memory.COMPILING_BYTES.values()), sum(memory.COMPILING_LEVELS_BYTES.values())
+    of_levels *= learner == "levels"
+    assert list(found.values()) == [of_all + of_levels, of_levels, 0]
 
 
 def test_workers_of_a_local_cluster_are_programs_of_their_own() -> None:

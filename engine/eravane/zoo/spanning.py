@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Share of a worker's memory that one matrix may fill before it is distributed.
 FILL = 0.8
+# Bins of levels, of which there are six: the cuts, and so the trees, are those of any larger number. At 256 XGBoost's
+# sketch takes half a megabyte a column (measured 11.4 bytes a cell of 50,000 rows, and 0.1 at 16).
+LEVEL_BINS = 16
 
 
 def worker_room(scheduler: str, device: str) -> int:
@@ -95,6 +98,8 @@ class _Grower:
         from eravane.learners.xgboost import check_device
 
         params = dict(self._task.learner.params)
+        if self._features.store.dtype == "int8":
+            params["max_bin"] = min(params["max_bin"], LEVEL_BINS)
         x_NC, label_N, weight_N = self._arrays(spec)
         try:
             matrix = xgb_dask.DaskQuantileDMatrix(

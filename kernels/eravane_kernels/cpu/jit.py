@@ -52,9 +52,9 @@ def cache_folder() -> str:
     return next((str(place / sources_digest()) for place in places if _usable(place)), "")
 
 
-def is_compiled() -> bool:
-    """Whether compiled functions of these sources are kept: a first run compiles them all."""
-    return bool(cache_folder()) and next(Path(cache_folder()).rglob("*.nbi"), None) is not None
+def is_compiled(module: str) -> bool:
+    """Whether compiled functions of a module of this folder are kept: a first run that needs them compiles them."""
+    return bool(cache_folder()) and next(Path(cache_folder()).rglob(f"{module}.*.nbi"), None) is not None
 
 
 def sources_digest() -> str:
