@@ -183,6 +183,15 @@ def test_eras_stream_in_order_one_ahead(cuda: Any, store: EraStore) -> None:
         np.testing.assert_array_equal(host(values), window.era(number).values)
 
 
+@pytest.mark.parametrize("shape", [(0, 9), (9, 0)])
+def test_matrices_without_cells_are_sent(cuda: Any, shape: tuple[int, int]) -> None:
+    backend, _ = said(cuda)
+    empty = np.empty(shape, dtype=np.int8)
+    full = np.arange(6, dtype=np.int8).reshape(2, 3)
+    assert [found.shape for found in backend.stream([empty, full, empty])] == [shape, (2, 3), shape]
+    assert backend.load([(0, empty)], shape, "int8").shape == shape
+
+
 @pytest.mark.parametrize("cuda", ["double"], indirect=True)
 def test_a_store_larger_than_the_device_is_read_era_by_era(
     cuda: Any, store: EraStore, monkeypatch: pytest.MonkeyPatch

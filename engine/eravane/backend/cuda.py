@@ -195,6 +195,8 @@ class _Staging:
 
     def send(self, values: Values, target: Any) -> None:
         """Copy values [C, n] into the pinned buffer and start their way into a device view of the same shape."""
+        if not values.size:
+            return
         self.make_room(values.nbytes)
         pinned = self._pinned[: values.nbytes].view(values.dtype).reshape(values.shape)
         pinned[...] = values
