@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eravane.core.config import RunConfig
+from eravane.core.settings import bounds, shown
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration
@@ -66,7 +67,7 @@ def _type(hint: Any, item: dataclasses.Field[Any]) -> str:
         return ", ".join(f'`"{choice}"`' for choice in arguments)
     if origin is tuple:
         return f"list of {_word(arguments[0])}"
-    return _word(origin or hint) + _bounds(item)
+    return _word(origin or hint) + _bounds(item, origin or hint)
 
 
 def _word(kind: Any) -> str:
@@ -74,11 +75,8 @@ def _word(kind: Any) -> str:
     return words.get(kind) or ", ".join(f'`"{choice}"`' for choice in typing.get_args(kind))
 
 
-def _bounds(item: dataclasses.Field[Any]) -> str:
-    least, most = item.metadata.get("least"), item.metadata.get("most")
-    if least is not None and most is not None:
-        return f", {least:g} to {most:g}"
-    return f", at least {least:g}" if least is not None else f", at most {most:g}" if most is not None else ""
+def _bounds(item: dataclasses.Field[Any], kind: Any) -> str:
+    return ", {} to {}".format(*map(shown, bounds(item, kind))) if kind in (int, float) else ""
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eravane import cli
+from eravane import api, cli
 from eravane.cli.app import app, make_console
 from eravane.core.config import RunConfig, to_toml
 from eravane.synth import SynthConfig, synthesise
@@ -143,10 +144,39 @@ def test_a_run_folder_given_for_data_is_never_to_be_deleted(
 
 
 def test_too_little_memory_is_called_that(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found, said = call(capsys, monkeypatch, "synth", "made", "--eras", "99999999999999")
+    def synth(*_: object, **__: object) -> None:
+        np.empty(2**62, dtype=np.int8)
+
+    monkeypatch.setattr(api, "synth", synth)
+    found, said = call(capsys, monkeypatch, "synth", "made")
     assert found == 1
     assert said.startswith("error: out of memory (Unable to allocate")
     assert "eravane plan" in said
+
+
+@pytest.mark.parametrize("value", ["100000000000000000000", "-1", "1e308", "nan", "9" * 5000])
+def test_absurd_numbers_among_options_are_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    options = (
+        ("synth", "made", "--eras"),
+        ("synth", "made", "--rows"),
+        ("synth", "made", "--seed"),
+        ("demo", "--out", "made", "--seed"),
+        ("ingest", "data", "store", "--every"),
+        ("ingest", "data", "store", "--eras"),
+        ("run", "run.toml", "--workers"),
+        ("plan", "run.toml", "--cores"),
+        ("diagnose", "run", "--model", "m", "--wait-minutes"),
+        ("submit", "run", "--model", "m", "--wait", "--wait-hours"),
+        ("upload", "model.pkl", "--model", "m", "--wait-minutes"),
+    )
+    monkeypatch.chdir(tmp_path)
+    for option in options:
+        found, said = call(capsys, monkeypatch, *option, value)
+        assert found in (1, 2), (option, said)
+        assert "unexpected" not in said, (option, said)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_name_that_is_no_utf_8_is_one_line(

@@ -13,6 +13,7 @@ from eravane.cli.app import app, echo, progress
 from eravane.cli.progress import ConsoleProgress
 from eravane.core.errors import ConfigError
 from eravane.core.events import ByFile
+from eravane.core.settings import MOST_SEED
 
 MEBIBYTE = 1 << 20
 
@@ -37,14 +38,14 @@ def fetch(
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     preset: Annotated[str, typer.Option(help="tiny, small or v5.3.")] = "small",
-    eras: Annotated[int, typer.Option(help="Historical eras (0: the preset's).", min=0)] = 0,
-    rows: Annotated[int, typer.Option(help="Mean rows per era (0: the preset's).", min=0)] = 0,
+    eras: Annotated[int, typer.Option(help="Historical eras (0: the preset's).", min=0, max=100_000)] = 0,
+    rows: Annotated[int, typer.Option(help="Mean rows per era (0: the preset's).", min=0, max=1_000_000)] = 0,
     regimes: Annotated[str, typer.Option(help="Where regimes show: structure, marginal or hidden.")] = "structure",
     null: Annotated[bool, typer.Option("--null", help="No regimes: every group keeps its weight.")] = False,
     features_json: Annotated[
         Path | None, typer.Option(help="A Numerai features.json whose names, sets and groups are used.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=MOST_SEED)] = 0,
 ) -> None:
     """Write a dataset with Numerai's file names, columns and types, and a planted signal."""
     changes: dict[str, Any] = {"seed": seed, "regimes": regimes, "null": null, "features_json": features_json}
@@ -60,7 +61,7 @@ def ingest(
     store: Annotated[Path, typer.Argument(help="Store to make, or to bring up to date.")],
     features: Annotated[str, typer.Option(help="Feature set to take (small, medium, all).")] = "all",
     eras: Annotated[str, typer.Option(help="FROM:TO, both inclusive; either may be left out.")] = "",
-    every: Annotated[int, typer.Option(help="Take every n-th era.", min=1)] = 1,
+    every: Annotated[int, typer.Option(help="Take every n-th era.", min=1, max=1_000_000)] = 1,
     device: Annotated[str, typer.Option(help="What decodes the files: cpu, cuda (by cuDF), or auto.")] = "cpu",
 ) -> None:
     """Stream parquet files into a store of columns x rows; an existing store gets what is new."""
@@ -111,6 +112,6 @@ def _changes(report: Any) -> Iterator[str]:
 
 def _era_range(text: str) -> tuple[int | None, int | None]:
     first, separator, last = text.partition(":")
-    if text and not (separator and all(part.isdecimal() or not part for part in (first, last))):
+    if text and not (separator and all((part.isdecimal() and len(part) < 7) or not part for part in (first, last))):
         raise ConfigError(f"--eras is FROM:TO such as 101:574, given {text!r}")
     return (int(first) if first else None), (int(last) if last else None)

@@ -15,6 +15,7 @@ from eravane.cli.progress import gain_sentence, print_metrics
 from eravane.cli.tournament import Wait, WaitHours, submissions
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, SubmitError
+from eravane.core.settings import MOST_SEED
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML configuration; without it every key has its default.")
@@ -34,7 +35,7 @@ Adopt = Annotated[bool, typer.Option("--adopt", help="Let a run of an older rele
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the made data, the cache and the run.")] = Path("demo"),
     preset: Annotated[str, typer.Option(help="Size of the made data: tiny or small.")] = "small",
-    seed: Annotated[int, typer.Option(help="Seed of data and run.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of data and run.", min=0, max=MOST_SEED)] = 0,
     device: Device = "",
 ) -> None:
     """Make a Numerai-shaped dataset, run the whole batch on it, and show the result."""
@@ -55,7 +56,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     device: Device = "",
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
-    workers: Annotated[int, typer.Option(help="Models trained at once (0: as configured).", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Models trained at once (0: as configured).", min=0, max=10_000)] = 0,
     cache: Cache = None,
     rebuild_store: Annotated[
         bool, typer.Option("--rebuild-store", help="Ingest from scratch, for data whose old eras changed.")
@@ -81,8 +82,8 @@ def plan(
     ],
     config: Config = None,
     device: Device = "",
-    cores: Annotated[int, typer.Option(help="Cores of another machine (0: this one's).", min=0)] = 0,
-    gpus: Annotated[int, typer.Option(help="GPUs of the machine, with --device cuda.", min=1)] = 1,
+    cores: Annotated[int, typer.Option(help="Cores of another machine (0: this one's).", min=0, max=10_000)] = 0,
+    gpus: Annotated[int, typer.Option(help="GPUs of the machine, with --device cuda.", min=1, max=1_000)] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Predict the cost of a run: time, memory and disk by stage, and changes that would make it fit."""

@@ -15,7 +15,7 @@ import tomli_w
 
 from eravane.core.editions import EDITION, FIRST_EDITION
 from eravane.core.errors import ConfigError
-from eravane.core.settings import Builder, Reading, left_out, setting
+from eravane.core.settings import MOST_SEED, Builder, Reading, left_out, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class ZooConfig:
     """The base models: one per feature set, feature group, target and seed."""
 
     targets: tuple[str, ...] = setting((), "Targets to train on (empty: the target of [data]).")
-    seeds: int = setting(1, "Models per cell and target that differ in the seed alone.", least=1)
+    seeds: int = setting(1, "Models per cell and target that differ in the seed alone.", least=1, most=1_000)
     learner: Literal["auto", "levels", "xgboost", "lightgbm"] = setting(
         "auto",
         "What grows the trees; auto takes the level grower where it can grow them, else XGBoost.",
@@ -122,8 +122,8 @@ class SelectionConfig:
     mmc_multiplier: float | None = setting(
         None, "Weight of MMC in the payout mix (unset: the payout rule in force).", least=0, earlier={1: 2.25}
     )
-    per_cell: int = setting(2, "At most this many models per feature set and group.", least=1)
-    most: int = setting(24, "At most this many models in all.", least=1)
+    per_cell: int = setting(2, "At most this many models per feature set and group.", least=1, most=1_000)
+    most: int = setting(24, "At most this many models in all.", least=1, most=1_000)
     minimum_corr: float = setting(0.0, "Models whose mean CORR is not above this are dropped.")
     duplicate: float = setting(
         0.98, "A model that correlates above this with a better one is dropped.", least=0, most=1
@@ -147,7 +147,7 @@ class GateConfig:
         "gain", "Standardised gain over equal weight less the keep-ratio penalty, or the literal losses of Dynamos."
     )
     max_active: int = setting(0, "At most this many open gates per era (0: no cap).", least=0)
-    seeds: int = setting(10, "Networks whose gates and weights are averaged.", least=1)
+    seeds: int = setting(10, "Networks whose gates and weights are averaged.", least=1, most=1_000)
     steps: int = setting(80, "Gradient steps of a full refit.", least=1)
     refit_every: int = setting(52, "Resolved eras between full refits of the network and its normalisers.", least=1)
     rehearsal: int = setting(
@@ -207,7 +207,7 @@ class FirstGateConfig(GateConfig):
     prototype_weight: float = setting(0.1, "Weight of the prototype loss (0: none).", least=0)
     prototype_margin: float = setting(4.0, "Distance of gate logits beyond which unlike eras repel no more.", least=0)
     prototypes: int = setting(4, "Regimes that resolved eras are clustered into.", least=1)
-    hidden: int = setting(8, "Hidden units of the shared scorer.", least=1)
+    hidden: int = setting(8, "Hidden units of the shared scorer.", least=1, most=10_000)
     noise: float = setting(1.0, "Noise on the network's inputs in training.", least=0)
     rate: float = setting(0.02, "Learning rate of a full refit; warm starts take a quarter.", least=0)
     decay: float = setting(0.01, "Decay of the scorer's parameters per step.", least=0)
@@ -242,7 +242,9 @@ class ComputeConfig:
     """Where the work runs."""
 
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto takes a working GPU, else the CPU.")
-    workers: int = setting(0, "Models trained at the same time on this machine (0: one per core).", least=0)
+    workers: int = setting(
+        0, "Models trained at the same time on this machine (0: one per core).", least=0, most=10_000
+    )
     scheduler: str = setting(
         "",
         "Address of a running Dask scheduler; local starts a cluster of this machine, a worker per core or per GPU; "
@@ -270,7 +272,7 @@ class RunConfig:
         least=FIRST_EDITION,
         most=EDITION,
     )
-    seed: int = setting(0, "Seed from which every random number of the run is derived.", least=0)
+    seed: int = setting(0, "Seed from which every random number of the run is derived.", least=0, most=MOST_SEED)
     aim: Literal["corr", "payout"] = setting(
         "corr",
         "What selection, gate and report go for: CORR, or what is paid (CORR and MMC; where MMC is unknown, BMC).",
@@ -351,7 +353,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"there is no configuration {path}; ready ones are in configs/") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read as a configuration: {error.strerror}; give a TOML file") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 

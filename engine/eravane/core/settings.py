@@ -17,6 +17,9 @@ from eravane.core.editions import RETIRED, meaning_left_out
 from eravane.core.errors import ConfigError
 
 T = TypeVar("T")
+HUGE = 10**300
+# Largest numbers where a key sets no bounds of its own: beyond them nothing is computed but nonsense.
+MOST_INT, MOST_FLOAT, MOST_SEED = 1_000_000, 1e12, 2**63 - 1
 
 
 def setting(
@@ -135,15 +138,42 @@ def _suggestion(key: str, fields: Iterable[str], prefix: str) -> str:
     return f"; allowed here: {', '.join(sorted(fields))}"
 
 
+def bounds(item: dataclasses.Field[Any], kind: type) -> tuple[float, float]:
+    """The least and the most that a key of numbers may be; `kind` is int or float."""
+    least, most = item.metadata.get("least"), item.metadata.get("most")
+    widest = MOST_INT if kind is int else MOST_FLOAT
+    return -widest if least is None else least, widest if most is None else most
+
+
+def require_between(name: str, value: float, least: float, most: float) -> None:
+    """Check a number that a user gives.
+
+    Raises:
+        ConfigError: it is none, or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ConfigError(f"{name} is a number from {shown(least)} to {shown(most)}, given {value!r:.40}")
+
+
+def shown(value: float) -> str:
+    """A number as messages and documents have it: 1,000,000."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,g}"
+
+
 def _convert(hint: object, value: object, item: dataclasses.Field[Any], where: str) -> object:
     converted = _scalar(hint, value, where)
-    least, most = item.metadata.get("least"), item.metadata.get("most")
-    if isinstance(converted, int | float) and not isinstance(converted, bool):
-        if least is not None and converted < least:
-            raise ConfigError(f"{where} must be at least {least:g}, given {converted:g}")
-        if most is not None and converted > most:
-            raise ConfigError(f"{where} must be at most {most:g}, given {converted:g}")
+    for number in converted if isinstance(converted, tuple) else (converted,):
+        if isinstance(number, int | float) and not isinstance(number, bool):
+            least, most = bounds(item, type(number))
+            if not least <= number <= most:
+                raise ConfigError(
+                    f"{where} must be at least {shown(least)} and at most {shown(most)}, given {_given(number)}"
+                )
     return converted
+
+
+def _given(number: float) -> str:
+    return repr(number) if abs(number) < 10**30 else f"a number of {math.floor(math.log10(abs(number))) + 1} digits"
 
 
 def _scalar(hint: Any, value: object, where: str) -> object:
@@ -166,7 +196,7 @@ def _scalar(hint: Any, value: object, where: str) -> object:
             raise ConfigError(f"{where} is a table, given {value!r}")
         return {_name(key, where): _plain(entry, f"{where}.{key}") for key, entry in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(max(-HUGE, min(HUGE, value)))  # what is larger is out of every bounds
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where} is a {hint.__name__}, given {value!r}")
     if isinstance(value, float) and not math.isfinite(value):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Unpack
 
 import numpy as np
@@ -68,7 +73,9 @@ class LightGbm:
         for name in (*FIXED, *SEEDS, "seed", "device", "device_type"):
             if name in params:
                 raise ConfigError(f"zoo.params.{name} is set by eravane ([compute] and seed decide); remove it")
-        return cls({**DEFAULT_PARAMS, **params, **FIXED}), []
+        return cls({**DEFAULT_PARAMS, **params, **FIXED}), _try(
+            json.dumps({**DEFAULT_PARAMS, **params}, sort_keys=True)
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -112,6 +119,49 @@ class LightGbm:
                 break  # no split gains anything any more
         text: str = booster.model_to_string()
         return MARK + f"{base}\n{text}".encode()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep off the terminal what LightGBM's library prints of an error that it raises, too."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@cache
+def _try(params: str) -> list[str]:
+    """Grow a small tree with parameters, written as JSON; a note for each that LightGBM does not know.
+
+    Raises:
+        ConfigError: LightGBM refuses them.
+    """
+    import lightgbm
+
+    tried, known = json.loads(params), lightgbm.basic._ConfigAliases._get_all_param_aliases()
+    names = {alias for main, aliases in known.items() for alias in (main, *aliases)}
+    try:
+        with _silent():
+            rows = lightgbm.Dataset(np.arange(16.0).reshape(8, 2), np.linspace(0, 1, 8), params={**tried, **FIXED})
+            lightgbm.Booster({**tried, **FIXED}, rows).update()
+    except (lightgbm.basic.LightGBMError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition(" at /")[0]
+        raise ConfigError(f"zoo.params: LightGBM refuses them: {reason}") from error
+    return [
+        f"zoo.params.{name} is not known to LightGBM, and has no effect{_nearest(name, names)}"
+        for name in sorted(tried)
+        if name not in names
+    ]
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class Boosted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,15 @@ import numpy as np
 
 from eravane.core.arrays import Float32s, Values, on_host
 from eravane.core.config import ZooConfig
+from eravane.core.settings import MOST_FLOAT, require_between
 from eravane.learners import lightgbm, outside
 from eravane.learners.forest import Predictor
 from eravane.learners.levels import Levels
 from eravane.learners.protocol import Learner, Model
 from eravane.learners.xgboost import XGBoost, resolve_params, try_params
+
+# Least and most of parameters that decide how much is held and how long it takes.
+BOUNDS = {"max_depth": (-1, 32), "max_leaves": (0, 131_072), "num_leaves": (2, 131_072), "max_bin": (2, 65_536)}
 
 
 def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
@@ -29,12 +33,25 @@ def make_learner(config: ZooConfig, device: str) -> tuple[Learner, list[str]]:
             not installed.
     """
     assert config.learner != "auto", "settled by resolve_learner where the features are known"
+    require_sane(config.params)
     if config.learner == "lightgbm":
         return lightgbm.LightGbm.make(config.params, device)
     if config.learner == "levels":
         return Levels.make(config.params, device)
     params, notes = resolve_params(config.params, device)
     return XGBoost(params), notes + try_params(params)
+
+
+def require_sane(params: Mapping[str, Any]) -> None:
+    """Check that numbers among the learner's parameters are of a size that anything is computed with.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name, value in params.items():
+        least, most = BOUNDS.get(name, (-MOST_FLOAT, MOST_FLOAT))
+        if name in BOUNDS or (isinstance(value, int | float) and not isinstance(value, bool)):
+            require_between(f"zoo.params.{name}", value, least, most)
 
 
 def load_booster(block: bytes) -> Any:

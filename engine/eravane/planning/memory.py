@@ -31,7 +31,7 @@ COMPILING_BYTES, COMPILING_LEVELS_BYTES = {"ranks": 150_000_000}, {"boosting": 2
 MEMBER_BYTES, MATCHING_BYTES = 4, 120
 LARGEST = 10**18
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE | re.ASCII)
 
 
 def parse_size(text: str) -> int:

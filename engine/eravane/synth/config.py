@@ -19,7 +19,26 @@ DEFAULT_TARGETS = (
     "target_jasper_60",
 )
 
-_LOWEST = {"seed": 0, "eras": 30, "rows": 20, "row_group_eras": 1, "n_regimes": 1, "snr": 0, "return_noise": 0}
+_LOWEST = {
+    "seed": 0,
+    "eras": 30,
+    "rows": 20,
+    "features": 1,
+    "row_group_eras": 1,
+    "n_regimes": 1,
+    "snr": 0,
+    "return_noise": 0,
+}
+_LARGEST = {
+    "seed": 2**63 - 1,
+    "eras": 100_000,
+    "rows": 1_000_000,
+    "features": 100_000,
+    "row_group_eras": 100_000,
+    "n_regimes": 1_000,
+    "snr": 1_000,
+    "return_noise": 1_000,
+}
 _HIGHEST = {
     "overlap": 1,
     "missing_share": 1,
@@ -101,7 +120,8 @@ class SynthConfig:
     def __post_init__(self) -> None:
         """Check ranges, so that a bad number is named before any file is written."""
         for name, low in _LOWEST.items():
-            _require(getattr(self, name) >= low, name, getattr(self, name), f"{low} or more")
+            most = _LARGEST[name]
+            _require(low <= getattr(self, name) <= most, name, getattr(self, name), f"from {low} to {most:,}")
         for name, high in _HIGHEST.items():
             _require(0 <= getattr(self, name) <= high, name, getattr(self, name), f"from 0 to {high}")
         _require(1 <= self.groups <= 13, "groups", self.groups, "1 to 13")

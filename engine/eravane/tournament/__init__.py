@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 DEADLINE_VARIABLE = "ERAVANE_DEADLINE_S"
+LONGEST_S = 2_592_000
 
 
 def connect(usual_s: float | None = None) -> Client:
@@ -47,6 +48,8 @@ def _deadline() -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise SubmitError(f"{DEADLINE_VARIABLE} is a number of seconds above 0, given {text!r}")
+    if not 0 < seconds <= LONGEST_S:
+        raise SubmitError(
+            f"{DEADLINE_VARIABLE} is a number of seconds above 0, at most {LONGEST_S:,} (30 days), given {text!r:.40}"
+        )
     return seconds

@@ -15,9 +15,10 @@ import pandas as pd
 from eravane.calendar.eras import era_label
 from eravane.core.errors import DataError, SubmitError
 from eravane.core.files import Place
+from eravane.core.settings import require_between
 from eravane.data.store.source import Source
 from eravane.scoring.metrics import summarise
-from eravane.tournament import connect
+from eravane.tournament import LONGEST_S, connect
 from eravane.tournament.receipts import check_model_name
 from eravane.tournament.references import (
     BMC,
@@ -91,6 +92,7 @@ def diagnose(
     """
     run = Path(run)
     check_model_name(model)
+    require_between("wait_minutes", wait_minutes, 0, LONGEST_S / 60)
     client = client or connect()
     model_id = client.model(model).id
     folder = Path(data or manifest_of(run)["data"]["path"])

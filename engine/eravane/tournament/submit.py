@@ -18,8 +18,9 @@ import pandas as pd
 
 from eravane.core.errors import PartlySubmittedError, SubmitError
 from eravane.core.files import Place, exclusive
+from eravane.core.settings import require_between
 from eravane.data.catalog import FeatureCatalog
-from eravane.tournament import connect
+from eravane.tournament import LONGEST_S, connect
 from eravane.tournament.caution import correlation_objections, objections, profile_of
 from eravane.tournament.credentials import HOW_TO
 from eravane.tournament.dataset import examine, live_ids
@@ -66,6 +67,7 @@ def await_round(
     Raises:
         SubmitError: none opened in time.
     """
+    require_between("wait_hours", wait_hours, 0, LONGEST_S / 3600)
     client, clock = client or connect(), now or partial(datetime.now, UTC)
 
     def attempt() -> Round:

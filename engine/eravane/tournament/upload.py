@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from eravane.core.errors import SubmitError
 from eravane.core.files import Place
-from eravane.tournament import connect
+from eravane.core.settings import require_between
+from eravane.tournament import LONGEST_S, connect
 from eravane.tournament.fetch import VERSION
 from eravane.tournament.images import choose_image
 from eravane.tournament.receipts import check_model_name
@@ -84,6 +85,7 @@ def upload(
     """
     pickle, progress = Path(file), progress or (lambda text: None)
     check_model_name(model)
+    require_between("wait_minutes", wait_minutes, 0, LONGEST_S / 60)
     _check_pickle(pickle)
     client = client or connect()
     model_id = client.model(model).id
