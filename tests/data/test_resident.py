@@ -77,6 +77,23 @@ def test_columns_used_longest_ago_make_room(store: EraStore) -> None:
     np.testing.assert_array_equal(kept, before)  # what was handed out is not overwritten
 
 
+@pytest.mark.parametrize("error", [OutOfDeviceMemoryError("full"), OSError("gone")], ids=["memory", "disk"])
+def test_columns_are_right_after_sending_has_failed(
+    store: EraStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What made room is gone then, and its place is no other column's."""
+    held = Resident(store, Device(), MODES[1])
+    held.window(FEATURES[:5], 1, 14)
+    held.window(FEATURES[1:5], 1, 14)  # so that the first is the one that makes room
+    with monkeypatch.context() as patch:
+        patch.setattr(Device, "fill", lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error)):
+            held.window(FEATURES[5:6], 1, 14)
+    for columns in (FEATURES[6:7], FEATURES[1:5], FEATURES[5:6], FEATURES[:2], FEATURES[4:9]):
+        wanted = store.window(1, 14, columns).frame().values
+        np.testing.assert_array_equal(held.window(columns, 1, 14), wanted, err_msg=str(columns))
+
+
 def test_what_stays_is_decided_by_the_memory_that_training_leaves(store: EraStore) -> None:
     column = -(-store.index.rows * np.dtype(store.dtype).itemsize // 128) * 128
     for room, mode, slots in (

@@ -176,7 +176,8 @@ class Resident:
         return np.array([self._slot_of[name] for name in columns], dtype=np.int64)
 
     def _send(self, names: Sequence[str], needed: set[str]) -> None:
-        slots = list(range(len(self._slot_of), self.kept.slots))[: len(names)]
+        # Where sending failed, what made room for it has left a gap among those in use.
+        slots = sorted(set(range(self.kept.slots)).difference(self._slot_of.values()))[: len(names)]
         for name in [name for name in self._slot_of if name not in needed][: len(names) - len(slots)]:
             slots.append(self._slot_of.pop(name))
         if len(slots) < len(names):
