@@ -112,12 +112,12 @@ def kernel_tests(lab: Lab) -> Iterator[Check]:
 
 ENGINE_TESTS = (
     *("tests/backend", "tests/learners/test_levels_device.py", "tests/gate/test_meta_cuda.py"),
-    *("tests/loop/test_decision.py", "tests/data/store/test_ingest_device.py"),
+    *("tests/loop/test_decision.py", "tests/data/store/test_ingest_device.py", "tests/learners/test_forest.py"),
 )
 
 
 def engine_tests(lab: Lab) -> Iterator[Check]:
-    """The backend's copies and readers, the level grower as a learner, and the meta-learner against the CPU."""
+    """The backend's copies and readers, the level grower as a learner, trees and meta-learner against the CPU."""
     yield from test_check(lab, *ENGINE_TESTS)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_lab import FEATURES, Check, Figure, Lab, importable
+from benchmarks.gpu_lab import FEATURES, ROWS, Check, Figure, Lab, importable
 from benchmarks.gpu_trees import EXAMPLE_ROWS, EXAMPLE_TREES, PASSES, WIDTHS, zoo_minutes
 from benchmarks.gpu_work import Work, boosting_of, grown, tree_seconds
+from eravane_kernels import cpu
 from eravane_kernels.growth import Tree
+from eravane_kernels.spec.forest import LEAF
 
 READ = "int8 cells of the sampled columns, 3 passes, at the copy's rate"
 TOGETHER = 4
@@ -22,6 +25,7 @@ TOGETHER = 4
 def levels(lab: Lab) -> Iterator[Check | Figure]:
     """Models equal to the CPU's bit for bit; seconds per tree with a tenth of the columns; several models at once."""
     yield _equal(lab)
+    yield from _predicted(lab)
     rows, trees = lab.pick(2_700_000, 1_350_000, 2_000), lab.pick(200, 60, 3)
     widths, taken = lab.pick(WIDTHS, WIDTHS, (20, 10)), list[float]()
     for width in widths:
@@ -67,6 +71,35 @@ def _equal(lab: Lab) -> Check:
         for field in dataclasses.fields(Tree)
     )
     return Check("level_grower_as_its_cpu_twin", same, f"5 trees of 3 models on {rows:,} x {width}, every field")
+
+
+def _predicted(lab: Lab) -> Iterator[Check | Figure]:
+    """Complete trees of random splits, evaluated for an era of levels: the bits of the CPU twin, and the time."""
+    rows, width, trees = lab.pick(ROWS, ROWS, 100), lab.pick(FEATURES, FEATURES, 12), lab.pick(2_000, 2_000, 33)
+    values_CN, same = lab.levels(width, rows, seed=7, least=-1), True
+    for depth in (5, 10):
+        node_K4, root_T = _random_trees(trees, depth, width)
+        there = lab.xp.asarray(node_K4), lab.xp.asarray(root_T)
+        found_N = lab.kernels.add_trees(values_CN, *there, lab.xp.zeros(rows, dtype=np.float32))
+        few = min(rows, 200)
+        twin_N = cpu.add_trees(lab.host(values_CN[:, :few]), node_K4, root_T, np.zeros(few, dtype=np.float32))
+        same &= np.array_equal(lab.host(found_N)[:few], twin_N)
+        taken = lab.seconds(partial(lab.kernels.add_trees, values_CN, *there, found_N))
+        detail = f"{rows:,} rows, {trees:,} complete trees, {taken / rows / trees * 1e12:,.0f} ps a row and tree"
+        yield Figure(f"era_by_trees_of_depth_{depth}", 1000 * taken, "ms", detail=detail)
+    yield Check("trees_evaluated_as_by_their_cpu_twin", same, f"{trees:,} trees of depths 5 and 10, every bit")
+
+
+def _random_trees(trees: int, depth: int, width: int) -> tuple[Any, Any]:
+    """Nodes int32 [K, 4] and roots int32 [T] of complete trees on levels, as `spec.add_trees` takes them."""
+    random, inner = np.random.default_rng(depth), 2**depth - 1
+    place_N = np.arange(2 * inner + 1)
+    code_TN = np.where(place_N < inner, random.integers(0, 2 * width, (trees, place_N.size)), LEAF)
+    number_TN = np.where(place_N < inner, random.integers(0, 5, code_TN.shape), random.normal(size=code_TN.shape))
+    root_T = np.arange(trees) * place_N.size
+    left_TN = np.minimum(2 * place_N + 1, 2 * inner - 1) + root_T[:, None]
+    node_TN4 = np.stack([code_TN, number_TN.astype(np.float32).view(np.int32), left_TN, left_TN + 1], axis=2)
+    return node_TN4.reshape(-1, 4).astype(np.int32), root_T.astype(np.int32)
 
 
 def _on_host(lab: Lab, work: Work) -> Any:

@@ -63,8 +63,8 @@ STEPS = (
     Step("tables", "measure imputing and clipping levels at v5.3's size", "gpu_kernels:tables", _moved(24, 3, 16, 1)),
     Step("scores", "measure CORR and ranks of 36 models over all eras", "gpu_kernels:scores", (40, 18, 10)),
     Step(
-        "levels", "measure the level grower: widths, several models at once, the example model", "gpu_growth:levels",
-        _moved(9.6 + 2.1 + 1 + 20, 4.8 + 5, 32, 1),
+        "levels", "measure the level grower: widths, several models at once, the example model; and trees that predict",
+        "gpu_growth:levels", _moved(9.6 + 2.1 + 1 + 20, 4.8 + 5, 36, 1),
     ),
     Step(
         "widths", "measure matrices, trees and memory at 3,555, 780, 355 and 42 columns", "gpu_trees:widths",
@@ -74,7 +74,7 @@ STEPS = (
         "boosters", "compare XGBoost on the GPU with the CPU, and two GPU runs", "gpu_checks:boosters", (60, 28, 10),
         _TREES,
     ),
-    Step("engine-tests", "run tests marked gpu of backend and engine", "gpu_checks:engine_tests", (70, 55, 40), _TESTS),
+    Step("engine-tests", "run tests marked gpu of backend and engine", "gpu_checks:engine_tests", (80, 60, 40), _TESTS),
     Step("example", "time trees of the example model beside levels and Falcata", "gpu_trees:example", (150, 45, 15),
          _TREES),
     Step("sampling", "compare ways to sample columns, at held-out scores", "gpu_trees:sampling", (90, 40, 15), _TREES),
@@ -154,6 +154,8 @@ PREDICTED: Mapping[str, tuple[float, str]] = {
     "tree_all_columns": (51.0, "rates.H100 at 1M x 2,000"),
     "tree_stock_sampling": (51.0, "XGBoost builds histograms of all columns"),
     "tree_of_subset_matrix": (95.0, "a tenth of the tree, and a matrix for it"),
+    "era_by_trees_of_depth_5": (0.1, "63 rounds of 10 dependent reads and 32 sums; cu/forest.cu"),
+    "era_by_trees_of_depth_10": (0.2, "twice the reads; 65 MB of nodes, more than the L2 holds"),
     "levels_tree_3555": (1.3, "docs/gpu.md at two thirds of its bounds, and gradients"),
     "levels_tree_780": (0.7, "likewise; 7 of 32 lanes work on the second tile of a record of 39 bytes"),
     "levels_tree_355": (0.5, "rows' own bytes"),

@@ -158,9 +158,10 @@ def test_levels_are_measured_and_compared_on_the_device() -> None:
     with on(2):
         told = perform(step("levels"), dataclasses.replace(stand_in(), device="cuda"))
     assert told["status"] == "done", told.get("reason")
-    assert [check["holds"] for check in told["checks"]] == [True]
+    checks = {check["name"]: check["holds"] for check in told["checks"]}
+    assert checks == {"level_grower_as_its_cpu_twin": True, "trees_evaluated_as_by_their_cpu_twin": True}
     names = {figure["name"] for figure in told["figures"]}
-    assert {"levels_tree_20", "levels_together_gain", "example_model_levels"} <= names
+    assert {"levels_tree_20", "levels_together_gain", "example_model_levels", "era_by_trees_of_depth_10"} <= names
 
 
 def test_blocks_of_levels_are_compared_on_the_device() -> None:
@@ -487,7 +488,7 @@ def test_eras_are_as_many_as_memory_holds() -> None:
 def test_every_prediction_belongs_to_a_figure() -> None:
     """Names in the table of predictions are those that the steps give their figures, at whatever size."""
     sources = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("gpu_*.py") if "steps" not in path.name)
-    sized = ("levels_tree_", "matrix_", "tree_", "neutralize_", "upload_")
+    sized = ("era_by_trees_of_depth_", "levels_tree_", "matrix_", "tree_", "neutralize_", "upload_")
     patterns = {prefix: f'f"{prefix}{{' for prefix in sized}
     for name in PREDICTED:
         made = next((pattern for prefix, pattern in patterns.items() if name.startswith(prefix)), None)

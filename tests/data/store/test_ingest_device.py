@@ -94,6 +94,27 @@ def test_the_store_has_the_same_bytes(decode: Decode, tmp_path: Path, what: str)
         assert 0 < len(set(by_arrow)) < len(set(done))
 
 
+def test_the_device_is_not_asked_for_row_groups_without_rows(decode: Decode, tmp_path: Path) -> None:
+    """Their columns have no memory there."""
+    data, asked = Dataset.make().write(tmp_path / "data"), set[int]()
+    whole = pq.read_table(data / "train.parquet")
+    with pq.ParquetWriter(data / "train.parquet", whole.schema) as writer:
+        for part in (whole[:0], whole[:100], whole[:0], whole[100:], whole[:0]):
+            writer.write_table(part, row_group_size=100)
+    metadata = pq.ParquetFile(data / "train.parquet").metadata
+    filled = {number for number in range(metadata.num_row_groups) if metadata.row_group(number).num_rows}
+    assert len(filled) < metadata.num_row_groups
+
+    def noted(path: Path, group: int, *given: Any) -> Any:
+        if path.name == "train.parquet":
+            asked.add(group)
+        return decode(path, group, *given)
+
+    ours, theirs = ingest(data, tmp_path / "device", decode=noted), ingest(data, tmp_path / "host")
+    assert contents(ours.path) == contents(theirs.path)
+    assert asked == filled
+
+
 def test_new_weeks_and_corrected_labels_end_in_the_same_bytes(decode: Decode, tmp_path: Path) -> None:
     made = Dataset.make()
     data, stores = made.write(tmp_path / "data"), {"device": decode, "host": None}
