@@ -116,6 +116,26 @@ def test_a_device_too_small_for_one_cell_says_so(store: EraStore, monkeypatch: p
         Resident(store, Device(), MODES[2]).window(FEATURES[:4], 1, 14)
 
 
+@pytest.mark.parametrize(("columns", "mode"), [(12, "whole"), (5, "columns"), (0, "eras")])
+def test_workers_on_gpus_of_different_size_keep_what_their_own_holds(
+    store: EraStore, monkeypatch: pytest.MonkeyPatch, columns: int, mode: str
+) -> None:
+    """A worker of a cluster has no plan: half of its own GPU is for features, whatever the others have."""
+    column = -(-store.index.rows * np.dtype(store.dtype).itemsize // 128) * 128
+    monkeypatch.setattr(Device, "room", lambda _: 2 * columns * column)
+    device = Device()
+    try:
+        held = module.resident(store, device)
+        assert (held.kept.mode, held.kept.slots) == (mode, columns)
+        assert module.resident(store, device) is held
+        monkeypatch.setattr(Device, "room", lambda _: 1 << 40)
+        wanted = store.window(2, 9, FEATURES[1:5]).frame().values
+        np.testing.assert_array_equal(held.window(FEATURES[1:5], 2, 9), wanted)
+        assert held.resident_bytes == columns * store.index.rows * np.dtype(store.dtype).itemsize
+    finally:
+        module.forget(store, device.name)
+
+
 PREPARED = [
     PrepareConfig(),
     PrepareConfig(impute="median", outliers="winsorize", indicators=True, missing_eras="impute"),
