@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eravane.calendar.eras import EraIndex, era_label, era_number
+from eravane.calendar.eras import EraIndex, era_label
 from eravane.core.arrays import Floats, on_host
 from eravane.core.config import SelectionConfig
 from eravane.core.errors import DataError
 from eravane.data.catalog import META_COLUMN, META_MODEL, REFERENCES, FeatureCatalog
 from eravane.data.features import Features
-from eravane.data.parquet import read_rows
+from eravane.data.parquet import eras_of, read_rows
 from eravane.data.store.store import EraStore
 from eravane.gate.prototypes import find_regimes, whiten
 from eravane.gate.training import REGIMES
@@ -87,7 +87,7 @@ class _Predictions:
 
     def __init__(self, path: Path) -> None:
         table = pq.read_table(path, columns=["id", "era", "prediction"])
-        self.index = EraIndex.from_rows([era_number(label) for label in table["era"].to_pylist()])
+        self.index = EraIndex.from_rows(eras_of(path, table["era"]).tolist())
         self.values = table["prediction"].to_numpy()
         self.ids = table["id"]
 

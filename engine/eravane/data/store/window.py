@@ -16,6 +16,7 @@ from eravane.calendar.eras import EraFrame, EraIndex
 from eravane.core.arrays import Values
 from eravane.core.errors import DataError
 from eravane.data.store.segments import Segment
+from eravane_kernels.cpu.gather import gather
 
 # Columns that are gathered on the host at a time, on their way to a device.
 SENT_BYTES = 64 << 20
@@ -88,18 +89,14 @@ class Window:
 
     def every(self, step: int) -> Values:
         """Every n-th era in one block [C, N], copied once."""
-        starts, ends = self.index.offsets[:-1:step].tolist(), self.index.offsets[1::step].tolist()
-        where, at = _as_slice(self.positions), 0
-        values_CN = np.empty((len(self.columns), sum(ends) - sum(starts)), dtype=self.dtype)
-        pieces = iter(self.pieces)
-        piece = next(pieces, None)
-        for start, end in zip(starts, ends, strict=True):
-            while piece is not None and start >= piece.start + piece.count:
-                piece = next(pieces, None)
-            if piece is not None:
-                shift = piece.rows.start - piece.start
-                values_CN[:, at : at + end - start] = piece.segment.values[:, start + shift : end + shift][where]
-            at += end - start
+        starts_R, ends_R = self.index.offsets[:-1:step], self.index.offsets[1::step]
+        places_R = np.cumsum([0, *(ends_R - starts_R)])
+        values_CN = np.empty((len(self.columns), places_R[-1]), dtype=self.dtype)
+        for piece in self.pieces:
+            inside_R = (starts_R >= piece.start) & (starts_R < piece.start + piece.count)
+            shift = piece.rows.start - piece.start
+            runs_R3 = np.stack([starts_R + shift, ends_R + shift, places_R[:-1]], axis=1)[inside_R]
+            gather(piece.segment.values, self.positions, runs_R3, values_CN)
         return values_CN
 
     def era(self, era: int) -> EraFrame:
