@@ -27,6 +27,7 @@ DEEPEST = 12
 BITS = 29
 """Bits of the integer that the largest gradient of a tree becomes."""
 MOST_POWER = 126
+_BLOCK = 65_536  # values looked at together
 """Smaller gradients become smaller integers: a float32 holds no greater factor."""
 
 
@@ -135,7 +136,10 @@ def units(gradient_N: Single, hessian_N: Single | None) -> Units:
     Raises:
         ValueError: a value is infinite or NaN.
     """
-    counting = hessian_N is None or bool(((hessian_N == 0) | (hessian_N == 1)).all())
+    counting = hessian_N is None or all(
+        ((part_N == 0) | (part_N == 1)).all()
+        for part_N in (hessian_N[first : first + _BLOCK] for first in range(0, len(hessian_N), _BLOCK))
+    )
     of_hessian = 0 if hessian_N is None or counting else exponent(hessian_N, "hessian_N")
     return Units(exponent(gradient_N, "gradient_N"), of_hessian, counting)
 

@@ -143,7 +143,7 @@ def test_columns_are_used_where_they_lie() -> None:
 def test_fitting_holds_the_rows_and_24_bytes_a_row(of: Any, weighted: bool) -> None:
     """What grows with the rows, from two sizes: labels, output, gradient and place of each, and with weights theirs."""
     peaks = []
-    for rows in (100_000, 300_000):
+    for rows in (2_000, 100_000, 300_000):  # the first compiles and imports
         rng = np.random.default_rng(rows)
         x_NC, label_N = of(np.asfortranarray(rng.integers(0, 5, (rows, 3)).astype(np.int8))), rng.random(rows)
         weight_N = rng.random(rows) if weighted else None
@@ -154,7 +154,51 @@ def test_fitting_holds_the_rows_and_24_bytes_a_row(of: Any, weighted: bool) -> N
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
-    assert 10 < (peaks[1] - peaks[0]) / 200_000 <= 24
+    assert 10 < (peaks[2] - peaks[1]) / 200_000 <= 24
+
+
+def _mean(label: Any, predicted: Any) -> tuple[Any, Any]:
+    return predicted - label, np.ones_like(predicted)
+
+
+@pytest.mark.parametrize(
+    ("objective", "targets", "weighted"),
+    [
+        ("reg:squarederror", 2, False),
+        ("binary:logistic", 1, False),
+        ("binary:logistic", 1, True),
+        ("binary:logistic", 2, False),
+        (_mean, 1, False),
+    ],
+)
+def test_other_objectives_and_several_targets_hold_24_bytes_a_row_and_target(
+    objective: Any, targets: int, weighted: bool
+) -> None:
+    peaks = []
+    for rows in (2_000, 100_000, 300_000):  # the first compiles and imports
+        rng = np.random.default_rng(rows)
+        x_NC, label_NK = np.asfortranarray(rng.integers(0, 5, (rows, 3)).astype(np.int8)), rng.random((rows, targets))
+        model = LevelsRegressor(**SMALL, objective=objective, subsample=0.8)
+        tracemalloc.start()
+        try:
+            model.fit(x_NC, label_NK, sample_weight=rng.random(rows).astype(np.float32) if weighted else None)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert 10 < (peaks[2] - peaks[1]) / 200_000 / targets <= 24
+
+
+def test_an_objective_keeps_the_arrays_that_it_returns() -> None:
+    kept = np.ones(ROWS, dtype=np.float32), np.empty(ROWS, dtype=np.float32)
+
+    def caching(label_N: Any, predicted_N: Any) -> tuple[Any, Any]:
+        return np.subtract(predicted_N, label_N, out=kept[1]), kept[0]
+
+    label_N = np.where(np.arange(ROWS) == 3, np.nan, Y)
+    with pytest.warns(UserWarning, match="1 of .* rows have no label"):
+        ours, fresh = (LevelsRegressor(**SMALL, objective=one).fit(X, label_N) for one in (caching, _mean))
+    np.testing.assert_array_equal(ours.predict(X), fresh.predict(X))
+    np.testing.assert_array_equal(kept[0], 1.0)
 
 
 def test_weights_threads_and_samples() -> None:

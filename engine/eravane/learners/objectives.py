@@ -22,6 +22,8 @@ ALIASES = {
     **dict.fromkeys(("binary", "logistic"), LOGISTIC[0]),
 }
 LEAST_HESSIAN = np.float32(1e-16)
+# Rows at a time, so that what is in between takes no memory that grows with the rows.
+BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,13 @@ class Objective:
 
 def logistic(margin_BN: Float32s, label_BN: Float32s, weight_BN: Float32s | None) -> tuple[Float32s, Float32s]:
     """Gradients and Hessians of the logistic loss, as XGBoost computes them."""
-    chance_BN = _sigmoid(margin_BN)
-    gradient_BN = chance_BN - label_BN
-    hessian_BN = np.maximum(chance_BN * (1 - chance_BN), LEAST_HESSIAN)
-    if weight_BN is not None:
-        gradient_BN, hessian_BN = gradient_BN * weight_BN, hessian_BN * weight_BN
-    return gradient_BN.astype(np.float32), hessian_BN.astype(np.float32)
+    gradient_BN, hessian_BN = (np.empty(margin_BN.shape, dtype=np.float32) for _ in range(2))
+    for first in range(0, margin_BN.shape[1], BLOCK):
+        rows = np.s_[:, first : first + BLOCK]
+        chance_BN, weight = _sigmoid(margin_BN[rows]), 1 if weight_BN is None else weight_BN[rows]
+        gradient_BN[rows] = (chance_BN - label_BN[rows]) * weight
+        hessian_BN[rows] = np.maximum(chance_BN * (1 - chance_BN), LEAST_HESSIAN) * weight
+    return gradient_BN, hessian_BN
 
 
 def _sigmoid(margin: NDArray[Any]) -> NDArray[Any]:
@@ -141,18 +144,24 @@ def _custom(function: Callable[..., Any]) -> Gradients:
         found = ask(labels, margins, None if weight_BN is None else weight_BN[0])
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise ConfigError(f"objective returns gradients and Hessians, given {type(found).__name__}")
-        try:
-            parts = [np.asarray(part, dtype=np.float32) for part in found]
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"objective returns gradients and Hessians, given {found!r}") from error
+        parts = list(found)
+        del found
+        for place in range(2):
+            try:  # copies, one by one: trees overwrite them, and the function may keep its own
+                parts[place] = np.array(parts[place], dtype=np.float32)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"objective returns gradients and Hessians, given {parts[place]!r}") from error
         for name, part in zip(("gradients", "Hessians"), parts, strict=True):
             if part.shape != shape:
                 raise ConfigError(f"objective returns {name} of shape {shape}, given {part.shape}")
-            bad = ~np.isfinite(part) | ((part < 0) & (name == "Hessians"))
-            bad &= ~np.isnan(labels)
-            if bad.any():
-                row = int(np.argwhere(bad)[0][0])
-                raise ConfigError(f"objective returns finite {name}, Hessians of 0 or more; given {part[row]} at {row}")
+            for first in range(0, len(part), BLOCK):
+                block = part[first : first + BLOCK]
+                bad = ~np.isfinite(block) | ((block < 0) & (name == "Hessians"))
+                bad &= ~np.isnan(labels[first : first + BLOCK])
+                if bad.any():
+                    row = first + int(np.argwhere(bad)[0][0])
+                    expected = f"objective returns finite {name}, Hessians of 0 or more"
+                    raise ConfigError(f"{expected}; given {part[row]} at {row}")
         gradient_BN, hessian_BN = (np.ascontiguousarray(np.atleast_2d(part.T)) for part in parts)
         if weight_BN is not None and not ask.weighs:  # type: ignore[attr-defined]
             gradient_BN, hessian_BN = gradient_BN * weight_BN, hessian_BN * weight_BN

@@ -18,7 +18,7 @@ from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError
 from eravane.learners.callbacks import Callbacks, SoFar
 from eravane.learners.levels import Growth, next_rounds
-from eravane.learners.objectives import Measure, Objective
+from eravane.learners.objectives import BLOCK, Measure, Objective
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.draws import WHOLE, draw_columns, draw_rows
 from eravane_kernels.cpu.growth import Grower
@@ -57,7 +57,6 @@ class ByGradients:
         assert objective.gradients is not None
         self._gradients, self._label_BN, self._margin_BN = objective.gradients, label_BN, margin_BN
         self._weight_1N = None if weight_N is None else weight_N[None]
-        self._absent_BN = np.isnan(label_BN)
         self._columns, self._seed, self._chosen, self._turn = columns, seed, chosen, turn
         self._parts = round(share * WHOLE)
         self._rule_6_of: Rules = rules
@@ -72,16 +71,18 @@ class ByGradients:
         del rounds
         gradient_BN, hessian_BN = self._gradients(self._margin_BN, self._label_BN, self._weight_1N)
         gradient_BN, hessian_BN = (np.require(part, np.float32, ["C", "W"]) for part in (gradient_BN, hessian_BN))
-        for part_BN in (gradient_BN, hessian_BN):
-            part_BN[self._absent_BN] = 0.0
+        drawn_N = np.ones(self._columns.rows, dtype=np.bool_)
         if self._parts != WHOLE:
-            drawn_N = np.empty(self._columns.rows, dtype=np.bool_)
             draw_rows(self._seed, self._turn, self._parts, drawn_N)
-            gradient_BN[:, ~drawn_N], hessian_BN[:, ~drawn_N] = 0.0, 0.0
+        for first in range(0, len(drawn_N), BLOCK):
+            rows = np.s_[:, first : first + BLOCK]
+            absent_BN = np.isnan(self._label_BN[rows]) | ~drawn_N[first : first + BLOCK]
+            gradient_BN[rows][absent_BN], hessian_BN[rows][absent_BN] = 0.0, 0.0
+        del drawn_N
         column_K = np.empty(self._chosen, dtype=np.int64)
         draw_columns(self._seed, self._turn, self._columns.width, column_K)
         self._turn += 1
-        return [self._grower.grow_many(gradient_BN, hessian_BN, column_K, self._margin_BN)]
+        return [self._grower.grow_many(gradient_BN, hessian_BN, column_K, self._margin_BN, spent=True)]
 
 
 @dataclass(eq=False)

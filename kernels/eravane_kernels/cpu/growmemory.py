@@ -102,11 +102,12 @@ class Memory:
         """Where columns lie."""
         return Source(self.columns.address_SC, self.shard_P4, columns_K, self._base)
 
-    def rows(self, value_BN: Single, weight_BN: Single, margin_BN: Single) -> Rows:
-        """Gradients become integers in their own memory."""
-        if len(weight_BN) and not self._hessian_BN.size:
+    def rows(self, value_BN: Single, weight_BN: Single, margin_BN: Single, *, spent: bool = False) -> Rows:
+        """Gradients become integers in their own memory, and so do Hessians that are `spent` by the tree."""
+        if len(weight_BN) and not self._hessian_BN.size and not spent:
             self._hessian_BN = np.empty((self.models, self.columns.rows), dtype=np.int32)
         hessian_BN = self._hessian_BN if len(weight_BN) else self._hessian_BN[:, :0]
+        hessian_BN = weight_BN.view(np.int32) if spent else hessian_BN
         return Rows(
             value_BN, weight_BN, value_BN.view(np.int32), hessian_BN, self._place_BN, self._edge_BP22K, margin_BN
         )

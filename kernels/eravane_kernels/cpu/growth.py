@@ -62,7 +62,13 @@ class Grower:
         return self.grow_many(gradient_N[None], hessian_BN, columns_K, margin_N[None])[0]
 
     def grow_many(
-        self, gradient_BN: Single, hessian_BN: Single | None, columns_K: Integers, margin_BN: Single
+        self,
+        gradient_BN: Single,
+        hessian_BN: Single | None,
+        columns_K: Integers,
+        margin_BN: Single,
+        *,
+        spent: bool = False,
     ) -> list[Tree]:
         """Grow B trees on the same columns, each as `grow` does, and read these once for all of them.
 
@@ -71,6 +77,7 @@ class Grower:
             hessian_BN: float32 [B, N]; None for ones.
             columns_K: ascending positions.
             margin_BN: float32 [B, N], changed in place.
+            spent: overwrite `hessian_BN` too, which takes 4 bytes a row and model less.
 
         Raises:
             ValueError: as `grow` does.
@@ -88,7 +95,7 @@ class Grower:
             self._memory = Memory(self._columns, self._rules, self._widest, self._threads, models)
         memory = self._memory
         weight_BN = NO_WEIGHTS if hessian_BN is None else np.require(hessian_BN, requirements="W")
-        rows = memory.rows(gradient_BN, weight_BN, margin_BN)
+        rows = memory.rows(gradient_BN, weight_BN, margin_BN, spent=spent and hessian_BN is not None)
         terms = memory.terms(counting)
         terms.scale_B2[:], terms.unit_B2[:] = np.ldexp(1.0, power_B2), np.ldexp(1.0, -power_B2)
         nodes, level = memory.nodes(1), memory.level(len(columns_K))
