@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -139,14 +139,15 @@ def hosted_model(payload: Mapping[str, object]) -> bytes:
     def nameless(code: CodeType) -> Any:
         return plain[CodeType](code.replace(co_filename=SOURCE))  # cloudpickle before 3.1 keeps the path
 
+    class Nameless(cloudpickle.Pickler):  # type: ignore[misc]  # the table of an instance is not looked at
+        dispatch_table: ClassVar[Mapping[type, Any]] = ChainMap({CodeType: nameless}, plain)
+
     content, places = io.BytesIO(), [module.__file__ for module in _BY_VALUE]
     for module in _BY_VALUE:
         cloudpickle.register_pickle_by_value(module)
         module.__file__ = SOURCE  # it travels with the functions' globals
     try:
-        pickler = cloudpickle.Pickler(content, protocol=4)
-        pickler.dispatch_table = ChainMap({CodeType: nameless}, plain)
-        pickler.dump(portable.assemble(payload))
+        Nameless(content, protocol=4).dump(portable.assemble(payload))
     finally:
         for module, place in zip(_BY_VALUE, places, strict=True):
             cloudpickle.unregister_pickle_by_value(module)
