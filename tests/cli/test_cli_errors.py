@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -17,10 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from eravane import api, cli
 from eravane.cli.app import app, make_console
+from eravane.cli.progress import ConsoleProgress, print_table
 from eravane.core.config import RunConfig, to_toml
+from eravane.core.errors import DataError
 from eravane.synth import SynthConfig, synthesise
 
 
@@ -197,6 +202,36 @@ def test_a_name_that_is_no_utf_8_is_one_line(
 def test_a_terminal_without_a_size_prints_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "0")
     assert make_console().width == 80
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_scheduler: str) -> None:
+        logging.getLogger("eravane").warning("seen \x1b[2J")
+        raise DataError("id '\x1b]0;owned\x07\r\u202e' and " + "9" * 1_000_000 + " of live.parquet")
+
+    monkeypatch.setattr("eravane.planning.doctor.doctor", refused)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    found, said = call(capsys, monkeypatch, "doctor")
+    assert found == 1
+    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(said)
+    assert "seen \\x1b[2J" in said
+    assert "error: id '\\x1b]0;owned\\x07\\r\\u202e' and 999" in said
+    assert said.endswith(" of live.parquet\n")
+    assert len(said) < 3000
+
+
+def test_brackets_in_names_are_no_markup_on_a_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=120)
+    with ConsoleProgress(console) as shown:
+        shown.start("a[/b].parquet", 2)
+        shown.reach(1, "small.[/x].target")
+        shown.advance("[bold]")
+    print_table(console, "scores of [/m]", ("[/c]", "n"), [("[red]one", "[/r]")])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for name in ("a[/b].parquet", "[bold]", "scores of [/m]", "[/c]", "[red]one", "[/r]"):
+        assert name in text
 
 
 def test_what_nobody_expected_is_one_line_too(

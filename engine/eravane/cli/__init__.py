@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 
-from eravane.cli.app import app, make_console
+from eravane.cli.app import app, make_console, printable
 from eravane.core.errors import ConfigError, EravaneError
 from eravane.core.memory import require_addresses
 from eravane.core.secrets import RedactingFormatter, keep_secret, redact
@@ -20,6 +20,13 @@ FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 ADDRESSES = dict.fromkeys(("demo", "plan", "run", "report", "compare", "step", "export"), 3_000_000_000)
 ADDRESSES |= dict.fromkeys(("fetch", "synth", "ingest", "submit", "scores", "diagnose"), 1_200_000_000)
 SECRETS = ("NUMERAI_PUBLIC_ID", "NUMERAI_SECRET_KEY")
+
+
+class _PrintableFormatter(RedactingFormatter):
+    """Formats log records for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _InterruptedByUser(BaseException):
@@ -34,7 +41,7 @@ def main() -> None:
         signal.signal(number, _interrupt)
     keep_secret(*(os.environ.get(name, "") for name in SECRETS))
     handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     errors = make_console(stderr=True)
     try:
@@ -50,7 +57,7 @@ def main() -> None:
         if "--debug" in sys.argv:
             sys.stderr.write(redact(traceback.format_exc()))
         else:
-            errors.print(redact(_message(error)), highlight=False, markup=False, soft_wrap=True)
+            errors.print(printable(redact(_message(error))), highlight=False, markup=False, soft_wrap=True)
         sys.exit(USAGE if isinstance(error, ConfigError) else FAILURE)
 
 

@@ -25,6 +25,9 @@ ORDER = (
     "doctor",
 )
 
+# Characters of a message that are shown: the paths, names and words that it is made of, but no file's content.
+LONGEST = 2000
+
 
 class _InOrder(TyperGroup):
     """Commands in the order of `ORDER`."""
@@ -87,9 +90,20 @@ def progress(*, aside: bool = False, quiet: bool = False) -> Iterator[ConsolePro
         yield shown
 
 
+def printable(text: str) -> str:
+    """A text of others (a cell of a file, a server's words) as a terminal may have it.
+
+    Control characters, which could move the cursor or set the colours, are written as escapes; of a long text the
+    middle is left out.
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(sign if sign == "\n" or sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def echo(text: str) -> None:
     """Print a line without markup."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print("\n".join(map(printable, text.split("\n"))), highlight=False, markup=False, soft_wrap=True)
 
 
 def show(content: object, text: str, *, as_json: bool) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 # Plain lines of a stage when piped: its start, about this many in between, and its end.
 PLAIN_STEPS = 4
@@ -50,12 +52,13 @@ class ConsoleProgress:
     def start(self, stage: str, total: int) -> None:
         """Begin a stage of `total` steps."""
         self._stage, self._total, self._done, self._started = stage, total, 0, time.perf_counter()
-        self._task = self._bars.add_task(stage, total=total, detail="")
+        # Names of features, members and files may hold brackets, which columns would take for markup.
+        self._task = self._bars.add_task(escape(stage), total=total, detail="")
 
     def advance(self, detail: str = "") -> None:
         """One step is done."""
         self._done += 1
-        self._bars.update(self._task, advance=1, detail=detail)
+        self._bars.update(self._task, advance=1, detail=escape(detail))
         last = self._done == self._total
         if not self._console.is_terminal and (last or self._done % max(1, self._total // PLAIN_STEPS) == 0):
             seconds = time.perf_counter() - self._started
@@ -76,11 +79,11 @@ class ConsoleProgress:
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table with its first column left and the others right: framed on a terminal, plain lines in a pipe."""
     if console.is_terminal:
-        table = Table(title=title, title_justify="left")
+        table = Table(title=Text(title), title_justify="left")
         for place, column in enumerate(columns):
-            table.add_column(column, justify="right" if place else "left")
+            table.add_column(Text(column), justify="right" if place else "left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table)
         return
     console.print(title, highlight=False, markup=False, soft_wrap=True)
