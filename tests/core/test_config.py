@@ -123,6 +123,9 @@ def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("a = = 3")
     with pytest.raises(ConfigError, match="is not TOML"):
         load_config(tmp_path / "bad.toml")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 10_000)
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load_config(tmp_path / "deep.toml")
 
 
 def test_the_demo_runs_its_ready_configuration() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
+import os
 import re
 from pathlib import Path
 
@@ -116,7 +119,12 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
         b"id,prediction\nn0, 0.5\n": "no plain decimal",
         b"id;prediction\nn0;0,5\n": "no CSV of id, prediction; it is separated by semicolons",
         "id,prediction\nn0,0.5\n".encode("utf-16"): "is UTF-16; save it as plain CSV",
+        "id,prediction\nn0,0.5\n".encode("utf-32"): "is UTF-16; save it as plain CSV",
+        "id,prediction\nn0,0.5\n".encode("utf-16-be"): "is UTF-16, or no text; save it as plain CSV",
+        b"id,prediction\nn0\0,0.5\n": "no text",
         b"\x1f\x8b\x08\x00": "is compressed",
+        bz2.compress(b"id,prediction\n"): "is compressed",
+        lzma.compress(b"id,prediction\n"): "is compressed",
         b"": "no CSV of id, prediction",
         b"id,other\nn0,0.5\n": "no CSV of id, prediction; its first line is 'id,other'",
     }
@@ -124,6 +132,21 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
         broken.write_bytes(content)
         with pytest.raises(SubmitError, match=re.escape(words)):
             read_live_predictions(broken)
+
+
+def test_a_pipe_a_device_and_a_folder_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "live_predictions.csv"
+    os.mkfifo(path)
+    with pytest.raises(SubmitError, match="cannot be read: Is a pipe or a device; write its content to a file"):
+        read_live_predictions(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(SubmitError, match="Is a pipe or a device"):
+        read_live_predictions(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SubmitError, match="cannot be read: Is a directory"):
+        read_live_predictions(path)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a file that a user names.
+
+    Raises:
+        OSError: it is not there or cannot be read; or it is a pipe or a device, which may never end.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "Is a pipe or a device; write its content to a file", str(path))
+    return path.read_bytes()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write bytes to a file, whole or not at all.
 

@@ -191,7 +191,7 @@ def _id_column(schema: pa.Schema) -> str | None:
 def _index_names(schema: pa.Schema) -> list[object]:
     try:
         found = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return []
     return list(found) if isinstance(found, list) else []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from eravane.core.errors import SubmitError
+from eravane.core.files import read_file
 from eravane.core.secrets import keep_secret
 
 PUBLIC_ID = "NUMERAI_PUBLIC_ID"
@@ -92,7 +93,7 @@ def _parse(path: Path) -> dict[str, str | None]:
         SubmitError: the file cannot be read, or is not UTF-8.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise SubmitError(
             f"{path} cannot be read ({error.strerror}); correct its permissions or move it away"

@@ -12,10 +12,12 @@ import pandas as pd
 from numerai_tools.submissions import validate_submission_numerai
 
 from eravane.core.errors import SubmitError
-from eravane.core.files import write_atomically
+from eravane.core.files import read_file, write_atomically
 
 # Other scripts' digits, underscores and blanks pass Python's float() but are no numbers to the tournament.
 DECIMAL = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN|-?inf"
+# How files begin that gzip, zip, bzip2, xz and zstd packed.
+PACKED = (b"\x1f\x8b", b"PK", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 COLUMNS = ("id", "prediction")
 FILE_NAME = "live_predictions.csv"
 
@@ -107,9 +109,11 @@ def read_live_predictions(path: Path) -> tuple[pd.DataFrame, bytes]:
         SubmitError: when the file is missing or is not a CSV of these two columns.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         raise SubmitError(f"{path} does not exist; `eravane run` writes it") from None
+    except OSError as error:
+        raise SubmitError(f"{path} cannot be read: {error.strerror}") from None
     frame = parse_predictions(content, str(path))
     return frame, frame.to_csv(index=False, lineterminator="\n").encode()
 
@@ -120,8 +124,9 @@ def parse_predictions(content: bytes, name: str) -> pd.DataFrame:
     Raises:
         SubmitError: when it is not a CSV of the two columns.
     """
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\x1f\x8b", b"PK")):
-        kind = "compressed" if content[:2] in (b"\x1f\x8b", b"PK") else "UTF-16"
+    if b"\0" in content or content.startswith(PACKED):
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        kind = "UTF-16" if wide else "compressed" if content.startswith(PACKED) else "UTF-16, or no text"
         raise SubmitError(f"{name} is {kind}; save it as plain CSV in UTF-8")
     try:
         text = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8-sig")

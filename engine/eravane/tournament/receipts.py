@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eravane.core.errors import SubmitError
-from eravane.core.files import write_atomically
+from eravane.core.files import read_file, write_atomically
 
 FOLDER = "submissions"
 SENT, FOUND, DRY_RUN = "sent", "found", "dry run"
@@ -105,7 +105,7 @@ def receipts(run: Path, model: str) -> list[Receipt]:
 
 def _read(path: Path) -> Receipt:
     try:
-        noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        noted: dict[str, Any] = json.loads(read_file(path))
         profile = noted["profile"]
         found = Receipt(
             **{
@@ -116,6 +116,6 @@ def _read(path: Path) -> Receipt:
         )
         if re.fullmatch(r"[0-9a-f]{64}", found.sha256):
             return found
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise SubmitError(f"the receipt {path} is damaged; move it away and submit again")
