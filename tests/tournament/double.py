@@ -82,6 +82,7 @@ class Double:
     moves: list[int] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list, repr=False)
+    harm: Callable[[dict[str, Any]], Any] = field(default=lambda answer: answer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def __enter__(self) -> Double:
@@ -292,7 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             value = project(self.double.answer(operation, body["variables"] or {}), operation, selection[operation])
-            answer: dict[str, Any] = {"data": {operation: value}}
+            answer: dict[str, Any] = {"data": self.double.harm({operation: value})}
         except GraphQLError as error:
             answer = {"errors": [{"message": str(error)}], "data": None}
         if fault and fault.kind == "no data":

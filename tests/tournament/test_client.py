@@ -71,10 +71,11 @@ def test_the_server_may_ask_for_patience(double: Double, client: Client, fake_ti
     double.fail("listDatasets", 429, retry_after="17")
     double.fail("listDatasets", 503, retry_after=f"{later:%a, %d %b %Y %H:%M:%S} GMT")
     double.fail("listDatasets", 503, retry_after="nonsense")
+    double.fail("listDatasets", 503, retry_after="\u00b2\u00b3")  # digits to str.isdigit, no number to float
     client.datasets()
     assert fake_time.sleeps[0] == 17.0
     assert 80.0 < fake_time.sleeps[1] <= 90.0
-    assert fake_time.sleeps[2] == 4.0
+    assert fake_time.sleeps[2:] == [4.0, 8.0]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class Client:
 
     def datasets(self) -> list[str]:
         """Names of the files that can be fetched, as the tournament gives them."""
-        return [str(name) for name in self.shaped("listDatasets", self._api.list_datasets)]
+        return self.shaped("listDatasets", lambda: list(map(str, _listed(self._api.list_datasets()))))
 
     def dataset_address(self, name: str) -> str:
         """A signed address of a file of the current round."""
@@ -237,8 +237,10 @@ class Client:
 
         def already() -> str | None:
             listed = self._query(_PICKLES, {"id": None, "modelId": model_id, "unassigned": True}, "computePickles")
-            named = [item for item in listed or [] if item["filename"] == stored]
-            return str(named[0]["id"]) if named else None
+            named = self.shaped(
+                "computePickles", lambda: [str(item["id"]) for item in listed or [] if item["filename"] == stored]
+            )
+            return named[0] if named else None
 
         return self._create("createComputePickleUpload", _CREATE_PICKLE, variables, already)
 
@@ -246,7 +248,7 @@ class Client:
         """Name -> id of the data versions and of the container images that a hosted model can ask for."""
         versions = self.shaped("computePickleDataVersions", self._api.model_upload_data_versions)
         images = self.shaped("computePickleDockerImages", self._api.model_upload_docker_images)
-        return versions, images
+        return _named_ids(versions), _named_ids(images)
 
     def hosted_file(self, model_id: str, upload_id: str) -> HostedFile:
         """An uploaded model file; one that is not listed yet is looked for until the deadline."""
@@ -335,9 +337,24 @@ class Client:
         """Read something from an answer; when it is missing, an error names the answer of another shape."""
         try:
             return read()
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            kind = type(error).__name__
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            kind = type(error).__name__  # an ArithmeticError: int(Infinity), which JSON's reader takes
         raise ApiError(f"{what}: the tournament's answer has an unexpected shape ({kind})")
+
+
+def _listed(answer: Any) -> list[Any]:
+    """A list as it is; a text or a table, which could be iterated too, is none.
+
+    Raises:
+        TypeError: it is no list.
+    """
+    if not isinstance(answer, list):
+        raise TypeError("no list")
+    return answer
+
+
+def _named_ids(found: Mapping[Any, Any]) -> dict[str, str]:
+    return {str(name): str(key) for name, key in found.items()}
 
 
 def _classic(models: Iterable[Any]) -> list[Any]:

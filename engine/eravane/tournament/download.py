@@ -201,4 +201,4 @@ def _strong_etag(response: requests.Response) -> str | None:
 def _length(response: requests.Response) -> int | None:
     length = response.headers.get("Content-Length", "")
     # A compressed transfer announces another length than the file has.
-    return int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
+    return int(length) if length.isdecimal() and "Content-Encoding" not in response.headers else None

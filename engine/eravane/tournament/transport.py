@@ -165,7 +165,7 @@ class Transport:
             raise ApiError(f"{what}: the tournament answered HTTP {status}{_words(text)}")
         try:
             answer = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             kind = "a web page" if text.lstrip()[:1] == b"<" else "no JSON"
             raise TransientError(f"the answer is {kind}: is a proxy or a login page in between?") from None
         if not isinstance(answer, dict):
@@ -391,9 +391,12 @@ def check_address(url: str) -> None:
     """Refuse an address that would be reached without TLS, this machine's own excepted.
 
     Raises:
-        ApiError: naming the scheme and the host.
+        ApiError: naming the scheme and the host; or it is no address.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ApiError(f"the address of the tournament or of a file is none ({error})") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise ApiError(f"the tournament named an address without TLS ({parts.scheme}://{parts.hostname})")
 
@@ -401,10 +404,10 @@ def check_address(url: str) -> None:
 def _asked_wait(response: requests.Response) -> float:
     """Seconds asked for by a Retry-After header (a number or a date); 0 without one."""
     asked = response.headers.get("Retry-After", "")
-    if asked.isdigit():
+    if asked.isdecimal():
         return float(asked)
     try:
         moment = email.utils.parsedate_to_datetime(asked)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (moment - datetime.now(UTC)).total_seconds()) if moment.tzinfo else 0.0
