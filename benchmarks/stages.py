@@ -33,6 +33,7 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig, load_config
 from eravane.core.events import read_events
 from eravane.data.features import Features
+from eravane.data.store.digest import digest_runs
 from eravane.data.store.store import EraStore
 from eravane.gate.context import thinned
 from eravane.learners.forest import Forest
@@ -99,21 +100,39 @@ def whole(data: str, folder: str, quick: str) -> None:
 
 @dataclass(frozen=True)
 class Rates:
-    """Bytes per second of plain reads and copies, and floating-point operations per second of a large product."""
+    """Bytes per second and floating-point operations per second of this machine.
+
+    Attributes:
+        read, copy: of plain reads and copies.
+        write: of a file that is written and synced.
+        digest: of the store's checksum, by era, of memory in the cache.
+        product: of a large product.
+    """
 
     read: float
     copy: float
+    write: float
+    digest: float
     product: float
 
     @classmethod
-    def measured(cls) -> Rates:
-        """Medians of five, by CPU time."""
+    def measured(cls, folder: Path) -> Rates:
+        """Medians of five, by CPU time; files are written in that folder."""
         one, other = np.ones(BANDWIDTH_BYTES // 8), np.zeros(BANDWIDTH_BYTES // 8)
         wide = np.ones((1_024, 2_048), dtype=np.float32)
         flops = 2 * wide.shape[0] ** 2 * wide.shape[1]
+        levels, edges = np.ones((16, 20_000), dtype=np.int8), np.arange(0, 20_001, 2_000)
+
+        def write() -> None:
+            with (folder / "written").open("wb", buffering=0) as file:
+                file.write(one.data)
+                os.fsync(file.fileno())
+
         return cls(
             BANDWIDTH_BYTES / spent(lambda: one.view(np.uint64).max()),
             BANDWIDTH_BYTES / spent(lambda: np.copyto(other, one)),
+            BANDWIDTH_BYTES / spent(write),
+            levels.size / spent(lambda: digest_runs(levels, edges), 200),
             flops / spent(lambda: wide @ wide.T),
         )
 
@@ -137,7 +156,7 @@ def bounds(data: str, folder: str) -> None:
     (path,) = (place / "cache" / "stores").iterdir()
     store = EraStore.open(path)
     work = _Work(Path(data), place / "cache", run, config, store, Timeline.from_manifest(manifest, store.index))
-    found = {name: (seconds, how) for name, seconds, how in work.bounds(Rates.measured())}
+    found = {name: (seconds, how) for name, seconds, how in work.bounds(Rates.measured(place))}
     (place / "bounds.json").write_text(json.dumps(found))
 
 
@@ -158,15 +177,17 @@ class _Work:
         yield (
             "rates",
             0.0,
-            f"read {rates.read / 1e9:.1f} GB/s, copy {rates.copy / 1e9:.1f} GB/s, product "
-            + (f"{rates.product / 1e9:.0f} GFLOP/s"),
+            f"read {rates.read / 1e9:.1f} GB/s, copy {rates.copy / 1e9:.1f} GB/s, write and sync "
+            f"{rates.write / 1e9:.1f} GB/s, digest {rates.digest / 1e9:.1f} GB/s, product "
+            f"{rates.product / 1e9:.0f} GFLOP/s",
         )
         bytes_ = len(store.columns) * store.index.rows * np.dtype(store.dtype).itemsize
         files = sum(file.stat().st_size for file in self.data.glob("*.parquet"))
         decoding = spent(self._decode, 1)
-        moved = bytes_ / rates.copy + (bytes_ + files) / rates.read
-        yield "ingest", decoding + moved, f"decoding {decoding:.2f} s, writing and digests {moved:.2f} s"
-        yield "verify", bytes_ / rates.read, f"{bytes_ / 1e9:.2f} GB read"
+        # Columns are placed, written, synced and digested; files are copied out of the page cache and digested.
+        moved = bytes_ / rates.copy + bytes_ / rates.write + files / rates.copy + (bytes_ + files) / rates.digest
+        yield "ingest", decoding + moved, f"decoding {decoding:.2f} s, placing, writing and digests {moved:.2f} s"
+        yield "verify", bytes_ / rates.digest, f"{bytes_ / 1e9:.2f} GB digested"
         yield from self._zoo(rates)
         yield from self._selection()
         yield from self._loop(rates)
