@@ -61,6 +61,7 @@ def test_too_many_levels_are_left_to_xgboost_or_refused(rows: Any, message: str)
     [
         ({"objective": "reg:absoluteerror"}, "objective='reg:absoluteerror'"),
         ({"max_depth": 13}, "max_depth=13"),
+        ({"max_depth": 0}, "max_depth=0 sets no limit"),
         ({"max_depth": 0}, "at most 12 levels"),
         ({"colsample_bynode": 0.5}, "parameter colsample_bynode=0.5"),
         ({"grow_policy": "lossguide", "max_leaves": 7}, "parameter grow_policy='lossguide'"),
@@ -260,3 +261,34 @@ def _gpu() -> bool:
     from eravane.backend import why_no_gpu
 
     return why_no_gpu() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"X": np.ma.masked_equal(X, 2)}, "X: a masked array; fill"),
+        ({"y": np.ma.masked_less(Y, 0.1)}, "y: a masked array; fill"),
+        ({"eval_set": [(np.ma.masked_equal(X, 2), Y)]}, "a masked array; fill"),
+        ({"sample_weight": np.ma.ones(ROWS)}, "sample_weight: a masked array; fill"),
+        ({"sample_weight": Y + 1j}, "sample_weight: expected numbers, given complex64"),
+        ({"sample_weight": np.zeros(ROWS, dtype="M8[s]")}, r"sample_weight: expected numbers, given datetime64\[s\]"),
+        ({"sample_weight": pa.array([None, 1.0] * (ROWS // 2))}, "sample_weight: .*given nan at row 0"),
+        ({"base_margin": Y + 1j}, "base_margin: expected numbers, given complex64"),
+        (
+            {"base_margin": pa.array([1.0, None] * (ROWS // 2))},
+            "base_margin: expected finite numbers, given nan at row 1",
+        ),
+    ],
+)
+def test_masked_and_complex_numbers_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        LevelsRegressor(**SMALL).fit(**{"X": X, "y": Y, **given})
+
+
+def test_arrow_labels_with_nulls_are_unknown() -> None:
+    label_N = np.where(np.arange(ROWS) % 7, Y, np.nan)
+    with pytest.warns(UserWarning, match="43 of 300 rows have no label"):
+        of_arrow, of_numpy = (
+            LevelsRegressor(**SMALL).fit(X, one) for one in (pa.array(label_N, from_pandas=True), label_N)
+        )
+    np.testing.assert_array_equal(of_arrow.predict(X), of_numpy.predict(X))

@@ -85,8 +85,10 @@ def plain(x: Any, apart: Sequence[str] = (), wanted: Sequence[str] = ()) -> Any:
         wanted: those that are, in this order; none: all that may be.
 
     Raises:
-        DataError: a file cannot be read, has no features or lacks one.
+        DataError: a file cannot be read, has no features or lacks one; an array is masked.
     """
+    if isinstance(x, np.ma.MaskedArray):
+        raise DataError("X: a masked array; fill what is masked, with NaN or another value that `missing` names")
     if isinstance(x, str | Path):
         return _file(Path(x), apart, wanted)
     if is_files(x):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
@@ -26,8 +27,7 @@ def labels_of(y: Any, rows: int, name: str, what: str = "y") -> NDArray[np.float
     """
     if y is None:
         raise DataError(f"{name} requires y to be passed, but the target y is None ({what})")
-    if hasattr(y, "to_numpy") and not isinstance(y, np.ndarray):
-        y = y.to_numpy()
+    y = _plain(y, what)
     try:
         label = check_array(
             y, ensure_2d=False, ensure_all_finite=False, dtype=None, input_name=what, ensure_min_samples=0,
@@ -49,6 +49,34 @@ def labels_of(y: Any, rows: int, name: str, what: str = "y") -> NDArray[np.float
     if np.isnan(label).all(axis=0).any():
         raise DataError(f"Input {what} contains NaN in every row; there is nothing to learn from")
     return np.ascontiguousarray(label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label)
+
+
+def _plain(values: Any, what: str) -> Any:
+    """Values of a series, a frame or an Arrow array as NumPy has them; anything else as it is.
+
+    Raises:
+        DataError: some are masked.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise DataError(f"{what}: a masked array; fill what is masked, with NaN where it is unknown")
+    if isinstance(values, pa.Array):
+        return values.to_numpy(zero_copy_only=False)
+    return values.to_numpy() if hasattr(values, "to_numpy") and not isinstance(values, np.ndarray) else values
+
+
+def _singles(values: Any, name: str) -> NDArray[np.float32]:
+    """Values as float32.
+
+    Raises:
+        DataError: they are no numbers, or masked.
+    """
+    values = _plain(values, name)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "cmM":
+        raise DataError(f"{name}: expected numbers, given {values.dtype}")
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: expected numbers, given {type(values).__name__}: {error}") from error
 
 
 def _numbers(label: NDArray[Any], what: str) -> NDArray[Any]:
@@ -76,10 +104,7 @@ def weights_of(weights: Any, rows: int, name: str) -> NDArray[np.float32] | None
         return None
     if np.isscalar(weights) and not isinstance(weights, str):
         weights = np.full(rows, weights)
-    try:
-        weight_N = np.asarray(weights, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: expected numbers, given {type(weights).__name__}: {error}") from error
+    weight_N = _singles(weights, name)
     if weight_N.shape != (rows,):
         raise DataError(f"{name}.shape == {weight_N.shape}, expected {(rows,)}!")
     bad_N = ~(np.isfinite(weight_N) & (weight_N >= 0))
@@ -99,10 +124,7 @@ def margins_of(margins: Any, shape: tuple[int, ...], name: str) -> NDArray[np.fl
     """
     if margins is None:
         return None
-    try:
-        margin = np.asarray(margins, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: expected numbers, given {type(margins).__name__}: {error}") from error
+    margin = _singles(margins, name)
     if margin.shape == (shape[0], 1) and len(shape) == 1:
         margin = margin[:, 0]
     if margin.shape != shape:

@@ -141,7 +141,8 @@ def settings_of(params: Mapping[str, Any]) -> Settings:
         raise NotGrownError(f"objective={params['objective']!r} is not one of the level grower's")
     depth = _depth(params.get("max_depth"), params.get("num_leaves"))
     if depth > DEEPEST:
-        raise NotGrownError(f"max_depth={depth}: the level grower's trees have at most {DEEPEST} levels")
+        asked = "max_depth=0 sets no limit" if params.get("max_depth") == 0 else f"max_depth={depth}"
+        raise NotGrownError(f"{asked}: the level grower's trees have at most {DEEPEST} levels")
     rules = Rules(
         max_depth=depth,
         eta=float(params["learning_rate"]),
