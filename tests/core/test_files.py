@@ -95,3 +95,9 @@ def test_a_file_system_without_locks_is_used_with_a_warning(
     with exclusive(tmp_path):
         pass
     assert "without locks" in caplog.text
+
+
+def test_an_error_of_a_file_that_cannot_be_replaced_names_the_file_itself(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No such file") as caught:
+        write_atomically(tmp_path / "gone" / "report.html", b"")
+    assert caught.value.filename == str(tmp_path / "gone" / "report.html")

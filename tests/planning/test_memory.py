@@ -48,12 +48,15 @@ def plan(
     workers: int = 2,
     dtype: str = "int8",
     device: str = "cpu",
+    programs: int | None = None,
 ) -> MemoryPlan:
     config: RunConfig = parse_config(settings)
     groups = {"even": tuple(f"f{n}" for n in range(0, 800, 2)), "odd": tuple(f"f{n}" for n in range(1, 800, 2))}
     catalog = FeatureCatalog({"medium": tuple(f"f{n}" for n in range(800))}, groups, ("target",))
     index = EraIndex.from_counts(range(1, 121), [rows] * 120)
-    return plan_memory(config, catalog, index, dtype, plan_timeline(config, index, 115), workers, device)
+    return plan_memory(
+        config, catalog, index, dtype, plan_timeline(config, index, 115), workers, device, programs=programs
+    )
 
 
 BASE: dict[str, dict[str, object]] = {
@@ -161,6 +164,8 @@ def test_workers_of_a_local_cluster_are_programs_of_their_own() -> None:
     base = dict(BASE["compute"])
     alone, cluster = plan(BASE), plan({**BASE, "compute": {**base, "scheduler": "local"}})
     assert cluster.of("process") == 3 * alone.of("process")
+    started = plan({**BASE, "compute": {**base, "scheduler": "tcp://127.0.0.1:8786"}}, programs=2)
+    assert started.of("process") == cluster.of("process")  # a run knows the address of the cluster that it started
 
 
 def test_lightgbm_holds_its_floats_beside_the_sample_for_its_bins() -> None:

@@ -44,7 +44,7 @@ from eravane.planning.memory import plan_memory
 from eravane.report import write_report
 from eravane.runstate.checkpoint import FORMAT
 from eravane.runstate.runfolder import ADOPTED, MANIFEST, RunFolder, versions
-from eravane.zoo.cluster import local_cluster
+from eravane.zoo.cluster import LOCAL, local_cluster
 from eravane.zoo.oof import OutOfFold, out_of_fold, score_out_of_fold
 from eravane.zoo.outside import coverage, load_members, load_references, member_specs
 from eravane.zoo.residual import with_benchmark
@@ -94,10 +94,11 @@ def run(
     entered = RunFolder.held(out, config, resume=resume, adopt=adopt)
     with entered as (folder, config), _readable_disk_errors(folder), cluster as compute, telemetry:
         try:
+            own_cluster = config.compute.scheduler == LOCAL
             config = replace(config, compute=compute)
             stages = Stages(folder, config, data, backend, cache, progress, telemetry)
             stages.adopting = adopt
-            return _Batch(stages, telemetry, replay_of).run(rebuild_store)
+            return _Batch(stages, telemetry, replay_of, own_cluster=own_cluster).run(rebuild_store)
         except EravaneError:
             if not resume and not folder.started:
                 shutil.rmtree(folder.path)  # nothing but the configuration is in it
@@ -118,7 +119,10 @@ def _readable_disk_errors(folder: RunFolder) -> Iterator[None]:
 class _Batch:
     """A whole run, stage by stage."""
 
-    def __init__(self, stages: Stages, telemetry: Telemetry, replay_of: Path | None = None) -> None:
+    def __init__(
+        self, stages: Stages, telemetry: Telemetry, replay_of: Path | None = None, *, own_cluster: bool = False
+    ) -> None:
+        self._own_cluster = own_cluster
         self._stages, self._telemetry, self._replay_of = stages, telemetry, replay_of
         self._schedule = Schedule() if replay_of is None else Schedule.read(RunFolder.open(replay_of))
         self._data, self._config, self._folder = stages.data, stages.config, stages.folder
@@ -239,7 +243,10 @@ class _Batch:
     def _plan_memory(self, store: EraStore, catalog: FeatureCatalog, timeline: Timeline) -> None:
         workers = self._config.compute.workers or cores()
         device = self._backend.name
-        plan = plan_memory(self._config, catalog, store.index, store.dtype, timeline, workers, device)
+        programs = workers if self._own_cluster else 0
+        plan = plan_memory(
+            self._config, catalog, store.index, store.dtype, timeline, workers, device, programs=programs
+        )
         for line in plan.lines():
             self._progress.note(line)
         plan.require()

@@ -133,6 +133,8 @@ def plan_memory(
     timeline: Timeline,
     workers: int,
     device: str = "cpu",
+    *,
+    programs: int | None = None,
 ) -> MemoryPlan:
     """Estimate the peak of a run from its configuration and the eras of its store.
 
@@ -141,6 +143,7 @@ def plan_memory(
         index, dtype: eras and dtype ("int8" or "float32") of the store.
         workers: models trained at the same time.
         device: where they are trained; matrices on a GPU take nothing of this memory.
+        programs: of this machine beside the run's own; None takes the workers where the configuration starts a cluster.
     """
     here = workers if device == "cpu" else 0
     largest = sorted(_training(config, catalog, index, dtype, timeline), reverse=True)[:here]
@@ -149,12 +152,12 @@ def plan_memory(
     loop_rows = _rows(index, timeline.loop_start, timeline.last_era)
     era_cells = int(index.counts.max()) * len(catalog.columns)
     program = PROCESS_BYTES + sum(size for module, size in _compiled(config, dtype) if not is_compiled(module))
-    processes = 1 + (workers if config.compute.scheduler == LOCAL else 0)
+    beside = (workers if config.compute.scheduler == LOCAL else 0) if programs is None else programs
     members = len(config.zoo.members) + len(config.zoo.benchmarks)
     models += members
     return MemoryPlan(
         holdings=(
-            Holding("process", "for the program and its libraries", program * processes),
+            Holding("process", "for the program and its libraries", program * (1 + beside)),
             Holding("matrices", f"for {len(largest)} training matrices at a time, the largest ones", sum(largest)),
             Holding(
                 "predictions", f"for predictions of {models} models", 8 * models * predicted + 4 * models * loop_rows

@@ -384,3 +384,11 @@ def test_optional_columns_without_nulls_are_taken(tmp_path: Path) -> None:
     assert (
         json.loads(one["manifest.json"])["store"]["segments"] == json.loads(other["manifest.json"])["store"]["segments"]
     )
+
+
+def test_a_link_to_itself_in_place_of_a_file_is_not_taken_for_the_store(tmp_path: Path) -> None:
+    data = Dataset.make().write(tmp_path / "data")
+    (data / "live.parquet").unlink()
+    (data / "live.parquet").symlink_to("live.parquet")
+    with pytest.raises(StoreError, match=r"data/live\.parquet cannot be used: Too many levels of symbolic links"):
+        ingest(data, tmp_path / "store")

@@ -128,10 +128,13 @@ def _is_part(path: Path) -> bool:
 
 @contextmanager
 def _storage_errors(path: Path) -> Iterator[None]:
-    """Raise StoreError for a disk that is full or cannot be written."""
+    """Raise StoreError for a disk that is full or cannot be written, and for a file elsewhere that cannot be read."""
     try:
         yield
     except OSError as error:
+        name = error.filename
+        if isinstance(name, str) and not Path(name).absolute().is_relative_to(path.absolute()):
+            raise StoreError(f"{name} cannot be used: {error.strerror or error}; put a file in its place") from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "free some space and run again to resume" if full else "check the path and its permissions"
         raise StoreError(f"cannot write the store {path}: {error.strerror or error}; {advice}") from error
