@@ -85,7 +85,7 @@ class HostRates:
     predict_level: float = 1.4e-9
     predict_call: float = 3.2e-4
     walked: float = 9e-10
-    unfolded: tuple[float, float, float, float] = (7.4e-11, 7.8e-5, 7e-11, 4.9e-11)
+    unfolded: tuple[float, float, float, float] = (7.4e-11, 6.5e-6, 7e-11, 4.9e-11)
     outcome: tuple[float, float] = (2.7e-8, 1.0e-3)
     begin: float = 1.0
     step: tuple[float, float] = (3.0e-3, 2.5e-3)
