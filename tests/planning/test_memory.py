@@ -163,7 +163,8 @@ def test_a_first_run_compiles_the_kernels_that_it_needs(monkeypatch: pytest.Monk
 def test_workers_of_a_local_cluster_are_programs_of_their_own() -> None:
     base = dict(BASE["compute"])
     alone, cluster = plan(BASE), plan({**BASE, "compute": {**base, "scheduler": "local"}})
-    assert cluster.of("process") == 3 * alone.of("process")
+    compiling = alone.of("process") - memory.PROCESS_BYTES
+    assert cluster.of("process") == alone.of("process") + 2 * (memory.WORKER_BYTES + compiling)
     started = plan({**BASE, "compute": {**base, "scheduler": "tcp://127.0.0.1:8786"}}, programs=2)
     assert started.of("process") == cluster.of("process")  # a run knows the address of the cluster that it started
 

@@ -24,6 +24,8 @@ from eravane_kernels.cpu.jit import is_compiled
 
 # Python with NumPy, Arrow, pandas, Numba, XGBoost and torch loaded: measured 0.42 to 0.46 GB, up to .51 under load.
 PROCESS_BYTES = 520_000_000
+# A worker of a cluster, which loads what trains alone: measured 0.32 GB.
+WORKER_BYTES = 340_000_000
 # Kernels that are compiled in the first run, by a module that stands for them: those of every run took 0.13 GB more,
 # those that grow trees by levels 0.19, both in one run 0.26.
 COMPILING_BYTES, COMPILING_LEVELS_BYTES = {"ranks": 150_000_000}, {"boosting": 200_000_000}
@@ -157,7 +159,11 @@ def plan_memory(
     models += members
     return MemoryPlan(
         holdings=(
-            Holding("process", "for the program and its libraries", program * (1 + beside)),
+            Holding(
+                "process",
+                "for the program and its libraries",
+                program + (program - PROCESS_BYTES + WORKER_BYTES) * beside,
+            ),
             Holding("matrices", f"for {len(largest)} training matrices at a time, the largest ones", sum(largest)),
             Holding(
                 "predictions", f"for predictions of {models} models", 8 * models * predicted + 4 * models * loop_rows
