@@ -24,7 +24,7 @@ import pytest
 import xgboost as xgb
 
 from eravane.core.config import PrepareConfig, RunConfig, load_config, parse_config, to_toml
-from eravane.core.errors import RunError
+from eravane.core.errors import EravaneError, RunError
 from eravane.gate import portable
 from eravane.learners.registry import Trees
 from eravane.pipeline.batch import run
@@ -296,6 +296,31 @@ def test_a_difference_is_found(done: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.pkl").write_bytes(b"nothing")
     with pytest.raises(RunError, match=r"broken.pkl fails without eravane"):
         compare(tmp_path / "broken.pkl", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [("nope", "nope cannot be started"), ("/bin/true", "was it a Python"), ("/bin/ls", "fails without eravane")],
+)
+def test_what_is_no_interpreter(python: str, words: str, done: Path, model: Path) -> None:
+    with pytest.raises(RunError, match=words):
+        compare(model, done, python)
+
+
+def test_predictions_of_the_run_that_are_damaged(done: Path, model: Path, tmp_path: Path) -> None:
+    for name in ("run.toml", "manifest.json"):
+        (tmp_path / name).write_bytes((done / name).read_bytes())
+    with pytest.raises(RunError, match="there are no predictions"):
+        compare(model, tmp_path)
+    content = (done / "live_predictions.csv").read_bytes()
+    (tmp_path / "live_predictions.csv").write_bytes(content.replace(b",", b";"))
+    with pytest.raises(EravaneError, match="no CSV of id, prediction"):
+        compare(model, tmp_path)
+    lines = content.decode().splitlines()
+    lines[1] = f"{lines[1].split(',')[0]},nan"
+    (tmp_path / "live_predictions.csv").write_text("\n".join(lines))
+    with pytest.raises(RunError, match="by up to nan"):
+        compare(model, tmp_path)
 
 
 @pytest.mark.parametrize(

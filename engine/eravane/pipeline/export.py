@@ -40,6 +40,7 @@ from eravane.loop.pool import read_pool
 from eravane.loop.session import saved_state
 from eravane.pipeline.environments import Environment, interpreter
 from eravane.runstate.runfolder import RunFolder
+from eravane.tournament.predictions import read_live_predictions
 from eravane_kernels.spec.context import FLAT
 from eravane_kernels.spec.mixing import DECIMALS
 
@@ -166,22 +167,26 @@ def compare(model: Path, run: Path, python: str = sys.executable) -> float:
     with tempfile.TemporaryDirectory(prefix="eravane-") as scratch:
         out = Path(scratch) / "predictions.csv"
         command = [python, "-I", "-W", "ignore", "-c", CHECK, str(model), str(data), str(out), MINOR]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        except OSError as error:
+            raise RunError(f"{python} cannot be started ({error.strerror}); name a Python interpreter") from None
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
             raise RunError(f"{model} fails without eravane: {reason[0]}")
         found = _read_predictions(out)
     if set(found.index) != set(expected.index):
         raise RunError(f"{model} predicts other rows than {run / 'live_predictions.csv'}; is {data} newer?")
-    difference = float((found.loc[expected.index] - expected).abs().max())
-    if difference > TOLERANCE:
+    difference = float(np.abs(found.loc[expected.index].to_numpy() - expected.to_numpy()).max())
+    if not difference <= TOLERANCE:  # NaN, too
         raise RunError(f"{model} differs from {run / 'live_predictions.csv'} by up to {difference:.2g}")
     return difference
 
 
 def _read_predictions(path: Path) -> pd.Series:
-    text = pd.read_csv(path, dtype=str, index_col=0)["prediction"]
-    return pd.Series(text.to_numpy(dtype=object).astype(np.float64), index=text.index)
+    if not path.exists():
+        raise RunError(f"there are no predictions {path}; was it a Python, and is the run finished?")
+    return read_live_predictions(path)[0].set_index("id")["prediction"]
 
 
 def _payload(folder: RunFolder) -> dict[str, Any]:
