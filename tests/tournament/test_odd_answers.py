@@ -152,7 +152,7 @@ def test_an_answer_that_is_nested_without_end_is_no_json(
         client.datasets()
 
 
-@pytest.mark.parametrize("text", ["http://[::1", "https://[x]/"])
+@pytest.mark.parametrize("text", ["http://[::1", "https://[x]/", "https://", "http://127.0.0.1:99999", "https://h:0/"])
 def test_an_address_that_is_none(text: str) -> None:
     with pytest.raises(ApiError, match="address"):
         check_address(text)

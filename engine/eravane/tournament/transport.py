@@ -395,6 +395,8 @@ def check_address(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and (parts.hostname is None or parts.port == 0):
+            raise ValueError("it has no host or port")
     except ValueError as error:
         raise ApiError(f"the address of the tournament or of a file is none ({error})") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
