@@ -120,6 +120,14 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "date as an era": (_write(_arrow(era=pa.array(["20261128"] * ROWS))), "era '20261128' is not a number such as"),
     "twice": (_write(_arrow(key=pa.array([*IDS[:-1], IDS[3]]))), rf"id '{IDS[3]}' occurs twice, in rows 3 and 59"),
     "no id": (_write(_arrow(key=pa.array([*IDS[:5], None, *IDS[6:]]))), r"column 'id', row 5: there is no id"),
+    "an id of two lines": (
+        _write(_arrow(key=pa.array([*IDS[:7], "n7\nn8", *IDS[8:]]))),
+        r"column 'id', row 7: id 'n7\\nn8' holds a control character",
+    ),
+    "an id with NUL": (
+        _write(_arrow(key=pa.array([*IDS[:7], "n7\0", *IDS[8:]]))),
+        r"row 7: id 'n7\\x00' holds a control",
+    ),
     "numbers as ids": (_write(_arrow(key=pa.array(range(ROWS)))), "column 'id' is int64; ids are text"),
     "lost index": (_pandas(lambda frame: frame.drop(columns="id")), "pandas kept only a numbered index"),
     "no ids": (_write(_arrow().drop_columns(["id"])), "has no column 'id'; it has era, score"),

@@ -240,7 +240,7 @@ def ids_of(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Row ids as large strings.
 
     Raises:
-        DataError: they are no text, or one is null or empty.
+        DataError: they are no text, or one is null, empty or holds a control character, which no CSV carries.
     """
     kind = column.type
     if not _is_text(kind):
@@ -249,6 +249,13 @@ def ids_of(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     blank = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True)
     if pc.any(blank).as_py():
         raise DataError(f"{path}: column {name!r}, row {pc.index(blank, True).as_py()}: there is no id")
+    odd = pc.match_substring_regex(ids, r"[\x00-\x1f\x7f]")
+    if pc.any(odd).as_py():
+        row = pc.index(odd, True).as_py()
+        raise DataError(
+            f"{path}: column {name!r}, row {row}: id {ids[row].as_py()!r} holds a control character; "
+            "ids are text such as 'n0007b5abb0c3a25'"
+        )
     return ids
 
 
