@@ -21,6 +21,7 @@ from eravane.core.config import PrepareConfig, parse_config
 from eravane.core.errors import ConfigError, DeviceError, RunError
 from eravane.data.features import Features
 from eravane.data.resident import forget
+from eravane.learners.forest import device_bytes
 from eravane.learners.levels import Levels
 from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
 from eravane.learners.registry import make_learner
@@ -144,7 +145,8 @@ def test_features_stay_in_what_the_largest_task_leaves(tmp_path: Path, spare: fl
     zoo = Zoo(case.store.path, configured(zoo={"learner": "levels"}), case.timeline, xgboost_device="cpu", cache=None)
     narrow = [spec for spec in case.specs if len(spec.columns) < 0.5 * len(case.store.columns)]
     tasks = zoo.fold_tasks(narrow) + zoo.start_tasks(narrow, case.timeline.last_era)
-    largest = max(map(zoo._bytes_needed, tasks))
+    chosen = min(zoo._config.selection.most, len(narrow))
+    largest = max(map(zoo._bytes_needed, tasks)) + device_bytes(zoo._config.zoo.trees * chosen, zoo.learner.params)
     column = -(-case.store.index.rows // 128) * 128
     backend = Board(int(largest + spare * column * len(case.store.columns)))
     zoo._memory_budget = backend.size

@@ -90,10 +90,10 @@ def test_the_deadline_is_configured(
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("text", ["0", "-5", "soon", "nan", "inf"])
+@pytest.mark.parametrize("text", ["0", "-5", "soon", "nan", "inf", "1e8"])
 def test_a_deadline_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ERAVANE_DEADLINE_S", text)
-    with pytest.raises(SubmitError, match=f"ERAVANE_DEADLINE_S is a number of seconds above 0, given '{text}'"):
+    with pytest.raises(SubmitError, match=rf"ERAVANE_DEADLINE_S is a number of seconds above 0, .*given '{text}'"):
         connect()
 
 
