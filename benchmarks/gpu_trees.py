@@ -59,8 +59,8 @@ def widths(lab: Lab) -> Iterator[Figure]:
         before = lab.free()
         matrix, built = lab.once(lambda w=work, p=params: w.matrix(p))
         held = before - lab.free()
-        said = f"{rows:,} x {width} levels"
-        predicted = f"{said}; cost model {H100.to_bin(rows, width):.2f} s"
+        sizes = f"{rows:,} x {width} levels"
+        predicted = f"{sizes}; cost model {H100.to_bin(rows, width):.2f} s"
         yield Figure(
             f"matrix_{width}", built, "s", bound=rows * width / lab.copy_rate(), bound_of="one read", detail=predicted
         )
@@ -77,10 +77,10 @@ def widths(lab: Lab) -> Iterator[Figure]:
             "lower",
             bound,
             PACKED,
-            detail=f"{said}, {trees} trees, {rate}",
+            detail=f"{sizes}, {trees} trees, {rate}",
         )
         formula = XGBoost(params).bytes_needed(rows, width, 1)
-        detail = f"{said}: held after building; the formula plans {formula / 1e9:.2f} GB at the peak"
+        detail = f"{sizes}: held after building; the formula plans {formula / 1e9:.2f} GB at the peak"
         yield Figure(f"matrix_memory_{width}", held / 1e9, "GB", detail=detail)
         if width == lab.pick(780, 780, 5):
             yield from _without_reference(lab, work, params, built)

@@ -112,7 +112,7 @@ def changed(source: str, diff: str) -> str:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the engine with every change that the page tells to make."""
+    """A copy of the engine with every change that the page describes."""
     copy = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "engine", copy / "engine", ignore=shutil.ignore_patterns("__pycache__"))
     for language, remark, content in blocks(DOCS / "extending.md"):

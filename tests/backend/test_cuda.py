@@ -53,17 +53,17 @@ def host(values: Any) -> np.ndarray:
 COLUMN_LISTS = [FEATURES, FEATURES[3:7], ["feature_09", "feature_01", "feature_02", "feature_07"]]
 
 
-def said(module: Any, pool: str = "none") -> tuple[Any, list[str]]:
-    told: list[str] = []
-    return module.CudaBackend(pool, told.append), told
+def opened(module: Any, pool: str = "none") -> tuple[Any, list[str]]:
+    notes: list[str] = []
+    return module.CudaBackend(pool, notes.append), notes
 
 
-def test_the_device_and_its_memory_are_said(cuda: Any) -> None:
-    _, told = said(cuda)
-    assert len(told) == 1
-    assert told[0].startswith("device cuda: ")
-    assert "GB" in told[0]
-    assert "memory pool" in told[0]
+def test_the_device_and_its_memory_are_noted(cuda: Any) -> None:
+    _, notes = opened(cuda)
+    assert len(notes) == 1
+    assert notes[0].startswith("device cuda: ")
+    assert "GB" in notes[0]
+    assert "memory pool" in notes[0]
 
 
 def test_the_probe_runs_a_kernel(cuda: Any) -> None:
@@ -72,7 +72,7 @@ def test_the_probe_runs_a_kernel(cuda: Any) -> None:
 
 @pytest.mark.parametrize("columns", COLUMN_LISTS)
 def test_windows_arrive_whole_through_pinned_memory(cuda: Any, store: EraStore, columns: list[str]) -> None:
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     window = store.window(2, 13, columns)
     parts = zip([piece.start for piece in window.pieces], window.parts, strict=True)
     matrix = backend.load(parts, (len(columns), window.index.rows), store.dtype)
@@ -81,7 +81,7 @@ def test_windows_arrive_whole_through_pinned_memory(cuda: Any, store: EraStore, 
 
 @pytest.mark.parametrize("columns", COLUMN_LISTS)
 def test_windows_arrive_whole(cuda: Any, store: EraStore, columns: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     monkeypatch.setattr(window_module, "SENT_BYTES", 900)
     window = store.window(3, 14, columns)
     matrix = backend.hold((len(columns), window.index.rows), store.dtype)
@@ -95,12 +95,12 @@ def test_without_cudf_the_device_says_what_decodes_nothing(cuda: Any, monkeypatc
     find = module.importlib.util.find_spec
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "pylibcudf" else find(name))
     with pytest.raises(DeviceError, match=r"pylibcudf, which is not installed.*--device cpu"):
-        said(cuda)[0].decoder()
+        opened(cuda)[0].decoder()
 
 
 def test_a_table_is_the_matrix_itself(cuda: Any) -> None:
     """No frame of cuDF between: its columns would be copied on the way into XGBoost."""
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     matrix = cuda.cp.asarray(np.arange(12, dtype=np.int8).reshape(3, 4))
     table = backend.table(matrix, ["a", "b", "c"])
     assert isinstance(table, DeviceTable)
@@ -112,7 +112,7 @@ def test_a_table_is_the_matrix_itself(cuda: Any) -> None:
     ("places", "view"), [([0, 1, 2], True), ([4], True), ([1, 3, 5], True), ([3, 1], False), ([0, 1, 5], False)]
 )
 def test_columns_of_a_matrix_are_views_where_they_lie_evenly(cuda: Any, places: list[int], view: bool) -> None:
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     matrix = backend.hold((6, 50), "int8")
     matrix[...] = cuda.cp.asarray(np.arange(300).reshape(6, 50).astype(np.int8))
     found = backend.columns_of(matrix, np.array(places), slice(5, 25))
@@ -121,8 +121,8 @@ def test_columns_of_a_matrix_are_views_where_they_lie_evenly(cuda: Any, places: 
     assert (int(host(found)[0, 0]) == 99) == view
 
 
-def test_memory_that_runs_out_is_reclaimed_and_then_said(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend, _ = said(cuda)
+def test_memory_that_runs_out_is_reclaimed_and_then_named(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, _ = opened(cuda)
     memory = importlib.import_module("eravane.backend.cuda_memory")
     calls: list[str] = []
     monkeypatch.setattr(memory, "reclaim", lambda: calls.append("reclaim"))
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_is_reclaimed_and_then_said(cuda: Any, monkeypatch:
 def test_a_kernel_that_runs_out_of_memory_is_called_again_and_then_says_so(
     cuda: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     memory = importlib.import_module("eravane.backend.cuda_memory")
     calls: list[str] = []
 
@@ -170,7 +170,7 @@ def _full(_: Any) -> None:
 
 
 def test_eras_stream_in_order_one_ahead(cuda: Any, store: EraStore) -> None:
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     window, asked = store.window(1, 14, FEATURES[1:9]), []
 
     def parts() -> Iterator[Any]:
@@ -185,7 +185,7 @@ def test_eras_stream_in_order_one_ahead(cuda: Any, store: EraStore) -> None:
 
 @pytest.mark.parametrize("shape", [(0, 9), (9, 0)])
 def test_matrices_without_cells_are_sent(cuda: Any, shape: tuple[int, int]) -> None:
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     empty = np.empty(shape, dtype=np.int8)
     full = np.arange(6, dtype=np.int8).reshape(2, 3)
     assert [found.shape for found in backend.stream([empty, full, empty])] == [shape, (2, 3), shape]
@@ -197,7 +197,7 @@ def test_a_store_larger_than_the_device_is_read_era_by_era(
     cuda: Any, store: EraStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Room for the widest three eras: one at work, one arriving, one that its reader has not given up yet."""
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     widest = int(store.index.counts.max()) * np.dtype(store.dtype).itemsize
     largest = len(FEATURES) * -(-widest // 128) * 128
     assert largest * 3 < len(FEATURES) * store.index.rows * np.dtype(store.dtype).itemsize
@@ -227,7 +227,7 @@ def test_a_store_larger_than_the_device_is_read_era_by_era(
 
 
 def test_what_does_not_fit_is_refused_with_sizes(cuda: Any) -> None:
-    backend, _ = said(cuda)
+    backend, _ = opened(cuda)
     rows = backend.room() // 100 + (1 << 20)
     with pytest.raises(DeviceError, match=r"a matrix of 100 columns x \d+ rows needs .* GB.*take fewer eras"):
         backend.load([], (100, rows), "int8")
@@ -259,7 +259,7 @@ def test_blocks_that_torch_caches_are_given_back(cuda: Any, monkeypatch: pytest.
             cuda=SimpleNamespace(is_initialized=lambda ready=ready: ready, empty_cache=lambda: asked.append("emptied"))
         )
         monkeypatch.setitem(sys.modules, "torch", torch)
-        said(cuda)[0].reclaim()
+        opened(cuda)[0].reclaim()
         assert asked == ["emptied"] * ready
 
 
@@ -280,7 +280,7 @@ def under_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, set[Any]]]
                 busy.discard(self)
 
         monkeypatch.setattr(cupy.cuda, "Stream", Stream)
-        yield said(importlib.import_module("eravane.backend.cuda"))[0], busy
+        yield opened(importlib.import_module("eravane.backend.cuda"))[0], busy
 
 
 def test_nothing_is_under_way_once_a_stream_is_left_early(under_way: tuple[Any, set[Any]]) -> None:

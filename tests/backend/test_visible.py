@@ -1,4 +1,4 @@
-"""Which GPUs CUDA_VISIBLE_DEVICES leaves, and what is said where it leaves none."""
+"""Which GPUs CUDA_VISIBLE_DEVICES leaves, and the message where it leaves none."""
 
 from __future__ import annotations
 

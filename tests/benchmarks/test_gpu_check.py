@@ -86,18 +86,18 @@ def without_gpu() -> None:
 @pytest.mark.parametrize("sizes", ["--quick", "--full"])
 def test_without_a_gpu_every_step_says_what_it_would_do(tmp_path: Path, bare: dict[str, str], sizes: str) -> None:
     """On a machine where nothing optional is installed, and where `make install` never ran."""
-    told = tmp_path / "told.json"
-    places = ["--state", str(tmp_path / "state"), "--json", str(told)]
+    result = tmp_path / "result.json"
+    places = ["--state", str(tmp_path / "state"), "--json", str(result)]
     call = [sys.executable, "-m", "benchmarks", "gpu", sizes, *places]
     done = subprocess.run(call, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    steps = json.loads(told.read_text())["steps"]
+    steps = json.loads(result.read_text())["steps"]
     assert [found["step"] for found in steps] == [known.name for known in STEPS]
     assert {found["status"] for found in steps} == {"skipped"}
     for known in STEPS:
         assert f"it would {known.what}" in done.stdout
     assert "cupy is not installed" in done.stdout
-    assert told.with_suffix(".md").read_text() in done.stdout
+    assert result.with_suffix(".md").read_text() in done.stdout
 
 
 def test_make_gpu_check_takes_any_python() -> None:
@@ -124,16 +124,16 @@ def test_bad_usage_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", WITHOUT_TREES + WITH_TREES)
 def test_steps_run_on_a_stand_in(name: str) -> None:
-    told = perform(step(name), stand_in())
-    assert told["status"] == "done", told.get("reason")
-    found = told["figures"] + told["checks"]
+    result = perform(step(name), stand_in())
+    assert result["status"] == "done", result.get("reason")
+    found = result["figures"] + result["checks"]
     assert found
-    for figure in told["figures"]:
+    for figure in result["figures"]:
         assert np.isfinite(figure["value"]), figure
         assert figure["value"] >= 0
         assert figure["detail"] or figure["bound_of"]
-    assert told["used"]["peak_bytes"] > 0
-    assert "gpu" not in told["used"]
+    assert result["used"]["peak_bytes"] > 0
+    assert "gpu" not in result["used"]
 
 
 def test_steps_run_where_xgboost_and_rapids_are_absent(bare: dict[str, str]) -> None:
@@ -141,26 +141,26 @@ def test_steps_run_where_xgboost_and_rapids_are_absent(bare: dict[str, str]) -> 
         "import json; from benchmarks.gpu_stand_in import stand_in; from benchmarks.gpu_worker import perform;"
         "from benchmarks.gpu_steps import STEPS;"
         f"names = {WITHOUT_TREES + WITH_TREES!r};"
-        "told = {s.name: perform(s, stand_in()) for s in STEPS if s.name in names};"
-        "print(json.dumps({n: [t['status'], t.get('reason', '')] for n, t in told.items()}))"
+        "result = {s.name: perform(s, stand_in()) for s in STEPS if s.name in names};"
+        "print(json.dumps({n: [t['status'], t.get('reason', '')] for n, t in result.items()}))"
     )
     call = [sys.executable, "-c", script]
     done = subprocess.run(call, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert {name: told[name][0] for name in WITHOUT_TREES} == dict.fromkeys(WITHOUT_TREES, "done"), told
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert {name: result[name][0] for name in WITHOUT_TREES} == dict.fromkeys(WITHOUT_TREES, "done"), result
     for name in WITH_TREES:
-        assert told[name] == ["skipped", "needs xgboost, not installed here"]
+        assert result[name] == ["skipped", "needs xgboost, not installed here"]
 
 
 def test_levels_are_measured_and_compared_on_the_device() -> None:
     """The step's own way to the kernels, which the emulator runs."""
     with on(2):
-        told = perform(step("levels"), dataclasses.replace(stand_in(), device="cuda"))
-    assert told["status"] == "done", told.get("reason")
-    checks = {check["name"]: check["holds"] for check in told["checks"]}
+        result = perform(step("levels"), dataclasses.replace(stand_in(), device="cuda"))
+    assert result["status"] == "done", result.get("reason")
+    checks = {check["name"]: check["holds"] for check in result["checks"]}
     assert checks == {"level_grower_as_its_cpu_twin": True, "trees_evaluated_as_by_their_cpu_twin": True}
-    names = {figure["name"] for figure in told["figures"]}
+    names = {figure["name"] for figure in result["figures"]}
     assert {"levels_tree_20", "levels_together_gain", "example_model_levels", "era_by_trees_of_depth_10"} <= names
 
 
@@ -190,16 +190,16 @@ def test_falcata_is_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing())
 def test_loading_compares_what_both_readers_hold() -> None:
     with double.installed():
-        told = perform(step("loading"), stand_in())
-    assert told["status"] == "done", told.get("reason")
-    assert [check["holds"] for check in told["checks"]] == [True]
+        result = perform(step("loading"), stand_in())
+    assert result["status"] == "done", result.get("reason")
+    assert [check["holds"] for check in result["checks"]] == [True]
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["together", "cluster", "demo"])
 def test_longer_steps_run_on_a_stand_in(name: str) -> None:
-    told = perform(step(name), stand_in())
-    assert told["status"] == "done", told.get("reason")
+    result = perform(step(name), stand_in())
+    assert result["status"] == "done", result.get("reason")
 
 
 def test_tests_are_counted_and_failures_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,11 +236,11 @@ def test_a_check_that_does_not_hold_fails_its_step_and_an_error_keeps_what_was_f
 
     monkeypatch.setattr(gpu_checks, "broken", broken, raising=False)
     monkeypatch.setattr(gpu_checks, "failing", failing, raising=False)
-    told = perform(Step("broken", "", "gpu_checks:broken", (1, 1, 1)), stand_in())
-    assert (told["status"], told["reason"]) == ("failed", "a check does not hold")
-    told = perform(Step("failing", "", "gpu_checks:failing", (1, 1, 1)), stand_in())
-    assert (told["status"], told["reason"]) == ("failed", "RuntimeError: out of memory")
-    assert len(told["figures"]) == 1
+    result = perform(Step("broken", "", "gpu_checks:broken", (1, 1, 1)), stand_in())
+    assert (result["status"], result["reason"]) == ("failed", "a check does not hold")
+    result = perform(Step("failing", "", "gpu_checks:failing", (1, 1, 1)), stand_in())
+    assert (result["status"], result["reason"]) == ("failed", "RuntimeError: out of memory")
+    assert len(result["figures"]) == 1
 
 
 @pytest.fixture

@@ -123,11 +123,11 @@ def test_a_weekly_step_prints_one_line_and_shows_progress_on_a_terminal_alone(
     monkeypatch.setattr("eravane.pipeline.week.step", week)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     runs.step(tmp_path, Path("data"))
-    said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 1
-    assert json.loads(said.out)["eras"] == [82]
-    assert ("a fact" in said.err) == terminal
-    assert bool(said.err) == terminal
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert json.loads(printed.out)["eras"] == [82]
+    assert ("a fact" in printed.err) == terminal
+    assert bool(printed.err) == terminal
 
 
 @pytest.mark.parametrize("width", [72, 110])

@@ -58,16 +58,16 @@ def data(pristine: Path, tmp_path: Path) -> Path:
 
 
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str]:
-    """Exit code and everything said on the error channel."""
+    """Exit code and everything printed on the error channel."""
     monkeypatch.setattr(sys, "argv", ["eravane", *map(str, arguments)])
     try:
         cli.main()
         code: object = 0
     except SystemExit as stop:
         code = stop.code
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err + said.out
-    return int(str(code or 0)), said.err
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err + printed.out
+    return int(str(code or 0)), printed.err
 
 
 NOWHERE = [
@@ -114,12 +114,12 @@ def test_what_is_not_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    found, said = call(capsys, monkeypatch, *line.split())
-    assert found == code, said
-    assert says in said
+    found, printed = call(capsys, monkeypatch, *line.split())
+    assert found == code, printed
+    assert says in printed
     if code == 1:
-        assert said.startswith("error: ")
-        assert len(said.strip().splitlines()) == 1, said
+        assert printed.startswith("error: ")
+        assert len(printed.strip().splitlines()) == 1, printed
 
 
 def _run_folder(folder: Path) -> Path:
@@ -141,10 +141,10 @@ def test_a_run_folder_given_for_data_is_never_to_be_deleted(
 ) -> None:
     """Both have a manifest.json; a store's that is damaged is to be deleted."""
     _run_folder(tmp_path / "run")
-    found, said = call(capsys, monkeypatch, *line.format(data=data).split())
-    assert found == 1, said
-    assert "run is a run folder; give a dataset's folder" in said
-    assert "delete" not in said
+    found, printed = call(capsys, monkeypatch, *line.format(data=data).split())
+    assert found == 1, printed
+    assert "run is a run folder; give a dataset's folder" in printed
+    assert "delete" not in printed
     assert (tmp_path / "run" / "manifest.json").is_file()
 
 
@@ -153,10 +153,10 @@ def test_too_little_memory_is_called_that(capsys: pytest.CaptureFixture[str], mo
         np.empty(2**62, dtype=np.int8)
 
     monkeypatch.setattr(api, "synth", synth)
-    found, said = call(capsys, monkeypatch, "synth", "made")
+    found, printed = call(capsys, monkeypatch, "synth", "made")
     assert found == 1
-    assert said.startswith("error: out of memory (Unable to allocate")
-    assert "eravane plan" in said
+    assert printed.startswith("error: out of memory (Unable to allocate")
+    assert "eravane plan" in printed
 
 
 @pytest.mark.parametrize("value", ["100000000000000000000", "-1", "1e308", "nan", "9" * 5000])
@@ -178,25 +178,25 @@ def test_absurd_numbers_among_options_are_refused_before_any_work(
     )
     monkeypatch.chdir(tmp_path)
     for option in options:
-        found, said = call(capsys, monkeypatch, *option, value)
-        assert found in (1, 2), (option, said)
-        assert "unexpected" not in said, (option, said)
+        found, printed = call(capsys, monkeypatch, *option, value)
+        assert found in (1, 2), (option, printed)
+        assert "unexpected" not in printed, (option, printed)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_name_that_is_no_utf_8_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found, said = call(capsys, monkeypatch, "plan", "caf\udce9")
+    found, printed = call(capsys, monkeypatch, "plan", "caf\udce9")
     assert found == 2
-    assert said.startswith("error: the name 'caf\\udce9' is not UTF-8")
-    assert len(said.strip().splitlines()) == 1
+    assert printed.startswith("error: the name 'caf\\udce9' is not UTF-8")
+    assert len(printed.strip().splitlines()) == 1
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    found, said = call(capsys, monkeypatch, "doctor")
-    assert (found, said.strip()) == (2, "error: the working directory is gone; change to one that is there")
+    found, printed = call(capsys, monkeypatch, "doctor")
+    assert (found, printed.strip()) == (2, "error: the working directory is gone; change to one that is there")
 
 
 def test_a_terminal_without_a_size_prints_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,13 +213,13 @@ def test_what_others_wrote_cannot_steer_the_terminal(
 
     monkeypatch.setattr("eravane.planning.doctor.doctor", refused)
     monkeypatch.setattr(logging.root, "handlers", [])
-    found, said = call(capsys, monkeypatch, "doctor")
+    found, printed = call(capsys, monkeypatch, "doctor")
     assert found == 1
-    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(said)
-    assert "seen \\x1b[2J" in said
-    assert "error: id '\\x1b]0;owned\\x07\\r\\u202e' and 999" in said
-    assert said.endswith(" of live.parquet\n")
-    assert len(said) < 3000
+    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(printed)
+    assert "seen \\x1b[2J" in printed
+    assert "error: id '\\x1b]0;owned\\x07\\r\\u202e' and 999" in printed
+    assert printed.endswith(" of live.parquet\n")
+    assert len(printed) < 3000
 
 
 def test_brackets_in_names_are_no_markup_on_a_terminal() -> None:
@@ -241,11 +241,11 @@ def test_what_nobody_expected_is_one_line_too(
         raise KeyError("nobody\nthought of it")
 
     monkeypatch.setattr("eravane.planning.doctor.doctor", broken)
-    found, said = call(capsys, monkeypatch, "doctor")
+    found, printed = call(capsys, monkeypatch, "doctor")
     assert found == 1
-    assert said.startswith("error: unexpected, KeyError")
-    assert "--debug" in said
-    assert len(said.strip().splitlines()) == 1
+    assert printed.startswith("error: unexpected, KeyError")
+    assert "--debug" in printed
+    assert len(printed.strip().splitlines()) == 1
     monkeypatch.setattr(sys, "argv", ["eravane", "--debug", "doctor"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -278,11 +278,11 @@ def test_a_run_folder_that_was_hurt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (_run_folder(tmp_path / "run") / file).write_text(content)
-    found, said = call(capsys, monkeypatch, *line.split())
+    found, printed = call(capsys, monkeypatch, *line.split())
     assert found in (1, 2)
-    assert said.startswith("error: "), said
-    assert says.lower() in said.lower()
-    assert len(said.strip().splitlines()) == 1, said
+    assert printed.startswith("error: "), printed
+    assert says.lower() in printed.lower()
+    assert len(printed.strip().splitlines()) == 1, printed
 
 
 def _not_parquet(data: Path) -> None:
@@ -344,12 +344,12 @@ def test_damaged_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     damage(data)
-    found, said = call(capsys, monkeypatch, *command.split())
+    found, printed = call(capsys, monkeypatch, *command.split())
     if command.startswith("ingest") and damage is _no_target and found == 0:
         return  # a store without labels can be predicted from
-    assert found in (1, 2), said
-    assert said.startswith("error: "), said
-    assert "data" in said
+    assert found in (1, 2), printed
+    assert printed.startswith("error: "), printed
+    assert "data" in printed
 
 
 BAD_CONFIGS = [
@@ -390,11 +390,11 @@ def test_bad_configurations(
     if sections == "[zoo.params]" or sections in ("[gate]", "[compute]"):
         text = small + text
     (tmp_path / "bad.toml").write_text(text)
-    found, said = call(capsys, monkeypatch, "run", "data", "--out", "new", "--config", "bad.toml")
-    assert found in (1, 2), said
-    assert said.startswith("error: "), said
-    assert says in said
-    assert len(said.strip().splitlines()) == 1, said
+    found, printed = call(capsys, monkeypatch, "run", "data", "--out", "new", "--config", "bad.toml")
+    assert found in (1, 2), printed
+    assert printed.startswith("error: "), printed
+    assert says in printed
+    assert len(printed.strip().splitlines()) == 1, printed
     if "subsample" not in text and "scheduler" not in text:
         found, planned = call(capsys, monkeypatch, "plan", "data", "--config", "bad.toml")
         assert found in (1, 2), planned
@@ -419,10 +419,10 @@ def test_folders_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     for line in ("run data --out file/run", "ingest data file/store", "synth file/made --preset tiny"):
-        found, said = call(capsys, monkeypatch, *line.split())
-        assert found == 1, said
-        assert said.startswith("error: "), said
-        assert "file" in said
+        found, printed = call(capsys, monkeypatch, *line.split())
+        assert found == 1, printed
+        assert printed.startswith("error: "), printed
+        assert "file" in printed
 
 
 @pytest.mark.parametrize("line", ["plan data", "ingest data store", "report run", "--debug step run --data data"])

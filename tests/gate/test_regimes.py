@@ -145,9 +145,12 @@ def test_a_fact_that_tells_the_regime_is_found_and_a_useless_one_costs_nothing(k
     regime_E, mean_RM, c_EM = series(4, stay=8)
     nothing, true_EM = np.zeros((500, 0)), mean_RM[regime_E]
     if kind == "outside":
-        told, useless = regime_E[:, None] - 1.0 + 0.2 * rng.standard_normal((500, 1)), rng.standard_normal((500, 1))
-        told[::17] = np.nan
-        arguments = [(nothing, None), (told, None), (useless, None)]
+        informative, useless = (
+            regime_E[:, None] - 1.0 + 0.2 * rng.standard_normal((500, 1)),
+            rng.standard_normal((500, 1)),
+        )
+        informative[::17] = np.nan
+        arguments = [(nothing, None), (informative, None), (useless, None)]
     else:
         shown = (true_EM - true_EM.mean(axis=1, keepdims=True)) / 0.02 + 0.5 * rng.standard_normal((500, MODELS))
         useless_EMF = rng.standard_normal((500, MODELS, 1))

@@ -46,7 +46,7 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(
 
     monkeypatch.setattr(resident, "Resident", Noted)
     monkeypatch.setattr(xgb.Booster, "inplace_predict", lambda *_, **__: pytest.fail("XGBoost predicts"))
-    runs, told = {}, {}
+    runs, noted = {}, {}
     with double.installed():
         module = importlib.import_module("eravane.backend.cuda")
         monkeypatch.setattr(module.CudaBackend, "torch_device", "cpu")
@@ -56,16 +56,16 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(
         for device in ("cpu", "cuda"):
             config = parse_config({**MICRO, "zoo": zoo, "loop": loop, "compute": {"device": device, "workers": 2}})
             done = run(micro_data, config, tmp_path / device, cache=tmp_path / f"{device}-cache")
-            runs[device], told[device] = done.path, done.notes
+            runs[device], noted[device] = done.path, done.notes
     (held,) = (one for one in made if one.backend.name == "cuda")
     assert held.resident_bytes == 0  # given back at the end of the run
     size = held.store.index.rows * len(held.store.columns)
     if room > size:
-        assert any("all 24 columns stay on the device" in note for note in told["cuda"])
+        assert any("all 24 columns stay on the device" in note for note in noted["cuda"])
         assert held.uploads == dict.fromkeys(held.store.columns, 1)
         assert held.sent_bytes == size
     else:
-        assert any("eras are streamed to the device" in note for note in told["cuda"])
+        assert any("eras are streamed to the device" in note for note in noted["cuda"])
         assert not held.uploads
         assert held.sent_bytes > size
     models = {device: {path.name for path in (folder / "models").glob("*.ubj")} for device, folder in runs.items()}

@@ -166,8 +166,8 @@ def test_the_model_predicts_the_same_in_the_tournaments_container(
 ) -> None:
     """Under the real xgboost 3.0.2, which reads newer models without an error and with another base score."""
     versions = "import numpy, pandas, xgboost; print(numpy.__version__, pandas.__version__, xgboost.__version__)"
-    said = subprocess.run([container, "-I", "-c", versions], capture_output=True, text=True, check=True).stdout
-    assert re.fullmatch(r"2\.1\.\d+ 2\.3\.\d+ 3\.0\.2\n", said)
+    printed = subprocess.run([container, "-I", "-c", versions], capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"2\.1\.\d+ 2\.3\.\d+ 3\.0\.2\n", printed)
     absent = subprocess.run([container, "-I", "-c", "import eravane"], capture_output=True, text=True)
     assert "No module named 'eravane'" in absent.stderr
     assert compare(export(hosted_run, tmp_path / "model.pkl").path, hosted_run, container) < 1e-12

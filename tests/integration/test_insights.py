@@ -125,11 +125,11 @@ def test_what_the_gate_says_is_in_the_log_and_in_the_manifest(made: tuple[Path, 
     path, _, _ = made
     lines = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
     gate = [line["gate"] for line in lines if line["event"] == "era"]
-    said = [note for learnt in gate for note in learnt["notes"]]
-    assert [note for note in said if "marginal statistics vary over eras" in note]
+    noted = [note for learnt in gate for note in learnt["notes"]]
+    assert [note for note in noted if "marginal statistics vary over eras" in note]
     assert all(sum(learnt["hedge"].values()) == pytest.approx(1.0, abs=1e-3) for learnt in gate)
     notes = " ".join(json.loads((path / "manifest.json").read_text())["notes"])
-    assert all(note in notes for note in said)
+    assert all(note in notes for note in noted)
 
 
 def test_a_gate_that_is_paid_learns_numerais_contribution(made: tuple[Path, Path, list[str]]) -> None:

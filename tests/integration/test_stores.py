@@ -33,7 +33,7 @@ def _change_an_old_era(data: Path) -> str:
 def test_a_changed_old_era_is_named_with_the_store_and_the_way_out(
     micro_data: Path, micro_config: RunConfig, tmp_path: Path
 ) -> None:
-    """From the command line: the run is refused, the option that the message names mends it, once and for all."""
+    """From the command line: the run is refused, the option that the message names is enough, once and for all."""
     data, cache = tmp_path / "data", tmp_path / "cache"
     shutil.copytree(micro_data, data)
     prepared = dataclasses.replace(micro_config, prepare=PREPARE)

@@ -1,4 +1,4 @@
-"""The property that everything rests on: what is not known at an era changes nothing that was said up to it.
+"""The property that everything rests on: what is not known at an era changes no result up to it.
 
 Labels that are not usable at the cut, and everything of later eras, are scrambled; predictions, weights, gates and
 trees of every era up to the cut must stay bit for bit. A variant with lags that leak must make the same test fail.
@@ -52,7 +52,7 @@ def _scramble(source: Path, target: Path, cut: int, seed: int) -> None:
 
 
 def _journal(data: Path, config: RunConfig, out: Path) -> dict[int, dict[str, bytes]]:
-    """Everything a run said or knew, era by era, as bytes: predictions, weights, gates, trees, the gate's own state.
+    """Every result and state of a run, era by era, as bytes: predictions, weights, gates, trees, the gate's own state.
 
     What folds and selection came to stands under the loop's first era.
     """

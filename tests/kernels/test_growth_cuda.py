@@ -388,5 +388,5 @@ def test_memory_is_what_was_said() -> None:
         held = [*vars(grower).values()]
         arrays = [part for whole in held for part in (whole if isinstance(whole, list) else [whole])]
         taken = sum(part.nbytes for part in arrays if isinstance(part, active().xp.ndarray))
-    said = cuda.bytes_needed(20_000, 70, 4, 2, 3, weighed=True)
-    assert said == pytest.approx(taken, rel=0.01)
+    planned = cuda.bytes_needed(20_000, 70, 4, 2, 3, weighed=True)
+    assert planned == pytest.approx(taken, rel=0.01)

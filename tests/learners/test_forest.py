@@ -36,8 +36,8 @@ def _grown(values_CN: np.ndarray, trees: int, seed: int, **params: Any) -> xgb.B
 
 
 def _says(booster: xgb.Booster, values_CN: np.ndarray, margin_N: np.ndarray | None = None) -> np.ndarray:
-    said: np.ndarray = booster.inplace_predict(values_CN.T, predict_type="margin", base_margin=margin_N)
-    return said
+    margin: np.ndarray = booster.inplace_predict(values_CN.T, predict_type="margin", base_margin=margin_N)
+    return margin
 
 
 @settings(deadline=None, max_examples=40)

@@ -263,9 +263,9 @@ def test_a_name_and_its_other_name_are_not_given_both() -> None:
     ],
 )
 def test_a_misspelt_parameter_is_named_and_ignored(params: dict[str, Any], message: str) -> None:
-    with pytest.warns(UserWarning, match=message) as said:
+    with pytest.warns(UserWarning, match=message) as warned:
         found = LevelsRegressor(**SMALL, **params).fit(X, Y)
-    assert len(said) == 1
+    assert len(warned) == 1
     assert found.grower_ == "levels"
     np.testing.assert_array_equal(found.predict(X), LevelsRegressor(**SMALL).fit(X, Y).predict(X))
     with warnings.catch_warnings():

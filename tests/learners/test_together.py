@@ -180,8 +180,8 @@ def test_memory_is_what_was_said(models: int, weighed: bool) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    said = learner.bytes_needed(rows, 30, 1, models)
-    assert 0.6 * (said - rows * BYTES_PER_ROW) < peak < said
+    planned = learner.bytes_needed(rows, 30, 1, models)
+    assert 0.6 * (planned - rows * BYTES_PER_ROW) < peak < planned
 
 
 class _Slow(Growth):

@@ -145,8 +145,8 @@ def test_what_stays_on_gpus_of_different_size_is_planned_by_the_smallest(monkeyp
 
     assert of(needed, 9 * needed).startswith("all 10 columns stay on the device")
     for sizes in ((9 * needed, needed - 1), (needed - 1, 9 * needed)):
-        assert "streamed to the device" in (told := of(*sizes))
-        assert told.endswith(f"({needed - 1} B)")
+        assert "streamed to the device" in (answer := of(*sizes))
+        assert answer.endswith(f"({needed - 1} B)")
 
 
 def test_levels_on_a_gpu_are_planned_by_rates_and_memory_of_their_own() -> None:
@@ -205,12 +205,12 @@ def test_a_full_disk_is_said() -> None:
 
 def test_the_plan_as_json_adds_up() -> None:
     plan = plan_cost(changed(), shape(), HERE)
-    told = json.loads(json.dumps(plan.as_dict()))
-    assert [stage["name"] for stage in told["stages"]] == list(STAGES)
-    assert told["seconds"] == pytest.approx(sum(stage["seconds"] for stage in told["stages"]))
-    assert told["memory"] == max(stage["memory"] for stage in told["stages"])
-    assert told["free_disk"] is None
-    assert told["fits"] is True
+    answer = json.loads(json.dumps(plan.as_dict()))
+    assert [stage["name"] for stage in answer["stages"]] == list(STAGES)
+    assert answer["seconds"] == pytest.approx(sum(stage["seconds"] for stage in answer["stages"]))
+    assert answer["memory"] == max(stage["memory"] for stage in answer["stages"])
+    assert answer["free_disk"] is None
+    assert answer["fits"] is True
 
 
 @pytest.mark.parametrize(
@@ -313,8 +313,8 @@ def test_the_command_prints_a_plan_and_json(made: Path, tmp_path: Path) -> None:
     printed = CliRunner().invoke(app, arguments)
     assert printed.exit_code == 0
     assert all(stage in printed.stdout for stage in (*STAGES, "in all"))
-    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert told["seconds"] > 0
+    answer = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert answer["seconds"] > 0
     assert CliRunner().invoke(app, ["plan", VERSION, "--device", "cuda"]).exit_code == 0
 
 

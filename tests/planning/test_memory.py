@@ -105,9 +105,9 @@ def test_a_training_holds_what_its_learner_says_and_the_copy_of_a_prepared_table
 ) -> None:
     """The learner alone knows its memory; a table that preparation changes is a copy beside it."""
     rows, width = 5000 * TRAINED, 1 if dtype == "int8" else 4
-    told, _ = make_learner(parse_config({"zoo": {"learner": learner}}).zoo, "cpu")
+    made, _ = make_learner(parse_config({"zoo": {"learner": learner}}).zoo, "cpu")
     missing = dtype == "float32" and prepare.get("impute") == "none"
-    expected = told.bytes_needed(rows, 800 * wider, width, missing=missing)
+    expected = made.bytes_needed(rows, 800 * wider, width, missing=missing)
     assert _planned({"learner": learner}, dtype=dtype, **prepare) == (
         expected + rows * 800 * wider * width * (dtype in copied)
     )
@@ -115,16 +115,16 @@ def test_a_training_holds_what_its_learner_says_and_the_copy_of_a_prepared_table
 
 def test_every_nth_era_is_a_copy() -> None:
     rows = 5000 * -(-TRAINED // 4)  # every fourth era
-    told, _ = make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cpu")
-    assert _planned({"learner": "levels", "every": 4}) == told.bytes_needed(rows, 800, 1) + rows * 800
+    made, _ = make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cpu")
+    assert _planned({"learner": "levels", "every": 4}) == made.bytes_needed(rows, 800, 1) + rows * 800
 
 
 def test_models_of_several_targets_that_grow_together_are_held_together() -> None:
     targets = [f"target_{name}_20" for name in "abcdefghij"]
-    told, _ = make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cpu")
+    made, _ = make_learner(parse_config({"zoo": {"learner": "levels"}}).zoo, "cpu")
     for number in (2, 8, 10):
         zoo: dict[str, object] = {"learner": "levels", "targets": targets[:number]}
-        assert _planned(zoo) == told.bytes_needed(5000 * TRAINED, 800, 1, number)
+        assert _planned(zoo) == made.bytes_needed(5000 * TRAINED, 800, 1, number)
     assert _planned({"targets": targets}) == _planned({})
 
 
@@ -170,10 +170,10 @@ def test_workers_of_a_local_cluster_are_programs_of_their_own() -> None:
 
 
 def test_lightgbm_holds_its_floats_beside_the_sample_for_its_bins() -> None:
-    told, _ = make_learner(parse_config({"zoo": {"learner": "lightgbm"}}).zoo, "cpu")
+    made, _ = make_learner(parse_config({"zoo": {"learner": "lightgbm"}}).zoo, "cpu")
     few, many = 100_000, 1_000_000
-    assert told.bytes_needed(few, 10, 1) == few * (10 * (4 + 12) + 60)
-    assert told.bytes_needed(many, 10, 1) == 10 * (many * 4 + 200_000 * 12) + many * 60
+    assert made.bytes_needed(few, 10, 1) == few * (10 * (4 + 12) + 60)
+    assert made.bytes_needed(many, 10, 1) == 10 * (many * 4 + 200_000 * 12) + many * 60
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_floats_are_planned_as_xgboost_was_measured_to_bin_them(
     rows: int, columns: int, missing: bool, measured: float
 ) -> None:
     """Bytes a cell above what was held before, tables of floats in chunks of 1,000 rows, 30 % NaN; XGBoost 3.2."""
-    told, _ = make_learner(parse_config({"zoo": {"learner": "xgboost"}}).zoo, "cpu")
-    assert 1.0 <= told.bytes_needed(rows, columns, 4, missing=missing) / (rows * columns * measured) <= 1.4
+    made, _ = make_learner(parse_config({"zoo": {"learner": "xgboost"}}).zoo, "cpu")
+    assert 1.0 <= made.bytes_needed(rows, columns, 4, missing=missing) / (rows * columns * measured) <= 1.4
 
 
 def test_windows_count() -> None:

@@ -389,8 +389,8 @@ def test_what_the_manifest_warns_of_is_told_once(changed: Path) -> None:
         "Equal weight has eras without a score",
         "metrics.json and scores.parquet disagree",
     ]
-    said = [*found, "3 of 5 selected base models failed"]
-    (changed / "manifest.json").write_text(json.dumps(manifest | {"leaking": True, "warnings": said}))
+    warned = [*found, "3 of 5 selected base models failed"]
+    (changed / "manifest.json").write_text(json.dumps(manifest | {"leaking": True, "warnings": warned}))
     assert warnings(changed) == found
     shown = alerts(load_run(changed))
     assert [alert.detail for alert in shown if alert.title == "Note of the run"] == [
@@ -401,7 +401,7 @@ def test_what_the_manifest_warns_of_is_told_once(changed: Path) -> None:
 
 
 def test_made_data_are_called_made(changed: Path) -> None:
-    """High scores ask for an explanation: that the data is made is one, and is always said."""
+    """High scores ask for an explanation: that the data is made is one, and is always shown."""
     edit(changed, "scores", lambda table: table.assign(ensemble=table["ensemble"] + 0.2))
     assert titles(changed)["Too good to be true"] == "warn"
     manifest = json.loads((changed / "manifest.json").read_text())

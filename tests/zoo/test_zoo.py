@@ -160,12 +160,12 @@ def test_hidden_labels_count_as_absent(case: Case) -> None:
     hidden = tuple(range(task.train_last - 3, task.train_last + 1))
     values = case.features().era(40, spec.columns).values
 
-    def said(task: TrainTask) -> np.ndarray:
+    def predicted(task: TrainTask) -> np.ndarray:
         return predict([load_booster(train(task).blocks[spec.model_id])], values)
 
-    without = said(dataclasses.replace(task, hidden={spec.target: hidden}))
-    np.testing.assert_array_equal(without, said(dataclasses.replace(task, train_last=task.train_last - 4)))
-    assert (without != said(task)).any()
+    without = predicted(dataclasses.replace(task, hidden={spec.target: hidden}))
+    np.testing.assert_array_equal(without, predicted(dataclasses.replace(task, train_last=task.train_last - 4)))
+    assert (without != predicted(task)).any()
 
 
 def test_a_cell_of_one_feature(case: Case) -> None:

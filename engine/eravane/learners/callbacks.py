@@ -157,7 +157,7 @@ def callbacks_of(given: Any, rounds: int) -> list[xgb.callback.TrainingCallback]
 
 
 class _Environment(NamedTuple):
-    """What LightGBM tells a callback."""
+    """What LightGBM passes to a callback."""
 
     model: Any
     params: dict[str, Any]

@@ -190,12 +190,12 @@ def _unused(odd: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     if callable(asked["objective"]):
         del asked["objective"]
     try:
-        with warnings.catch_warnings(record=True) as said, xgb.config_context(verbosity=1):
+        with warnings.catch_warnings(record=True) as warned, xgb.config_context(verbosity=1):
             warnings.simplefilter("always")
             xgb.train(asked, xgb.DMatrix(np.zeros((2, 1)), np.ones(2)), 1)
     except (xgb.core.XGBoostError, TypeError, ValueError):
         return []
-    listed = [str(one.message) for one in said if "not used" in str(one.message)]
+    listed = [str(one.message) for one in warned if "not used" in str(one.message)]
     return [name for name in odd if any(f'"{name}"' in text for text in listed)]
 
 

@@ -251,8 +251,8 @@ def test_calls_of_cupy_fit() -> None:
     assert len(asked) > 60
     assert json.loads(within(BOUND, json.dumps(asked))) == []
     wrong = "cp.take(a, b, axes=0)\ncp.no_such(1)\ncp.cuda.Stream(blocking=1)\n"
-    told = json.loads(within(BOUND, json.dumps(of_cupy(wrong, "wrong.py"))))
-    assert [problem.split(":")[1] for problem in told] == ["1", "2", "3"]
+    reported = json.loads(within(BOUND, json.dumps(of_cupy(wrong, "wrong.py"))))
+    assert [problem.split(":")[1] for problem in reported] == ["1", "2", "3"]
 
 
 def test_launches_are_recorded_as_cupy_records_them() -> None:

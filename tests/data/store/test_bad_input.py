@@ -1,4 +1,4 @@
-"""What is wrong with the files is said with file, column, era and id, and nothing is left behind."""
+"""A fault of the files is named with file, column, era and id, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_what_the_cpu_refuses_is_refused_in_the_same_words(
     decode: Decode, tmp_path: Path, what: str, order: str
 ) -> None:
     change, words, floats = REFUSED[what]
-    made, told = Dataset.make(floats=floats), []
+    made, messages = Dataset.make(floats=floats), []
     change(made)
     if order == "eras in no order":
         _shuffled(made)
@@ -186,13 +186,13 @@ def test_what_the_cpu_refuses_is_refused_in_the_same_words(
     for name, by in {"device": decode, "host": None}.items():
         with pytest.raises(DataError, match=words) as refused:
             ingest(data, tmp_path / name, decode=by)
-        told.append(str(refused.value))
+        messages.append(str(refused.value))
         assert not (tmp_path / name).exists()
-    assert told[0] == told[1]
+    assert messages[0] == messages[1]
 
 
 def test_an_old_era_that_changed_is_refused_in_the_same_words(decode: Decode, tmp_path: Path) -> None:
-    made, told = Dataset.make(), []
+    made, messages = Dataset.make(), []
     _shuffled(made)
     data = made.write(tmp_path / "data")
     for name in ("device", "host"):
@@ -202,8 +202,8 @@ def test_an_old_era_that_changed_is_refused_in_the_same_words(decode: Decode, tm
     for name, by in {"device": decode, "host": None}.items():
         with pytest.raises(ChangedDataError, match="an old era was changed") as refused:
             ingest(data, tmp_path / name, decode=by)
-        told.append(str(refused.value))
-    assert told[0] == told[1]
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.parametrize(
@@ -226,13 +226,13 @@ def test_a_reader_that_fails_is_named_unless_the_file_is_at_fault(
     with pytest.raises(kind, match=words):
         ingest(data, tmp_path / "store", decode=decode)
     _damage(data / "train.parquet")
-    told = []
+    messages = []
     for by in (decode, None):
         with pytest.raises(DataError) as refused:
             ingest(data, tmp_path / "store", decode=by)
-        told.append(str(refused.value))
-    assert told[0] == told[1]
-    assert "cannot be read" in told[0]
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
+    assert "cannot be read" in messages[0]
 
 
 def _damage(path: Path) -> None:

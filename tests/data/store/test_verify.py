@@ -1,4 +1,4 @@
-"""Damage on disk is found, and said where it is."""
+"""Damage on disk is found, and its place is named."""
 
 from __future__ import annotations
 
