@@ -392,3 +392,12 @@ def test_a_link_to_itself_in_place_of_a_file_is_not_taken_for_the_store(tmp_path
     (data / "live.parquet").symlink_to("live.parquet")
     with pytest.raises(StoreError, match=r"data/live\.parquet cannot be used: Too many levels of symbolic links"):
         ingest(data, tmp_path / "store")
+
+
+def test_a_folder_above_the_store_that_cannot_be_made_is_named_as_the_stores(tmp_path: Path) -> None:
+    """Root too may make no folder there."""
+    data = Dataset.make().write(tmp_path / "data")
+    with pytest.raises(
+        StoreError, match=r"cannot write the store /proc/nowhere/deep/store: .*; check the path and its"
+    ):
+        ingest(data, Path("/proc/nowhere/deep/store"))

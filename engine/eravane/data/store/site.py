@@ -133,8 +133,12 @@ def _storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         name = error.filename
-        if isinstance(name, str) and not Path(name).absolute().is_relative_to(path.absolute()):
+        if isinstance(name, str) and not _on_one_path(Path(name).absolute(), path.absolute()):
             raise StoreError(f"{name} cannot be used: {error.strerror or error}; put a file in its place") from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "free some space and run again to resume" if full else "check the path and its permissions"
         raise StoreError(f"cannot write the store {path}: {error.strerror or error}; {advice}") from error
+
+
+def _on_one_path(first: Path, second: Path) -> bool:
+    return first.is_relative_to(second) or second.is_relative_to(first)
