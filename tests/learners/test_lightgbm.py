@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eravane.core.errors import ConfigError
+from eravane.learners import lightgbm
 from eravane.learners.lightgbm import LightGbm
 
 pytest.importorskip("lightgbm")
@@ -21,3 +22,12 @@ def test_parameters_that_lightgbm_does_not_know_are_noted_with_the_nearest_name(
     with pytest.raises(ConfigError, match=r"zoo\.params: LightGBM refuses them: .*learning_rate"):
         LightGbm.make({"learning_rate": -1.0}, "cpu")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_lightgbm_that_lists_no_parameters_judges_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lightgbm, "_names", set)
+    lightgbm._try.cache_clear()
+    try:
+        assert LightGbm.make({"lerning_rate": 0.1}, "cpu")[1] == []
+    finally:
+        lightgbm._try.cache_clear()

@@ -143,8 +143,7 @@ def _try(params: str) -> list[str]:
     """
     import lightgbm
 
-    tried, known = json.loads(params), lightgbm.basic._ConfigAliases._get_all_param_aliases()
-    names = {alias for main, aliases in known.items() for alias in (main, *aliases)}
+    tried, names = json.loads(params), _names()
     try:
         with _silent():
             rows = lightgbm.Dataset(np.arange(16.0).reshape(8, 2), np.linspace(0, 1, 8), params={**tried, **FIXED})
@@ -155,8 +154,16 @@ def _try(params: str) -> list[str]:
     return [
         f"zoo.params.{name} is not known to LightGBM, and has no effect{_nearest(name, names)}"
         for name in sorted(tried)
-        if name not in names
+        if names and name not in names
     ]
+
+
+def _names() -> set[str]:
+    """All names of parameters; none where this LightGBM does not list them, which it does in a private place alone."""
+    import lightgbm
+
+    listing = getattr(getattr(lightgbm.basic, "_ConfigAliases", None), "_get_all_param_aliases", dict)
+    return {alias for main, aliases in listing().items() for alias in (main, *aliases)}
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -216,7 +216,7 @@ class Session:
         models = self._models.get(stored, self._columns)
         frozen = {n: self._models.get(stored, self._columns) for n, stored in kept.versions.items()}
         self.loop.restore(models, arrays | history.arrays(), gate, kept.pending, base_of, frozen)
-        self.running.restore(kept.tally)
+        self.running.restore(kept.running)
         self._newest_resolved, self.newest = kept.resolved, era
         return Resumed(era, notes)
 
@@ -295,14 +295,14 @@ class Facts:
     Attributes:
         pending: eras that wait for their labels.
         models: files of the models; versions: of earlier versions, by number.
-        resolved: newest resolved era; tally: state of `RunningScores`.
+        resolved: newest resolved era; running: state of `RunningScores`.
     """
 
     pending: tuple[int, ...]
     models: Mapping[str, StoredModel]
     versions: Mapping[int, Mapping[str, StoredModel]]
     resolved: int
-    tally: Mapping[str, Any]
+    running: Mapping[str, Any]
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Facts:
