@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eravane.backend.protocol import DeviceTable
+from eravane.backend.protocol import DeviceTable, taken
 from eravane.core.errors import DeviceError, OutOfDeviceMemoryError
 from eravane.data.ingest import ingest
 from eravane.data.resident import Resident, residence
@@ -123,9 +123,8 @@ def test_columns_of_a_matrix_are_views_where_they_lie_evenly(cuda: Any, places: 
 
 def test_memory_that_runs_out_is_reclaimed_and_then_named(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     backend, _ = opened(cuda)
-    memory = importlib.import_module("eravane.backend.cuda_memory")
     calls: list[str] = []
-    monkeypatch.setattr(memory, "reclaim", lambda: calls.append("reclaim"))
+    monkeypatch.setattr(backend, "reclaim", lambda: calls.append("reclaim"))
 
     def take() -> str:
         calls.append("take")
@@ -133,22 +132,16 @@ def test_memory_that_runs_out_is_reclaimed_and_then_named(cuda: Any, monkeypatch
             raise MemoryError("Out of memory allocating 9,999 bytes")
         return "room"
 
-    def never() -> None:
-        raise MemoryError
-
-    assert memory.taken(take, "a matrix", backend.room) == "room"
+    assert taken(take, "a matrix", lambda: backend) == "room"
     assert calls == ["take", "reclaim", "take"]
     with pytest.raises(OutOfDeviceMemoryError, match=r"a matrix did not fit on the GPU, .* GB are free; take fewer"):
-        memory.taken(
-            lambda: cuda.cp.empty(-1) if False else (_ for _ in ()).throw(MemoryError()), "a matrix", backend.room
-        )
+        taken(lambda: _full(0), "a matrix", lambda: backend)
 
 
 def test_a_kernel_that_runs_out_of_memory_is_called_again_and_then_says_so(
     cuda: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, _ = opened(cuda)
-    memory = importlib.import_module("eravane.backend.cuda_memory")
     calls: list[str] = []
 
     def rank(values: Any) -> Any:
@@ -157,8 +150,8 @@ def test_a_kernel_that_runs_out_of_memory_is_called_again_and_then_says_so(
             raise MemoryError
         return values
 
-    monkeypatch.setattr(memory, "reclaim", lambda: calls.append("reclaim"))
-    ops = cuda.Retried(SimpleNamespace(rank=rank, gram=_full), backend.room)
+    monkeypatch.setattr(backend, "reclaim", lambda: calls.append("reclaim"))
+    ops = cuda.Retried(SimpleNamespace(rank=rank, gram=_full), backend)
     assert ops.rank(7) == 7
     assert calls == ["rank", "reclaim", "rank"]
     with pytest.raises(OutOfDeviceMemoryError, match="what gram works with did not fit"):
@@ -236,7 +229,7 @@ def test_what_does_not_fit_is_refused_with_sizes(cuda: Any) -> None:
 def test_arrays_of_a_call_that_failed_are_gone_before_it_is_tried_again(
     cuda: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = importlib.import_module("eravane.backend.cuda_memory")
+    backend, _ = opened(cuda)
     made: list[weakref.ref[Any]] = []
     alive: list[bool] = []
 
@@ -247,8 +240,8 @@ def test_arrays_of_a_call_that_failed_are_gone_before_it_is_tried_again(
             raise MemoryError
         return int(mine.size)
 
-    monkeypatch.setattr(memory, "reclaim", lambda: alive.append(made[0]() is not None))
-    assert memory.taken(take, "an array", int) == 9
+    monkeypatch.setattr(backend, "reclaim", lambda: alive.append(made[0]() is not None))
+    assert taken(take, "an array", lambda: backend) == 9
     assert alive == [False]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,8 @@ def test_predictions_that_do_not_fit_are_tried_again_with_memory_given_back(monk
         return real(*given)
 
     monkeypatch.setattr(cuda, "add_trees", add_trees)
-    monkeypatch.setattr(forest, "reclaim", reclaimed.append)
+    gpu = SimpleNamespace(reclaim=lambda: reclaimed.append("cuda"), room=lambda: 0)
+    monkeypatch.setattr(forest, "backend_of", {"cuda": gpu}.__getitem__)
     with on(0):
         predictor, there_CN = Predictor(bytes(booster.save_raw("ubj"))), upload(values_CN)
         np.testing.assert_array_equal(predictor.output(there_CN), _says(booster, values_CN))

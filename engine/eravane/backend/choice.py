@@ -9,14 +9,13 @@ from functools import cache
 from typing import Literal, cast, get_args
 
 from eravane.backend.cpu import CpuBackend
-from eravane.backend.protocol import Backend, Log
+from eravane.backend.protocol import Backend, Log, Pool
 from eravane.backend.visible import VARIABLE, visible
 from eravane.core.errors import ConfigError, DeviceError
 
 logger = logging.getLogger("eravane")
 
 Device = Literal["auto", "cpu", "cuda"]
-Pool = Literal["async", "pool", "none"]
 # Which pool this process took; the workers it starts inherit it.
 POOL_VARIABLE = "ERAVANE_POOL"
 ADVICE = (

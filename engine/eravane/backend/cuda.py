@@ -15,8 +15,8 @@ import cupy as cp
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.backend.cuda_memory import Pool, free_bytes, reclaim, taken, use_pool
-from eravane.backend.protocol import Decode, DeviceTable, Log, Part
+from eravane.backend.cuda_memory import free_bytes, reclaim, use_pool
+from eravane.backend.protocol import Backend, Decode, DeviceTable, Log, Part, Pool, taken
 from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
 from eravane_kernels.namespace import Kernels
@@ -69,7 +69,7 @@ class CudaBackend:
         """The CUDA kernels; where memory runs out they are tried once more, after cached blocks were given back."""
         from eravane_kernels import cuda
 
-        return cast(Kernels, Retried(cast(Kernels, cuda), self.room))
+        return cast(Kernels, Retried(cast(Kernels, cuda), self))
 
     def room(self) -> int:
         """Bytes that can still be allocated: free memory of the driver and unused memory of the pool."""
@@ -79,7 +79,7 @@ class CudaBackend:
         """Decodes, checks and sorts columns of a parquet file; see `cuda_parquet`."""
         from eravane.backend.cuda_parquet import decoder
 
-        return decoder(self.room)
+        return decoder(self)
 
     def reclaim(self) -> None:
         """Return cached blocks to the driver, for libraries with pools of their own."""
@@ -87,7 +87,7 @@ class CudaBackend:
 
     def to_device(self, values: Any) -> Any:
         """A CuPy array; itself where it is one already."""
-        return taken(lambda: cp.asarray(values), "an array that is sent", self.room)
+        return taken(lambda: cp.asarray(values), "an array that is sent", lambda: self)
 
     def hold(self, shape: tuple[int, int], dtype: str) -> Any:
         """An unwritten matrix [C, N] whose columns begin at multiples of 128 bytes."""
@@ -100,7 +100,7 @@ class CudaBackend:
             raise OutOfDeviceMemoryError(
                 f"{what} needs {needed / 1e9:.1f} GB, the GPU has {room / 1e9:.1f} GB free; take fewer eras or columns"
             )
-        return taken(lambda: cp.empty((shape[0], step), dtype=dtype), what, self.room)[:, : shape[1]]
+        return taken(lambda: cp.empty((shape[0], step), dtype=dtype), what, lambda: self)[:, : shape[1]]
 
     def load(self, parts: Iterable[Part], shape: tuple[int, int], dtype: str) -> Any:
         """One matrix [C, N], filled by `fill`."""
@@ -123,7 +123,7 @@ class CudaBackend:
 
     def stream(self, matrices: Iterable[Values]) -> Iterator[Any]:
         """Matrices one by one on the device; the next is sent while the caller works on the last."""
-        pair = [_Staging(self.room), _Staging(self.room)]  # of its own: others send meanwhile
+        pair = [_Staging(self), _Staging(self)]  # of its own: others send meanwhile
         ready: Any = None
         try:
             for number, values in enumerate(matrices):
@@ -167,7 +167,7 @@ class CudaBackend:
     def _next_staging(self) -> _Staging:
         """The buffer that was used longest ago, its last transfer done."""
         if len(self._staging) < 2:
-            self._staging.append(_Staging(self.room))
+            self._staging.append(_Staging(self))
         else:
             self._staging.append(self._staging.pop(0))
         self._staging[-1].make_room(STAGING_BYTES)
@@ -181,15 +181,17 @@ class CudaBackend:
 class _Staging:
     """A pinned host buffer, a device buffer of the same size and the stream between them."""
 
-    def __init__(self, free: Callable[[], int]) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._stream = cp.cuda.Stream(non_blocking=True)
-        self._size, self._free = 0, free
+        self._size, self._backend = 0, backend
 
     def make_room(self, size: int) -> None:
         self.wait()
         if size > self._size:
             self._pinned = np.frombuffer(cp.cuda.alloc_pinned_memory(size), dtype=np.uint8, count=size)
-            self._device = taken(lambda: cp.empty(size, dtype=cp.uint8), "a buffer to send through", self._free)
+            self._device = taken(
+                lambda: cp.empty(size, dtype=cp.uint8), "a buffer to send through", lambda: self._backend
+            )
             cp.cuda.get_current_stream().synchronize()
             self._size = size
 
@@ -214,15 +216,15 @@ class _Staging:
 class Retried:
     """The kernels' namespace, its functions called again where the memory of the device ran out."""
 
-    def __init__(self, kernels: Kernels, free: Callable[[], int]) -> None:
-        self._kernels, self._free = kernels, free
+    def __init__(self, kernels: Kernels, backend: Backend) -> None:
+        self._kernels, self._backend = kernels, backend
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function = getattr(self._kernels, name)
 
         @wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
-            return taken(lambda: function(*arguments, **options), f"what {name} works with", self._free)
+            return taken(lambda: function(*arguments, **options), f"what {name} works with", lambda: self._backend)
 
         setattr(self, name, call)
         return call

@@ -1,20 +1,16 @@
-"""Memory of an NVIDIA GPU: its pool, the free bytes, and the handling of exhaustion."""
+"""Memory of an NVIDIA GPU: its pool, the free bytes, and cached blocks that go back to the driver."""
 
 from __future__ import annotations
 
 import gc
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import cupy as cp
 
-from eravane.core.errors import OutOfDeviceMemoryError
-
-Pool = Literal["async", "pool", "none"]
-Value = TypeVar("Value")
+from eravane.backend.protocol import Pool
 
 # Left free on the device: kernels, cuBLAS and XGBoost's own small buffers.
 RESERVE_BYTES = 512 << 20
@@ -75,21 +71,3 @@ def reclaim() -> None:
     cp.get_default_pinned_memory_pool().free_all_blocks()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-def taken(take: Callable[[], Value], what: str, free: Callable[[], int]) -> Value:
-    """Memory that a call takes, after cached blocks were given back where it is not there at first.
-
-    Raises:
-        OutOfDeviceMemoryError: it is not there then, either.
-    """
-    with suppress(MemoryError):  # as CuPy's and RMM's are; while one is handled, it keeps the arrays of the call alive
-        return take()
-    reclaim()
-    try:
-        return take()
-    except MemoryError as error:
-        raise OutOfDeviceMemoryError(
-            f"{what} did not fit on the GPU, {free() / 1e9:.1f} GB are free; take fewer eras or columns, or set "
-            "compute.workers lower"
-        ) from error

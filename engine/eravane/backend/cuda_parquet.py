@@ -6,7 +6,7 @@ A read takes some columns of a row group; what comes to the host is one matrix [
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import cupy as cp
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.backend.cuda_memory import taken
-from eravane.backend.protocol import Decode, Decoded
+from eravane.backend.protocol import Backend, Decode, Decoded, taken
 from eravane.core.errors import DeviceError
 
 CHUNK_BYTES = 1 << 30
@@ -26,11 +25,11 @@ KINDS: dict[str, dict[str, type]] = {
 }
 
 
-def decoder(free: Callable[[], int]) -> Decode:
+def decoder(backend: Backend) -> Decode:
     """A function that decodes columns of a row group; see `protocol.Decode`.
 
     Args:
-        free: bytes that can still be allocated, for messages.
+        backend: the device.
 
     Raises:
         DeviceError: libcudf's bindings are missing; of the function: libcudf fails, or its memory does not suffice.
@@ -44,7 +43,7 @@ def decoder(free: Callable[[], int]) -> Decode:
     def decode(path: Path, group: int, names: Sequence[str], dtype: str, row_N: NDArray[np.int32]) -> Decoded | None:
         what = f"row group {group} of {path}, columns {names[0]!r} to {names[-1]!r},"
         try:
-            return taken(lambda: _decoded(path, group, names, dtype, row_N), what, free)
+            return taken(lambda: _decoded(path, group, names, dtype, row_N), what, lambda: backend)
         except DeviceError:
             raise
         except RuntimeError as error:

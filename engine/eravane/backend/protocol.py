@@ -1,18 +1,22 @@
-"""Protocol of a device."""
+"""Protocol of a device, and what is done where its memory is full."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Values
+from eravane.core.errors import OutOfDeviceMemoryError
 from eravane_kernels.namespace import Kernels
 
+Pool = Literal["async", "pool", "none"]
+Value = TypeVar("Value")
 Log = Callable[[str], None]
 Part = tuple[int, Values]
 """Rows of a matrix on the host: the row they start at, and their values [C, n]."""
@@ -131,3 +135,26 @@ class Backend(Protocol):
     def table(self, values_CN: Any, names: Sequence[str]) -> Any:
         """A device matrix as a table that XGBoost reads without a copy."""
         ...
+
+
+def taken(take: Callable[[], Value], what: str, backend: Callable[[], Backend]) -> Value:
+    """Memory of a device that a call takes, after cached blocks were given back where it is not there at first.
+
+    Args:
+        take: the call.
+        what: is said not to fit.
+        backend: the device, which is asked for where the memory is not there at first.
+
+    Raises:
+        OutOfDeviceMemoryError: it is not there then, either.
+    """
+    with suppress(MemoryError):  # as CuPy's and RMM's are; while one is handled, it keeps the arrays of the call alive
+        return take()
+    backend().reclaim()
+    try:
+        return take()
+    except MemoryError as error:
+        raise OutOfDeviceMemoryError(
+            f"{what} did not fit on the GPU, {backend().room() / 1e9:.1f} GB are free; take fewer eras or columns, or "
+            "set compute.workers lower"
+        ) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -69,3 +70,9 @@ class PartlySubmittedError(SubmitError):
         done = ", ".join(receipt.model for receipt in receipts) or "none"
         count = len(receipts) + len(failures)
         super().__init__(f"{len(failures)} of {count} models have no submission (done: {done}). {reasons}")
+
+
+def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.5, prefix: str = "") -> str:
+    """The end of a message on an unknown name: "; did you mean 'eta'?", or "" where no name is as near as `cutoff`."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
+    return f"; did you mean {prefix + near[0]!r}?" if near else ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+from eravane.core.memory import status_bytes
 
 logger = logging.getLogger("eravane")
 
@@ -70,10 +71,16 @@ class EventLog:
         self._meter = meter
 
     def write(self, event: str, **facts: object) -> None:
-        """Append one event; `facts` are JSON-able values such as era and seconds; memory in use is added as `bytes`."""
+        """Append one event with the resident `bytes`; `facts` are JSON-able values such as era and seconds."""
         if self._path is None:
             return
-        record = {"event": event, "time": round(time.time(), 3), **facts, "bytes": resident(), "device": self._device}
+        record = {
+            "event": event,
+            "time": round(time.time(), 3),
+            **facts,
+            "bytes": status_bytes("VmRSS"),
+            "device": self._device,
+        }
         line = json.dumps(record)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -95,12 +102,6 @@ class EventLog:
         yield used
         if self._meter is not None:
             used |= self._meter.since(mark)
-
-
-def resident() -> int:
-    """Resident bytes of this process, including the mapped files that it has read."""
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

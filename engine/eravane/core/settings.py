@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import json
 import math
 import types
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from eravane.core.editions import RETIRED, meaning_left_out
-from eravane.core.errors import ConfigError
+from eravane.core.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 HUGE = 10**300
@@ -113,7 +112,8 @@ class Builder:
             elif key in fields:
                 found[key] = value
             else:
-                raise ConfigError(f"{self._source}: unknown key {name!r}{_suggestion(key, fields, prefix)}")
+                hint = did_you_mean(key, fields, prefix=prefix) or f"; allowed here: {', '.join(sorted(fields))}"
+                raise ConfigError(f"{self._source}: unknown key {name!r}{hint}")
         return found
 
     def _translated(self, key: str, content: Mapping[str, object], prefix: str) -> dict[str, object]:
@@ -129,13 +129,6 @@ class Builder:
         else:
             self._lost.append(f"{what} is no more since eravane {gone.since}: {gone.instead}")
         return left
-
-
-def _suggestion(key: str, fields: Iterable[str], prefix: str) -> str:
-    near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {prefix + near[0]!r}?"
-    return f"; allowed here: {', '.join(sorted(fields))}"
 
 
 def bounds(item: dataclasses.Field[Any], kind: type) -> tuple[float, float]:
@@ -182,9 +175,9 @@ def _scalar(hint: Any, value: object, where: str) -> object:
         return _scalar(next(kind for kind in arguments if kind is not type(None)), value, where)
     if origin is Literal:
         if value not in arguments:
-            near = difflib.get_close_matches(str(value), [str(choice) for choice in arguments], n=1)
-            hint_text = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{where} is one of {', '.join(map(str, arguments))}, given {value!r}{hint_text}")
+            allowed = [*map(str, arguments)]
+            near = did_you_mean(str(value), allowed)
+            raise ConfigError(f"{where} is one of {', '.join(allowed)}, given {value!r}{near}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):

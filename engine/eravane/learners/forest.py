@@ -7,18 +7,17 @@ split of shallow trees at once, and walked down deep ones in blocks. On a GPU ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from eravane.backend.choice import reclaim
+from eravane.backend.choice import backend_of
+from eravane.backend.protocol import taken
 from eravane.core.arrays import Float32s, Values, on_host
-from eravane.core.errors import OutOfDeviceMemoryError
 from eravane.learners.ubj import JoinedTrees, load, weighs_trees
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, add_leaves
@@ -112,17 +111,12 @@ class Predictor:
         return self._forest.predict(values_CN, margin_N)
 
     def _on_device(self, values_CN: Any, margin_N: Float32s | None) -> Float32s | None:
-        """What the trees predict on a GPU, tried once more after cached blocks were given back."""
-        with suppress(MemoryError):  # as CuPy's and RMM's are
+        """What the trees predict on a GPU."""
+
+        def predicted() -> Float32s | None:
             return None if self._there is None else self._there.predict(values_CN, margin_N)
-        reclaim("cuda")
-        try:
-            return None if self._there is None else self._there.predict(values_CN, margin_N)
-        except MemoryError as error:
-            raise OutOfDeviceMemoryError(
-                f"trees and predictions of {values_CN.shape[1]} rows did not fit on the GPU; take fewer eras or "
-                "columns, or set compute.workers lower"
-            ) from error
+
+        return taken(predicted, f"trees and predictions of {values_CN.shape[1]} rows", partial(backend_of, "cuda"))
 
 
 def _plain(block: bytes) -> tuple[JoinedTrees, np.float32] | None:

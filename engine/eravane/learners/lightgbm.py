@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from eravane.core.arrays import Float32s, Values
-from eravane.core.errors import ConfigError
+from eravane.core.errors import ConfigError, did_you_mean
 from eravane.learners.protocol import INTERCEPT, Growing, check_stop, known_rows
 
 DEFAULT_PARAMS: Mapping[str, Any] = {
@@ -152,7 +151,7 @@ def _try(params: str) -> list[str]:
         reason = str(error).strip().partition(" at /")[0]
         raise ConfigError(f"zoo.params: LightGBM refuses them: {reason}") from error
     return [
-        f"zoo.params.{name} is not known to LightGBM, and has no effect{_nearest(name, names)}"
+        f"zoo.params.{name} is not known to LightGBM, and has no effect{did_you_mean(name, sorted(names))}"
         for name in sorted(tried)
         if names and name not in names
     ]
@@ -164,11 +163,6 @@ def _names() -> set[str]:
 
     listing = getattr(getattr(lightgbm.basic, "_ConfigAliases", None), "_get_all_param_aliases", dict)
     return {alias for main, aliases in listing().items() for alias in (main, *aliases)}
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class Boosted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import warnings
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import xgboost as xgb
 
-from eravane.core.errors import ConfigError
+from eravane.core.errors import ConfigError, did_you_mean
 from eravane.learners.levels import gain_from_weight
 from eravane.learners.objectives import Objective
 from eravane_kernels.growth import DEEPEST, Rules
@@ -172,11 +171,11 @@ def without_misspelt(params: dict[str, Any]) -> dict[str, Any]:
     """
     odd = {name: value for name, value in params.items() if value is not None and name not in {*GROWN, *IDLE}}
     for name in _unused(odd, params):
-        alike = difflib.get_close_matches(name, [*GROWN, *SAME, *IDLE, *_of_xgboost()], 1, 0.75)
-        fact = f"parameter {name} is none that XGBoost uses" + (f"; did you mean {alike[0]}?" if alike else "")
+        near = did_you_mean(name, [*GROWN, *SAME, *IDLE, *_of_xgboost()], 0.75)
+        fact = f"parameter {name} is none that XGBoost uses{near}"
         if params.get("strict"):
             raise NotGrownError(fact)
-        warnings.warn(f"{fact} It is ignored" if alike else f"{fact}: it is ignored", stacklevel=3)
+        warnings.warn(f"{fact} It is ignored" if near else f"{fact}: it is ignored", stacklevel=3)
         del params[name]
     return params
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from eravane.planning.machine import Machine, canonical, survey
+from eravane.planning.machine import Machine, survey
 from eravane.tournament.credentials import HOW_TO
 
 Status = Literal["ok", "warn", "fail"]
@@ -91,7 +92,7 @@ def _libraries(machine: Machine) -> Check:
     wrong: list[str] = []
     wanted = [item for item in map(Requirement, machine.required) if item.marker is None or item.marker.evaluate()]
     for requirement in wanted:
-        version = machine.libraries.get(canonical(requirement.name))
+        version = machine.libraries.get(canonicalize_name(requirement.name))
         if version is None:
             wrong.append(f"{requirement.name} is not installed")
         elif not requirement.specifier.contains(version, prereleases=True):

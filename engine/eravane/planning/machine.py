@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from packaging.utils import canonicalize_name
+
 from eravane.backend.visible import VARIABLE, visible
 from eravane.core.errors import RunError, SubmitError
 from eravane.core.files import default_cache
@@ -96,8 +98,8 @@ class Machine:
 def survey(scheduler: str = "") -> Machine:
     """Read the facts of this machine; libraries are imported in processes of their own."""
     scheduler = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS", "")
-    libraries = {
-        canonical(name): item.version
+    libraries: dict[str, str] = {
+        canonicalize_name(name): item.version
         for item in importlib.metadata.distributions()
         if (name := item.metadata["Name"]) is not None
     }
@@ -127,11 +129,6 @@ def survey(scheduler: str = "") -> Machine:
         scheduler=scheduler,
         unreachable=(why_unreachable(scheduler) or why_unusable(scheduler)) if scheduler else "",
     )
-
-
-def canonical(name: str) -> str:
-    """A distribution's name as indexes compare it: lower case, dashes."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _requirements() -> list[str]:
