@@ -90,7 +90,9 @@ def run(
         raise DataError(f"{data} is a file; give the folder that holds it and features.json, or a store")
     replayed = None if replay_of is None else Path(replay_of)
     settings = as_config(config, Path(out) if resume else replayed, adopt=adopt)
-    _require_features(Path(data), settings)
+    from eravane.data.catalog import FeatureCatalog
+
+    FeatureCatalog.of_run(Path(data), settings.data)  # refused before the large libraries load
     from eravane.pipeline import batch
     from eravane.pipeline.handle import Run
 
@@ -301,9 +303,8 @@ def doctor(scheduler: str = "", data: Place | None = None) -> list[Check]:
         DataError, StoreError: the data cannot be read.
     """
     from eravane.planning import doctor as examining
-    from eravane.planning.targets import examine_targets
 
-    return examining.doctor(scheduler) + ([] if data is None else examine_targets(Path(data)))
+    return examining.doctor(scheduler, None if data is None else Path(data))
 
 
 def as_text(checks: Sequence[Check]) -> str:
@@ -338,13 +339,6 @@ def as_config(config: Configuration, resumed: Path | None = None, *, adopt: bool
     if config is None:
         return begun
     return folder.read_as_begun(config if isinstance(config, Mapping) else read_toml(Path(config)), adopt=adopt)
-
-
-def _require_features(data: Path, config: RunConfig) -> None:
-    """Refuse data without a features.json that has the sets of the configuration, before the large libraries load."""
-    from eravane.data.catalog import FEATURES_JSON, FeatureCatalog
-
-    FeatureCatalog.load(data / FEATURES_JSON, sets=config.data.feature_sets, groups=config.data.feature_groups or None)
 
 
 def _require_run(run: Place) -> None:

@@ -191,9 +191,9 @@ def test_files_of_eras_that_lack_an_array_are_named(made: Path, tmp_path: Path, 
         "resolved": lambda: export(folder, tmp_path / "model.pkl"),
     }
     for name in arrays:
-        files.write(era, {key: value for key, value in arrays.items() if key != name})
+        files.put(era, {key: value for key, value in arrays.items() if key != name})
         if name.startswith("comparator."):
             continue
         with pytest.raises(RunError, match=f"{path.name} was written by another eravane: this one misses '{name}'"):
             actions[kind]()
-    files.write(era, arrays)
+    files.put(era, arrays)

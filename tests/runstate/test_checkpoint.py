@@ -120,13 +120,13 @@ def test_boosters_and_margins_are_stored_once_and_checked(tmp_path: Path) -> Non
 
 def test_a_bit_that_flips_in_an_era_file_is_seen(tmp_path: Path) -> None:
     files = EraFiles(tmp_path / "eras")
-    files.write(7, {"values": np.arange(100.0)})
+    files.put(7, {"values": np.arange(100.0)})
     path = tmp_path / "eras" / "0007.safetensors"
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
     with pytest.raises(RunError, match="does not match its checksum"):
-        files.read(7, lambda layout: layout.take("values", "f8", 100))
+        files.get(7, lambda layout: layout.take("values", "f8", 100))
 
 
 def test_resolved_eras_come_back_as_a_history(tmp_path: Path) -> None:

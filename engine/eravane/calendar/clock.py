@@ -17,7 +17,7 @@ class Clock:
     """The two lags of one target, in eras.
 
     Attributes:
-        span: how long its labels are.
+        span: how long its labels are, and the smallest lags at which nothing leaks.
         score_lag: lag for scores, weights and the gate (6 for 20-day targets, 14 for 60-day ones).
         tree_lag: lag for everything that fits trees (9 and 17).
         observed_lag: lag between the live era and the newest label in the file.
@@ -49,29 +49,14 @@ class Clock:
         )
 
     @property
-    def minimum_score_lag(self) -> int:
-        """Smallest score lag at which nothing leaks."""
-        return self.span.score_lag
-
-    @property
-    def minimum_tree_lag(self) -> int:
-        """Smallest tree lag at which nothing leaks."""
-        return self.span.tree_lag
-
-    @property
     def leaking(self) -> bool:
         """Whether a lag is shorter than the labels need."""
-        return self.score_lag < self.minimum_score_lag or self.tree_lag < self.minimum_tree_lag
+        return self.score_lag < self.span.score_lag or self.tree_lag < self.span.tree_lag
 
     @property
     def purge(self) -> int:
         """Eras left out between the last training era and the first predicted one."""
         return self.tree_lag - 1
-
-    @property
-    def horizon(self) -> int:
-        """Eras that a label spans."""
-        return self.span.eras
 
     @property
     def hac_lag(self) -> int:

@@ -66,8 +66,8 @@ class Timeline:
         return {
             "score": clock.score_lag,
             "tree": clock.tree_lag,
-            "minimum_score": clock.minimum_score_lag,
-            "minimum_tree": clock.minimum_tree_lag,
+            "minimum_score": clock.span.score_lag,
+            "minimum_tree": clock.span.tree_lag,
             "observed": clock.observed_lag,
             "hac": clock.hac_lag,
             "targets": dict(self.tree_lags),

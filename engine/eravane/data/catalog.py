@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eravane.core.config import DataConfig
 from eravane.core.errors import ConfigError, DataError
 from eravane.data.parquet import require_file
 
@@ -89,6 +90,11 @@ class FeatureCatalog:
             groups={name: listed[name] for name in wanted_groups if name != WHOLE_SET},
             targets=targets,
         )
+
+    @classmethod
+    def of_run(cls, folder: Path, config: DataConfig) -> FeatureCatalog:
+        """The feature sets and groups of a run, from the features.json of a dataset or a store; raises as `load`."""
+        return cls.load(folder / FEATURES_JSON, sets=config.feature_sets, groups=config.feature_groups or None)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The result files of a run, assembled from its journal: predictions, weights, scores and headline numbers."""
+"""Results of a run: running scores, and files assembled from its journal (predictions, weights, scores, headline)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from eravane.calendar.eras import era_label
 from eravane.calendar.timeline import Timeline
 from eravane.core.arrays import Floats, on_host
 from eravane.core.files import replacing
+from eravane.core.layout import value_of
 from eravane.data.features import Features
 from eravane.runstate.journal import EraRecord, Journal
 from eravane.runstate.runfolder import RunFolder
@@ -154,3 +155,49 @@ def _weight_table(records: Sequence[EraRecord], model_ids: Sequence[str]) -> pa.
     columns |= {name: weights[:, m] for m, name in enumerate(model_ids)}
     columns["n_active"] = pa.array([int(record.open_M.sum()) for record in records], pa.int64())
     return pa.table(columns)
+
+
+class RunningScores:
+    """Sums CORR over eras as their labels arrive.
+
+    Args:
+        features: gives labels.
+        target: the main target.
+        start: first era that counts.
+        ops: the kernels' namespace.
+    """
+
+    def __init__(self, features: Features, target: str, start: int, ops: Kernels) -> None:
+        self.start = start
+        self._features, self._target, self._ops = features, target, ops
+        self._sums = dict.fromkeys((ENSEMBLE, EQUAL_WEIGHT), 0.0)
+        self._eras = 0
+
+    def add(self, record: EraRecord) -> None:
+        """Score an era; one with an undefined score is left out."""
+        scored = score_era(record, self._features.labels(self._target, record.era, record.era), self._ops)
+        if all(np.isfinite(scored.series[name]) for name in self._sums):
+            self._eras += 1
+            for name in self._sums:
+                self._sums[name] += scored.series[name]
+
+    def as_text(self) -> str:
+        """The means so far in words; empty while no era is known."""
+        if not self._eras:
+            return ""
+        ensemble, equal = (self._sums[name] / self._eras for name in (ENSEMBLE, EQUAL_WEIGHT))
+        return f"CORR {ensemble:.4f} against {equal:.4f} at equal weight over {self._eras} eras"
+
+    def state(self) -> dict[str, object]:
+        """The sums, for a checkpoint."""
+        return {"eras": self._eras, "sums": self._sums}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore from `state`.
+
+        Raises:
+            LayoutError: it is something else.
+        """
+        sums = value_of(state, "sums", dict)
+        self._eras = value_of(state, "eras", int)
+        self._sums = {name: float(value_of(sums, name, (int, float))) for name in self._sums}

@@ -31,8 +31,7 @@ from eravane.loop.boosters import ModelFolder, StoredModel
 from eravane.loop.edition import gate_of, update_constants
 from eravane.loop.loop import Loop, StepReport
 from eravane.loop.pool import OofOf, gate_pool
-from eravane.loop.results import ResultFiles
-from eravane.loop.running import RunningScores
+from eravane.loop.results import ResultFiles, RunningScores
 from eravane.loop.sources import digest_of_rows, has_era, source_of
 from eravane.loop.updates import Model, Updater
 from eravane.runstate.checkpoint import Checkpoints
@@ -117,7 +116,7 @@ class Session:
                 config.gate,
                 pool,
                 lag=timeline.clock.score_lag,
-                horizon=timeline.clock.horizon,
+                horizon=timeline.clock.span.eras,
                 seed=derive_seed(config.seed, "gate"),
                 device=backend.torch_device,
                 aim=config.aim,

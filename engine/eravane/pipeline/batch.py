@@ -188,7 +188,7 @@ class _Batch:
             self._folder.write_config(with_learner(self._folder.config(), self._config.zoo.learner))
 
     def _catalog(self) -> FeatureCatalog:
-        catalog = self._stages.catalog(self._data)
+        catalog = FeatureCatalog.of_run(self._data, self._config.data)
         empty = catalog.empty_cells()
         if empty:
             self._note(f"{len(empty)} empty cells are skipped: {', '.join('.'.join(cell) for cell in empty)}")
@@ -226,7 +226,7 @@ class _Batch:
             f"{len(timeline.folds)} folds, loop from era {timeline.loop_start}, report from {timeline.report_start}"
         )
         self._note(self._settled.sentence(clock) or f"lags {clock.score_lag} and {clock.tree_lag}")
-        if clock.observed_lag > clock.minimum_score_lag:
+        if clock.observed_lag > clock.span.score_lag:
             self._note(f"the labels in the files come later than by the rule: {clock.observed_lag} eras")
         if clock.leaking:
             self._note("LEAKING: a lag is shorter than the labels need; the scores of this run are void")

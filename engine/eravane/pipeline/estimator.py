@@ -238,7 +238,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         kept = [specs[m] for m in chosen]
         seed = derive_seed(config.seed, "gate")
         pool, _ = gate_pool(kept, grower.frame.columns)
-        gate = MetaLearner(config.gate, pool, lag=clock.score_lag, horizon=clock.horizon, seed=seed)
+        gate = MetaLearner(config.gate, pool, lag=clock.score_lag, horizon=clock.span.eras, seed=seed)
         context = _context(kept, grower.frame.columns, config.gate)
         for era, base_MN, y_N in history:
             facts = context.facts(grower.frame.era(era).values, era)

@@ -15,7 +15,7 @@ from eravane.core.config import RunConfig
 from eravane.core.errors import RunError
 from eravane.core.events import EventLog, Progress
 from eravane.core.telemetry import Telemetry
-from eravane.data.catalog import FEATURES_JSON, FeatureCatalog
+from eravane.data.catalog import FeatureCatalog
 from eravane.data.features import Features
 from eravane.data.store.store import EraStore
 from eravane.loop.pool import OofOf
@@ -72,11 +72,6 @@ class Stages:
         """Show a fact, and store it for the manifest or the report of the step."""
         self.notes.append(text)
         self.progress.note(text)
-
-    def catalog(self, folder: Path) -> FeatureCatalog:
-        """The feature sets and groups of the run, from the features.json of a dataset or a store."""
-        data = self.config.data
-        return FeatureCatalog.load(folder / FEATURES_JSON, sets=data.feature_sets, groups=data.feature_groups or None)
 
     def zoo(self, store: EraStore, timeline: Timeline) -> Zoo:
         """The trainer of the run's base models."""

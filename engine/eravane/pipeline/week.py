@@ -20,7 +20,7 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.errors import ChangedDataError, ConfigError, RunError
 from eravane.core.events import Progress, Silent
 from eravane.core.files import exclusive
-from eravane.data.catalog import REFERENCES
+from eravane.data.catalog import REFERENCES, FeatureCatalog
 from eravane.data.ingest import ingest
 from eravane.data.resident import forget
 from eravane.data.store.manifest import MANIFEST as STORE_MANIFEST
@@ -169,7 +169,7 @@ class _Week:
         now, clock = self._store.facts[target], self._timeline.clock
         if began is not None and began["twin"]:
             require_same_twin(target, replace(now, twins=(began["twin"],), near=None), now)
-        longer = [name for name in now.twins if (span := Horizon.named(name)) and span.eras > clock.horizon]
+        longer = [name for name in now.twins if (span := Horizon.named(name)) and span.eras > clock.span.eras]
         if began is None and longer:
             self._note(
                 f"{target!r} equals {longer[0]!r}: its labels are longer than the {clock.span} whose lags this run "
@@ -213,7 +213,7 @@ class _Week:
     def _write(self, session: Session) -> None:
         if self._stages.write_live(session) is None:
             self._note("the data have no live rows: live_predictions.csv is not of this week")
-        catalog = self._stages.catalog(self._store.path)
+        catalog = FeatureCatalog.of_run(self._store.path, self._config.data)
         _, warnings = self._stages.write_results(session, session.features, catalog)
         newest_label = max(self._labels[self._config.data.target])
         timeline = replace(self._timeline, newest_label=newest_label)

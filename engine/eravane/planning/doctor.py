@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from eravane.calendar.horizon import Horizon
+from eravane.core.errors import ConfigError, DataError
+from eravane.data.store.manifest import MANIFEST
+from eravane.data.store.store import EraStore
+from eravane.data.store.targets import TargetFacts, horizon_of, require_scale
 from eravane.planning.machine import Machine, survey
+from eravane.planning.shape import read_targets
 from eravane.tournament.credentials import HOW_TO
 
 Status = Literal["ok", "warn", "fail"]
@@ -39,13 +46,9 @@ class Check:
     advice: str = ""
 
 
-def doctor(scheduler: str = "") -> list[Check]:
-    """Examine this machine.
-
-    Args:
-        scheduler: address of a Dask scheduler to reach; without it, $DASK_SCHEDULER_ADDRESS.
-    """
-    return examine(survey(scheduler))
+def doctor(scheduler: str = "", data: Path | None = None) -> list[Check]:
+    """Examine this machine, and the targets of a dataset or a store; see `eravane.api.doctor`."""
+    return examine(survey(scheduler)) + ([] if data is None else examine_targets(data))
 
 
 def examine(machine: Machine) -> list[Check]:
@@ -262,3 +265,35 @@ def _dask(machine: Machine) -> Check:
         advice = "start it with `dask scheduler` in this environment, or check the address and the firewall"
         return Check("dask", "fail", f"{machine.scheduler}: {machine.unreachable}", advice)
     return Check("dask", "ok", f"{machine.scheduler} answers")
+
+
+def examine_targets(data: Path) -> list[Check]:
+    """Judge the targets of a folder of files or of a store.
+
+    Raises:
+        DataError: the files are missing or break the dataset's contract.
+        StoreError: the store is damaged.
+    """
+    facts = EraStore.open(data).facts if (data / MANIFEST).is_file() else read_targets(data).facts
+    return list(_target_checks(facts))
+
+
+def _target_checks(facts: Mapping[str, TargetFacts]) -> Iterator[Check]:
+    quiet: dict[Horizon, list[str]] = {}
+    for name, fact in facts.items():
+        try:
+            found = horizon_of(name, facts)
+            require_scale(name, fact)
+        except (ConfigError, DataError) as error:
+            text, _, advice = str(error).rpartition("; ")
+            yield Check("target", "fail" if isinstance(error, DataError) else "warn", text or str(error), advice)
+            continue
+        for note in found.notes:
+            yield Check("target", "warn", note, "compare the file with a fresh download")
+        if found.how == "name" and not found.notes:
+            quiet.setdefault(found.span, []).append(name)
+        elif found.how != "name":
+            yield Check("target", "ok", found.sentence(found.span.score_lag, found.span.tree_lag))
+    for span, names in sorted(quiet.items(), key=lambda entry: entry[0].eras):
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield Check("target", "ok", f"{listed}, {span}: lags {span.score_lag} and {span.tree_lag}, purge {span.purge}")

@@ -15,7 +15,7 @@ from eravane.calendar.eras import EraIndex
 from eravane.calendar.horizon import Horizon, TargetHorizon
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError, DataError
-from eravane.data.catalog import FEATURES_JSON, HISTORY, LIVE, FeatureCatalog
+from eravane.data.catalog import HISTORY, LIVE, FeatureCatalog
 from eravane.data.parquet import open_parquet
 from eravane.data.store.cast import as_floats
 from eravane.data.store.manifest import MANIFEST
@@ -85,9 +85,7 @@ def read_shape(data: Path, config: RunConfig) -> DataShape:
         return published(config)
     if not data.is_dir():
         raise DataError(f"{data} is no folder; give a dataset's folder, a store, or {VERSION} for its published shape")
-    settings = config.data
-    groups = settings.feature_groups or None
-    catalog = FeatureCatalog.load(data / FEATURES_JSON, sets=settings.feature_sets, groups=groups)
+    catalog = FeatureCatalog.of_run(data, config.data)
     neutral_columns(config, catalog)  # a set that the run does not have is refused here, too
     if (data / MANIFEST).is_file():
         return _of_store(EraStore.open(data), catalog, config)

@@ -25,7 +25,7 @@ class Part:
     """A section of the page.
 
     Attributes:
-        name, title, label: its anchor, its heading, and its name in the navigation ("": the heading).
+        name, title, label: its anchor, its heading, and its name in the navigation where that is shorter.
         draws: its figures; a function returns None where the run has nothing to draw.
         cards: its tables and lists, shown after the first figure.
         empty: shown where there is neither figure nor card.
@@ -43,12 +43,9 @@ class Part:
 class Section:
     """A section with its content, as the template takes it."""
 
-    name: str
-    title: str
-    label: str
+    part: Part
     figures: list[Figure]
     cards: Sequence[Card]
-    empty: str
 
 
 PARTS = (
@@ -138,4 +135,4 @@ def _asset(name: str) -> Markup:
 def _section(view: RunView, part: Part) -> Section:
     found = [figure for draw in part.draws if (figure := draw(view)) is not None]
     cards = part.cards(view) if part.cards is not None else ()
-    return Section(part.name, part.title, part.label or part.title, found, cards, part.empty)
+    return Section(part, found, cards)

@@ -32,13 +32,13 @@ class EraFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, era: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def put(self, era: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Store an era; after a kill it is complete or absent."""
         self._folder.mkdir(parents=True, exist_ok=True)
         plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_atomically(self._path(era), save(plain, metadata={CHECKSUM: _checksum(plain)}))
 
-    def read(self, era: int, build: Callable[[Layout], T], **sizes: int) -> T:
+    def get(self, era: int, build: Callable[[Layout], T], **sizes: int) -> T:
         """What `build` makes of the arrays of an era.
 
         Args:
@@ -65,7 +65,7 @@ class EraFiles:
         return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.safetensors"))
 
     def forget_after(self, era: int) -> None:
-        """Delete the files of later eras."""
+        """Delete later eras: they were written after the checkpoint that a resumed run starts from."""
         for later in self.eras():
             if later > era:
                 self._path(later).unlink()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,19 +62,12 @@ class EraRecord:
         return cls(era, base_MN, prediction_N, weights_M, open_M, comparators)
 
 
-class Journal:
-    """The records of a run's loop, one file per era.
-
-    Args:
-        folder: their folder; created when the first record is written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._files = EraFiles(folder)
+class Journal(EraFiles):
+    """The records of a run's loop, one file per era."""
 
     def write(self, record: EraRecord) -> None:
         """Store a record; after a kill it is complete or absent."""
-        self._files.write(record.era, record.as_arrays())
+        self.put(record.era, record.as_arrays())
 
     def read(self, era: int) -> EraRecord:
         """The record of one era.
@@ -83,15 +75,7 @@ class Journal:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return self._files.read(era, lambda layout: EraRecord.from_layout(era, layout))
-
-    def eras(self) -> list[int]:
-        """Eras that have a record, ascending."""
-        return self._files.eras()
+        return self.get(era, lambda layout: EraRecord.from_layout(era, layout))
 
     def __iter__(self) -> Iterator[EraRecord]:
         return (self.read(era) for era in self.eras())
-
-    def forget_after(self, era: int) -> None:
-        """Drop records of later eras: they were written after the checkpoint that a resumed run starts from."""
-        self._files.forget_after(era)

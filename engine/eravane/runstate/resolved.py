@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,8 @@ from eravane.runstate.eradisk import EraFiles
 from eravane.scoring.payout import RULES, PayoutRule
 
 
-class ResolvedEras:
-    """Outcomes observed by the gate, one file per era.
-
-    Args:
-        folder: their folder; created when the first one is written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._files = EraFiles(folder)
+class ResolvedEras(EraFiles):
+    """Outcomes observed by the gate, one file per era."""
 
     def write(self, outcome: EraOutcome) -> None:
         """Store an outcome; after a kill it is complete or absent."""
@@ -41,7 +33,7 @@ class ResolvedEras:
         }
         if outcome.contribution_M is not None:
             arrays["contribution"] = outcome.contribution_M
-        self._files.write(outcome.era, arrays)
+        self.put(outcome.era, arrays)
 
     def history(self, newest: int, size: int, names: Mapping[str, object], payout: PayoutRule = RULES[-1]) -> History:
         """The history of `size` models up to era `newest`.
@@ -50,14 +42,10 @@ class ResolvedEras:
             RunError: a file is damaged.
         """
         history = History(size, payout)
-        for era in self._files.eras():
+        for era in self.eras():
             if era <= newest:
-                history.append(self._files.read(era, lambda layout: _outcome(era, layout, names), M=size))  # noqa: B023
+                history.append(self.get(era, lambda layout: _outcome(era, layout, names), M=size))  # noqa: B023
         return history
-
-    def forget_after(self, era: int) -> None:
-        """Drop later eras: they were written after the checkpoint that a resumed run starts from."""
-        self._files.forget_after(era)
 
 
 def _outcome(era: int, layout: Layout, names: Mapping[str, Any]) -> EraOutcome:

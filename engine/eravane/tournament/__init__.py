@@ -6,12 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from eravane.core.errors import SubmitError
-from eravane.tournament.address import ADDRESS_VARIABLE, OFF, switched_off
 
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
 
 
+ADDRESS_VARIABLE, OFF = "ERAVANE_TOURNAMENT", "off"
 DEADLINE_VARIABLE = "ERAVANE_DEADLINE_S"
 LONGEST_S = 2_592_000
 
@@ -38,6 +38,16 @@ def connect(usual_s: float | None = None) -> Client:
 
     seconds = _deadline() or usual_s
     return Client(find_credentials(), None if seconds is None else Patience(deadline_s=seconds))
+
+
+def tournament_address(usual: str) -> str:
+    """Where the tournament is: $ERAVANE_TOURNAMENT, else the usual address."""
+    return usual if switched_off() else os.environ.get(ADDRESS_VARIABLE, "").strip() or usual
+
+
+def switched_off() -> bool:
+    """Whether $ERAVANE_TOURNAMENT is `off`: the tournament is not queried then."""
+    return os.environ.get(ADDRESS_VARIABLE, "").strip().lower() == OFF
 
 
 def _deadline() -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 import requests
 from numerapi import NumerAPI, base_api
 
-from eravane.tournament.address import address
+from eravane.tournament import tournament_address
 from eravane.tournament.credentials import HOW_TO, Credentials
 from eravane.tournament.transport import ApiError, TransientError, Transport
 
@@ -63,7 +63,7 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
         what = _operation(query)
         auth = _TokenAuth(self._known_credentials()) if authorization else None
         body = {"query": query, "variables": variables}
-        answer = self._transport.post_json(address(base_api.API_TOURNAMENT_URL), body, what, auth)
+        answer = self._transport.post_json(tournament_address(base_api.API_TOURNAMENT_URL), body, what, auth)
         if answer.get("errors"):
             raise ApiError(f"{what}: the tournament says: {self._messages(answer['errors'])}")
         if not isinstance(answer.get("data"), dict):

@@ -24,8 +24,8 @@ from eravane.data.store.targets import (
     survey,
     target_horizons,
 )
+from eravane.planning.doctor import examine_targets
 from eravane.planning.shape import read_targets
-from eravane.planning.targets import examine_targets
 from tests.support.made_store import Dataset
 
 ERAS, ROWS = 40, 50
