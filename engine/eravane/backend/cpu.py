@@ -33,7 +33,7 @@ class CpuBackend:
         """Bytes of memory that are still available."""
         return available_memory()
 
-    def to_device(self, values: Any) -> NDArray[Any]:
+    def to_device(self, values: object) -> NDArray[Any]:
         """The values as a NumPy array."""
         return np.asarray(values)
 

@@ -85,7 +85,7 @@ class CudaBackend:
         """Return cached blocks to the driver, for libraries with pools of their own."""
         reclaim()
 
-    def to_device(self, values: Any) -> Any:
+    def to_device(self, values: object) -> Any:
         """A CuPy array; itself where it is one already."""
         return taken(lambda: cp.asarray(values), "an array that is sent", lambda: self)
 
@@ -160,7 +160,7 @@ class CudaBackend:
             start += part.shape[1]
         return matrix
 
-    def table(self, values_CN: Any, names: Sequence[str]) -> DeviceTable:
+    def table(self, values_CN: object, names: Sequence[str]) -> DeviceTable:
         """The matrix under its names: XGBoost reads it where it lies, and a frame of cuDF would be copied by both."""
         return DeviceTable(values_CN, tuple(names))
 
@@ -223,7 +223,7 @@ class Retried:
         function = getattr(self._kernels, name)
 
         @wraps(function)
-        def call(*arguments: Any, **options: Any) -> Any:
+        def call(*arguments: object, **options: object) -> Any:
             return taken(lambda: function(*arguments, **options), f"what {name} works with", lambda: self._backend)
 
         setattr(self, name, call)

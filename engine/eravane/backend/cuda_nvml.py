@@ -105,14 +105,14 @@ def _visible(listed: str | None) -> tuple[list[Any], str]:
     return handles, found.problem
 
 
-def _told(ask: Callable[[Any], Value], gpu: Any) -> Value | None:
+def _told(ask: Callable[[Any], Value], gpu: object) -> Value | None:
     try:
         return ask(gpu)
     except nvml.NVMLError:
         return None
 
 
-def _facts(gpu: Any) -> dict[str, Any]:
+def _facts(gpu: object) -> dict[str, Any]:
     version = _told(lambda _: nvml.nvmlSystemGetCudaDriverVersion(), gpu)
     others = _told(lambda gpu: len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu)), gpu)
     return {

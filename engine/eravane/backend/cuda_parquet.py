@@ -81,6 +81,6 @@ def _decoded(path: Path, group: int, names: Sequence[str], dtype: str, row_N: ND
     return Decoded(cp.asnumpy(values_CR), worst == 0)
 
 
-def _array(memory: Any, dtype: Any) -> Any:
+def _array(memory: object, dtype: object) -> Any:
     """Memory of a column as a CuPy array; columns of a reader begin where their memory does."""
     return cp.asarray(memory).view(dtype)

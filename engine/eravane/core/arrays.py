@@ -15,6 +15,6 @@ Values = NDArray[np.int8] | NDArray[np.float32]
 """Feature values: int8 levels (-1 missing) or float32 (NaN missing)."""
 
 
-def on_host(values: Any) -> NDArray[Any]:
+def on_host(values: object) -> NDArray[Any]:
     """The values as a NumPy array, copied where they lie on a device."""
     return np.asarray(values.get() if hasattr(values, "get") else values)

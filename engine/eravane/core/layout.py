@@ -82,7 +82,7 @@ class Layout:
             raise LayoutError(f"does not know {unknown[0]!r}")
 
 
-def value_of(values: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+def value_of(values: Mapping[str, object], name: str, kind: type | tuple[type, ...]) -> Any:
     """A value of a JSON object, checked.
 
     Raises:

@@ -353,7 +353,7 @@ class MetaLearner:
 
     @classmethod
     def restore(
-        cls, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, device: str = "cpu"
+        cls, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, object], *, device: str = "cpu"
     ) -> MetaLearner:
         """Rebuild the learner that `state` described; it continues byte for byte as that one would.
 

@@ -175,7 +175,7 @@ class History:
         return {"model": list(self.facts[-1].model_names), "context": list(self.facts[-1].context_names)}
 
     @classmethod
-    def restore(cls, size: int, layout: Layout, names: Mapping[str, Any], payout: PayoutRule = RULES[-1]) -> History:
+    def restore(cls, size: int, layout: Layout, names: Mapping[str, object], payout: PayoutRule = RULES[-1]) -> History:
         """Rebuild a history from `arrays()` and `names()`; dimensions are E, M, S, D, and K and F of marginals.
 
         Raises:

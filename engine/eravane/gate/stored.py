@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from eravane.core.config import FirstGateConfig, GateConfig
 from eravane.core.editions import EDITION, FIRST_EDITION
@@ -14,7 +13,7 @@ from eravane.gate.outcomes import GateModel
 from eravane.scoring.payout import PayoutRule, noted_rule
 
 
-def stored_models(values: Mapping[str, Any]) -> list[GateModel]:
+def stored_models(values: Mapping[str, object]) -> list[GateModel]:
     """The pool, in the order of every array.
 
     Raises:
@@ -29,7 +28,7 @@ def stored_models(values: Mapping[str, Any]) -> list[GateModel]:
     return models
 
 
-def stored_config(values: Mapping[str, Any], kind: type[GateConfig], without: Collection[str] = ()) -> GateConfig:
+def stored_config(values: Mapping[str, object], kind: type[GateConfig], without: Collection[str] = ()) -> GateConfig:
     """The [gate] section that the state was made under; keys that releases since removed are left out.
 
     Args:
@@ -48,7 +47,7 @@ def stored_config(values: Mapping[str, Any], kind: type[GateConfig], without: Co
         raise LayoutError(f"does not understand its configuration ({error})") from None
 
 
-def stored_rule(values: Mapping[str, Any], *, noted: bool = True) -> PayoutRule:
+def stored_rule(values: Mapping[str, object], *, noted: bool = True) -> PayoutRule:
     """The payout rule that the state was made under; `noted`: whether it has to be there.
 
     Raises:

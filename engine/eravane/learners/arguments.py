@@ -7,13 +7,15 @@ from typing import Any
 
 from eravane.core.errors import ConfigError, DataError
 
+Argument = tuple[str, Any]
+"""An argument: the name that was used for it, and its value."""
 AUTO = {
     "feature_name": "names are those of a data frame's columns; give X as one",
     "categorical_feature": "levels are split in order; make an indicator column of each category, or leave it out",
 }
 
 
-def one_of(**named: Any) -> tuple[str, Any]:
+def one_of(**named: object) -> Argument:
     """The one of these arguments that is given, and its name; the first one and None where none is.
 
     Raises:
@@ -26,7 +28,7 @@ def one_of(**named: Any) -> tuple[str, Any]:
     return name, named[name]
 
 
-def only_auto(**named: Any) -> None:
+def only_auto(**named: object) -> None:
     """Refuses arguments of LightGBM that say more than "auto".
 
     Raises:
@@ -37,7 +39,7 @@ def only_auto(**named: Any) -> None:
             raise ConfigError(f"{name}: expected 'auto', given {value!r}; {AUTO[name]}")
 
 
-def paired(eval_X: Any, eval_y: Any) -> list[tuple[Any, Any]]:
+def paired(eval_X: object, eval_y: object) -> list[tuple[Any, Any]]:
     """Pairs of rows and labels from LightGBM's `eval_X` and `eval_y`.
 
     Raises:
@@ -49,7 +51,7 @@ def paired(eval_X: Any, eval_y: Any) -> list[tuple[Any, Any]]:
     return list(zip(rows, labels, strict=True))
 
 
-def as_many(values: Any, many: int, name: str) -> list[Any]:
+def as_many(values: object, many: int, name: str) -> list[Any]:
     """A value for each evaluation set; None for each where none is given.
 
     Raises:
@@ -63,12 +65,12 @@ def as_many(values: Any, many: int, name: str) -> list[Any]:
     return list(values)
 
 
-def is_pair(entry: Any) -> bool:
+def is_pair(entry: object) -> bool:
     """Whether it is rows and their labels."""
     return isinstance(entry, list | tuple) and len(entry) == 2
 
 
-def are_names(y: Any) -> bool:
+def are_names(y: object) -> bool:
     """Whether labels are names of columns."""
     return isinstance(y, list | tuple) and bool(y) and all(isinstance(entry, str) for entry in y)
 

@@ -55,7 +55,7 @@ class SoFar:
         """Rounds so far, those of an earlier model too."""
         return self.before + len(self._grown)
 
-    def set_attr(self, **attributes: Any) -> None:
+    def set_attr(self, **attributes: object) -> None:
         """Keep attributes for the model."""
         self.kept |= {name: str(value) for name, value in attributes.items() if value is not None}
 
@@ -86,7 +86,7 @@ class SoFar:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._booster(), name)
 
-    def __getitem__(self, rounds: Any) -> Any:
+    def __getitem__(self, rounds: object) -> Any:
         return self._booster()[rounds]
 
 
@@ -103,7 +103,7 @@ class Callbacks:
         ConfigError: one of them is no callback.
     """
 
-    def __init__(self, given: Any, rounds: int, model: SoFar, history: History) -> None:
+    def __init__(self, given: object, rounds: int, model: SoFar, history: History) -> None:
         self._all, self._model, self._history = callbacks_of(given, rounds), model, history
 
     def __bool__(self) -> bool:
@@ -135,7 +135,7 @@ class Callbacks:
         return kept
 
 
-def callbacks_of(given: Any, rounds: int) -> list[xgb.callback.TrainingCallback]:
+def callbacks_of(given: object, rounds: int) -> list[xgb.callback.TrainingCallback]:
     """Callbacks as XGBoost has them, for so many rounds; functions are LightGBM's.
 
     Raises:
@@ -170,7 +170,7 @@ class _Environment(NamedTuple):
 class _OfLightGBM(xgb.callback.TrainingCallback):  # type: ignore[misc]
     """A callback of LightGBM among XGBoost's."""
 
-    def __init__(self, function: Callable[[Any], Any], rounds: int) -> None:
+    def __init__(self, function: Callable[[Any], object], rounds: int) -> None:
         super().__init__()
         self._function, self._rounds, self._first, self._params = function, rounds, 0, dict[str, Any]()
 
@@ -179,11 +179,11 @@ class _OfLightGBM(xgb.callback.TrainingCallback):  # type: ignore[misc]
         self._first = model.num_boosted_rounds()
         return model
 
-    def before_iteration(self, model: Any, epoch: int, evals_log: History) -> bool:
+    def before_iteration(self, model: object, epoch: int, evals_log: History) -> bool:
         """Asks those that set parameters."""
         return self._ask(model, epoch, evals_log) if getattr(self._function, "before_iteration", False) else False
 
-    def after_iteration(self, model: Any, epoch: int, evals_log: History) -> bool:
+    def after_iteration(self, model: object, epoch: int, evals_log: History) -> bool:
         """Asks the others, such as early stopping."""
         return False if getattr(self._function, "before_iteration", False) else self._ask(model, epoch, evals_log)
 

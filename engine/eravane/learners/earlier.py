@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xgboost as xgb
@@ -30,7 +29,7 @@ class Earlier:
         ConfigError: it is none of these, or was not fitted.
     """
 
-    def __init__(self, model: Any, name: str = "xgb_model") -> None:
+    def __init__(self, model: object, name: str = "xgb_model") -> None:
         self._name = name
         if isinstance(model, str | Path):
             try:

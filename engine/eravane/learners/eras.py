@@ -87,8 +87,8 @@ def era_bag(eras: ArrayLike, seed: int) -> Float32s:
 
 def boost_eras(
     model: Estimator,
-    X: Any,
-    y: Any,
+    X: object,
+    y: object,
     eras: ArrayLike,
     *,
     blocks: int = 5,
@@ -134,7 +134,7 @@ def boost_eras(
     return model
 
 
-def _any(model: Any) -> Any:
+def _any(model: object) -> Any:
     return model
 
 

@@ -330,7 +330,7 @@ def missing_value(frame: Frame) -> DataError:
 
 
 def intercepts(
-    params: Mapping[str, Any], objective: Objective, label_BN: Float32s, weight_N: Float32s | None
+    params: Mapping[str, object], objective: Objective, label_BN: Float32s, weight_N: Float32s | None
 ) -> list[np.float32]:
     """What is predicted before the first tree, for every target.
 
@@ -351,7 +351,7 @@ def intercepts(
 
 
 def _growth(
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     settings: Settings,
     table: LevelTable,
     label_BN: Float32s,

@@ -71,7 +71,7 @@ class Frame:
         return int(self.row_S.sum())
 
 
-def is_table(x: Any) -> bool:
+def is_table(x: object) -> bool:
     """Whether it has named columns, or reads from a file."""
     return isinstance(x, pa.Table | pa.RecordBatch | str | Path) or hasattr(x, "columns") or hasattr(x, "arrow")
 
@@ -100,7 +100,7 @@ def plain(x: Any, apart: Sequence[str] = (), wanted: Sequence[str] = ()) -> Any:
     return pa.table(x) if isinstance(x, pa.RecordBatch) else x
 
 
-def is_files(x: Any) -> bool:
+def is_files(x: object) -> bool:
     """Whether it is a path, or a list of these."""
     return isinstance(x, str | Path) or (
         isinstance(x, list | tuple) and bool(x) and all(isinstance(entry, str | Path) for entry in x)
@@ -122,7 +122,7 @@ def read_columns(path: Any, names: Sequence[str]) -> NDArray[np.float32]:
     return np.stack([column.astype(np.float32) for column in columns], axis=1)
 
 
-def frame_of(x: Any) -> Frame:
+def frame_of(x: object) -> Frame:
     """Any table or array as a frame.
 
     Raises:
@@ -160,7 +160,7 @@ def _pandas(x: Any) -> Frame:
     return Frame(np.array([len(x)], dtype=np.int64), names, types, len(names), columns, x, x)
 
 
-def _type_of(dtype: Any) -> str:
+def _type_of(dtype: object) -> str:
     kind = getattr(dtype, "kind", "O")
     return "int" if kind == "O" else _XGBOOST_TYPES.get(kind, "float")
 
@@ -185,13 +185,13 @@ def _of_series(series: Any, name: str) -> Part:
     raise _no_numbers(name, dtype)
 
 
-def _numbers(values_N: NDArray[Any], name: str, dtype: Any) -> NDArray[Any]:
+def _numbers(values_N: NDArray[Any], name: str, dtype: object) -> NDArray[Any]:
     if values_N.dtype.kind not in "iufb":
         raise _no_numbers(name, dtype)
     return values_N
 
 
-def _no_numbers(name: str, dtype: Any) -> DataError:
+def _no_numbers(name: str, dtype: object) -> DataError:
     return DataError(f"column {name!r} has dtype {dtype}; features are numbers, truth values or categories")
 
 
@@ -231,7 +231,7 @@ def _of_arrow(values: pa.Array, name: str) -> Part:
     return Part((values.fill_null(0) if null is not None else values).to_numpy(zero_copy_only=False), null)
 
 
-def _polars(x: Any) -> pa.Table:
+def _polars(x: object) -> pa.Table:
     import polars as pl
 
     if isinstance(x, pl.LazyFrame):

@@ -90,7 +90,7 @@ def _objective(objective: Any) -> Any:
     gradients = found.gradients
     assert gradients is not None
 
-    def of(label: Any, margin: Any, sample_weight: Any = None) -> tuple[Any, Any]:
+    def of(label: object, margin: object, sample_weight: object = None) -> tuple[Any, Any]:
         rows = [np.atleast_2d(np.asarray(part, dtype=np.float32).T) for part in (margin, label)]
         weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)[None]
         gradient_BN, hessian_BN = gradients(rows[0], rows[1], weights)

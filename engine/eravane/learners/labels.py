@@ -13,7 +13,7 @@ from sklearn.utils import check_array
 from eravane.core.errors import DataError
 
 
-def labels_of(y: Any, rows: int, name: str, what: str = "y") -> NDArray[np.float32]:
+def labels_of(y: object, rows: int, name: str, what: str = "y") -> NDArray[np.float32]:
     """Labels as float32 [N] or [N, K], NaN where unknown.
 
     Args:
@@ -51,7 +51,7 @@ def labels_of(y: Any, rows: int, name: str, what: str = "y") -> NDArray[np.float
     return np.ascontiguousarray(label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label)
 
 
-def _plain(values: Any, what: str) -> Any:
+def _plain(values: object, what: str) -> Any:
     """Values of a series, a frame or an Arrow array as NumPy has them; anything else as it is.
 
     Raises:
@@ -64,7 +64,7 @@ def _plain(values: Any, what: str) -> Any:
     return values.to_numpy() if hasattr(values, "to_numpy") and not isinstance(values, np.ndarray) else values
 
 
-def _singles(values: Any, name: str) -> NDArray[np.float32]:
+def _singles(values: object, name: str) -> NDArray[np.float32]:
     """Values as float32.
 
     Raises:
@@ -94,7 +94,7 @@ def _numbers(label: NDArray[Any], what: str) -> NDArray[Any]:
     return found
 
 
-def weights_of(weights: Any, rows: int, name: str) -> NDArray[np.float32] | None:
+def weights_of(weights: object, rows: int, name: str) -> NDArray[np.float32] | None:
     """Weights of rows as float32 [N]; None where there are none.
 
     Raises:
@@ -116,7 +116,7 @@ def weights_of(weights: Any, rows: int, name: str) -> NDArray[np.float32] | None
     return weight_N
 
 
-def margins_of(margins: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float32] | None:
+def margins_of(margins: object, shape: tuple[int, ...], name: str) -> NDArray[np.float32] | None:
     """Outputs that trees are added to, float32 of the labels' shape; None where there are none.
 
     Raises:

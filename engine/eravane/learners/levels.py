@@ -79,7 +79,7 @@ class Levels:
     together: int = LEVELS_TOGETHER
 
     @classmethod
-    def make(cls, params: Mapping[str, Any], device: str) -> tuple[Levels, list[str]]:
+    def make(cls, params: Mapping[str, object], device: str) -> tuple[Levels, list[str]]:
         """Complete parameters with the defaults.
 
         Raises:

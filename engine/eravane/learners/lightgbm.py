@@ -57,7 +57,7 @@ class LightGbm:
     device: str = "cpu"
 
     @classmethod
-    def make(cls, params: Mapping[str, Any], device: str) -> tuple[LightGbm, list[str]]:
+    def make(cls, params: Mapping[str, object], device: str) -> tuple[LightGbm, list[str]]:
         """Complete parameters with the defaults.
 
         Raises:

@@ -41,7 +41,7 @@ class Objective:
     metric: str
 
     @classmethod
-    def of(cls, objective: Any) -> Objective | None:
+    def of(cls, objective: object) -> Objective | None:
         """The objective of this name or function; None where only XGBoost has it.
 
         Raises:
@@ -105,7 +105,7 @@ def _sigmoid(margin: NDArray[Any]) -> NDArray[Any]:
     return chance
 
 
-def weighing(function: Callable[..., Any], what: str) -> Callable[[Any, Any, Any], Any]:
+def weighing(function: Callable[..., object], what: str) -> Callable[[Any, Any, Any], Any]:
     """A function of labels, predictions and weights from one that may not take weights.
 
     Weights go to the name `sample_weight`, as XGBoost gives them where there are some, or to a third place, as LightGBM
@@ -123,7 +123,7 @@ def weighing(function: Callable[..., Any], what: str) -> Callable[[Any, Any, Any
     if few or isinstance(function, type):
         raise ConfigError(f"{what}: expected a function of labels and predictions, given {function!r}")
 
-    def of(label: Any, predicted: Any, weights: Any) -> Any:
+    def of(label: object, predicted: object, weights: object) -> Any:
         if "sample_weight" in known:
             return function(label, predicted, **({} if weights is None else {"sample_weight": weights}))
         needed = len(placed) >= 3 and (weights is not None or placed[2].default is inspect.Parameter.empty)
@@ -133,7 +133,7 @@ def weighing(function: Callable[..., Any], what: str) -> Callable[[Any, Any, Any
     return of
 
 
-def _custom(function: Callable[..., Any]) -> Gradients:
+def _custom(function: Callable[..., object]) -> Gradients:
     """A function of labels and predictions, and perhaps of weights, each [N] or for several targets [N, K]."""
     ask = weighing(function, "objective")
 
@@ -215,7 +215,7 @@ class Measure:
     of: Callable[[NDArray[Any], NDArray[Any], NDArray[Any] | None], tuple[float, bool]]
 
 
-def measures(eval_metric: Any, default: str) -> list[Measure] | None:
+def measures(eval_metric: object, default: str) -> list[Measure] | None:
     """Metrics by name or function, in order; None where one of them is XGBoost's alone.
 
     A function takes labels and predictions and returns a number that is to fall, or, as LightGBM's do, a name, a number
@@ -252,7 +252,7 @@ def _by_name(name: str) -> Callable[..., tuple[float, bool]]:
     return of
 
 
-def _by_function(function: Callable[..., Any]) -> Callable[..., tuple[float, bool]]:
+def _by_function(function: Callable[..., object]) -> Callable[..., tuple[float, bool]]:
     ask, name = weighing(function, "eval_metric"), getattr(function, "__name__", type(function).__name__)
 
     def of(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> tuple[float, bool]:

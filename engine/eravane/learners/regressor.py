@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from eravane.core.arrays import Floats
 from eravane.core.errors import ConfigError, DataError
-from eravane.learners.arguments import are_names, as_many, is_pair, one_of, only_auto, other_columns, paired
+from eravane.learners.arguments import Argument, are_names, as_many, is_pair, one_of, only_auto, other_columns, paired
 from eravane.learners.earlier import Earlier
 from eravane.learners.fitting import Fitted, Labelled, fit_levels
 from eravane.learners.frames import Frame, frame_of, is_files, is_table, plain, read_columns
@@ -77,19 +77,19 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         reg_lambda: float = 1.0,
         reg_alpha: float = 0.0,
         gamma: float = 0.0,
-        objective: Any = "reg:squarederror",
-        random_state: Any = None,
+        objective: object = "reg:squarederror",
+        random_state: object = None,
         n_jobs: int | None = None,
         early_stopping_rounds: int | None = None,
-        eval_metric: Any = None,
-        callbacks: Any = None,
+        eval_metric: object = None,
+        callbacks: object = None,
         missing: float | None = np.nan,
         base_score: float | None = None,
         num_leaves: int | None = None,
         min_child_samples: int | None = None,
         device: str = "cpu",
         strict: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         self.n_estimators, self.max_depth, self.learning_rate = n_estimators, max_depth, learning_rate
         self.colsample_bytree, self.subsample, self.min_child_weight = colsample_bytree, subsample, min_child_weight
@@ -106,7 +106,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Every parameter, those beyond the named ones too."""
         return {**super().get_params(deep), **getattr(self, "kwargs", {})}
 
-    def set_params(self, **params: Any) -> LevelsRegressor:
+    def set_params(self, **params: object) -> LevelsRegressor:
         """Set parameters by name; names that are none of the named ones are kept with `kwargs`."""
         named = self._get_param_names()
         for name, value in params.items():
@@ -121,29 +121,29 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
+        X: object,
+        y: object,
+        sample_weight: object = None,
         *,
-        eval_set: Sequence[tuple[Any, Any]] | None = None,
-        sample_weight_eval_set: Sequence[Any] | None = None,
-        base_margin: Any = None,
-        base_margin_eval_set: Sequence[Any] | None = None,
-        eval_metric: Any = None,
+        eval_set: Sequence[tuple[object, object]] | None = None,
+        sample_weight_eval_set: Sequence[object] | None = None,
+        base_margin: object = None,
+        base_margin_eval_set: Sequence[object] | None = None,
+        eval_metric: object = None,
         eval_names: Sequence[str] | None = None,
         early_stopping_rounds: int | None = None,
-        callbacks: Any = None,
-        xgb_model: Any = None,
-        feature_weights: Any = None,
+        callbacks: object = None,
+        xgb_model: object = None,
+        feature_weights: object = None,
         verbose: bool | int | None = False,
-        init_score: Any = None,
-        eval_sample_weight: Sequence[Any] | None = None,
-        eval_init_score: Sequence[Any] | None = None,
-        eval_X: Any = None,
-        eval_y: Any = None,
-        init_model: Any = None,
-        feature_name: Any = "auto",
-        categorical_feature: Any = "auto",
+        init_score: object = None,
+        eval_sample_weight: Sequence[object] | None = None,
+        eval_init_score: Sequence[object] | None = None,
+        eval_X: object = None,
+        eval_y: object = None,
+        init_model: object = None,
+        feature_name: object = "auto",
+        categorical_feature: object = "auto",
     ) -> LevelsRegressor:
         """Grow the trees.
 
@@ -211,11 +211,11 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(
         self,
-        X: Any,
+        X: object,
         *,
         output_margin: bool = False,
         iteration_range: tuple[int, int] | None = None,
-        base_margin: Any = None,
+        base_margin: object = None,
         validate_features: bool = True,
         raw_score: bool = False,
         start_iteration: int = 0,
@@ -264,7 +264,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         found: Floats = self._fitted.predict(frame, margin, iteration_range, base).astype(np.float64)
         return found
 
-    def apply(self, X: Any, iteration_range: tuple[int, int] | None = None) -> NDArray[np.int32]:
+    def apply(self, X: object, iteration_range: tuple[int, int] | None = None) -> NDArray[np.int32]:
         """The leaf in which each row ends in every tree, int32 [N, T]."""
         check_is_fitted(self)
         frame, _ = self._read(X, None, reset=False)
@@ -375,7 +375,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             return frame, np.empty(0, dtype=np.float32)
         return frame, labels_of(y, frame.rows, type(self).__name__, "y" if what == "X" else f"y of {what}")
 
-    def _frame(self, table: Any, reset: bool, what: str) -> Frame:
+    def _frame(self, table: object, reset: bool, what: str) -> Frame:
         """A table or array as a frame, its columns checked by scikit-learn's rules."""
         frame = frame_of(table) if is_table(table) else None
         finite = False if reset else "allow-nan"  # what is infinite in training is found, and named, by column
@@ -392,7 +392,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise other_columns(frame.names, self._fitted_names, what)
         return frame
 
-    def _by_place(self, table: Any) -> Frame:
+    def _by_place(self, table: object) -> Frame:
         """A table or array as a frame under the names of training."""
         frame = frame_of(table if is_table(table) else np.asarray(table))
         if frame.width != self.n_features_in_:
@@ -404,7 +404,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return replace(frame, names=self._fitted_names)
 
     def _read_sets(
-        self, eval_set: Any, weights: tuple[str, Any], margins: tuple[str, Any], names: Any, targets: tuple[int, ...]
+        self, eval_set: object, weights: Argument, margins: Argument, names: object, targets: tuple[int, ...]
     ) -> list[Labelled]:
         if eval_set is None:
             return []

@@ -174,7 +174,7 @@ def run_rounds(
     stopping: Stopping,
     *,
     learned: bool,
-    callbacks: Any = None,
+    callbacks: object = None,
     model_of: Callable[[list[list[Tree]]], xgb.Booster],
     before: int = 0,
     verbose: bool | int = False,

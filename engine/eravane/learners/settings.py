@@ -81,7 +81,7 @@ class Settings:
     patience: int
 
 
-def check(params: Mapping[str, Any]) -> dict[str, Any]:
+def check(params: Mapping[str, object]) -> dict[str, Any]:
     """Parameters under their first names, of the right type and within their bounds.
 
     Raises:
@@ -180,7 +180,7 @@ def without_misspelt(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _unused(odd: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
+def _unused(odd: Mapping[str, object], params: Mapping[str, object]) -> list[str]:
     """Which of these parameters XGBoost says it does not use; none where it refuses one of them."""
     odd = {name: value for name, value in odd.items() if name not in _of_xgboost()}
     if not odd:
@@ -223,12 +223,12 @@ def _depth(max_depth: int | None, num_leaves: int | None) -> int:
     return max(1, math.ceil(math.log2(max(2, num_leaves)))) if num_leaves and num_leaves > 0 else 6
 
 
-def _among(value: Any, allowed: Sequence[Any]) -> bool:
+def _among(value: object, allowed: Sequence[object]) -> bool:
     """Whether a text or number is one of these; arrays and the like are none."""
     return isinstance(value, str | numbers.Number) and value in allowed
 
 
-def _whole(name: str, value: Any, least: int, most: int) -> None:
+def _whole(name: str, value: object, least: int, most: int) -> None:
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral) or not least <= int(value) <= most:
         raise ConfigError(f"{name}: expected a whole number within {least}..{most}, given {value!r}")
 

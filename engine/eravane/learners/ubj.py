@@ -63,7 +63,7 @@ class Written(bytes):
     """A value that is UBJ already."""
 
 
-def dump(value: Any) -> bytes:
+def dump(value: object) -> bytes:
     """Write dicts, lists, text, integers, arrays of numbers, and what is `Written`."""
     parts: list[bytes] = []
     _write(value, parts)
@@ -206,7 +206,7 @@ def _heads(nodes: int) -> tuple[tuple[int, bytes, str, int], ...]:
     return (*found, (skipped, _text("tree_param") + b"{", "", 0))
 
 
-def _write(value: Any, parts: list[bytes]) -> None:
+def _write(value: object, parts: list[bytes]) -> None:
     if isinstance(value, np.ndarray):
         kind = value.dtype.str[1:]
         parts.append(array_head(kind, value.size))

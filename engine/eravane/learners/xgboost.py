@@ -44,7 +44,7 @@ BYTES_PER_ROW = 60  # gradients, predictions, labels, weights and row positions
 LEVELS = np.arange(-1, 5, dtype=np.int8)
 
 
-def resolve_params(params: Mapping[str, Any], device: str) -> tuple[dict[str, Any], list[str]]:
+def resolve_params(params: Mapping[str, object], device: str) -> tuple[dict[str, Any], list[str]]:
     """Complete XGBoost parameters with the defaults and translate names that XGBoost has dropped.
 
     Returns:
@@ -67,7 +67,7 @@ def resolve_params(params: Mapping[str, Any], device: str) -> tuple[dict[str, An
     return {**merged, "device": device, "nthread": 1, "base_score": INTERCEPT}, notes
 
 
-def try_params(params: Mapping[str, Any]) -> list[str]:
+def try_params(params: Mapping[str, object]) -> list[str]:
     """Grow a small tree on the CPU with parameters; a note for each that XGBoost does not know.
 
     Raises:
@@ -119,7 +119,7 @@ class XGBoost:
         """Parameters and version."""
         return {"params": dict(self.params), "xgboost": xgb.__version__}
 
-    def matrix(self, table: Any) -> xgb.QuantileDMatrix:
+    def matrix(self, table: object) -> xgb.QuantileDMatrix:
         """Bin a table; see `quantile_matrix`.
 
         Raises:
@@ -166,7 +166,7 @@ def _sketch_bytes(rows: int, bins: int) -> float:
     return SKETCH_SLACK * SKETCH_ENTRY * size * (levels + 3)
 
 
-def quantile_matrix(table: Any, params: Mapping[str, Any]) -> xgb.QuantileDMatrix:
+def quantile_matrix(table: object, params: Mapping[str, object]) -> xgb.QuantileDMatrix:
     """Bin a table of int8 or float32 columns for training; chunks are fine.
 
     Integer levels are binned by a six-row reference that lists all of them, so that every matrix of every fold has

@@ -170,7 +170,7 @@ class Loop:
         self,
         models: Mapping[str, Model],
         arrays: Mapping[str, NDArray[Any]],
-        values: Mapping[str, Any],
+        values: Mapping[str, object],
         pending: Sequence[int],
         base_of: Callable[[int], NDArray[np.float32]],
         frozen: Mapping[int, dict[str, Model]],

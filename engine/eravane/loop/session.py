@@ -194,7 +194,7 @@ class Session:
             return self._restore(era, files, facts, oof_of, tuple(notes))
 
     def _restore(
-        self, era: int, files: Mapping[str, bytes], facts: Mapping[str, Any], oof_of: OofOf, notes: tuple[str, ...]
+        self, era: int, files: Mapping[str, bytes], facts: Mapping[str, object], oof_of: OofOf, notes: tuple[str, ...]
     ) -> Resumed:
         loop_start, kept = self.timeline.loop_start, Facts.of(facts)
         stored = kept.models
@@ -304,7 +304,7 @@ class Facts:
     running: Mapping[str, Any]
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Facts:
+    def of(cls, facts: Mapping[str, object]) -> Facts:
         """Read a checkpoint's facts; the first release wrote no versions.
 
         Raises:
@@ -324,7 +324,7 @@ class Facts:
         )
 
 
-def _models_of(content: Mapping[str, Any]) -> dict[str, StoredModel]:
+def _models_of(content: Mapping[str, object]) -> dict[str, StoredModel]:
     found = {}
     for name in content:
         where = value_of(content, name, dict)
@@ -348,7 +348,7 @@ def read_gate(files: Mapping[str, bytes]) -> tuple[dict[str, NDArray[Any]], dict
     return arrays, values
 
 
-def read_history(resolved: ResolvedEras, newest: int, gate: Mapping[str, Any]) -> History:
+def read_history(resolved: ResolvedEras, newest: int, gate: Mapping[str, object]) -> History:
     """The resolved eras of a gate with these values.
 
     Raises:

@@ -86,14 +86,14 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         target: str = "target",
         horizon_eras: int = 0,
         trees: int = 200,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
         seeds: int = 1,
         half_life: float = 0.0,
         folds: int = 4,
         fold_eras: int = 0,
         minimum_eras: int = 20,
-        selection: Mapping[str, Any] | None = None,
-        gate: Mapping[str, Any] | None = None,
+        selection: Mapping[str, object] | None = None,
+        gate: Mapping[str, object] | None = None,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
@@ -351,7 +351,7 @@ def _evaluate(
     return base_MN
 
 
-def _labels(y: Any, rows: int | None) -> Floats:
+def _labels(y: object, rows: int | None) -> Floats:
     """Targets as float64 [N], NaN where unknown.
 
     Raises:

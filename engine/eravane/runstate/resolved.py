@@ -48,7 +48,7 @@ class ResolvedEras(EraFiles):
         return history
 
 
-def _outcome(era: int, layout: Layout, names: Mapping[str, Any]) -> EraOutcome:
+def _outcome(era: int, layout: Layout, names: Mapping[str, object]) -> EraOutcome:
     model, context = (tuple(value_of(names, name, list)) for name in ("model", "context"))
     facts = EraFacts(
         layout.take("model", "f8", "M", len(model)),

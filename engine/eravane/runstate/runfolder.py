@@ -190,7 +190,7 @@ class RunFolder:
         found: list[dict[str, Any]] = self.read_json(MANIFEST).get(ADOPTED, []) if self.started else []
         return found
 
-    def read_as_begun(self, tables: Mapping[str, Any], *, adopt: bool = False) -> RunConfig:
+    def read_as_begun(self, tables: Mapping[str, object], *, adopt: bool = False) -> RunConfig:
         """A configuration that the run is continued with: what it leaves out means what it did when the run began.
 
         Args:

@@ -38,7 +38,7 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
     def raw_query(
         self,
         query: str,
-        variables: Mapping[str, Any] | None = None,
+        variables: Mapping[str, object] | None = None,
         authorization: bool = False,
         **_: object,
     ) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class GuardedApi(NumerAPI):  # type: ignore[misc]  # numerapi is not typed
         )
 
     def ask_once(
-        self, query: str, variables: Mapping[str, Any] | None = None, *, authorization: bool = False
+        self, query: str, variables: Mapping[str, object] | None = None, *, authorization: bool = False
     ) -> dict[str, Any]:
         """Send a query once.
 

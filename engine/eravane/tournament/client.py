@@ -342,7 +342,7 @@ class Client:
         raise ApiError(f"{what}: the tournament's answer has an unexpected shape ({kind})")
 
 
-def _listed(answer: Any) -> list[Any]:
+def _listed(answer: object) -> list[Any]:
     """A list as it is; a text or a table, which could be iterated too, is none.
 
     Raises:
@@ -353,7 +353,7 @@ def _listed(answer: Any) -> list[Any]:
     return answer
 
 
-def _named_ids(found: Mapping[Any, Any]) -> dict[str, str]:
+def _named_ids(found: Mapping[Any, object]) -> dict[str, str]:
     return {str(name): str(key) for name, key in found.items()}
 
 

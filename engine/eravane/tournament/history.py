@@ -40,7 +40,7 @@ class History:
     rules: Mapping[int, PayoutRule]
     notes: tuple[str, ...] = ()
 
-    def with_news(self, listed: Sequence[Mapping[str, Any]], rules: Mapping[int, PayoutRule]) -> History:
+    def with_news(self, listed: Sequence[Mapping[str, object]], rules: Mapping[int, PayoutRule]) -> History:
         """The history with the tournament's present scores; resolved rounds and their rules stay unchanged.
 
         Args:

@@ -198,7 +198,7 @@ def _end(key: str) -> WorkerUsage | None:
         return usage()
 
 
-def _label(function: Callable[..., Any], task: Any) -> str:
+def _label(function: Callable[..., object], task: object) -> str:
     return str(getattr(task, "label", function.__name__))
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -131,7 +130,7 @@ class Memory:
             np.zeros((self.depth, 2), dtype=np.int64),
         )
 
-    def run(self, function: Callable[..., None], *everything: Any) -> None:
+    def run(self, function: Callable[..., None], *everything: object) -> None:
         """Runs a compiled function in all threads: with the thread's number, their number, and where they meet."""
         shared = self.threads, np.zeros(1, dtype=np.int64), *everything
         others = [self._pool.submit(function, me, *shared) for me in range(1, self.threads)] if self._pool else []

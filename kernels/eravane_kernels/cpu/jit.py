@@ -32,7 +32,7 @@ def dividing(function: Function) -> Function:
     return _compiled(function, error_model="numpy")
 
 
-def _compiled(function: Function, **options: Any) -> Function:
+def _compiled(function: Function, **options: object) -> Function:
     folder = cache_folder()
     with _cached_in(folder):
         return cast(Function, numba.njit(cache=bool(folder), nogil=True, **options)(function))

@@ -56,7 +56,7 @@ class LevelColumns:
         return cls.at(np.stack(starts), np.array([part.shape[1] for part in parts], dtype=np.int64), tuple(parts))
 
     @classmethod
-    def at(cls, address_SC: Integers, row_S: Integers, owner: Any) -> LevelColumns:
+    def at(cls, address_SC: Integers, row_S: Integers, owner: object) -> LevelColumns:
         """Columns by address.
 
         Raises:

@@ -99,7 +99,7 @@ def forget_labels() -> None:
         _held.clear()
 
 
-def _powers_of(y_N: Any, p_MN: Array, eras: Runs) -> Powers:
+def _powers_of(y_N: object, p_MN: Array, eras: Runs) -> Powers:
     """Powers of labels, made once for the same labels and eras and kept for the next call: LABELS_HELD of them.
 
     They are made on the host, by the specification's own function: the rounding of numerai-tools is part of the score.
@@ -143,7 +143,7 @@ def predictions(p_MN: Array, offsets_E1: Integers) -> tuple[Array, Runs]:
     return p_MN, runs(inputs.offsets(offsets_E1, p_MN.shape[1]), len(p_MN))
 
 
-def labels(y_N: Any, name: str, p_MN: Array) -> Floats:
+def labels(y_N: object, name: str, p_MN: Array) -> Floats:
     """Labels on the host, checked: float32 or float64, one per row, finite or NaN."""
     host_N: Floats = inputs.on_host(y_N, name)
     checks.vector(host_N, name, p_MN.shape[1], "float32", "float64")

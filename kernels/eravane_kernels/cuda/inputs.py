@@ -17,13 +17,13 @@ VECTOR_BYTES = 16
 LONGEST_RUN = 2**31 - 1
 
 
-def columns(x_CN: Any, name: str, *dtypes: str) -> Array:
+def columns(x_CN: object, name: str, *dtypes: str) -> Array:
     """Columns on the device, checked as `checks.columns` does."""
     checks.columns(_shadow(x_CN, name), name, *dtypes)
     return upload(x_CN)
 
 
-def shaped(x: Any, name: str, expected: tuple[int, ...], *dtypes: str) -> Array:
+def shaped(x: object, name: str, expected: tuple[int, ...], *dtypes: str) -> Array:
     """A contiguous array on the device, checked as `checks.shape` does."""
     checks.shape(_shadow(x, name), name, expected, *dtypes)
     return active().xp.ascontiguousarray(upload(x))
@@ -35,7 +35,7 @@ def two_axes(x: Any, name: str, *dtypes: str) -> tuple[int, int]:
     return int(x.shape[0]), int(x.shape[1])
 
 
-def shaped_alike(x: Any, name: str, expected: tuple[int, ...], *dtypes: str) -> None:
+def shaped_alike(x: object, name: str, expected: tuple[int, ...], *dtypes: str) -> None:
     """Checks an array as `checks.shape` does, where it lies.
 
     Raises:
@@ -44,7 +44,7 @@ def shaped_alike(x: Any, name: str, expected: tuple[int, ...], *dtypes: str) -> 
     checks.shape(_shadow(x, name), name, expected, *dtypes)
 
 
-def offsets(offsets_E1: Any, rows: int) -> Integers:
+def offsets(offsets_E1: object, rows: int) -> Integers:
     """Era offsets on the host, checked; no run may have 2^31 rows, which kernels count in 32 bits."""
     host_E1: Integers = on_host(offsets_E1, "offsets_E1")
     checks.offsets(host_E1, rows)
@@ -54,13 +54,13 @@ def offsets(offsets_E1: Any, rows: int) -> Integers:
     return host_E1
 
 
-def on_host(x: Any, name: str) -> Any:
+def on_host(x: object, name: str) -> Any:
     """The array as a NumPy array, copied from the device if it lies there."""
     _shadow(x, name)
     return active().host(x) if isinstance(x, active().xp.ndarray) else x
 
 
-def _shadow(x: Any, name: str) -> Any:
+def _shadow(x: object, name: str) -> Any:
     """A NumPy array of the same dtype, shape and strides; of a device array one over no memory, never to be read."""
     if isinstance(x, np.ndarray):
         return x

@@ -138,7 +138,7 @@ def runs(offsets_E1: Integers, columns: int, window: int = 0) -> Runs:
     return Runs(offsets_E1[first_E], offsets_E1[1:].copy(), columns)
 
 
-def launch(file: str, kernel: str, blocks: int, *arguments: Any, shared: int = 0, times: int = 1) -> None:
+def launch(file: str, kernel: str, blocks: int, *arguments: object, shared: int = 0, times: int = 1) -> None:
     """Runs a kernel of cu/`file`.cu on `blocks` blocks, or on as many as a grid holds, `times` times side by side.
 
     A block knows its turn as blockIdx.y. Numbers among the arguments are NumPy scalars of the parameter's type. Raises

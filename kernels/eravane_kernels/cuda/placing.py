@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ KERNELS = {"int8": "place_levels", "float32": "place_floats", "float64": "place_
 
 
 def place_columns(
-    columns: Sequence[Array], valid: Sequence[Array | None], row_N: npt.NDArray[np.int32], rows: int, into: Any = None
+    columns: Sequence[Array], valid: Sequence[Array | None], row_N: npt.NDArray[np.int32], rows: int, into: Array = None
 ) -> tuple[Array, Array]:
     """Write columns into a matrix, each row where it belongs.
 

@@ -113,7 +113,7 @@ def _cupy_runtime(device: int) -> Runtime:
     def kernel(file: str, name: str) -> Any:
         return module(file).get_function(name)
 
-    def cholesky(matrix: Any) -> Any:
+    def cholesky(matrix: object) -> Any:
         with cupyx.errstate(linalg="raise"):
             return cupy.linalg.cholesky(matrix)
 
@@ -142,7 +142,7 @@ def _cupy_runtime(device: int) -> Runtime:
     )
 
 
-def upload(array: Any) -> Any:
+def upload(array: object) -> Any:
     """A NumPy array copied to the device, in C order; an array that is there already is returned as it is."""
     xp = active().xp
     return array if isinstance(array, xp.ndarray) else xp.asarray(array, order="C")

@@ -50,7 +50,7 @@ class FirstMetaLearner(MetaLearner):
         seed: int,
         horizon: int,
         device: str = "cpu",
-        **_later: Any,
+        **_later: object,
     ) -> None:
         self._config: FirstGateConfig = config
         self._lag, self._horizon, self._seed, self._device = lag, horizon, seed, device
@@ -218,7 +218,7 @@ class FirstMetaLearner(MetaLearner):
 
     @classmethod
     def restore(
-        cls, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], *, device: str = "cpu"
+        cls, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, object], *, device: str = "cpu"
     ) -> FirstMetaLearner:
         """Rebuild the learner that `state` described; it goes on byte for byte as that one would.
 
