@@ -22,7 +22,7 @@ SAMPLE_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job took.
+    """Cost of a job.
 
     Attributes:
         seconds, cpu: wall and CPU time, without the time in fsync.

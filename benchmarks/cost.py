@@ -92,7 +92,7 @@ def parts(rows: int, columns: int, trees: int, depth: int) -> Iterator[Result]:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call gives, and its CPU seconds: the median of three, after one to warm up."""
+    """Result of a call, and its CPU seconds: the median of three, after one to warm up."""
     given, taken = call(), []
     for _ in range(3):
         begin = time.process_time()

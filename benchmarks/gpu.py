@@ -197,7 +197,7 @@ def carry_out(visit: Visit, steps: Sequence[Step], begin: float, budget: float |
 
 
 def known_of(report: Path, facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What steps found before, by the same code at the same sizes."""
+    """Results of earlier steps, by the same code at the same sizes."""
     try:
         known = json.loads(report.read_text(encoding="utf-8"))
         same = all(known["environment"].get(name) == facts.get(name) for name in ("commit", "what"))

@@ -104,7 +104,7 @@ def falcata(lab: Lab, work: Work, trees: int, scale: float) -> Iterator[Figure |
         falcata.train(params, data, num_boost_round=1)
         _, one = lab.once(lambda: falcata.train(params, data, num_boost_round=trees))
         _, two = lab.once(lambda: falcata.train(params, data, num_boost_round=3 * trees))
-    except Exception as error:  # whatever it cannot do with levels on the device shall not end the step
+    except Exception as error:  # a failure with levels on the device must not end the step
         yield Check("falcata", True, f"left out: {type(error).__name__}: {str(error).splitlines()[:1]}; {PUBLISHED}")
         return
     tree = max(two - one, 0.0) / (2 * trees)

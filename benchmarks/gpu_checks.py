@@ -77,7 +77,7 @@ def _ten_rows(lab: Lab, name: str, values_CN: Any, names: list[str]) -> bytes:
 
 
 def environment(lab: Lab | None) -> Iterator[Check]:
-    """What is here, and what is not."""
+    """Hardware and libraries that are here, and those that are not."""
     yield Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Check("processor", True, f"{os.cpu_count()} cores")
     for name in LIBRARIES:

@@ -114,7 +114,7 @@ class Lab:
         return statistics.median(taken)
 
     def once(self, call: Callable[[], Value]) -> tuple[Value, float]:
-        """What a call gives, and its wall seconds, work on the device included."""
+        """Result of a call, and its wall seconds, work on the device included."""
         self.synchronize()
         begin = time.perf_counter()
         value = call()
@@ -186,7 +186,7 @@ def this_gpu(sizes: Sizes) -> Lab:
 
 
 def on_sheet(sheet: Mapping[str, float], name: str) -> float | None:
-    """What a data sheet says of a board; None for one that is not known."""
+    """Figures of a board's data sheet; None for one that is not known."""
     return next((rate for board, rate in sheet.items() if board in name), None)
 
 

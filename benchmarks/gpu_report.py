@@ -50,7 +50,7 @@ def _about(step: Found) -> str:
 
 
 def prediction(figure: Found, sizes: str) -> tuple[float, str] | None:
-    """What was predicted of a figure; predictions are for full sizes, and hold at others for what is scaled to them."""
+    """Prediction of a figure; predictions are for full sizes, and hold at others for what is scaled to them."""
     scaled = figure["unit"] in SCALED or figure["name"] == "example_model"
     return PREDICTED.get(figure["name"]) if scaled or sizes == "full" else None
 

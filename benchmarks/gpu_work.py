@@ -1,4 +1,4 @@
-"""What the steps of `gpu` about trees share: levels with labels on the device, and models about to grow on them."""
+"""Shared by the steps of `gpu` about trees: levels with labels on the device, and models about to grow on them."""
 
 from __future__ import annotations
 

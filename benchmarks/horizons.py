@@ -1,4 +1,4 @@
-"""What a wrong purge and a wrong Bartlett lag cost under 60-day labels, on worlds in which nothing persists.
+"""Cost of a wrong purge and of a wrong Bartlett lag under 60-day labels, on worlds in which nothing persists.
 
 Stocks stay the same and their features hardly move, so that a model that knows a stock's newest returns predicts the
 part of them that a later label shares. Labels of 12 eras overlap up to a purge of 11. Every setting is tried on the

@@ -99,7 +99,7 @@ def main(quick: bool) -> list[Result]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one world gave.
+    """Results of one world.
 
     Attributes:
         gains: per-era correlation over equal weight [T] of everyone.
@@ -225,7 +225,7 @@ def planted(kind: str, measured: Sequence[Measured]) -> list[Result]:
 
 
 def against_best(kind: str, rows: Mapping[str, Pooled]) -> Result:
-    """What the top level costs against the best expert and rival, in 1e-4 CORR."""
+    """Cost of the top level against the best expert and rival, in 1e-4 CORR."""
     best = max((name for name in rows if name not in ("gate", "lagged_oracle")), key=lambda name: rows[name].mean)
     lead = Pooled([b - g for b, g in zip(rows[best].series, rows["gate"].series, strict=False)])
     detail = f"{best} leads by {lead.mean:+.4f} (error {lead.se:.4f})"

@@ -1,4 +1,4 @@
-"""What the meta-learner is compared with: static and online weights.
+"""Rivals of the meta-learner: static and online weights.
 
 Every rival returns weights [T, M] for the tested outcomes, the one for era t from outcomes up to t - lag alone.
 """

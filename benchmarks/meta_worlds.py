@@ -58,7 +58,7 @@ class Planted:
 def made_world(kind: str, seed: int, *, eras: int, rows: int = 4_000) -> Planted:
     """A world as `make_world` makes it, from the folder that ERAVANE_WORLDS names if it is there.
 
-    Whoever tunes on the same worlds again and again sets that variable, and empties the folder when worlds change.
+    Set that variable to tune on the same worlds repeatedly, and empty the folder when the worlds change.
     """
     if KEPT not in os.environ:
         return make_world(kind, seed, eras=eras, rows=rows)
@@ -139,7 +139,7 @@ class _Base:
         return self._evaluate(self._weights, x_FN)
 
     def scores(self, x_FN: NDArray[np.float32], y_N: FloatArray) -> VersionScores:
-        """What the newest versions are paid in an era: all of them are out of sample."""
+        """Scores of the newest versions in an era: all of them are out of sample."""
         numbers = tuple(range(len(self._kept)))[-SCORED_VERSIONS:]
         paid = [gaussianize(self._evaluate(self._kept[n][1], x_FN), ops) @ y_N / y_N.size for n in numbers]
         return VersionScores(numbers, np.stack(paid))

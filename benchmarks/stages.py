@@ -162,7 +162,7 @@ def bounds(data: str, folder: str) -> None:
 
 @dataclass(frozen=True)
 class _Work:
-    """What a finished run had to do."""
+    """Amount of work of a finished run."""
 
     data: Path
     cache: Path

@@ -101,7 +101,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a job took: seconds that passed, seconds of CPU, peak of anonymous memory above the imports, and facts."""
+    """Cost of a job: seconds that passed, seconds of CPU, peak of anonymous memory above the imports, and facts."""
 
     wall: float
     cpu: float

@@ -293,7 +293,7 @@ def ingest(
 
 
 def doctor(scheduler: str = "", data: Place | None = None) -> list[Check]:
-    """What this machine can do, and advice on each problem.
+    """Check this machine, with advice on each problem.
 
     Args:
         scheduler: address of a Dask scheduler to try; "" for none.
@@ -325,7 +325,7 @@ def as_config(config: Configuration, resumed: Path | None = None, *, adopt: bool
 
     Raises:
         ConfigError: a key or value is wrong, or the file cannot be read.
-        RunError: the run folder is none, or damaged.
+        RunError: it is not a run folder, or is damaged.
     """
     if isinstance(config, RunConfig):
         return config

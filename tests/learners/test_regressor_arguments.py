@@ -250,14 +250,14 @@ def test_a_name_and_its_other_name_are_not_given_both() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"max_dept": 3}, "parameter max_dept is none that XGBoost uses; did you mean 'max_depth'"),
+        ({"max_dept": 3}, "parameter max_dept is not one that XGBoost uses; did you mean 'max_depth'"),
         ({"colsample_by_tree": 0.1}, "did you mean 'colsample_bytree'"),
         ({"n_estimator": 3}, "did you mean 'n_estimators'"),
         ({"lerning_rate": 0.1}, "did you mean 'learning_rate'"),
-        ({"zzz": 1}, "parameter zzz is none that XGBoost uses: it is ignored"),
+        ({"zzz": 1}, "parameter zzz is not one that XGBoost uses: it is ignored"),
         pytest.param(
             {"rate_drop": 0.3},
-            "parameter rate_drop is none that XGBoost uses",
+            "parameter rate_drop is not one that XGBoost uses",
             marks=pytest.mark.skipif(DROPOUT_OF_ANY_TREES, reason="XGBoost 3.4 takes dart's parameters for any trees"),
         ),
     ],

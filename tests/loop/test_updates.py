@@ -349,7 +349,7 @@ def test_other_learners_are_refitted_alone(bench: Bench) -> None:
 
 
 class _StopAfter:
-    """Says that training shall end when it has been asked so often."""
+    """Ends training after it was asked a number of times."""
 
     def __init__(self, times: int) -> None:
         self.left = times

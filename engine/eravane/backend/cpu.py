@@ -41,7 +41,7 @@ class CpuBackend:
         """Arrow decodes parquet, and the ingest checks and sorts."""
 
     def reclaim(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: no memory is cached."""
 
     def hold(self, shape: tuple[int, int], dtype: str) -> NDArray[Any]:
         """An unwritten matrix [C, N]."""

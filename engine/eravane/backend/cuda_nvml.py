@@ -72,7 +72,7 @@ class Gpus:
         return [{name: value for name, value in _facts(gpu).items() if value is not None} for gpu in self._handles]
 
     def _each(self, ask: Callable[[Any], float]) -> list[float] | None:
-        found = [_told(ask, gpu) for gpu in self._handles]
+        found = [_asked(ask, gpu) for gpu in self._handles]
         return None if None in found else [value for value in found if value is not None]
 
     def _sum(self, ask: Callable[[Any], float]) -> float | None:
@@ -94,18 +94,18 @@ class Gpus:
 def _visible(listed: str | None) -> tuple[list[Any], str]:
     """Handles of the GPUs and MIG instances that are visible, and why there are fewer than listed."""
     boards = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-    uuids = [str(_text(_told(nvml.nvmlDeviceGetUUID, board)) or "") for board in boards]
+    uuids = [str(_text(_asked(nvml.nvmlDeviceGetUUID, board)) or "") for board in boards]
     found = visible(listed, uuids)
     handles: list[Any] = []
     for number in found.numbers:
-        handle = boards[number] if isinstance(number, int) else _told(nvml.nvmlDeviceGetHandleByUUID, number)
+        handle = boards[number] if isinstance(number, int) else _asked(nvml.nvmlDeviceGetHandleByUUID, number)
         if handle is None:
             return handles, f"no MIG instance of this machine is {number!r}"
         handles.append(handle)
     return handles, found.problem
 
 
-def _told(ask: Callable[[Any], Value], gpu: object) -> Value | None:
+def _asked(ask: Callable[[Any], Value], gpu: object) -> Value | None:
     try:
         return ask(gpu)
     except nvml.NVMLError:
@@ -113,18 +113,18 @@ def _told(ask: Callable[[Any], Value], gpu: object) -> Value | None:
 
 
 def _facts(gpu: object) -> dict[str, Any]:
-    version = _told(lambda _: nvml.nvmlSystemGetCudaDriverVersion(), gpu)
-    others = _told(lambda gpu: len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu)), gpu)
+    version = _asked(lambda _: nvml.nvmlSystemGetCudaDriverVersion(), gpu)
+    others = _asked(lambda gpu: len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu)), gpu)
     return {
-        "name": _text(_told(nvml.nvmlDeviceGetName, gpu)),
-        "driver": _text(_told(lambda _: nvml.nvmlSystemGetDriverVersion(), gpu)),
+        "name": _text(_asked(nvml.nvmlDeviceGetName, gpu)),
+        "driver": _text(_asked(lambda _: nvml.nvmlSystemGetDriverVersion(), gpu)),
         "cuda": None if version is None else f"{version // 1000}.{version % 1000 // 10}",
-        "memory_bytes": _told(lambda gpu: int(nvml.nvmlDeviceGetMemoryInfo(gpu).total), gpu),
-        "power_limit_watts": _told(lambda gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000, gpu),
-        "sm_mhz_most": _told(lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM), gpu),
-        "memory_mhz_most": _told(lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM), gpu),
-        "pcie_generation": _told(nvml.nvmlDeviceGetMaxPcieLinkGeneration, gpu),
-        "pcie_width": _told(nvml.nvmlDeviceGetMaxPcieLinkWidth, gpu),
+        "memory_bytes": _asked(lambda gpu: int(nvml.nvmlDeviceGetMemoryInfo(gpu).total), gpu),
+        "power_limit_watts": _asked(lambda gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000, gpu),
+        "sm_mhz_most": _asked(lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM), gpu),
+        "memory_mhz_most": _asked(lambda gpu: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM), gpu),
+        "pcie_generation": _asked(nvml.nvmlDeviceGetMaxPcieLinkGeneration, gpu),
+        "pcie_width": _asked(nvml.nvmlDeviceGetMaxPcieLinkWidth, gpu),
         "processes": others,
     }
 

@@ -1,4 +1,4 @@
-"""When a label may be used.
+"""Lags after which a label may be used.
 
 The label of era s is usable at era t if and only if `s <= t - lag`. Scores and weights use the score lag, anything
 that fits trees the tree lag (the purge of Numerai's benchmark models plus one); both follow from the horizon.

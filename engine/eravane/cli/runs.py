@@ -119,7 +119,7 @@ def step(
 
 
 def _sent(run: Path, models: list[str], live_era: int | None) -> tuple[list[dict[str, Any]], bool]:
-    """What became of every model's submission, and whether one has none."""
+    """Outcome of every model's submission, and whether a model has none."""
     if live_era is None:
         reason = "the data have no live rows"
     else:

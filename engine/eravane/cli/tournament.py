@@ -47,7 +47,7 @@ def submit(
 
 
 def submissions(run: Path, models: list[str], **options: Any) -> tuple[list[dict[str, Any]], bool]:
-    """What became of every model: receipts, and failures of some of several; and whether one failed.
+    """Outcome of every model: receipts, and failures of some of several; and whether one failed.
 
     Raises:
         SubmitError: the only model has no submission.

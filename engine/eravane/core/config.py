@@ -20,7 +20,7 @@ from eravane.core.settings import MOST_SEED, Builder, Reading, left_out, setting
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which eras, features and target the run uses."""
+    """Eras, features and target of the run."""
 
     target: str = setting("target", "Target column on which the ensemble is scored.")
     horizon_eras: int = setting(
@@ -38,7 +38,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeConfig:
-    """When labels may be used, and which eras the loop covers."""
+    """Lags of labels, and eras that the loop covers."""
 
     score_lag: int | None = setting(
         None, "Lag of scores and weights, eras (unset: 6 for 20-day targets, 14 for 60-day).", least=0
@@ -80,7 +80,7 @@ class ZooConfig:
     seeds: int = setting(1, "Models per cell and target that differ in the seed alone.", least=1, most=1_000)
     learner: Literal["auto", "levels", "xgboost", "lightgbm"] = setting(
         "auto",
-        "What grows the trees; auto takes the level grower where it can grow them, else XGBoost.",
+        "Learner of the trees; auto takes the level grower where it can grow them, else XGBoost.",
         earlier={1: "xgboost"},
     )
     trees: int = setting(200, "Trees per model.", least=1)
@@ -107,7 +107,7 @@ class ZooConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """Which base models enter the ensemble."""
+    """Selection of the base models that enter the ensemble."""
 
     criterion: Literal["corr", "mmc", "bmc", "payout"] = setting(
         "corr", "Models are ranked by mean CORR, MMC, BMC, or the payout mix of CORR and MMC; Sharpe breaks ties."
@@ -136,7 +136,7 @@ class SelectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
-    """The meta-learner that decides, per era, which base models run and with what weight."""
+    """The meta-learner, which decides per era which base models run and with what weight."""
 
     warmup: int = setting(30, "Resolved eras at equal weight before the gate decides.", least=1)
     inputs: tuple[Literal["scores", "structure", "marginals", "agreement"], ...] = setting(
@@ -239,7 +239,7 @@ class PostprocessConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """Where the work runs."""
+    """Device, workers and memory of the run."""
 
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto takes a working GPU, else the CPU.")
     workers: int = setting(
@@ -275,7 +275,7 @@ class RunConfig:
     seed: int = setting(0, "Seed from which every random number of the run is derived.", least=0, most=MOST_SEED)
     aim: Literal["corr", "payout"] = setting(
         "corr",
-        "What selection, gate and report go for: CORR, or what is paid (CORR and MMC; where MMC is unknown, BMC).",
+        "Goal of selection, gate and report: CORR, or the payout (CORR and MMC; where MMC is unknown, BMC).",
     )
     data: DataConfig = field(default_factory=DataConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
@@ -289,7 +289,7 @@ class RunConfig:
 
     @property
     def ranking(self) -> SelectionConfig:
-        """[selection] as the run's aim has it: a run that goes for payout ranks models by it."""
+        """[selection] under the run's aim: a run that aims at payout ranks models by it."""
         going = self.aim == "payout" and self.selection.criterion == "corr"
         return dataclasses.replace(self.selection, criterion="payout") if going else self.selection
 

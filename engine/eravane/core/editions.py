@@ -161,7 +161,7 @@ CHANGES: tuple[Change, ...] = (
 
 
 def meaning_left_out(default: object, earlier: Mapping[int, object], edition: int) -> object:
-    """What leaving a key out means under an edition.
+    """Meaning of a key that is left out, under an edition.
 
     Args:
         default: what it means today.

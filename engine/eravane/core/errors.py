@@ -41,7 +41,7 @@ class RunError(EravaneError, RuntimeError):
 
 
 class LayoutError(RunError):
-    """What was read back is not laid out as this release does; the message says what "this eravane" does not find."""
+    """A stored file is laid out otherwise than this release does; the message names what "this eravane" lacks."""
 
 
 class DeviceError(EravaneError, RuntimeError):

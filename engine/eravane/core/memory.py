@@ -1,4 +1,4 @@
-"""What this process may take of the machine: cores, and memory under every limit that holds for it."""
+"""Cores and memory that this process may use, under every limit that holds for it."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _resource_limits(root: Path) -> Iterator[Limit]:
 
 
 def _slurm(environment: Mapping[str, str], free: int) -> Iterator[Limit]:
-    """What a job was granted; clusters that do not enforce it by control groups kill by polling."""
+    """The memory granted to a job; clusters that do not enforce it by control groups kill by polling."""
     per_node, per_cpu = environment.get("SLURM_MEM_PER_NODE", ""), environment.get("SLURM_MEM_PER_CPU", "")
     cpus = environment.get("SLURM_CPUS_ON_NODE") or environment.get("SLURM_CPUS_PER_TASK") or "1"
     granted = 0

@@ -1,4 +1,4 @@
-"""Removes the secrets that this process knows from all text that leaves it."""
+"""Removes known secrets from all text that leaves this process."""
 
 from __future__ import annotations
 

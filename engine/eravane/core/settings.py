@@ -142,7 +142,7 @@ def require_between(name: str, value: float, least: float, most: float) -> None:
     """Check a number that a user gives.
 
     Raises:
-        ConfigError: it is none, or out of bounds.
+        ConfigError: it is not a number, or out of bounds.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise ConfigError(f"{name} is a number from {shown(least)} to {shown(most)}, given {value!r:.40}")
@@ -219,6 +219,6 @@ def _plain(value: object, where: str) -> object:
 
 
 def left_out(item: dataclasses.Field[Any], edition: int) -> object:
-    """What leaving a key out means under an edition."""
+    """Meaning of a key that is left out, under an edition."""
     default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
     return meaning_left_out(default, item.metadata["earlier"], edition)

@@ -1,1 +1,1 @@
-"""From the files of a dataset to prepared features by era."""
+"""Files of a dataset, the store made of them, and prepared features by era."""

@@ -165,7 +165,7 @@ class _Update:
         )
 
     def _intakes(self) -> list[Intake]:
-        """What each file brings; a file whose content is known already brings nothing."""
+        """New content of each file; a file whose content is known already has none."""
         intakes: list[Intake] = []
         segments = self._builder.segments
         for source, era_N in self._eras.items():
@@ -243,7 +243,7 @@ class _Update:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is replaced or written to; None where there is none."""
+    """Values that change when a file is replaced or written to; None where there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -113,7 +113,7 @@ class Preparer:
         return clipped_CN
 
     def _fills(self, pooled_CN: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What missing cells become, float64 [1, C]; the constant where no value is known."""
+        """Fill values of missing cells, float64 [1, C]; the constant where no value is known."""
         config, shape = self._config, (1, pooled_CN.shape[0])
         if config.impute == "none":
             return np.full(shape, np.nan)
@@ -124,7 +124,7 @@ class Preparer:
         return np.where(np.isnan(value_1C), config.constant, value_1C)
 
     def _bounds(self, pooled_CN: NDArray[Any], rows: NDArray[np.int64]) -> _Bounds | None:
-        """What values are limited to, float64 [1, C] each; None where nothing is."""
+        """Bounds to which values are clipped, float64 [1, C] each; None without clipping."""
         method = self._outliers(str(pooled_CN.dtype))
         if method == "none":
             return None

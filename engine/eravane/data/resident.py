@@ -33,7 +33,7 @@ ALIGNMENT = 128
 
 @dataclass(frozen=True)
 class Residence:
-    """What stays on the device.
+    """Features that stay on the device.
 
     Attributes:
         mode: see the module.

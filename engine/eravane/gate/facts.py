@@ -13,7 +13,7 @@ from eravane.data.parquet import ERA, UNNAMED_INDEX, eras_of, numbers_of, read_t
 
 
 class OutsideFacts:
-    """Columns of numbers by era, of which era t reads the row of era t - lag; NaN where there is none.
+    """Columns of numbers by era: era t reads the row of era t - lag; NaN where there is none.
 
     Args:
         eras: ascending; values_ED: float64 [E, D], NaN for missing.

@@ -157,7 +157,7 @@ def callbacks_of(given: object, rounds: int) -> list[xgb.callback.TrainingCallba
 
 
 class _Environment(NamedTuple):
-    """What LightGBM passes to a callback."""
+    """The argument that LightGBM passes to a callback."""
 
     model: Any
     params: dict[str, Any]

@@ -26,7 +26,7 @@ class Earlier:
         name: of the argument, for messages.
 
     Raises:
-        ConfigError: it is none of these, or was not fitted.
+        ConfigError: it is something else, or was not fitted.
     """
 
     def __init__(self, model: object, name: str = "xgb_model") -> None:

@@ -332,7 +332,7 @@ def missing_value(frame: Frame) -> DataError:
 def intercepts(
     params: Mapping[str, object], objective: Objective, label_BN: Float32s, weight_N: Float32s | None
 ) -> list[np.float32]:
-    """What is predicted before the first tree, for every target.
+    """Predictions before the first tree, one per target.
 
     Raises:
         ConfigError: `base_score` is no finite number, or no probability where it must be one.

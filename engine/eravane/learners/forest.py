@@ -68,7 +68,7 @@ class Predictor:
         return getattr(self.booster, name)
 
     def output(self, values_CN: Values) -> Float32s:
-        """What the booster predicts for int8 or float32 columns [C, N], in the order of training; float32 [N].
+        """Predictions of the booster for int8 or float32 columns [C, N], in the order of training; float32 [N].
 
         Columns on a GPU are predicted there where the output is a plain sum of trees with numeric splits, on the host
         otherwise; the output lies on the host.
@@ -103,7 +103,7 @@ class Predictor:
         return DeviceForest.read(self._block)
 
     def _unfolded(self, values_CN: Values, margin_N: Float32s | None) -> Float32s | None:
-        """What the trees predict without XGBoost; None where it has to."""
+        """Predictions of the trees without XGBoost; None where XGBoost has to predict."""
         if hasattr(values_CN, "get"):  # an array of a GPU
             return self._on_device(values_CN, margin_N)
         if values_CN.dtype != np.int8 or self._forest is None:
@@ -111,7 +111,7 @@ class Predictor:
         return self._forest.predict(values_CN, margin_N)
 
     def _on_device(self, values_CN: Any, margin_N: Float32s | None) -> Float32s | None:
-        """What the trees predict on a GPU."""
+        """Predictions of the trees on a GPU."""
 
         def predicted() -> Float32s | None:
             return None if self._there is None else self._there.predict(values_CN, margin_N)
@@ -164,7 +164,7 @@ class Forest:
         return cls(column_TK, below_TK, leaf_TL, found[1])
 
     def predict(self, values_CN: Any, margin_N: Float32s | None = None) -> Float32s | None:
-        """What XGBoost predicts, to the bit: float32 [N]; None where the values are none that deep trees take.
+        """XGBoost's predictions, to the bit: float32 [N]; None where deep trees do not take these values.
 
         Args:
             values_CN: int8 [C, N]; copied where a column is not contiguous.
@@ -218,7 +218,7 @@ class DeviceForest:
         return cls(upload(node_K4), upload(root_T), width, found[1])
 
     def predict(self, values_CN: Any, margin_N: Float32s | None = None) -> Float32s:
-        """What XGBoost predicts on a CPU, to the bit: float32 [N] on the host.
+        """XGBoost's predictions on a CPU, to the bit: float32 [N] on the host.
 
         Args:
             values_CN: int8 or float32 [C, N] on the device, NaN where missing; copied where a column is not contiguous.

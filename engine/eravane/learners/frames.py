@@ -166,7 +166,7 @@ def _type_of(dtype: object) -> str:
 
 
 def _of_series(series: Any, name: str) -> Part:
-    """A pandas column; categories stand for their numbers, or where they are none, for their places."""
+    """A pandas column; categories become their numbers, or their places where they are not numbers."""
     dtype = series.dtype
     if hasattr(dtype, "categories"):
         code_N, categories = series.cat.codes.to_numpy(), np.asarray(dtype.categories)

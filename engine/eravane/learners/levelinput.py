@@ -30,7 +30,7 @@ class NotLevelsError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class Coding:
-    """What the levels of each column stand for.
+    """Values that the levels of each column stand for.
 
     Attributes:
         value_CL: float32 [C, 5], ascending, infinite beyond the last level.
@@ -103,7 +103,7 @@ def as_levels(frame: Frame, coding: Coding) -> LevelColumns:
 
 
 class _Store:
-    """Where the columns lie: in the frame's own memory, or in bytes of ours."""
+    """Memory of the columns: the frame's own, or bytes of ours."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame

@@ -194,7 +194,7 @@ class Levels:
 
 
 def addresses(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where every int8 column begins in every chunk, int64 [S, C], and the rows of the chunks, int64 [S]."""
+    """Address of every int8 column in every chunk, int64 [S, C], and the rows of the chunks, int64 [S]."""
     chunks = [column.chunks for column in table.columns]
     rows = [[len(chunk) for chunk in column] for column in chunks]
     assert all(lengths == rows[0] for lengths in rows), "the columns of a window are cut alike"

@@ -28,7 +28,7 @@ BLOCK = 65_536
 
 @dataclass(frozen=True)
 class Objective:
-    """What trees are grown for.
+    """Objective of the trees.
 
     Attributes:
         name: XGBoost's.
@@ -62,7 +62,7 @@ class Objective:
         return self.name in LOGISTIC
 
     def intercept(self, label_N: Float32s, weight_N: Float32s | None) -> np.float32:
-        """What is predicted before the first tree, from the known labels: their mean; .5 for a function."""
+        """The prediction before the first tree, from the known labels: their mean; .5 for a function."""
         if self.gradients is not None and not self.probabilities:
             return np.float32(0.5)
         absent = np.isnan(label_N)

@@ -15,7 +15,7 @@ class Column:
     """A fitted model whose only column is its prediction."""
 
     def num_boosted_rounds(self) -> int:
-        """It has no trees."""
+        """Number of trees: 0."""
         return 0
 
     def output(self, values_CN: Values) -> NDArray[np.float32]:

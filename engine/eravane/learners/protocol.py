@@ -1,4 +1,4 @@
-"""What a learner is: a matrix that serves many models, trees grown on it, a fitted model that predicts; its errors."""
+"""Protocols of learners (a matrix that serves many models, trees grown on it) and of fitted models; their errors."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Stop(Protocol):
     """Checked between two trees: whether to stop."""
 
     def is_set(self) -> bool:
-        """Whether training shall end."""
+        """Whether to end training."""
         ...
 
 
 def check_stop(stop: Stop | None) -> None:
-    """Raise `TrainingInterruptedError` where training shall end."""
+    """Raise `TrainingInterruptedError` where training is to end."""
     if stop is not None and stop.is_set():
         raise TrainingInterruptedError("training was interrupted")
 
@@ -85,7 +85,7 @@ class Learner(Protocol):
 
     @property
     def device(self) -> str:
-        """Where trees are grown, "cpu" or "cuda"."""
+        """Device on which trees are grown, "cpu" or "cuda"."""
         ...
 
     @property
@@ -134,7 +134,7 @@ class Learner(Protocol):
 
 @runtime_checkable
 class GrowsTogether(Protocol):
-    """What a learner can do besides, whose models of a cell that differ in their target alone draw alike.
+    """A learner that grows models of a cell together where they differ in their target alone, with the same draws.
 
     They share the seed of their draws, and so the columns of every tree: one pass over these serves all of them. What a
     model is does not depend on which others are grown with it.

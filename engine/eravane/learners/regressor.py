@@ -107,7 +107,7 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return {**super().get_params(deep), **getattr(self, "kwargs", {})}
 
     def set_params(self, **params: object) -> LevelsRegressor:
-        """Set parameters by name; names that are none of the named ones are kept with `kwargs`."""
+        """Set parameters by name; other names are kept with `kwargs`."""
         named = self._get_param_names()
         for name, value in params.items():
             if name in named:

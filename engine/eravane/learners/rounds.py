@@ -145,7 +145,7 @@ def unfold(tree: Tree, learned: bool) -> tuple[NDArray[np.int64], NDArray[np.int
 
 @dataclass
 class Stopping:
-    """When the last metric of the last set has not become better for so many rounds.
+    """Early stopping: the last metric of the last set has not improved for a number of rounds.
 
     Attributes:
         patience: rounds (0: never stops).
@@ -194,7 +194,7 @@ def run_rounds(
         verbose: shows progress on a terminal, and elsewhere the metrics of every `verbose`-th round.
 
     Raises:
-        ConfigError: outputs have grown beyond what a float32 holds; a callback is none.
+        ConfigError: outputs have grown beyond what a float32 holds; a callback is not one of either library.
     """
     grown: list[list[Tree]] = []
     history = {one.name: one.history for one in eval_sets}
@@ -256,12 +256,12 @@ def _shown(
 
     def line(turn: int, history: dict[str, dict[str, list[float]]]) -> None:
         if history and ((turn - 1) % period == 0 or turn == rounds):
-            print(f"[{turn - 1}]\t{_told(history)}", flush=True)
+            print(f"[{turn - 1}]\t{_as_text(history)}", flush=True)
 
     return nullcontext(line)
 
 
-def _told(history: dict[str, dict[str, list[float]]]) -> str:
+def _as_text(history: dict[str, dict[str, list[float]]]) -> str:
     found = [(f"{name}-{metric}", values[-1]) for name, of in history.items() for metric, values in of.items()]
     return "\t".join(f"{name}:{value:.5f}" for name, value in found)
 
@@ -282,7 +282,7 @@ class _Bar:
         self._progress.start()
 
         def move(turn: int, history: dict[str, dict[str, list[float]]]) -> None:
-            self._progress.update(self._task, completed=turn, description=_told(history))
+            self._progress.update(self._task, completed=turn, description=_as_text(history))
 
         return move
 

@@ -172,7 +172,7 @@ def without_misspelt(params: dict[str, Any]) -> dict[str, Any]:
     odd = {name: value for name, value in params.items() if value is not None and name not in {*GROWN, *IDLE}}
     for name in _unused(odd, params):
         near = did_you_mean(name, [*GROWN, *SAME, *IDLE, *_of_xgboost()], 0.75)
-        fact = f"parameter {name} is none that XGBoost uses{near}"
+        fact = f"parameter {name} is not one that XGBoost uses{near}"
         if params.get("strict"):
             raise NotGrownError(fact)
         warnings.warn(f"{fact} It is ignored" if near else f"{fact}: it is ignored", stacklevel=3)
@@ -181,7 +181,7 @@ def without_misspelt(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unused(odd: Mapping[str, object], params: Mapping[str, object]) -> list[str]:
-    """Which of these parameters XGBoost says it does not use; none where it refuses one of them."""
+    """Those of the parameters that XGBoost reports as unused; none where it refuses one of them."""
     odd = {name: value for name, value in odd.items() if name not in _of_xgboost()}
     if not odd:
         return []
@@ -224,7 +224,7 @@ def _depth(max_depth: int | None, num_leaves: int | None) -> int:
 
 
 def _among(value: object, allowed: Sequence[object]) -> bool:
-    """Whether a text or number is one of these; arrays and the like are none."""
+    """Whether a text or number is one of these; arrays and the like are not."""
     return isinstance(value, str | numbers.Number) and value in allowed
 
 

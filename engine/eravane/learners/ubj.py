@@ -23,7 +23,7 @@ _LENGTH = struct.Struct(">q")
 _SCALARS = {ord("T"): True, ord("F"): False, ord("Z"): None}
 
 
-# Arrays of a tree in XGBoost's order, by their kind; the place of its number, which is none, among them.
+# Arrays of a tree in XGBoost's order, by their kind; with the place of its number, which is no array.
 _NUMBERED = "id"
 _ONLY_CATEGORICAL = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
 _ARRAYS_OF_A_TREE = (
@@ -71,12 +71,12 @@ def dump(value: object) -> bytes:
 
 
 def array_head(kind: str, size: int) -> bytes:
-    """What stands before the big-endian values of an array, of a kind as in `numpy.dtype.str`: "f4", "i4", "u1"."""
+    """Bytes before the big-endian values of an array, of a kind as in `numpy.dtype.str`: "f4", "i4", "u1"."""
     return b"[$" + _ARRAYS[kind] + b"#L" + _LENGTH.pack(size)
 
 
 def list_head(size: int) -> bytes:
-    """What stands before the values of a list."""
+    """Bytes before the values of a list."""
     return b"[#L" + _LENGTH.pack(size)
 
 

@@ -93,7 +93,7 @@ def _unused(params: str) -> tuple[str, ...]:
 
 
 def plain_error(error: Exception) -> str:
-    """What an error of XGBoost says, in one line, without its place in XGBoost's source and its stack."""
+    """The message of an error of XGBoost in one line, without its place in XGBoost's source and its stack."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[[\d:]+\] \S+:\d+: (Check failed: )?", "", first)
 
@@ -111,7 +111,7 @@ class XGBoost:
 
     @property
     def device(self) -> str:
-        """Where trees are grown, "cpu" or "cuda"."""
+        """Device on which trees are grown, "cpu" or "cuda"."""
         return str(self.params["device"])
 
     @property

@@ -1,4 +1,4 @@
-"""What the loop of a run takes from the edition of its rules: the meta-learner, and constants of the updates."""
+"""Parts of the loop that depend on the edition of a run: the meta-learner, and constants of the updates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def gate_of(config: GateConfig) -> type[MetaLearner]:
 
 
 def update_constants(config: LoopConfig) -> dict[str, Any]:
-    """What an older edition had as keys and `Updater` has as constants."""
+    """Constants of `Updater` that were keys of an older edition."""
     if not isinstance(config, FirstLoopConfig):
         return {}
     return {

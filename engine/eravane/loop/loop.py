@@ -45,7 +45,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step of the loop did.
+    """Report of one step of the loop.
 
     Attributes:
         resolved: what the gate learnt of eras whose labels became usable.

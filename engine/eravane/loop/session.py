@@ -51,7 +51,7 @@ ERAS, RESOLVED = "checkpoints/eras", "checkpoints/resolved"
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a session continues.
+    """The point at which a session continues.
 
     Attributes:
         era: the last finished era; None where the loop has not begun.
@@ -289,7 +289,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a checkpoint holds beside the gate.
+    """Content of a checkpoint beside the gate.
 
     Attributes:
         pending: eras that wait for their labels.

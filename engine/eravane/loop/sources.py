@@ -50,7 +50,7 @@ class EraSource:
 
 
 def values_of(source: EraSource, spec: ModelSpec) -> Values:
-    """What a base model predicts from: its prepared columns [C, N], or a member's prediction [1, N]."""
+    """Inputs of a base model: its prepared columns [C, N], or a member's prediction [1, N]."""
     return source.member(spec.group)[None] if spec.given else source.cell(spec.columns)
 
 

@@ -56,7 +56,7 @@ class EarlierModels:
         versions.add(Version(era, self._compared(after)))
 
     def predictions(self, number: int, era: int) -> NDArray[np.float32]:
-        """What a frozen version predicts of a stored era, float32 [M, N]."""
+        """Predictions of a frozen version for a stored era, float32 [M, N]."""
         models = self.frozen[number]
         for spec in self._specs:
             if (number, spec.model_id) not in self._boosters:

@@ -98,7 +98,7 @@ def require_begun(store: EraStore, begun: Mapping[str, str]) -> None:
 
 
 def _unlike(data: Path, store: EraStore) -> str:
-    """What in `data` is not as the store took it in, as the subject of a sentence; empty where all of it is."""
+    """Files of `data` that differ from what the store took in, as the subject of a sentence; empty where none does."""
     if (data / MANIFEST).is_file():
         return "" if Manifest.read(data).fingerprint() == store.fingerprint else f"the store {data}"
     other = [name for name, record in store.manifest.sources.items() if not _fits(data / name, record)]
@@ -110,7 +110,7 @@ def _fits(path: Path, record: SourceRecord) -> bool:
 
 
 class Beside:
-    """What decides a run's results and lies beside its store: feature sets, members, references.
+    """Inputs of a run that lie beside its store: feature sets, members, references.
 
     Args:
         config, data, store: the run's.

@@ -104,7 +104,7 @@ class Run:
 
     @property
     def live_predictions(self) -> pd.DataFrame:
-        """What can be submitted: id, prediction.
+        """Predictions that can be submitted: id, prediction.
 
         Raises:
             RunError: the run made none.

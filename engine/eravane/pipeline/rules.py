@@ -1,4 +1,4 @@
-"""What a run settles once, before anything is trained: the horizons of its targets and the payout rule."""
+"""Horizons of a run's targets and its payout rule, decided once, before anything is trained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAYOUT = "payout.json"
 
 @dataclass(frozen=True)
 class Settled:
-    """What a run settles once.
+    """Horizons and payout rule of a run.
 
     Attributes:
         horizons: how long the labels of each target in use are, the main one's first; empty where that is not noted.
@@ -47,7 +47,7 @@ class Settled:
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Settled:
-        """What a run noted; one that an older version began noted neither."""
+        """Read them from a run's manifest; that of an older version has neither."""
         horizon = manifest.get("horizon")
         main = None if horizon is None else TargetHorizon.from_dict(horizon)
         return cls({} if main is None else {main.target: main}, noted_rule(manifest))

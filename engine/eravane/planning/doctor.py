@@ -52,7 +52,7 @@ def doctor(scheduler: str = "", data: Path | None = None) -> list[Check]:
 
 
 def examine(machine: Machine) -> list[Check]:
-    """Judge a machine's facts."""
+    """Check the facts of a machine."""
     return [
         _python(machine),
         _libraries(machine),
@@ -225,7 +225,7 @@ def _disk(machine: Machine) -> Iterator[Check]:
 
 
 def _surroundings(machine: Machine) -> Iterator[Check]:
-    """What else of the machine ends or slows a run; nothing where all is well."""
+    """Other facts of the machine that end or slow a run; none where all is well."""
     for purpose, why in machine.unwritable.items():
         variable = "ERAVANE_CACHE" if purpose == "the cache" else "TMPDIR"
         yield Check("folders", "fail", f"{purpose} cannot be written: {why}", f"set {variable} to a folder of yours")
@@ -268,7 +268,7 @@ def _dask(machine: Machine) -> Check:
 
 
 def examine_targets(data: Path) -> list[Check]:
-    """Judge the targets of a folder of files or of a store.
+    """Check the targets of a folder of files or of a store.
 
     Raises:
         DataError: the files are missing or break the dataset's contract.

@@ -154,7 +154,7 @@ class Workload:
         return training + device_bytes(self._config.zoo.trees * self._chosen, learner.params)
 
     def kept_features(self) -> str:
-        """What of the features stays on the GPU, in words; empty on the CPU. Of an H100 where none is here."""
+        """Features that stay on the GPU, in words; empty on the CPU. Of an H100 where no GPU is here."""
         if self._hardware.device == "cpu":
             return ""
         column = self._shape.index.rows * np.dtype(self._shape.dtype).itemsize

@@ -46,7 +46,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers alone; they are aligned to the right."""
+        """Whether each column holds numbers alone; such columns are aligned to the right."""
         count = range(len(self.heads))
         return [bool(self.rows) and all(isinstance(row[i].key, float) for row in self.rows) for i in count]
 

@@ -317,7 +317,7 @@ def _number(value: object) -> float:
 
 
 def payout_rule(view: RunView) -> PayoutRule:
-    """What is paid: as the run's manifest states it, else the newest rule of the table."""
+    """The payout rule of the run's manifest, else the newest of the table."""
     try:
         return PayoutRule.from_dict(view.fact("payout"))
     except (KeyError, TypeError, ValueError):
@@ -336,7 +336,7 @@ def payout(view: RunView, name: str) -> pd.Series[float]:
 
 @dataclass(frozen=True)
 class GateFacts:
-    """What the gate has earned over equal weight, in summed CORR of gaussianized ranks.
+    """Gains of the gate over equal weight, in summed CORR of gaussianized ranks.
 
     Attributes:
         eras: resolved eras so far.

@@ -183,7 +183,7 @@ def series(view: RunView) -> list[Card]:
 
 
 def gate(view: RunView) -> list[Card]:
-    """What the gate has earned so far, and which expert earned it."""
+    """Gains of the gate and of its experts so far."""
     found = gate_facts(view)
     if found is None or not found.eras or not found.experts:
         return []

@@ -39,7 +39,7 @@ class EraFiles:
         write_atomically(self._path(era), save(plain, metadata={CHECKSUM: _checksum(plain)}))
 
     def get(self, era: int, build: Callable[[Layout], T], **sizes: int) -> T:
-        """What `build` makes of the arrays of an era.
+        """Result of `build` on the arrays of an era.
 
         Args:
             era: the era; build: takes the arrays; sizes: of dimensions that are known.

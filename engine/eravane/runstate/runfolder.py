@@ -170,7 +170,7 @@ class RunFolder:
         return translate_config(self._tables(), str(self.path / CONFIG), FIRST_EDITION, adopt=adopt)
 
     def adopt(self) -> tuple[str, ...]:
-        """Let present rules take the place of those that this release no longer has, from now on.
+        """Replace rules that this release no longer has by the present ones, from now on.
 
         Returns:
             What is computed otherwise; empty where nothing is.
@@ -186,7 +186,7 @@ class RunFolder:
 
     @property
     def adopted(self) -> list[dict[str, Any]]:
-        """What became of older rules when they were left: edition, digests and changes, oldest first."""
+        """Adoptions of newer rules: edition and digests that were left, and changes, oldest first."""
         found: list[dict[str, Any]] = self.read_json(MANIFEST).get(ADOPTED, []) if self.started else []
         return found
 

@@ -1,4 +1,4 @@
-"""From base predictions and weights to the ensemble: gaussianized ranks, weighted, ranked again."""
+"""The ensemble of base predictions and weights: gaussianized ranks, weighted, ranked again."""
 
 from __future__ import annotations
 

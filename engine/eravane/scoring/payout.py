@@ -1,4 +1,4 @@
-"""What the tournament pays: the one definition of the payout mix, as a dated table of rules.
+"""Payout rules of the tournament: the one definition of the payout mix, as a dated table.
 
 A round pays `stake * clip(factor * (corr * CORR + mmc * MMC), -clip, +clip)` with CORR and MMC of the rule's horizon
 (docs.numer.ai, staking; the multipliers of a round stand in `roundScoreConfigs` of the API).
@@ -50,7 +50,7 @@ class PayoutRule:
         return self.corr * corr + self.mmc * mmc
 
     def paid(self, corr_E: ArrayLike, mmc_E: ArrayLike) -> Floats:
-        """What a stake of 1 earns with scores [E]; a factor that is not known counts as 1."""
+        """Earnings of a stake of 1 with scores [E]; a factor that is not known counts as 1."""
         mix_E = self.mix(np.asarray(corr_E, dtype=np.float64), np.asarray(mmc_E, dtype=np.float64))
         return np.asarray(np.clip((1.0 if self.factor is None else self.factor) * mix_E, -self.clip, self.clip))
 

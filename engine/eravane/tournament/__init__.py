@@ -1,4 +1,4 @@
-"""The way into the Numerai tournament: data, predictions, diagnostics, scores and models."""
+"""Numerai's API: data, predictions, diagnostics, scores and models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def connect(usual_s: float | None = None) -> Client:
 
 
 def tournament_address(usual: str) -> str:
-    """Where the tournament is: $ERAVANE_TOURNAMENT, else the usual address."""
+    """Address of the tournament: $ERAVANE_TOURNAMENT, else the usual one."""
     return usual if switched_off() else os.environ.get(ADDRESS_VARIABLE, "").strip() or usual
 
 

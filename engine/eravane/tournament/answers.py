@@ -1,4 +1,4 @@
-"""What the tournament answers, given a shape: model slots, rounds, submissions, hosted files."""
+"""Typed answers of the tournament: model slots, rounds, submissions, hosted files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would make a person look twice before sending predictions, measured against the last submission."""
+"""Objections to sending predictions that differ too much from the last submission."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def correlation(first: pd.DataFrame, second: pd.DataFrame) -> float | None:
 
 
 def objections(now: Profile, last: Profile) -> list[str]:
-    """What changed since the last submission more than it should, one sentence each."""
+    """Changes since the last submission that are too large, one sentence each."""
     found = []
     shared = now.exposures.keys() & last.exposures.keys()
     jumps = {group: now.exposures[group] - last.exposures[group] for group in shared}

@@ -133,7 +133,7 @@ class Client:
         return self.shaped("v3UserProfile", lambda: str(profile["id"]))
 
     def submissions(self, model_id: str) -> list[Submission]:
-        """What was submitted for a model, oldest first."""
+        """Submissions of a model, oldest first."""
         listed = self._query(_SUBMISSIONS, {"modelId": model_id}, "submissions")
         read = self.shaped("submissions", lambda: [submission_of(item) for item in listed if item["round"]])
         return sorted(read, key=lambda submission: submission.inserted_at)
@@ -265,7 +265,7 @@ class Client:
         return self.patience.insist(f"finding upload {upload_id}", attempt)
 
     def hosted_log(self, upload_id: str) -> tuple[str, ...]:
-        """What an uploaded model printed while it was validated, oldest line first."""
+        """Lines that an uploaded model printed while it was validated, oldest first."""
         lines = self._query(_PICKLE_LOG, {"pickleId": upload_id}, "diagnosticsTriggerLogs")
         return self.shaped("diagnosticsTriggerLogs", lambda: tuple(str(line["message"]) for line in lines or []))
 
@@ -343,10 +343,10 @@ class Client:
 
 
 def _listed(answer: object) -> list[Any]:
-    """A list as it is; a text or a table, which could be iterated too, is none.
+    """The answer, which must be a list: a text or a table could be iterated, too.
 
     Raises:
-        TypeError: it is no list.
+        TypeError: it is not a list.
     """
     if not isinstance(answer, list):
         raise TypeError("no list")

@@ -1,4 +1,4 @@
-"""The tournament credentials: from the environment or a private `.env`, and from nowhere else."""
+"""Credentials of the tournament, from the environment or a private `.env` alone."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ WITH_FEATURES = (*HISTORY, LIVE)
 
 @dataclass(frozen=True)
 class Content:
-    """What a sound file holds: rows, and its first and last era (None where it has none, or only the live era)."""
+    """Content of a sound file: rows, and its first and last era (None where it has none, or only the live era)."""
 
     rows: int | None = None
     first_era: int | None = None

@@ -31,7 +31,7 @@ _VERSION = re.compile(r"v(\d+)(?:\.(\d+))?")
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch did.
+    """Result of a fetch.
 
     Attributes:
         dataset: the folder's record.

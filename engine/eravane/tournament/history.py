@@ -76,7 +76,7 @@ class History:
 
     @classmethod
     def read(cls, run: Path | None, model: str) -> History:
-        """What a run folder keeps of a model; an empty history where it keeps nothing.
+        """The history of a model in a run folder; empty where there is none.
 
         Raises:
             RunError: the file is damaged.

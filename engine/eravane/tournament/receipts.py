@@ -1,4 +1,4 @@
-"""Receipts: what was sent to the tournament, and what it looked like, as JSON in `RUN/submissions`."""
+"""Receipts of submissions, with their statistics, as JSON in `RUN/submissions`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class Profile:
-    """What a submission looked like, so that the next one can be held against it.
+    """Statistics of a submission, with which the next one is compared.
 
     Attributes:
         exposures: feature group -> correlation of the predictions with the group's mean feature.
@@ -89,7 +89,7 @@ def keep_receipt(run: Path, receipt: Receipt, content: bytes) -> Path:
 
 
 def predictions_of(run: Path, receipt: Receipt) -> Path:
-    """Where the predictions of a receipt are kept; equal ones once."""
+    """Path of the predictions of a receipt; equal ones are stored once."""
     return run / FOLDER / f"{receipt.sha256[:16]}.csv"
 
 

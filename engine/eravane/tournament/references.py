@@ -200,7 +200,7 @@ def _warn(what: str, error: Exception | str) -> None:
 
 
 def stored_predictions(run: Path) -> pd.DataFrame:
-    """What a run predicted: id, era (its number) and prediction (float64), in era order.
+    """Predictions of a run: id, era (its number) and prediction (float64), in era order.
 
     Raises:
         RunError: it has no predictions, or they are damaged.

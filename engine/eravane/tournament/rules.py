@@ -22,7 +22,7 @@ ASK_S = 6.0
 
 
 def kind_of(metric: str) -> str:
-    """Our name of a live metric's definition: MMC of `canon_mmc20`; the metric itself where it is none of ours."""
+    """Our name of a live metric's definition: MMC of `canon_mmc20`; the metric itself where it is not one of ours."""
     name = metric.upper()
     return next((kind for kind in _KINDS if kind in name), name)
 

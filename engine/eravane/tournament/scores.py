@@ -54,7 +54,7 @@ class LiveScore:
 
 @dataclass(frozen=True)
 class Earned:
-    """What a stake of 1 on every round would have earned, each under its own rule.
+    """Earnings of a stake of 1 on every round, each under its own rule.
 
     Attributes:
         rounds: round, share earned, whether it is final, and the rule's mix, in order.
@@ -198,7 +198,7 @@ def _promised(metric: str, days: int | None, backtest: _Backtest) -> tuple[Summa
 
 
 def _earned(history: History, stated: Mapping[str, int]) -> Earned:
-    """What a stake of 1 earns in every round that has both of its rule's scores."""
+    """Earnings of a stake of 1 in every round that has both of its rule's scores."""
     found = []
     for number in sorted({number for _, number in history.scores}):
         rule = history.rules.get(number) or rule_of(number)

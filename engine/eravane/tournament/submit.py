@@ -351,7 +351,7 @@ class _Dispatch:
         return receipt
 
     def _problem(self, listed: Submission) -> str:
-        """What another try may set right in a submission as the tournament has it; empty when nothing is wrong."""
+        """The fault of a submission that another try may correct; empty when nothing is wrong."""
         if listed.error is not None:
             return f"the tournament finds it invalid ({listed.error[:200]})"
         if not self._same(self.client.submitted_file(listed.id)):

@@ -306,7 +306,7 @@ def check_stored(response: requests.Response) -> None:
     """Check the status of a storage's answer.
 
     Raises:
-        TransientError: it is none of success.
+        TransientError: it is not a success.
     """
     status = response.status_code
     if 200 <= status < 300:
@@ -391,14 +391,14 @@ def check_address(url: str) -> None:
     """Refuse an address that would be reached without TLS, this machine's own excepted.
 
     Raises:
-        ApiError: naming the scheme and the host; or it is no address.
+        ApiError: naming the scheme and the host; or it is not an address.
     """
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and (parts.hostname is None or parts.port == 0):
             raise ValueError("it has no host or port")
     except ValueError as error:
-        raise ApiError(f"the address of the tournament or of a file is none ({error})") from None
+        raise ApiError(f"the address of the tournament or of a file is not valid ({error})") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise ApiError(f"the tournament named an address without TLS ({parts.scheme}://{parts.hostname})")
 

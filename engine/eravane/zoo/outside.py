@@ -1,4 +1,4 @@
-"""What comes from outside the run: other people's predictions as members and floor, references for MMC and BMC."""
+"""Predictions from outside the run: members and floor of the pool, references for MMC and BMC."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Reference:
-    """What predictions are measured against, in the store's order.
+    """Predictions that others are measured against, in the store's order.
 
     Attributes:
         values_N: float32 [N] over all eras of the store, NaN where it has no row; live_N: it has no live rows.
@@ -220,7 +220,7 @@ def coverage(members: Sequence[Member], store: EraStore, first: int) -> list[str
 
 
 def paid_by(config: RunConfig, data: Path, store: EraStore) -> Reference | None:
-    """What contributions are measured against, where the run goes for what Numerai pays; None elsewhere.
+    """The reference of contributions in a run that aims at payout; None elsewhere.
 
     The meta model in eras that have it; the benchmark model, BMC for MMC, in the eras before.
 

@@ -1,4 +1,4 @@
-"""Which base models enter the ensemble: by mean CORR first, Sharpe second, from out-of-fold eras alone."""
+"""Selection of base models: by mean CORR first, Sharpe second, from out-of-fold eras alone."""
 
 from __future__ import annotations
 

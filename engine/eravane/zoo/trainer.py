@@ -202,7 +202,7 @@ class Zoo:
 
 
 class _Once:
-    """Passes on the first report of a model: a task that runs again reports it twice."""
+    """Reports each model once: a task that runs again reports it twice."""
 
     def __init__(self, on_model: Callable[[Finished], None] | None) -> None:
         self._on_model, self._known = on_model, set[tuple[str, int]]()

@@ -145,7 +145,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a task gives back.
+    """Result of a task.
 
     Attributes:
         blocks, predictions: per model its booster and its float32 [N].

@@ -36,7 +36,7 @@ SNAPSHOTS = "snapshots"
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest changed.
+    """Changes made by an ingest.
 
     Attributes:
         eras_added: era numbers that are new in the store.

@@ -34,7 +34,7 @@ class LabelBlock:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a column first differs from one that it otherwise equals, and in how many labelled rows it does."""
+    """First difference of a column from one that it otherwise equals, and the number of labelled rows that differ."""
 
     column: str
     rows: int
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """What a target column holds.
+    """Facts of a target column.
 
     Attributes:
         labelled: rows with a label.
@@ -235,7 +235,7 @@ def _twin(target: str, own: TargetFacts, horizon_eras: int) -> TargetHorizon | N
 
 
 def _contradictions(target: str, named: Horizon, facts: Mapping[str, TargetFacts]) -> Iterator[str]:
-    """What in the file speaks against a suffix; a file that is old as a whole does not."""
+    """Contradictions between the file and a suffix; a file that is old as a whole is not one."""
     own = facts[target]
     # How many eras the file is behind, by the votes of all targets and one for a fresh file.
     votes = [0, *(fact.empty_eras - span.empty_eras for name, fact in facts.items() if (span := Horizon.named(name)))]
