@@ -13,17 +13,25 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=20 -
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install lock fresh demo lint test test-full bench gpu-check reference clean
+# Kernels are compiled before the tests, not by each of their workers; again where their sources have changed.
+KERNELS := $(wildcard kernels/eravane_kernels/*.py kernels/eravane_kernels/cpu/*.py)
+COMPILED := $(VENV)/.compiled
+CHECKS := style types contracts
+
+.PHONY: help install lock fresh demo lint $(CHECKS) checked test test-full bench gpu-check reference clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(STAMP)  ## make .venv with eravane and its CPU libraries; TORCH=cuda for PyPI's torch, LOCK=oldest
+install: $(STAMP) $(COMPILED)  ## make .venv with eravane and its CPU libraries; TORCH=cuda for PyPI's torch, LOCK=oldest
 
 $(STAMP): pyproject.toml tools/install $(wildcard constraints/*.txt)
 	PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$(LOCK) TORCH=$(TORCH) tools/install
-	$(BIN)/python -m eravane.pipeline.warm
 	rm -f $(VENV)/.installed-*
+	touch $@
+
+$(COMPILED): $(STAMP) $(KERNELS)
+	$(BIN)/python -m eravane.pipeline.warm
 	touch $@
 
 lock:  ## renew constraints/: newest versions for each Python, and the oldest allowed
@@ -35,16 +43,25 @@ fresh:  ## try install, demo and test on every bare machine and Python that can 
 demo: install  ## make a dataset, run the whole batch on it, show the result
 	$(BIN)/eravane demo
 
-lint: install  ## format, lint, types and import contracts
+lint: $(CHECKS)  ## format, lint, types and import contracts
+
+style: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(STAMP)
 	$(BIN)/mypy
+
+contracts: $(STAMP)
 	$(BIN)/lint-imports
 
-test: lint  ## lint, then every test but the long proofs; WORKERS=4, SHUFFLE=seed for another order
+checked: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs=2 $(COMPILED) $(CHECKS)
+
+test: checked  ## lint, then every test but the long proofs; WORKERS=4, SHUFFLE=seed for another order
 	$(PYTEST) -m 'not full'
 
-test-full: lint  ## lint, then every test
+test-full: checked  ## lint, then every test
 	$(PYTEST)
 
 bench: install  ## run every benchmark

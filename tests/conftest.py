@@ -10,10 +10,29 @@ from pathlib import Path
 
 import pytest
 
+from eravane.core.memory import available_memory
 from tests.support.shared import Runs, Shared
 
 # No test asks the real tournament anything; those that need one set the address of a double.
 os.environ["ERAVANE_TOURNAMENT"] = "off"
+
+# Folders of tests: a run syncs hundreds of files, which a disk takes milliseconds for, each. A whole session has held
+# half a gigabyte of them; those of tests that passed are deleted at their end.
+MEMORY, ROOM = Path("/dev/shm"), 2 << 30
+
+
+def _folders_in_memory() -> bool:
+    """Whether memory has room for all that tests write, and lets what they write be run."""
+    try:
+        place = os.statvfs(MEMORY)
+    except OSError:
+        return False
+    free = place.f_bavail * place.f_frsize
+    return not place.f_flag & os.ST_NOEXEC and os.access(MEMORY, os.W_OK) and free > ROOM < available_memory() // 3
+
+
+if _folders_in_memory():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
