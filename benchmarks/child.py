@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 SAMPLE_SECONDS = 0.005
 
@@ -99,9 +100,9 @@ def _main(job: str, arguments: list[str]) -> Cost:
         prepare()
     synced, fsync = [0.0, 0.0], os.fsync
 
-    def timed(descriptor: int) -> None:
+    def timed(fd: Any) -> None:
         begin, cpu = time.perf_counter(), time.thread_time()
-        fsync(descriptor)
+        fsync(fd)
         synced[0] += time.perf_counter() - begin
         synced[1] += time.thread_time() - cpu
 

@@ -218,11 +218,14 @@ def _matrix(folder: Path, size: Size) -> list[Result]:
     def binned(rows: Any) -> Any:
         return xgb.QuantileDMatrix(rows, ref=reference, nthread=1)
 
+    def binned_copy(copying: Callable[[], Any]) -> Any:
+        return binned(copying())
+
     jobs = [Job("from the store", lambda: quantile_matrix(table, params))]
     for kind, rows in whole.items():
         copying = partial(np.ascontiguousarray, value_CN.T, dtype=kind)
         jobs.append(Job(f"from a C-order {kind} copy", partial(binned, rows)))
-        jobs.append(Job(f"and making the {kind} copy", lambda copying=copying: binned(copying())))
+        jobs.append(Job(f"and making the {kind} copy", partial(binned_copy, copying)))
     ours, *peers = seconds(jobs, size.repeats)
     names = ["xgboost_matrix_vs_c_order", "xgboost_matrix_vs_making_a_c_order_copy"]
     names += [f"{name}_float32" for name in names]

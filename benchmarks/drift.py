@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eravane.core.config import PrepareConfig
 from eravane.data.features import Features
 from eravane.data.ingest import ingest
-from eravane.data.prepare import PrepareConfig
 
 KINDS = ("stationary", "cyclic", "break")
 PERIOD = 80  # eras of a cycle
@@ -90,4 +90,4 @@ class _Signal:
         z_FN = (x_FN - 2.0) / np.sqrt(2.0)
         raw_N = self._weights @ z_FN[self._linear]
         raw_N += self._products @ (z_FN[self._pairs[:, 0]] * z_FN[self._pairs[:, 1]])
-        return raw_N / np.sqrt((self._weights**2).sum() + (self._products**2).sum())
+        return np.asarray(raw_N / np.sqrt((self._weights**2).sum() + (self._products**2).sum()))

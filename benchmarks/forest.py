@@ -38,7 +38,9 @@ def measured(depth: int, width: int, rows: int, trees: int, repeats: int) -> lis
         Job("unfolding", lambda: Forest.of(booster)),
     ]
     ours, peer, unfolding = seconds(jobs, repeats)
-    same = np.array_equal(forest.predict(values_CN), booster.inplace_predict(values_CN.T, validate_features=False))
+    found_N = forest.predict(values_CN)
+    assert found_N is not None
+    same = np.array_equal(found_N, booster.inplace_predict(values_CN.T, validate_features=False))
     per = 1e9 / (rows * trees)
     took = f"{ours * per:.2f} ns a row and tree against {peer * per:.2f} ns"
     how = f"{took}; unfolding a tree {1e6 * unfolding / trees:.0f} us"

@@ -13,7 +13,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def preflight(lab: Lab) -> Iterator[Check | Figure]:
     yield Check("kernel_runs", int(counted.sum()) == values_CN.size, "level_counts of ten rows")
     names = ["a", "b", "c"]
     for learner in ("levels", "xgboost") if importable("xgboost") else ():  # both write its model files
-        block, taken = lab.once(lambda name=learner: _ten_rows(lab, name, values_CN, names))
+        block, taken = lab.once(partial(_ten_rows, lab, learner, values_CN, names))
         yield Check(f"ten_rows_{learner}", len(block) > 0, f"{len(block)} bytes in {taken:.1f} s")
 
 
@@ -175,7 +175,7 @@ def loading(lab: Lab) -> Iterator[Check | Figure]:
         synthesise(folder / "data", PRESETS[lab.pick("small", "tiny", "tiny")])
         stores, taken = {}, {}
         for way, by in (("cuda", decode), ("cpu", None)):
-            made, taken[way] = lab.once(lambda w=way, d=by: ingest(folder / "data", folder / w, decode=d))
+            made, taken[way] = lab.once(partial(ingest, folder / "data", folder / way, decode=by))
             stores[way] = {path.name: path.read_bytes() for path in made.path.iterdir() if path.is_file()}
         same = stores["cuda"] == stores["cpu"]
         yield Check("cudf_ingests_as_arrow", same, f"{len(stores['cpu'])} files, byte for byte")
@@ -187,7 +187,7 @@ def boosters(lab: Lab) -> Iterator[Check]:
     need("xgboost")
     import xgboost as xgb
 
-    from benchmarks.gpu_trees import Work
+    from benchmarks.gpu_work import Work
     from eravane.backend import choose
     from eravane.learners.registry import load_booster
     from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
@@ -293,7 +293,7 @@ def _demo_of_levels(lab: Lab, folder: Path) -> Iterator[Check | Figure]:
     for device in dict.fromkeys((lab.device, "cpu")):
         settings = {**TINY, "zoo": {**TINY["zoo"], "learner": "levels"}, "compute": {"device": device}}
         config, out = parse_config(settings), folder / f"levels-{device}"
-        run, taken[device] = lab.once(lambda c=config, o=out: eravane.run(c, data=data, out=o, cache=o / "c"))
+        run, taken[device] = lab.once(partial(eravane.run, config, data=data, out=out, cache=out / "c"))
         models[device] = {path.name: path.read_bytes() for path in (run.path / "models").glob("*.ubj")}
     same = bool(models["cpu"]) and models[lab.device] == models["cpu"]
     yield Check("demo_of_levels_as_on_the_cpu", same, f"{len(models['cpu'])} model files, byte for byte")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def bandwidth(lab: Lab) -> Iterator[Figure]:
     target = lab.xp.empty(size, np.uint8)
     for kind, source in (("pinned", lab.pinned(size, np.uint8)), ("pageable", np.empty(size, np.uint8))):
         source[...] = 1
-        taken = lab.seconds(lambda source=source: _send(lab, target, source), 3)
+        taken = lab.seconds(partial(_send, lab, target, source), 3)
         yield Figure(
             f"upload_{kind}", size / taken / 1e9, "GB/s", "higher", 64.0, "PCIe 5 x16", None, f"{size:,} bytes"
         )
@@ -135,7 +136,7 @@ def scores(lab: Lab) -> Iterator[Figure]:
         "numerai_corr", 1000 * taken, "ms", "lower", 1000 * least, "one read at the copy's bandwidth", detail=case
     )
     for name in ("rank", "gaussianize"):
-        spent = lab.seconds(lambda name=name: getattr(lab.kernels, name)(p_MN, offsets), 3)
+        spent = lab.seconds(partial(getattr(lab.kernels, name), p_MN, offsets), 3)
         bound = 1000 * 3 * p_MN.nbytes / lab.copy_rate()
         yield Figure(name, 1000 * spent, "ms", "lower", bound, "one read, one write in float64", detail=case)
     some = max(1, eras // 32)
@@ -156,10 +157,10 @@ def projections(lab: Lab) -> Iterator[Figure]:
     ):
         offsets = np.arange(eras + 1, dtype=np.int64) * rows
         f_FN, p_MN = lab.levels(features, eras * rows), rng.standard_normal((models, eras * rows))
-        taken = lab.seconds(lambda p=p_MN, f=f_FN, o=offsets: lab.kernels.neutralize(p, f, o), 3) / eras
+        taken = lab.seconds(partial(lab.kernels.neutralize, p_MN, f_FN, offsets), 3) / eras
         one = offsets[:2]
         few_MN, few_FN = lab.host(p_MN[:, :rows]), lab.host(f_FN[:, :rows])
-        twin = _twin(lambda p=few_MN, f=few_FN, o=one: cpu.neutralize(p, f, o))
+        twin = _twin(partial(cpu.neutralize, few_MN, few_FN, one))
         case = f"{models} predictions, {features} features, {eras} eras measured; CPU twin {1231 * twin:,.0f} s"
         # Gram matrix, its factor, and projecting twice, for the predictions' refinement too.
         work = 2 * rows * features**2 + features**3 / 3 + models * (8 * rows * features + 4 * features**2)

@@ -8,6 +8,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def widths(lab: Lab) -> Iterator[Figure]:
         work, params = Work(lab, width, rows), _params(lab)
         lab.release()
         before = lab.free()
-        matrix, built = lab.once(lambda w=work, p=params: w.matrix(p))
+        matrix, built = lab.once(partial(work.matrix, params))
         held = before - lab.free()
         sizes = f"{rows:,} x {width} levels"
         predicted = f"{sizes}; cost model {H100.to_bin(rows, width):.2f} s"
@@ -103,7 +104,7 @@ def zoo_minutes(lab: Lab, rows: int, widths: Any, trees: Any, matrices: Any = No
     slope, once = _line(width_W, np.array(trees))
     cell, fixed = (0.0, 0.0) if matrices is None else _line(width_W, np.array(matrices))
     visit = slope / (rows * PASSES)
-    changed = {"row_level": 0.0, "node_column": 0.0, "column": 0.0}
+    changed: dict[str, Any] = {"row_level": 0.0, "node_column": 0.0, "column": 0.0}
     config = load_config(Path(__file__).parents[1] / "configs" / "v5.3-gpu.toml")
     shape = published(config)
     timeline = plan_timeline(config, shape.index, shape.newest_label, shape.horizons)
@@ -168,10 +169,10 @@ def sampling(lab: Lab) -> Iterator[Figure | Check]:
     total_N, taken = np.full(rows // 10, 0.5), 0.0
     for number in range(trees):
         columns = np.sort(rng.choice(width, max(1, width // 10), replace=False))
-        few, built = lab.once(lambda c=columns: work.matrix(whole, c, slice(0, rows)))
+        few, built = lab.once(partial(work.matrix, whole, columns, slice(0, rows)))
         few.set_base_margin(margin_N)
         booster = xgb.Booster({**whole, "base_score": 0.0, "seed": number}, [few])
-        _, grown = lab.once(lambda b=booster, m=few: b.update(m, 0))
+        _, grown = lab.once(partial(booster.update, few, 0))
         margin_N = booster.predict(few, output_margin=True)
         total_N += lab.host(booster.inplace_predict(held_NC[:, columns]))
         taken += built + grown
@@ -237,7 +238,7 @@ def _side_by_side(lab: Lab, count: int, rows: int, width: int, trees: int) -> fl
     processes = [context.Process(target=_train_small, args=arguments, daemon=True) for _ in range(count)]
     for process in processes:
         process.start()
-    taken = [results.get(timeout=120) for _ in processes]
+    taken: list[float] = [results.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
     return max(taken)

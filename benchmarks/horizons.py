@@ -74,7 +74,7 @@ def splitter_corr(rows: Rows, folds: int = 20, chunk: int = STEP, **purge: Any) 
     for train_N, test_N in splitter.split(x_NC, y_N, groups=era_N):
         model = KNeighborsRegressor(5).fit(x_NC[train_N], y_N[train_N])
         found.append(corr_by_era(y_N[test_N], model.predict(x_NC[test_N]), era_N[test_N]))
-    return pd.concat(found).to_numpy()
+    return np.asarray(pd.concat(found))
 
 
 def estimator_corr(rows: Rows, span: Horizon, **purge: Any) -> tuple[np.ndarray, float]:
@@ -180,7 +180,7 @@ def rejections(draws: int) -> list[Result]:
             span = Horizon.of_days(days).eras
             sums = np.cumsum(rng.standard_normal((draws, eras + span)), axis=1)
             means = [hac_mean(row, lag) for row in sums[:, span:] - sums[:, :-span]]
-            critical = 100 * np.mean([abs(found.t) > NORMAL_T for found in means])
+            critical = 100 * float(np.mean([abs(found.t) > NORMAL_T for found in means]))
             plain = 100 * np.mean([abs(found.mean) > NORMAL_T * found.se for found in means])
             goal = 8.0 if lag == Horizon.of_days(days).hac_lag else None
             detail = f"mean / se alone {plain:.1f} %; critical value {means[0].critical:.2f}; {draws} draws"

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def make(path: Path, size: Size) -> NDArray[np.float32]:
         before_N = level_N
     x_CN.flush()
     raw_N = 0.08 * signal_N / signal_N.std() + rng.standard_normal(size.rows, dtype=np.float32)
-    return (np.searchsorted(np.quantile(raw_N, [0.05, 0.25, 0.75, 0.95]), raw_N) / 4).astype(np.float32)
+    level_N = np.searchsorted(np.quantile(raw_N, [0.05, 0.25, 0.75, 0.95]), raw_N)
+    return np.asarray(level_N / 4, dtype=np.float32)
 
 
 def measured(name: str, size: Size, path: Path, label_N: NDArray[np.float32]) -> list[Result]:
@@ -195,8 +197,7 @@ def _together(name: str, size: Size, x_CN: NDArray[np.int8], label_N: NDArray[np
     kinds = {"alone": {}, **kinds, "half_of_the_rows": {"share": 0.5}}
     models = {kind: _boosting(columns, label_N, **how) for kind, how in kinds.items()}
     jobs = [
-        Job(kind, lambda model=model: model.grow(rounds), rounds * kinds[kind].get("models", 1))
-        for kind, model in models.items()
+        Job(kind, partial(model.grow, rounds), rounds * kinds[kind].get("models", 1)) for kind, model in models.items()
     ]
     times = dict(zip(kinds, seconds(jobs, size.rounds), strict=True))
     alone = times.pop("alone")

@@ -105,7 +105,8 @@ def _measured(
                 [Result(f"{case_name}_{peer}", ratios[peer], "x", goal, "higher", how) for peer, goal in goals.items()]
             )
     for recipe, (trees, depth, least) in RECIPES.items():
-        if (times := a_tree.get((depth, least))) is not None:
+        if (depth, least) in a_tree:
+            times = a_tree[depth, least]
             how = ", ".join(f"{kind} {trees * taken:.0f} s" for kind, taken in times.items())
             how += f": {trees:,} trees at the time of the first ones"
             keep([Result(f"{name}_recipe_{recipe}", trees * times["levels"], "s", None, "lower", how)])

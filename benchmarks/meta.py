@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from eravane.core.config import GateConfig
 from eravane.gate import cells
 from eravane.gate.experts import correlation
 from eravane.gate.gate import MetaLearner
-from eravane.gate.outcomes import GateModel
+from eravane.gate.outcomes import EraOutcome, GateModel
 from eravane.scoring.metrics import hac_mean
 
 FloatArray = NDArray[np.float64]
@@ -146,7 +147,7 @@ def measure(kind: str, seed: int, size: Size, until: float) -> Measured | None:
     return Measured(gains, float(equal.mean()))
 
 
-def config_of(size: Size, **changes: object) -> GateConfig:
+def config_of(size: Size, **changes: Any) -> GateConfig:
     """The default gate with the benchmark's number of networks, without that expert where there is none."""
     usual = GateConfig(seeds=max(size.networks, 1))
     experts = tuple(name for name in usual.experts if size.networks or name != "network")
@@ -157,16 +158,17 @@ def prequential(world: Planted, first: int, config: GateConfig, lag: int = LAG) 
     """Drive the meta-learner over a world's tested eras as the loop does; weights [T, M] of everyone."""
     learner = MetaLearner(config, world.models, lag=lag, seed=0)
     rows: dict[str, list[FloatArray]] = {}
-    seen = 0
+    versions, seen = learner.versions, 0
+    assert versions is not None or not world.versions
     for now in world.outcomes[first:]:
-        while len(learner.versions.kept) < len(world.versions):
-            if (version := world.versions[len(learner.versions.kept)]).start > now.era:
+        while versions is not None and len(versions.kept) < len(world.versions):
+            if (version := world.versions[len(versions.kept)]).start > now.era:
                 break
-            learner.versions.add(version)
+            versions.add(version)
         while seen < len(world.outcomes) and world.outcomes[seen].era <= now.era - lag:
             learner.observe(world.outcomes[seen])
-            if world.versions:
-                learner.versions.score(world.outcomes[seen].era, world.version_scores[world.outcomes[seen].era])
+            if versions is not None and world.versions:
+                versions.score(world.outcomes[seen].era, world.version_scores[world.outcomes[seen].era])
             seen += 1
         learner.learn(now.era)
         open_M = learner.decide(now.era, now.facts)
@@ -179,7 +181,7 @@ def prequential(world: Planted, first: int, config: GateConfig, lag: int = LAG) 
     return {name: np.stack(series) for name, series in rows.items()}
 
 
-def scores(outcomes: Sequence[object], w_TM: FloatArray) -> FloatArray:
+def scores(outcomes: Sequence[EraOutcome], w_TM: FloatArray) -> FloatArray:
     """Correlation of weighted ensembles with the target [T]."""
     return np.array([correlation(w, o.c_M, o.C_MM) for w, o in zip(w_TM, outcomes, strict=True)])
 

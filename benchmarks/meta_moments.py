@@ -98,7 +98,7 @@ def _correlations(rng: np.random.Generator, home: NDArray[np.int64]) -> FloatArr
 
 def _regimes(rng: np.random.Generator, kind: Kind, total: int) -> tuple[FloatArray, NDArray[np.int64]]:
     count = int(rng.integers(3, 6))
-    regime, now = [], 0
+    regime, now = list[int](), 0
     while len(regime) < total:
         now = int(rng.choice([other for other in range(count) if other != now]))
         regime += [now] * max(3, int(rng.gamma(3, kind.lasts / 3)))
@@ -145,5 +145,9 @@ def _facts(rng: np.random.Generator, shown_TM: FloatArray) -> list[EraFacts]:
         own_MS = 0.9 * own_MS + np.sqrt(1 - 0.81) * rng.standard_normal(own_MS.shape)
         shown_MS = 0.5 * own_MS + shown_TM[t][:, None] * tells_S
         names = ("log_rows", "missing")
-        facts.append(EraFacts(shown_MS, np.array([np.log(ROWS), 0.0]), STRUCTURE, names, np.zeros((0, models)), cells))
+        facts.append(
+            EraFacts(
+                shown_MS, np.array([np.log(ROWS), 0.0]), STRUCTURE, names, np.zeros((0, models), np.float32), cells
+            )
+        )
     return facts

@@ -40,7 +40,7 @@ def real_pools(where: Path) -> Iterator[tuple[str, Planted]]:
 def real_world(c_EM: FloatArray, how: str) -> Planted:
     """Scores as outcomes, with agreement taken as the correlation of the scores, or .9 throughout."""
     eras, size = c_EM.shape
-    C_MM = np.corrcoef(c_EM.T) if how == "scores" else np.where(np.eye(size) > 0, 1.0, 0.9)
+    C_MM = np.asarray(np.corrcoef(c_EM.T)) if how == "scores" else np.where(np.eye(size) > 0, 1.0, 0.9)
     names, cells = ("log_rows", "missing"), tuple(np.zeros(0, dtype=np.int64) for _ in range(size))
     facts = EraFacts(np.zeros((size, 0)), np.zeros(2), (), names, np.zeros((0, 0), dtype=np.float32), cells)
     outcomes = [EraOutcome(e + 1, c_EM[e], c_EM[e], C_MM, facts, np.ones(size)) for e in range(eras)]

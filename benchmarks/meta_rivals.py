@@ -85,7 +85,7 @@ def _online(world: Planted, first: int, lag: int, update: Update) -> FloatArray:
     """Feed every era's linearised gains (the gradient of the mix's correlation) once they are known."""
     c_EM, C_EMM, known_E = _past(world, 0, lag)
     size = c_EM.shape[1]
-    state_M, used, done = np.full(size, 1.0 / size), [], 0
+    state_M, used, done = np.full(size, 1.0 / size), list[FloatArray](), 0
     for count in known_E:
         while done < count:
             w_M = used[done]
@@ -99,4 +99,4 @@ def _online(world: Planted, first: int, lag: int, update: Update) -> FloatArray:
 
 def _softmax(logits_M: FloatArray) -> FloatArray:
     raw_M = np.exp(np.clip(logits_M - logits_M.max(), -700, 0))
-    return np.maximum(raw_M / raw_M.sum(), 1e-300)
+    return np.asarray(np.maximum(raw_M / raw_M.sum(), 1e-300))

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
 
     The tiers are two halves of the groups, so that the gate has two agents.
     """
-    regimes = kind if kind in ("structure", "marginal", "hidden") else "structure"
+    regimes: Any = kind if kind in ("structure", "marginal", "hidden") else "structure"
     config = SynthConfig(
         eras=eras, rows=rows, features=FEATURES, groups=GROUPS, seed=seed, targets=(TARGET,), main_target=TARGET
     )
@@ -134,7 +135,8 @@ class _Base:
             self._weights = []
             for g, c in enumerate(self._columns):
                 square, product = sum(item[1][g] for item in usable), sum(item[2][g] for item in usable)
-                self._weights.append(np.linalg.solve(square + RIDGE * len(usable) * np.eye(len(c)), product))
+                weight_C = np.linalg.solve(square + RIDGE * len(usable) * np.eye(len(c)), product)
+                self._weights.append(np.asarray(weight_C, dtype=np.float64))
             self._kept.append((era, self._weights))
         return self._evaluate(self._weights, x_FN)
 
@@ -165,7 +167,7 @@ def _standard(values_FN: NDArray[np.int8] | NDArray[np.float32]) -> NDArray[np.f
     x_FN -= np.where(known_FN, x_FN, 0).sum(axis=1, keepdims=True) / count_F1
     x_FN[~known_FN] = 0
     spread_F1 = np.sqrt((x_FN**2).sum(axis=1, keepdims=True) / count_F1)
-    return x_FN / np.where(spread_F1 > 1e-6, spread_F1, 1)
+    return np.asarray(x_FN / np.where(spread_F1 > 1e-6, spread_F1, 1), dtype=np.float32)
 
 
 def oracle_weights(world: Planted) -> FloatArray:
@@ -190,7 +192,7 @@ def _best_weights(c_EM: FloatArray, C_EMM: FloatArray) -> FloatArray:
 
     start = np.full(size, 1.0 / size)
     result = minimize(loss, start, jac=True, bounds=[(0.0, None)] * size, method="L-BFGS-B")
-    return result.x / result.x.sum()
+    return np.asarray(result.x / result.x.sum())
 
 
 def permuted_contexts(world: Planted, block: int, seed: int) -> Planted:

@@ -42,14 +42,18 @@ from eravane.report import write_report
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.synth import PRESETS, synthesise
+from eravane.zoo.residual import labels_of
 from eravane.zoo.trainer import Zoo
-from eravane.zoo.training import TrainTask, labels_of, row_weights, train
+from eravane.zoo.training import TrainTask, row_weights, train
 from eravane_kernels import cpu
 
 CONFIG = ROOT / "configs" / "v5.3-cpu.toml"
 LEAST = 0.6
 BANDWIDTH_BYTES = 1 << 28
-SIZES = {False: {"eras": 300, "rows": 2_000}, True: {"eras": 120, "rows": 40, "features": 60, "groups": 4}}
+SIZES: dict[bool, dict[str, Any]] = {
+    False: {"eras": 300, "rows": 2_000},
+    True: {"eras": 120, "rows": 40, "features": 60, "groups": 4},
+}
 QUICK: dict[str, Any] = {"time": {"loop_eras": 40}, "zoo": {"trees": 3, "folds": 2, "every": 4}}
 
 
@@ -283,8 +287,11 @@ class _Work:
         starts = zoo.start_tasks(specs, timeline.loop_start)
         eras = self._loop_eras
         refits = [era for era in eras if era > eras[0] and (era - eras[0]) % loop.every == 0]
-        aged = {"half_life": loop.half_life}
-        later = [dataclasses.replace(task, **aged) for era in refits for task in zoo.start_tasks(specs, era)]
+        later = [
+            dataclasses.replace(task, half_life=loop.half_life)
+            for era in refits
+            for task in zoo.start_tasks(specs, era)
+        ]
         for name, tasks in (("first models", starts), ("loop trees", later)):
             alone, moved = sum(map(partial(self._grow, features), tasks)), sum(map(_cells_of, tasks))
             seconds = alone + moved * (1 / rates.copy + 1 / rates.read)
@@ -296,7 +303,10 @@ class _Work:
         _, cells = gate_pool(specs, store.columns)
         union = len(set(np.concatenate([thinned(np.asarray(cell)) for cell in cells.values()]).tolist()))
         rows = store.index.rows / len(store.index)
-        squares = [np.corrcoef(np.random.default_rng(0).normal(size=(len(thinned(c)), 500))) for c in cells.values()]
+        squares = [
+            np.asarray(np.corrcoef(np.random.default_rng(0).normal(size=(len(thinned(c)), 500))))
+            for c in cells.values()
+        ]
         roots = spent(
             lambda: [eigvalsh(square, subset_by_index=[len(square) - 2, len(square) - 1]) for square in squares]
         )

@@ -58,7 +58,7 @@ def measured(folder: Path, size: Size) -> list[Result]:
     say(f"making {size.eras} eras x {size.rows} rows x {size.features} features")
     prepare(folder, size)
     one, results = Work(folder, size, workers=min(2, cores())), list[Result]()
-    peers = {}
+    peers: dict[str, Measured] = {}
     for learner in ("xgboost", "levels"):
         say(f"{learner}: growing trees alone")
         floor = measure(bound, replace(one, learner=learner))
@@ -249,5 +249,6 @@ def _largest_difference(work: Work, values_N: NDArray[np.float32]) -> float:
         ]
         worst = max([worst, *(float(np.nanmax(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in pairs)])
     mine, theirs = summarise([pair[0] for pair in corrs]), pd.Series([pair[1] for pair in corrs])
-    drawdown = (theirs.cumsum().cummax() - theirs.cumsum()).max()
-    return max(worst, abs(mine.sharpe - theirs.mean() / theirs.std(ddof=0)), abs(mine.max_drawdown - drawdown))
+    drawdown = float((theirs.cumsum().cummax() - theirs.cumsum()).max())
+    sharpe = float(theirs.mean() / theirs.std(ddof=0))
+    return max(worst, abs(mine.sharpe - sharpe), abs(mine.max_drawdown - drawdown))

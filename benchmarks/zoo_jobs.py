@@ -187,14 +187,14 @@ def on_dask(work: Work) -> dict[str, Any]:
 
 def _spent(client: Client) -> float:
     """CPU seconds of this process, the scheduler's, and of all workers so far."""
-    return time.process_time() + sum(client.run(time.process_time).values())
+    return time.process_time() + float(sum(client.run(time.process_time).values()))
 
 
 def straightforward(work: Work) -> dict[str, Any]:
     """The peer: per model, pandas columns to `XGBRegressor.fit`, same parameters, same cores."""
     frame = _frame(work)
     rows_of = _rows(frame["era"].to_numpy())
-    params = dict(work.zoo().params)
+    params = dict(work.zoo().learner.params)
     params.pop("nthread")
 
     def one(job: tuple[ModelSpec, Any]) -> tuple[str, int, NDArray[np.float32]]:
