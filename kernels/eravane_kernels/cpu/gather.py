@@ -1,13 +1,14 @@
-"""Copies of runs of rows out of columns that lie far apart."""
+"""Copies of runs of rows out of columns that lie far apart, and into such columns."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from eravane_kernels.arrays import Columns, Integers
+from eravane_kernels.arrays import Columns, Integers, Levels
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
+from eravane_kernels.cpu.pointers import levels_at
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -31,3 +32,23 @@ def _gather(x_S: Bytes, start_K: Integers, run_R3: Integers, out_KB: Bytes) -> N
             out_B = out_KB[column, place : place + last - first]
             for byte in range(value_B.shape[0]):
                 out_B[byte] = value_B[byte]
+
+
+def place(address_C: Integers, out_CN: Levels, most: int) -> bool:
+    """Copy columns of bytes that begin at addresses into the contiguous columns of a matrix.
+
+    Returns whether all values lie within 0..most.
+    """
+    to_C = out_CN.ctypes.data + np.arange(len(out_CN), dtype=np.int64) * out_CN.strides[0]
+    return bool(_place(address_C, to_C, out_CN.shape[1]) <= most)
+
+
+@kernel
+def _place(from_C: Integers, to_C: Integers, rows: int) -> int:
+    greatest = np.uint8(0)
+    for column in range(from_C.shape[0]):
+        value_N, out_N = levels_at(from_C[column], rows), levels_at(to_C[column], rows)
+        for row in range(rows):
+            out_N[row] = value_N[row]
+            greatest = max(greatest, np.uint8(value_N[row]))
+    return int(greatest)

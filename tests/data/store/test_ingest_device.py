@@ -136,10 +136,14 @@ def test_levels_that_the_device_has_checked_are_not_checked_again(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(builder, "_check_levels", lambda _intake, number, *_: asked.append(number))
-    data = Dataset.make().write(tmp_path / "data")
+    made = Dataset.make()
+    data = made.write(tmp_path / "data")
     ingest(data, tmp_path / "device", decode=decode)
     assert asked == []
     ingest(data, tmp_path / "host")
+    assert asked == []  # rows in order are checked while they are copied
+    made.train = made.train.sample(frac=1, random_state=0)
+    ingest(made.write(tmp_path / "data"), tmp_path / "shuffled")
     assert asked != []
 
 

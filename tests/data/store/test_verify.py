@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,33 @@ def test_live_rows_are_verified(path: Path) -> None:
     with pytest.raises(StoreError, match=r"live.*feature_00.*era 0015"):
         EraStore.open(path).verify()
     flip(path / layout.file, layout.start + 3)
+
+
+def digest_of(run: bytes) -> int:
+    """The digest in whole numbers of Python, as the module describes it."""
+    prime, most = 0x9E3779B97F4A7C15, (1 << 64) - 1
+    lanes, whole = [1, 2, 3, 4], len(run) - len(run) % 32
+    for at in range(0, whole, 8):
+        x = (lanes[at // 8 % 4] ^ int.from_bytes(run[at : at + 8], "little")) * prime & most
+        lanes[at // 8 % 4] = x ^ x >> 29
+    found = lanes[0]
+    for byte in run[whole:]:
+        found = (found ^ byte) * prime & most
+        found ^= found >> 29
+    for lane in (*lanes[1:], len(run)):
+        found = (found ^ lane) * prime & most
+        found ^= found >> 32
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.lists(st.integers(0, 100), min_size=1, max_size=4), st.integers(0, 10_000))
+def test_digests_are_those_of_whole_numbers_for_any_number_of_columns(columns, rows, seed):
+    offsets = np.cumsum([0, *rows])
+    values = np.random.default_rng(seed).integers(-128, 128, (columns, int(offsets[-1]) + 3)).astype(np.int8)
+    found = digest_runs(values[:, : offsets[-1]], offsets)
+    expected = [[digest_of(run[first:last].tobytes()) for run in values] for first, last in pairwise(offsets.tolist())]
+    assert found.tolist() == expected
 
 
 @settings(max_examples=50, deadline=None)

@@ -63,11 +63,54 @@ def _digest(x: Any) -> Any:
 
 
 @kernel
+def _digest_both(x: Any, one: int, other: int, size: int) -> Any:
+    """Digests of two runs of one length, side by side: products of one fill the waits for those of the other."""
+    a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    e, f, g, h = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    whole = size - size % 32
+    for step in range(np.uint64(0), np.uint64(whole), np.uint64(32)):
+        at, to = np.uint64(one) + step, np.uint64(other) + step
+        a = (a ^ _word(x, at)) * _PRIME
+        e = (e ^ _word(x, to)) * _PRIME
+        b = (b ^ _word(x, at + np.uint64(8))) * _PRIME
+        f = (f ^ _word(x, to + np.uint64(8))) * _PRIME
+        c = (c ^ _word(x, at + np.uint64(16))) * _PRIME
+        g = (g ^ _word(x, to + np.uint64(16))) * _PRIME
+        d = (d ^ _word(x, at + np.uint64(24))) * _PRIME
+        h = (h ^ _word(x, to + np.uint64(24))) * _PRIME
+        a ^= a >> np.uint64(29)
+        e ^= e >> np.uint64(29)
+        b ^= b >> np.uint64(29)
+        f ^= f >> np.uint64(29)
+        c ^= c >> np.uint64(29)
+        g ^= g >> np.uint64(29)
+        d ^= d >> np.uint64(29)
+        h ^= h >> np.uint64(29)
+    for step in range(whole, size):
+        a = (a ^ np.uint64(x[one + step])) * _PRIME
+        e = (e ^ np.uint64(x[other + step])) * _PRIME
+        a ^= a >> np.uint64(29)
+        e ^= e >> np.uint64(29)
+    for lane, twin in ((b, f), (c, g), (d, h), (np.uint64(size), np.uint64(size))):
+        a = (a ^ lane) * _PRIME
+        e = (e ^ twin) * _PRIME
+        a ^= a >> np.uint64(32)
+        e ^= e >> np.uint64(32)
+    return a, e
+
+
+@kernel
 def _digest_runs(flat: Any, stride: int, offsets_E1: Any, out_EC: Any) -> None:
-    for column in range(out_EC.shape[1]):
+    columns = out_EC.shape[1]
+    for column in range(0, columns, 2):
         start = column * stride
         for era in range(out_EC.shape[0]):
-            out_EC[era, column] = _digest(flat[start + offsets_E1[era] : start + offsets_E1[era + 1]])
+            first, last = start + offsets_E1[era], start + offsets_E1[era + 1]
+            if column + 1 < columns:
+                both = _digest_both(flat, first, first + stride, last - first)
+                out_EC[era, column], out_EC[era, column + 1] = both
+            else:
+                out_EC[era, column] = _digest(flat[first:last])
 
 
 @kernel

@@ -74,7 +74,7 @@ class MatrixDraft:
         digests_path(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         _write_zeros(path, columns, dtype, rows)
-        self._place = start, stride, _ = _measure(path)
+        self._place = start, stride, _ = _measure(path, blank=True)
         with path.open("r+b", buffering=0) as file:
             memory = mmap.mmap(file.fileno(), 0)
         self.values: NDArray[Any] = np.ndarray(
@@ -122,14 +122,22 @@ def _layout(path: Path, root: Path, start: int, stride: int, frame: str) -> Matr
     )
 
 
-def frame_digest(values_CN: NDArray[Any], whole: pa.Buffer) -> str:
-    """Digest of every byte of a mapped file that is no value of its matrix: Arrow's metadata and the padding."""
+def frame_digest(values_CN: NDArray[Any], whole: pa.Buffer, *, blank: bool = False) -> str:
+    """Digest of every byte of a mapped file that is no value of its matrix: Arrow's metadata and the padding.
+
+    blank: the padding is known to be zeros, and is not read.
+    """
     columns, rows = values_CN.shape
     start, stride = values_CN.__array_interface__["data"][0] - whole.address, values_CN.strides[0]
     width = rows * values_CN.itemsize
-    padding = np.ndarray((columns - 1, stride - width), np.uint8, whole, start + width, (stride, 1))
+    shape = columns - 1, stride - width
+    padding = bytes(shape[0] * shape[1]) if blank else _bytes(whole, shape, start + width, stride)
     tail = whole[start + (columns - 1) * stride + width :]
-    return digest_text(whole[:start].to_pybytes(), padding.tobytes(), tail.to_pybytes())
+    return digest_text(whole[:start].to_pybytes(), padding, tail.to_pybytes())
+
+
+def _bytes(whole: pa.Buffer, shape: tuple[int, int], start: int, stride: int) -> bytes:
+    return np.ndarray(shape, np.uint8, whole, start, (stride, 1)).tobytes()
 
 
 class _SparseSink:
@@ -174,7 +182,7 @@ def _write_zeros(path: Path, columns: Sequence[str], dtype: str, rows: int) -> N
         os.posix_fallocate(file.fileno(), 0, sink.position)
 
 
-def _measure(path: Path) -> tuple[int, int, str]:
+def _measure(path: Path, *, blank: bool = False) -> tuple[int, int, str]:
     """Ask Arrow for the positions of the columns.
 
     Returns:
@@ -192,7 +200,7 @@ def _measure(path: Path) -> tuple[int, int, str]:
     start, stride = int(places_C[0]), int(steps.pop())
     strides = (stride, columns[0].type.bit_width // 8)
     values = np.ndarray((len(columns), len(columns[0])), columns[0].type.to_pandas_dtype(), whole, start, strides)
-    return start, stride, frame_digest(values, whole)
+    return start, stride, frame_digest(values, whole, blank=blank)
 
 
 def _npy(table: NDArray[Any]) -> bytes:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from eravane.core.errors import ChangedDataError
 from eravane.core.events import ByFile
-from eravane.data.store.cast import as_floats, as_levels
+from eravane.data.store.cast import LEVELS, as_floats, as_levels
 from eravane.data.store.placement import Piece, Placement, Rows
-from eravane.data.store.source import Order, RowGroup, Source
+from eravane.data.store.source import Block, Order, RowGroup, Source
+from eravane_kernels.cpu.gather import place
 
 _CASTS: Mapping[str, Callable[..., NDArray[Any]]] = {"int8": as_levels, "float32": as_floats}
 
@@ -51,9 +53,8 @@ def transfer(
     total, done = len(columns) * sum(group.rows for group in groups), 0
     order = None if source.decode is None else Order(dtype, {group: _places(pieces[group], group) for group in groups})
     for block in source.blocks(columns, groups, order):
-        if block.decoded is None or not block.decoded.within:
-            unchecked.update(piece.segment for piece in pieces[block.group])
-        for at in range(block.width):
+        within = _placed(block, pieces[block.group], drafts) if dtype == "int8" else None
+        for at in range(block.width) if within is None else ():
             column, begun = block.first + at, 0
             if block.decoded is None:
                 values_N = cast(source, columns[column], block.columns[at], block.group.first)
@@ -66,6 +67,8 @@ def transfer(
                     drafts[segment][column, places] = part
                 else:
                     _compare(source, columns[column], part, stored[segment][column, places], rows, block.group.first)
+        if not (within or (block.decoded is not None and block.decoded.within)):
+            unchecked.update(piece.segment for piece in pieces[block.group])
         done += block.group.rows * block.width
         progress(source.name, done, total)
         if block.first + block.width == len(columns):
@@ -75,6 +78,25 @@ def transfer(
                     if missing[segment] == 0:
                         filled(segment, segment not in unchecked)
                         del drafts[segment]
+
+
+def _placed(block: Block, pieces: Sequence[Piece], drafts: Mapping[int, NDArray[Any]]) -> bool | None:
+    """Copy all columns of a block in one call, where rows that follow each other go to such places.
+
+    Returns:
+        Whether all values lie within 0..4; None where nothing was copied: columns are of another type than int8 or have
+        nulls, are to be compared, or rows are in another order.
+    """
+    runs = [(piece.segment, piece.rows, piece.places) for piece in pieces if isinstance(piece.rows, slice)]
+    ordered = len(runs) == len(pieces) and all(isinstance(places, slice) for _, _, places in runs)
+    plain = all(pa.types.is_int8(column.type) and not column.null_count for column in block.columns)
+    if block.decoded is not None or not (ordered and plain) or not drafts.keys() >= {piece.segment for piece in pieces}:
+        return None
+    address_C = np.array([column.buffers()[1].address + column.offset for column in block.columns], dtype=np.int64)
+    within, columns = True, slice(block.first, block.first + block.width)
+    for segment, rows, places in runs:
+        within &= place(address_C + rows.start, drafts[segment][columns, places], LEVELS)
+    return within
 
 
 def _places(pieces: Sequence[Piece], group: RowGroup) -> NDArray[np.int32]:
