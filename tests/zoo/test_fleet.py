@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eravane.learners.protocol import OutOfDeviceMemoryError
+from eravane.zoo.cluster import SENT_SHARE, sent_together
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.fleet import MemoryBudget, TaskControl
 
@@ -122,3 +123,15 @@ def test_room_is_given_back_after_an_error() -> None:
         raise ValueError
     with budget.take(2):
         pass
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.floats(0, 1e6), max_size=60), st.integers(1, 9))
+def test_tasks_are_sent_together_until_they_are_a_share_of_a_workers_load(costs: list[float], workers: int) -> None:
+    found, least, at = sent_together(costs, workers), SENT_SHARE * sum(costs) / workers, 0
+    assert sum(found) == len(costs)
+    for count in found:
+        assert count == 1 or sum(costs[at : at + count - 1]) < least
+        at += count
+    assert all(count > 0 for count in found)
+    assert sent_together([1.0] * 1_000, 2) == [32] * 31 + [8]

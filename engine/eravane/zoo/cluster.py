@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from eravane.core.config import ComputeConfig
@@ -33,6 +34,8 @@ LOCAL = "local"  # compute.scheduler for a cluster of this machine
 CONNECT_SECONDS = 20
 # Seconds without a worker, or without the scheduler, after which the run ends with an error.
 PATIENCE_SECONDS = 60.0
+# Least share of what a worker has to do that is sent at once: a message costs 10 ms of processors, as a small task.
+SENT_SHARE = 1 / 16
 POLL_SECONDS = 1.0
 
 
@@ -139,7 +142,7 @@ def worker_count(scheduler: str, store: EraStore) -> int:
 
 @dataclass(frozen=True)
 class _Remote(Generic[Task, Result]):
-    """A task's function on a worker: reports return through the scheduler's event log.
+    """A function of tasks on a worker, one after the other: reports return through the scheduler's event log.
 
     Attributes:
         function: what to do.
@@ -151,13 +154,15 @@ class _Remote(Generic[Task, Result]):
     topic: str
     gpus: bool
 
-    def __call__(self, task: Task) -> tuple[Result, WorkerUsage]:
+    def __call__(self, tasks: Sequence[Task]) -> list[tuple[Result, WorkerUsage]]:
         from distributed import get_worker
 
-        worker = get_worker()
+        worker, found = get_worker(), list[tuple[Result, WorkerUsage]]()
         control = TaskControl(report=lambda news: worker.log_event(self.topic, pickle.dumps(news)))
-        with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
-            return self.function(task, control), usage()
+        for task in tasks:
+            with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
+                found.append((self.function(task, control), usage()))
+        return found
 
 
 @contextmanager
@@ -202,17 +207,31 @@ def _label(function: Callable[..., object], task: object) -> str:
     return str(getattr(task, "label", function.__name__))
 
 
+def sent_together(costs: Sequence[float], workers: int) -> list[int]:
+    """How many tasks to send at a time, in their order: until they are `SENT_SHARE` of what a worker has to do."""
+    least, found, held = SENT_SHARE * sum(costs) / workers, list[int](), 0.0
+    for cost in costs:
+        if not found or held >= least:
+            found.append(0)
+            held = 0.0
+        found[-1] += 1
+        held += cost
+    return found
+
+
 def run_on_dask(
     function: Callable[[Task, TaskControl], Result],
     tasks: Sequence[Task],
     scheduler: str,
     on_news: News | None,
     reporter: UsageReporter | None = None,
+    together: Sequence[int] = (),
 ) -> Iterator[tuple[Task, Result]]:
     """Run tasks on the workers of a scheduler; see `executor.run_tasks`.
 
     The tasks of a worker that dies run again elsewhere, and workers that join late take what has not started. The
-    tasks' labels are the names on Dask's dashboard.
+    tasks' labels are the names on Dask's dashboard. `together` numbers the tasks that are sent at a time, one after the
+    other (none: each alone).
 
     Raises:
         RunError: the scheduler does not answer or vanishes, no worker is there, or workers die of the same task.
@@ -222,11 +241,13 @@ def run_on_dask(
         topic = f"eravane-{uuid.uuid4().hex}"
         client.subscribe_topic(topic, lambda event: inbox.put((None, pickle.loads(event[1]))))
         run = _Remote(function, topic, reporter is not None and reporter.gpus)
-        waiting: dict[str, tuple[Task, Future]] = {}
-        for number, task in enumerate(tasks):
-            key = f"{_label(function, task)}-{uuid.uuid4().hex}"
-            future = client.submit(run, task, key=key, priority=-number, pure=False)
-            waiting[key] = task, future
+        waiting: dict[str, tuple[Sequence[Task], Future]] = {}
+        ends = list(accumulate(together or [1] * len(tasks)))
+        for number, (first, last) in enumerate(pairwise([0, *ends])):
+            more = f" and {last - first - 1} more" if last - first > 1 else ""
+            key = f"{_label(function, tasks[first])}{more}-{uuid.uuid4().hex}"
+            future = client.submit(run, tasks[first:last], key=key, priority=-number, pure=False)
+            waiting[key] = tasks[first:last], future
             future.add_done_callback(lambda done: inbox.put((done, None)))
         try:
             for task, (result, usage) in _collect(client, scheduler, waiting, inbox, on_news):
@@ -243,7 +264,7 @@ def run_on_dask(
 def _collect(
     client: Client,
     scheduler: str,
-    waiting: dict[str, tuple[Any, Future]],
+    waiting: dict[str, tuple[Sequence[Any], Future]],
     inbox: queue.SimpleQueue[tuple[Future | None, Any]],
     on_news: News | None,
 ) -> Iterator[tuple[Any, Any]]:
@@ -260,8 +281,8 @@ def _collect(
                 on_news(news)
             continue
         if done.key in waiting:
-            result = _result(done, scheduler)
-            yield waiting.pop(done.key)[0], result
+            results = _result(done, scheduler)
+            yield from zip(waiting.pop(done.key)[0], results, strict=True)
 
 
 def _result(future: Future, scheduler: str) -> Any:

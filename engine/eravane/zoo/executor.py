@@ -24,6 +24,7 @@ def run_tasks(
     size_of: Callable[[Task], int] | None = None,
     capacity: int = 0,
     reporter: UsageReporter | None = None,
+    cost_of: Callable[[Task], float] | None = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Run `function(task, control)` for every task; results are yielded as they finish.
 
@@ -33,21 +34,23 @@ def run_tasks(
     Args:
         function: the work; it ends soon after `control.is_set()`.
         tasks: in the order to start them; put the longest first.
-        workers: threads on this machine (0: one per core).
+        workers: threads on this machine (0: one per core), or workers of the scheduler.
         scheduler: address of a running Dask scheduler; then tasks and results travel, and workers need the store's
             path.
         on_news: called in this thread with the news that tasks report.
         size_of: bytes that a task holds while it runs; threads wait until they are free (a Dask worker runs one task).
         capacity: bytes that tasks on this machine may hold together (0: no limit).
         reporter: receives the resources that every task used on a Dask worker.
+        cost_of: work of a task in any unit: small ones are sent to Dask several at a time (None: each alone).
 
     Raises:
         RunError: the scheduler does not answer, vanishes, or gives up on a task.
     """
     if scheduler:
-        from eravane.zoo.cluster import run_on_dask
+        from eravane.zoo.cluster import run_on_dask, sent_together
 
-        yield from run_on_dask(function, tasks, scheduler, on_news, reporter)
+        together = sent_together([cost_of(task) for task in tasks], workers) if cost_of and workers else ()
+        yield from run_on_dask(function, tasks, scheduler, on_news, reporter, together)
     else:
         run = within(function, size_of, MemoryBudget(capacity), _reclaim) if size_of and capacity else function
         yield from run_in_threads(run, tasks, workers or cores(), on_news)

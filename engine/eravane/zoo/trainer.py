@@ -155,6 +155,7 @@ class Zoo:
             size_of=self._bytes_needed,
             capacity=self._memory_budget,
             reporter=self.reporter,
+            cost_of=lambda task: task.cost,
         ):
             for done in trained.finished:
                 report(done)  # where the news are still on their way
