@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from eravane.core.errors import OutOfDeviceMemoryError
 from eravane.learners import forest
 from eravane.learners.forest import DeviceForest, Forest, Predictor
+from eravane.learners.registry import predict
 from eravane.learners.ubj import dump, load
 from eravane_kernels import cuda
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.cuda.runtime import upload
 from tests.support.emulator import compiler_missing
 from tests.support.emulator.devices import ANY_DEVICE, on
@@ -235,3 +237,30 @@ def test_xgboost_loads_a_model_where_it_is_asked_alone(monkeypatch: pytest.Monke
     assert predictor.booster.num_features() == 5
     again = copy.copy(predictor)
     np.testing.assert_array_equal(again.margin(floats_CN), _says(booster, floats_CN))
+
+
+@pytest.mark.parametrize("kind", ["shallow", "deep", "too deep", "dart"])
+def test_columns_at_addresses_are_predicted_as_their_matrix(kind: str) -> None:
+    wide_CN = _values(5, 9, 3 * ROWS)
+    params = {"shallow": {"max_depth": 4}, "deep": {"max_depth": DEEPEST + 2}, "too deep": {"max_depth": 13}}
+    booster = _grown(wide_CN[::2], 4, 1, min_child_weight=0, **params.get(kind, {"booster": "dart"}))
+    segments = [wide_CN[:, 10:1300], wide_CN[:, 1300:1301], wide_CN[:, 1500:]]
+    columns = LevelColumns.of(segments)
+    columns = LevelColumns(columns.address_SC[:, ::2].copy(), columns.row_S, columns.owner, columns.missing)
+    expected_CN = np.concatenate([part[::2] for part in segments], axis=1)
+    np.testing.assert_array_equal(columns.matrix(), expected_CN)
+    predictor = Predictor(bytes(booster.save_raw("ubj")))
+    expected_N = booster.inplace_predict(expected_CN.T)
+    np.testing.assert_array_equal(predictor.output(columns), expected_N)
+    np.testing.assert_array_equal(predict([predictor, predictor], columns), expected_N + expected_N)
+    parts = [predict([predictor], part) for part in columns.parts(500)]
+    assert [len(part) for part in parts] == [500, 500, 290, 1, 500, 500, 200]
+    np.testing.assert_array_equal(np.concatenate(parts), expected_N)
+
+
+def test_trees_on_columns_that_do_not_exist_are_refused() -> None:
+    values_CN = _values(5, 9, ROWS)
+    unfolded = Forest.of(_grown(values_CN, 4, 1, max_depth=4))
+    assert unfolded is not None
+    with pytest.raises(ValueError, match="column_TK"):
+        unfolded.predict_at(LevelColumns.of([values_CN[:1]]))

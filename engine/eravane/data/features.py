@@ -20,6 +20,7 @@ from eravane.core.errors import DataError
 from eravane.data.prepare import Preparer, joined
 from eravane.data.resident import Resident, resident
 from eravane.data.store.store import EraStore
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 
 
 class Outside(Protocol):
@@ -120,6 +121,12 @@ class Features:
         for era, values_CN in self._resident.eras(names, first, last):
             index = self.store.index.select(era, era)
             yield self._preparer.apply(EraFrame(values_CN, names, index, self.ids(era, era)), era)
+
+    def levels(self, columns: Sequence[str], first: int, last: int) -> LevelColumns | None:
+        """Prepared columns of eras first..last where they lie; None where they are prepared, floats or on a device."""
+        if self.store.dtype != "int8" or not self._resident.mapped or not self._preparer.keeps("int8"):
+            return None
+        return self.store.window(first, last, tuple(columns)).levels()
 
     def live_rows(self) -> EraFrame:
         """The live rows as stored, under the number of the era after the newest.

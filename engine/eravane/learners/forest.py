@@ -20,7 +20,8 @@ from eravane.backend.protocol import taken
 from eravane.core.arrays import Float32s, Values, on_host
 from eravane.learners.ubj import JoinedTrees, load, weighs_trees
 from eravane_kernels.cpu import walk
-from eravane_kernels.cpu.forest import DEEPEST, add_leaves
+from eravane_kernels.cpu.forest import DEEPEST, add_leaves_at
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.spec.forest import LEAF, check_nodes
 
 # Objectives whose output is the sum of the trees.
@@ -67,15 +68,15 @@ class Predictor:
             raise AttributeError(name)
         return getattr(self.booster, name)
 
-    def output(self, values_CN: Values) -> Float32s:
+    def output(self, values_CN: Values | LevelColumns) -> Float32s:
         """Predictions of the booster for int8 or float32 columns [C, N], in the order of training; float32 [N].
 
-        Columns on a GPU are predicted there where the output is a plain sum of trees with numeric splits, on the host
-        otherwise; the output lies on the host.
+        Levels are read where they lie. Columns on a GPU are predicted there where the output is a plain sum of trees
+        with numeric splits, on the host otherwise; the output lies on the host.
         """
         if (found_N := self._unfolded(values_CN, None)) is not None:
             return found_N
-        values_CN = on_host(values_CN)
+        values_CN = values_CN.matrix() if isinstance(values_CN, LevelColumns) else on_host(values_CN)
         predicted_N: Float32s = self.booster.inplace_predict(values_CN.T, validate_features=False)
         return predicted_N
 
@@ -102,8 +103,10 @@ class Predictor:
     def _there(self) -> DeviceForest | None:
         return DeviceForest.read(self._block)
 
-    def _unfolded(self, values_CN: Values, margin_N: Float32s | None) -> Float32s | None:
+    def _unfolded(self, values_CN: Values | LevelColumns, margin_N: Float32s | None) -> Float32s | None:
         """Predictions of the trees without XGBoost; None where XGBoost has to predict."""
+        if isinstance(values_CN, LevelColumns):
+            return None if self._forest is None else self._forest.predict_at(values_CN, margin_N)
         if hasattr(values_CN, "get"):  # an array of a GPU
             return self._on_device(values_CN, margin_N)
         if values_CN.dtype != np.int8 or self._forest is None:
@@ -173,15 +176,18 @@ class Forest:
         rows = values_CN.shape[1]
         if rows > 1 and values_CN.strides[1] != 1:  # rows lie side by side
             values_CN = np.ascontiguousarray(values_CN)
-        total_N = started(rows, self.intercept, margin_N)
+        address_1C = values_CN.ctypes.data + np.arange(len(values_CN), dtype=np.int64)[None] * values_CN.strides[0]
+        return self.predict_at(LevelColumns(address_1C, np.array([rows]), values_CN, missing=True), margin_N)
+
+    def predict_at(self, columns: LevelColumns, margin_N: Float32s | None = None) -> Float32s | None:
+        """`predict` for columns where they lie."""
+        total_N, address_SC = started(columns.rows, self.intercept, margin_N), columns.address_SC
         if self.leaf_TL.shape[1] <= 2**DEEPEST:
-            add_leaves(values_CN, self.column_TK, self.below_TK, self.leaf_TL, total_N)
-            return total_N
+            return add_leaves_at(address_SC, columns.row_S, self.column_TK, self.below_TK, self.leaf_TL, total_N)
         used_U, key_TK = self._keys
         if len(used_U) > walk.MOST_COLUMNS:
             return None
-        address_SC = (values_CN.ctypes.data + used_U * values_CN.strides[0])[None]
-        fit = walk.walk(address_SC, np.array([rows], dtype=np.int64), key_TK, self.leaf_TL, total_N)
+        fit = walk.walk(address_SC[:, used_U].copy(), columns.row_S, key_TK, self.leaf_TL, total_N)
         return total_N if fit else None
 
     @cached_property

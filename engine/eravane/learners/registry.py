@@ -16,6 +16,7 @@ from eravane.learners.forest import Predictor
 from eravane.learners.levels import Levels
 from eravane.learners.protocol import Learner, Model
 from eravane.learners.xgboost import XGBoost, resolve_params, try_params
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 
 # Least and most of parameters that decide how much is held and how long it takes.
 BOUNDS = {"max_depth": (-1, 32), "max_leaves": (0, 131_072), "num_leaves": (2, 131_072), "max_bin": (2, 65_536)}
@@ -86,18 +87,28 @@ class Trees:
         return sum(booster.num_boosted_rounds() for booster in self.boosters())
 
 
-def predict(boosters: Sequence[Model], values_CN: Values) -> Float32s:
+def predict(boosters: Sequence[Model], values_CN: Values | LevelColumns) -> Float32s:
     """Predict rows with the sum of a model's blocks.
 
     Args:
         boosters: from `Trees.boosters`.
-        values_CN: int8 or float32 [C, N], the model's columns alone.
+        values_CN: int8 or float32 [C, N], the model's columns alone; levels where they lie are copied for boosters that
+            do not read them there.
 
     Returns:
         float32 [N].
     """
-    total = np.zeros(values_CN.shape[1], dtype=np.float32)
+    rows = values_CN.rows if isinstance(values_CN, LevelColumns) else values_CN.shape[1]
+    total = np.zeros(rows, dtype=np.float32)
     for booster in boosters:
         # XGBoost's trees are evaluated where the columns lie, others on the host.
-        total += booster.output(values_CN if isinstance(booster, Predictor) else on_host(values_CN))
+        if isinstance(booster, Predictor):
+            total += booster.output(values_CN)
+        else:
+            total += booster.output(_matrix(values_CN))
     return total
+
+
+def _matrix(values_CN: Values | LevelColumns) -> Values:
+    found: Values = values_CN.matrix() if isinstance(values_CN, LevelColumns) else on_host(values_CN)
+    return found

@@ -242,12 +242,12 @@ class Loop:
         base_MN: NDArray[np.float32] | None = None
         for m in np.flatnonzero(which_M):
             spec = self._specs[m]
-            values = values_of(source, spec)
-            if base_MN is None:
-                base_MN = np.full((len(self._specs), values.shape[1]), np.nan, dtype=np.float32)
             if spec.model_id not in self._boosters:
                 self._boosters[spec.model_id] = self.models[spec.model_id].trees.boosters()
-            base_MN[m] = predict(self._boosters[spec.model_id], values)
+            predicted_N = predict(self._boosters[spec.model_id], values_of(source, spec))
+            if base_MN is None:
+                base_MN = np.full((len(self._specs), predicted_N.size), np.nan, dtype=np.float32)
+            base_MN[m] = predicted_N
         if base_MN is None:
             return np.full((len(self._specs), source.raw().shape[1]), np.nan, dtype=np.float32)
         return base_MN

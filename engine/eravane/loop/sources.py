@@ -14,6 +14,7 @@ from eravane.core.arrays import Values
 from eravane.core.errors import DataError
 from eravane.data.features import Features
 from eravane.zoo.specs import ModelSpec
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class EraSource:
         return features.member(name, self.era, self.era) if self.live is None else features.live_member(name)
 
 
-def values_of(source: EraSource, spec: ModelSpec) -> Values:
+def values_of(source: EraSource, spec: ModelSpec) -> Values | LevelColumns:
     """Inputs of a base model: its prepared columns [C, N], or a member's prediction [1, N]."""
-    return source.member(spec.group)[None] if spec.given else source.cell(spec.columns)
+    if spec.given:
+        return source.member(spec.group)[None]
+    levels = None if source.live is not None else source.features.levels(spec.columns, source.era, source.era)
+    return source.cell(spec.columns) if levels is None else levels
 
 
 def has_era(features: Features, era: int) -> bool:

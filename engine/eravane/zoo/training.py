@@ -27,6 +27,7 @@ from eravane.zoo.cache import BoosterCache
 from eravane.zoo.fleet import TaskControl
 from eravane.zoo.residual import benchmark_of, labels_of
 from eravane.zoo.specs import ModelSpec
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 
 # Binning a matrix costs as much as this many trees on it (measured 10 to 26, narrow to wide).
 TREES_PER_MATRIX = 25
@@ -335,8 +336,12 @@ def _predict(task: TrainTask, blocks: Mapping[str, bytes], features: Features) -
         return {}
     boosters = {spec.model_id: load_booster(blocks[spec.model_id]) for spec in task.specs}
     found: dict[str, list[Float32s]] = {name: [] for name in boosters}
-    eras = features.each(task.predict_first, task.predict_last, task.specs[0].columns)
-    for values_CN in _joined(frame.values for frame in eras):
+    where = task.predict_first, task.predict_last
+    if (levels := features.levels(task.specs[0].columns, *where)) is not None:
+        blocks_CN: Iterator[Values | LevelColumns] = levels.parts(ROWS_AT_ONCE if len(boosters) > 1 else levels.rows)
+    else:
+        blocks_CN = _joined(frame.values for frame in features.each(*where, task.specs[0].columns))
+    for values_CN in blocks_CN:
         for name, booster in boosters.items():
             found[name].append(predict([booster], values_CN))
     return {name: np.concatenate(parts) if parts else np.zeros(0, np.float32) for name, parts in found.items()}

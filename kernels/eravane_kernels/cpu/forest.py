@@ -10,10 +10,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from eravane_kernels import checks
 from eravane_kernels.arrays import Columns, Integers
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
-from eravane_kernels.spec.forest import LEAF, check_leaves, check_walk
+from eravane_kernels.cpu.pointers import levels_at
+from eravane_kernels.spec.forest import LEAF, check_trees, check_walk
 
 Levels = npt.NDArray[np.int8]
 Places = npt.NDArray[np.uint8]
@@ -35,17 +37,31 @@ def add_leaves(
     total_N: Floats,
 ) -> Floats:
     """See `spec.add_leaves`."""
-    check_leaves(x_CN, column_TK, below_TK, leaf_TL, total_N)
-    values_S, start_C = flat(x_CN)
+    checks.columns(x_CN, "x_CN", "int8")
+    address_1C = x_CN.ctypes.data + np.arange(len(x_CN), dtype=np.int64)[None] * x_CN.strides[0]
+    return add_leaves_at(address_1C, np.array([x_CN.shape[1]]), column_TK, below_TK, leaf_TL, total_N)
+
+
+def add_leaves_at(
+    address_SC: Integers,
+    row_S: Integers,
+    column_TK: npt.NDArray[np.int32],
+    below_TK: Levels,
+    leaf_TL: Floats,
+    total_N: Floats,
+) -> Floats:
+    """`add_leaves` for int8 columns at addresses [S, C], in segments of rows; the caller keeps them alive."""
+    check_trees(column_TK, below_TK, leaf_TL, address_SC.shape[1])
+    checks.vector(total_N, "total_N", int(row_S.sum()), "float32")
     depth = int(leaf_TL.shape[1]).bit_length() - 1
-    _add_leaves(values_S, start_C, column_TK, below_TK, leaf_TL, depth, BLOCK_ROWS, total_N)
+    _add_leaves(address_SC, row_S, column_TK, below_TK, leaf_TL, depth, BLOCK_ROWS, total_N)
     return total_N
 
 
 @kernel
 def _add_leaves(
-    values_S: Levels,
-    start_C: Integers,
+    address_SC: Integers,
+    row_S: Integers,
     column_TK: npt.NDArray[np.int32],
     below_TK: Levels,
     leaf_TL: Floats,
@@ -54,28 +70,29 @@ def _add_leaves(
     total_N: Floats,
 ) -> None:
     place_B, next_B = np.empty(block, np.uint8), np.empty(block, np.uint8)
-    for first in range(0, total_N.size, block):
-        rows = min(block, total_N.size - first)
-        total_B = total_N[first : first + rows]
-        for tree in range(leaf_TL.shape[0]):
-            for row in range(rows):
-                place_B[row] = 0
-            split = 0
-            for level in range(depth):
+    start = 0
+    for segment in range(row_S.shape[0]):
+        for first in range(0, row_S[segment], block):
+            rows = min(block, row_S[segment] - first)
+            total_B = total_N[start + first : start + first + rows]
+            for tree in range(leaf_TL.shape[0]):
                 for row in range(rows):
-                    next_B[row] = np.uint8(place_B[row] << 1)
-                for place in range(1 << level):
-                    column = column_TK[tree, split]
-                    if column >= 0:
-                        begin = start_C[column] + first
-                        _go_right(
-                            values_S[begin : begin + rows], below_TK[tree, split], np.uint8(place), place_B, next_B
-                        )
-                    split += 1
-                place_B, next_B = next_B, place_B
-            leaf_L = leaf_TL[tree]
-            for row in range(rows):
-                total_B[row] += leaf_L[place_B[row]]
+                    place_B[row] = 0
+                split = 0
+                for level in range(depth):
+                    for row in range(rows):
+                        next_B[row] = np.uint8(place_B[row] << 1)
+                    for place in range(1 << level):
+                        column = column_TK[tree, split]
+                        if column >= 0:
+                            value_B = levels_at(address_SC[segment, column] + first, rows)
+                            _go_right(value_B, below_TK[tree, split], np.uint8(place), place_B, next_B)
+                        split += 1
+                    place_B, next_B = next_B, place_B
+                leaf_L = leaf_TL[tree]
+                for row in range(rows):
+                    total_B[row] += leaf_L[place_B[row]]
+        start += row_S[segment]
 
 
 @kernel

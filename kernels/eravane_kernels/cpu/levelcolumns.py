@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from eravane_kernels import checks
 from eravane_kernels.arrays import Integers, Levels
+from eravane_kernels.cpu.gather import place
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.pointers import levels_at
 
@@ -71,6 +72,21 @@ class LevelColumns:
             error = checks.bad_level(values_N, "x_CN", column)
             raise ValueError(f"{error}, segment {segment}; XGBoost grows trees on features with more levels")
         return cls(address_SC, row_S, owner, bool((extreme_SC2[..., 0] < 0).any()))
+
+    def parts(self, rows: int) -> Iterator[LevelColumns]:
+        """The same columns in parts of at most so many rows, each in one segment."""
+        for address_C, count in zip(self.address_SC, self.row_S.tolist(), strict=True):
+            for first in range(0, count, rows):
+                row_1 = np.array([min(rows, count - first)], dtype=np.int64)
+                yield LevelColumns(address_C[None] + first, row_1, self.owner, self.missing)
+
+    def matrix(self) -> Levels:
+        """A copy of all rows, int8 [C, N]."""
+        x_CN: Levels = np.empty((self.width, self.rows), dtype=np.int8)
+        ends = np.cumsum(self.row_S).tolist()
+        for address_C, count, end in zip(self.address_SC, self.row_S.tolist(), ends, strict=True):
+            place(address_C, x_CN[:, end - count : end], 0)
+        return x_CN
 
     @property
     def rows(self) -> int:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eravane.core.config import PrepareConfig
 from eravane.core.errors import DataError, StoreError
+from eravane.data.features import Features
 from eravane.data.ingest import ingest
 from eravane.data.store import placement
 from eravane.data.store.store import EraStore
@@ -250,3 +252,19 @@ def test_a_damaged_manifest_or_file_size_is_noticed_on_opening(tmp_path: Path) -
     labels.unlink()
     with pytest.raises(StoreError, match="is missing"):
         EraStore.open(path)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 14), st.integers(-1, 13), st.permutations(FEATURES), st.integers(1, len(FEATURES)))
+def test_levels_are_read_where_they_lie(
+    dataset: Dataset, store: EraStore, first: int, more: int, names: list[str], count: int
+) -> None:
+    columns, features = names[:count], Features.open(store.path, PrepareConfig())
+    levels = features.levels(columns, first, first + more)
+    if store.dtype != "int8":
+        assert levels is None
+        return
+    assert levels is not None
+    np.testing.assert_array_equal(levels.matrix(), expected(dataset, first, first + more)[columns].to_numpy().T)
+    filled = Features.open(store.path, PrepareConfig(missing_eras="impute"))
+    assert filled.levels(columns, first, first + more) is None

@@ -17,6 +17,7 @@ from eravane.core.arrays import Values
 from eravane.core.errors import DataError
 from eravane.data.store.segments import Segment
 from eravane_kernels.cpu.gather import gather
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 
 # Columns that are gathered on the host at a time, on their way to a device.
 SENT_BYTES = 64 << 20
@@ -86,6 +87,15 @@ class Window:
             for piece in self.pieces
         ]
         return pa.Table.from_batches(batches, schema=schema)
+
+    def levels(self) -> LevelColumns:
+        """The window where it lies; of int8 alone, which are levels 0..4 in a store."""
+        address_SC = np.empty((len(self.pieces), len(self.columns)), dtype=np.int64)
+        for address_C, piece in zip(address_SC, self.pieces, strict=True):
+            values_CN = piece.segment.values
+            address_C[:] = values_CN.ctypes.data + self.positions * values_CN.strides[0] + piece.rows.start
+        row_S = np.array([piece.count for piece in self.pieces], dtype=np.int64)
+        return LevelColumns(address_SC, row_S, self.pieces, missing=False)
 
     def every(self, step: int) -> Values:
         """Every n-th era in one block [C, N], copied once."""
