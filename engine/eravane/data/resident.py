@@ -60,6 +60,9 @@ class Residence:
         }[self.mode]
 
 
+MAPPED = Residence("mapped")
+
+
 def residence(store: EraStore, device: str, room: int, wanted: int, widest: int, training: int = 0) -> Residence:
     """Decide what of a store stays on a device; arguments as `fitting`."""
     itemsize = np.dtype(store.dtype).itemsize
@@ -78,7 +81,7 @@ def fitting(column: int, device: str, room: int, wanted: int, widest: int, train
         training: bytes of the largest training task.
     """
     if device == "cpu":
-        return Residence("mapped")
+        return MAPPED
     column_bytes = -(-column // ALIGNMENT) * ALIGNMENT
     slots = max(0, room - training) // max(1, column_bytes)
     if slots >= wanted:
@@ -210,6 +213,8 @@ def resident(store: EraStore, backend: Backend, kept: Residence | None = None) -
         kept: what stays there, for the first who asks (None: as much as half of the device's memory holds, on a
             worker without a plan).
     """
+    if backend.name == "cpu" and kept in (None, MAPPED):
+        return Resident(store, backend, MAPPED)
     key = store.path.resolve(), backend.name
     with _lock:
         known = _held.get(key)
@@ -217,8 +222,7 @@ def resident(store: EraStore, backend: Backend, kept: Residence | None = None) -
         if known is not None and same and kept in (None, known.kept):
             return known
         if kept is None:
-            room = 0 if backend.name == "cpu" else backend.room() // 2
-            kept = residence(store, backend.name, room, len(store.columns), 1)
+            kept = residence(store, backend.name, backend.room() // 2, len(store.columns), 1)
         if known is not None:
             _held.pop(key).release()
         made = Resident(store, backend, kept)

@@ -195,11 +195,10 @@ class Levels:
 
 def addresses(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Address of every int8 column in every chunk, int64 [S, C], and the rows of the chunks, int64 [S]."""
-    chunks = [column.chunks for column in table.columns]
-    rows = [[len(chunk) for chunk in column] for column in chunks]
-    assert all(lengths == rows[0] for lengths in rows), "the columns of a window are cut alike"
-    address_CS = [[chunk.buffers()[1].address + chunk.offset for chunk in column] for column in chunks]
-    return np.array(address_CS, dtype=np.int64).T.copy(), np.array(rows[0], dtype=np.int64)
+    batches = table.to_batches()
+    address_SC = [[column.buffers()[1].address + column.offset for column in batch.columns] for batch in batches]
+    row_S = np.array([batch.num_rows for batch in batches], dtype=np.int64)
+    return np.array(address_SC, dtype=np.int64).reshape(len(batches), table.num_columns), row_S
 
 
 def gain_from_weight(version: str) -> bool:

@@ -127,8 +127,8 @@ def _exposure_of(rows: _Predictions, era: int, features: Features, columns: Sequ
     found_F = np.full(len(columns), np.nan)
     for start in range(0, len(columns), CHUNK):
         values_CN = features.era(era, columns[start : start + CHUNK]).values[: len(columns[start : start + CHUNK])]
-        bad_CN = values_CN < 0 if values_CN.dtype == np.int8 else np.isnan(values_CN)
-        whole = np.flatnonzero(~on_host(bad_CN.any(axis=1)))
+        bad_F = values_CN.min(axis=1) < 0 if values_CN.dtype == np.int8 else np.isnan(values_CN).any(axis=1)
+        whole = np.flatnonzero(~on_host(bad_F))
         if whole.size:
             x_FN = values_CN if whole.size == len(values_CN) else _rows(values_CN, whole)
             found_F[start + whole] = np.abs(on_host(ops.exposure(p_MN, x_FN, one_era(p_MN.shape[1])))[0, :, 0])
