@@ -2,8 +2,9 @@
 
 Everything is CPU time of one process with one worker, in which the engine's own clock is replaced by that of the
 processor. Bounds are measured right after the run, in a process of its own: bytes that have to be moved, over the
-bandwidth of plain reads and copies of this machine; trees grown alone on matrices that are ready; splits compared on
-columns that are ready; products of matrices at the rate of a large one. A stage without such a bound has no goal.
+rates at which NumPy moves such bytes on this machine; trees grown alone on matrices that are ready; splits compared and
+scores computed on columns that are ready; files read by Arrow; products of matrices at the rate of a large one. A stage
+without such a bound has no goal.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,12 +33,13 @@ from benchmarks.harness import Result, say
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig, load_config
 from eravane.core.events import read_events
+from eravane.data.catalog import META_MODEL
 from eravane.data.features import Features
-from eravane.data.store.digest import digest_runs
 from eravane.data.store.store import EraStore
 from eravane.gate.context import thinned
 from eravane.learners.forest import Forest
 from eravane.loop.pool import gate_pool, read_pool
+from eravane.pipeline.insights import CHUNK, EXPOSURE_ERAS
 from eravane.report import write_report
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import gaussianize, one_era
@@ -108,35 +110,44 @@ class Rates:
 
     Attributes:
         read, copy: of plain reads and copies.
+        mapped: of reading a file that was mapped just before.
+        gather: of copying a run of an era's length from every n-th era of every column of a mapped segment.
         write: of a file that is written and synced.
-        digest: of the store's checksum, by era, of memory in the cache.
         product: of a large product.
     """
 
     read: float
     copy: float
+    mapped: float
+    gather: float
     write: float
-    digest: float
     product: float
 
     @classmethod
-    def measured(cls, folder: Path) -> Rates:
-        """Medians of five, by CPU time; files are written in that folder."""
+    def measured(cls, folder: Path, store: EraStore, every: int) -> Rates:
+        """Medians of five, by CPU time, of NumPy's own loops; a file is written in that folder."""
         one, other = np.ones(BANDWIDTH_BYTES // 8), np.zeros(BANDWIDTH_BYTES // 8)
         wide = np.ones((1_024, 2_048), dtype=np.float32)
         flops = 2 * wide.shape[0] ** 2 * wide.shape[1]
-        levels, edges = np.ones((16, 20_000), dtype=np.int8), np.arange(0, 20_001, 2_000)
+        segment = store.segments[0]
+        levels, run = segment.values, int(segment.index.counts.min())
+        shape = len(levels), levels.shape[1] // run, run
+        strides = levels.strides[0], run * levels.itemsize, levels.itemsize
+        runs = np.lib.stride_tricks.as_strided(levels, shape, strides, writeable=False)[:, ::every]
+        gathered = np.zeros(runs.shape, dtype=levels.dtype)
 
         def write() -> None:
             with (folder / "written").open("wb", buffering=0) as file:
                 file.write(one.data)
                 os.fsync(file.fileno())
 
+        written = BANDWIDTH_BYTES / spent(write)
         return cls(
             BANDWIDTH_BYTES / spent(lambda: one.view(np.uint64).max()),
             BANDWIDTH_BYTES / spent(lambda: np.copyto(other, one)),
-            BANDWIDTH_BYTES / spent(write),
-            levels.size / spent(lambda: digest_runs(levels, edges), 200),
+            BANDWIDTH_BYTES / spent(lambda: np.memmap(folder / "written", np.uint64, "r").max()),
+            gathered.nbytes / spent(lambda: np.copyto(gathered, runs)),
+            written,
             flops / spent(lambda: wide @ wide.T),
         )
 
@@ -160,7 +171,7 @@ def bounds(data: str, folder: str) -> None:
     (path,) = (place / "cache" / "stores").iterdir()
     store = EraStore.open(path)
     work = _Work(Path(data), place / "cache", run, config, store, Timeline.from_manifest(manifest, store.index))
-    found = {name: (seconds, how) for name, seconds, how in work.bounds(Rates.measured(place))}
+    found = {name: (seconds, how) for name, seconds, how in work.bounds(Rates.measured(place, store, config.zoo.every))}
     (place / "bounds.json").write_text(json.dumps(found))
 
 
@@ -181,23 +192,21 @@ class _Work:
         yield (
             "rates",
             0.0,
-            f"read {rates.read / 1e9:.1f} GB/s, copy {rates.copy / 1e9:.1f} GB/s, write and sync "
-            f"{rates.write / 1e9:.1f} GB/s, digest {rates.digest / 1e9:.1f} GB/s, product "
-            f"{rates.product / 1e9:.0f} GFLOP/s",
+            f"read {rates.read / 1e9:.1f} GB/s, copy {rates.copy / 1e9:.1f} GB/s, read from a new mapping "
+            f"{rates.mapped / 1e9:.1f} GB/s, copy runs {rates.gather / 1e9:.1f} GB/s, write and sync "
+            f"{rates.write / 1e9:.1f} GB/s, product {rates.product / 1e9:.0f} GFLOP/s",
         )
         bytes_ = len(store.columns) * store.index.rows * np.dtype(store.dtype).itemsize
         files = sum(file.stat().st_size for file in self.data.glob("*.parquet"))
         decoding = spent(self._decode, 1)
-        # Columns are placed, written, synced and digested; files are copied out of the page cache and digested.
-        moved = bytes_ / rates.copy + bytes_ / rates.write + files / rates.copy + (bytes_ + files) / rates.digest
+        # Columns are placed, written, synced and read by the checksum; files are copied out of the page cache and read.
+        moved = bytes_ / rates.copy + bytes_ / rates.write + files / rates.copy + (bytes_ + files) / rates.read
         yield "ingest", decoding + moved, f"decoding {decoding:.2f} s, placing, writing and digests {moved:.2f} s"
-        yield "verify", bytes_ / rates.digest, f"{bytes_ / 1e9:.2f} GB digested"
+        yield "verify", bytes_ / rates.mapped, f"{bytes_ / 1e9:.2f} GB read from a new mapping"
         yield from self._zoo(rates)
         yield from self._selection()
         yield from self._loop(rates)
-        eras = min(52, len(self._loop_eras))
-        cells = len(store.columns) * store.index.rows // len(store.index) * eras
-        yield "insights", cells / rates.read, f"{eras} eras read once"
+        yield from self._insights()
 
     def _decode(self) -> None:
         """Every column that an ingest needs: the store's features and targets, ids and eras."""
@@ -207,6 +216,30 @@ class _Work:
                 for group in range(file.metadata.num_row_groups):
                     for first in range(0, len(columns), 200):
                         file.read_row_group(group, columns=columns[first : first + 200])
+
+    def _insights(self) -> Iterator[tuple[str, float, str]]:
+        """Correlations with all columns and contributions on arrays that are ready, and files read."""
+        features, target = Features.open(self.store.path, self.config.prepare), self.config.data.target
+        predictions = self.run.path / "predictions.parquet"
+        files = [predictions, self.run.path / "base_predictions.parquet", self.data / META_MODEL]
+        reading = sum(spent(partial(pq.read_table, path), 3) for path in files)
+        table = pq.read_table(predictions)
+        label, prediction = np.array(table["era"].to_pylist()), table["prediction"].to_numpy()
+        eras = self._loop_eras
+        spaced = {eras[place] for place in np.linspace(0, len(eras) - 1, EXPOSURE_ERAS).round().astype(int)}
+        exposing = scoring = 0.0
+        for era in eras:
+            p_1N, values_CN = prediction[label == f"{era:04d}"][None], np.ascontiguousarray(features.raw(era))
+            label_N, one = features.labels(target, era, era), one_era(p_1N.shape[1])
+            begin = time.process_time()
+            if era in spaced:
+                for start in range(0, len(values_CN), CHUNK):
+                    cpu.exposure(p_1N, values_CN[start : start + CHUNK], one)
+            middle = time.process_time()
+            cpu.contribution(np.repeat(p_1N, 2, axis=0), p_1N[0].astype(np.float64), label_N, one)
+            exposing, scoring = exposing + middle - begin, scoring + time.process_time() - middle
+        scores = f"correlations {exposing:.2f} s, contributions {scoring:.2f} s"
+        yield "insights", exposing + scoring + reading, f"{len(spaced)} eras' {scores}, files read {reading:.2f} s"
 
     @property
     def _trainer(self) -> Zoo:
@@ -227,15 +260,16 @@ class _Work:
         tasks = zoo.fold_tasks(model_specs(catalog, self.config))
         trees = sum(map(partial(self._grow, features), tasks))
         moved = sum(map(_cells_of, tasks))
+        matrices = _matrix_seconds(tasks, rates)
         shown, kernels = 0, 0.0
         for task in tasks:
             rows = self.store.index.select(task.predict_first, task.predict_last)
             shown += rows.rows * len(task.specs[0].columns) * len(task.specs)
             kernels += self._predict(features, task)
-        matrices, reading = moved * (1 / rates.copy + 1 / rates.read), shown / rates.copy
+        reading = shown / rates.read
         yield "zoo trees", trees, f"{len(tasks)} tasks grown alone on ready matrices"
-        yield "zoo matrix", matrices, f"{moved / 1e9:.2f} GB copied and checked"
-        yield "zoo predictions", kernels + reading, f"{shown / 1e9:.2f} GB copied, splits compared {kernels:.2f} s"
+        yield "zoo matrix", matrices, f"{moved / 1e9:.2f} GB copied in runs and checked"
+        yield "zoo predictions", kernels + reading, f"{shown / 1e9:.2f} GB read, splits compared {kernels:.2f} s"
         yield "zoo", trees + matrices + kernels + reading, "these three"
 
     def _grow(self, features: Features, task: TrainTask) -> float:
@@ -294,11 +328,11 @@ class _Work:
         ]
         for name, tasks in (("first models", starts), ("loop trees", later)):
             alone, moved = sum(map(partial(self._grow, features), tasks)), sum(map(_cells_of, tasks))
-            seconds = alone + moved * (1 / rates.copy + 1 / rates.read)
+            seconds = alone + _matrix_seconds(tasks, rates)
             yield (
                 name,
                 seconds,
-                f"{len(tasks)} tasks grown alone {alone:.2f} s, {moved / 1e9:.2f} GB copied and checked",
+                f"{len(tasks)} tasks grown alone {alone:.2f} s, {moved / 1e9:.2f} GB copied in runs and checked",
             )
         _, cells = gate_pool(specs, store.columns)
         union = len(set(np.concatenate([thinned(np.asarray(cell)) for cell in cells.values()]).tolist()))
@@ -318,12 +352,18 @@ class _Work:
         kernels = sum(self._predict(features, dataclasses.replace(
             task, predict_first=timeline.loop_start, predict_last=timeline.last_era)) for task in starts)  # fmt: skip
         shown = sum(len(spec.columns) for spec in specs) * sum(store.index.select(eras[0], eras[-1]).counts)
-        yield "loop predict", kernels + shown / rates.copy, f"{shown / 1e9:.2f} GB copied, splits {kernels:.2f} s"
+        yield "loop predict", kernels + shown / rates.read, f"{shown / 1e9:.2f} GB read, splits {kernels:.2f} s"
 
 
 def _cells_of(task: TrainTask) -> int:
     """Cells of a task's matrix."""
     return task.rows * len(task.specs[0].columns)
+
+
+def _matrix_seconds(tasks: Sequence[TrainTask], rates: Rates) -> float:
+    """What matrices take at least: every n-th era copied, and all cells checked; all eras are read where they lie."""
+    copied = sum(_cells_of(task) for task in tasks if task.every > 1)
+    return copied / rates.gather + sum(map(_cells_of, tasks)) / rates.read
 
 
 def _judged(folder: Path) -> Iterator[Result]:
