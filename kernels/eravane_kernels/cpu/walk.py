@@ -1,12 +1,14 @@
 """Rows of levels walked down deep trees, sixteen at a time, in the columns where they lie.
 
-Holding rows against every split of a level, as `forest` does, takes twice the time with every level. Here each row
-goes from node to node, but a block of rows takes each step together, without a branch: its node's key and the word that
-holds its level are gathered for 16 rows by one instruction each. A word holds the levels of eight columns, so that a
-block of 256 rows of 3,555 columns takes 455 kB of the second-level cache.
+Holding rows against every split of a level, as `forest` does, takes twice the time with every level, so that only the
+upper levels are passed in this way. Below them each row goes from node to node, but a block of rows takes each step
+together, without a branch: its node's key and the word that holds its level are gathered for 16 rows by one instruction
+each. A word holds the levels of eight columns, so that a block of 256 rows of 3,555 columns takes 455 kB of the
+second-level cache.
 
-Bound: two gathers of 16 words a step, 16 to 20 cycles each from the second-level cache, which makes about 0.8 ns a row
-and level at 3 GHz (measured .9; XGBoost's own walk takes 6 to 8).
+Bound of a step: two gathers of 16 words, 16 to 20 cycles each from the second-level cache, which makes about 0.8 ns a
+row and level at 3 GHz (measured .9; XGBoost's own walk takes 6 to 8). A split that 256 rows are held against takes some
+30 cycles, so that five levels of 31 splits cost as much as a step and a half.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.pointers import levels_at
 
 Keys = npt.NDArray[np.int32]
+Places = npt.NDArray[np.uint8]
 
 BLOCK_ROWS = 256
 PER_WORD, BITS = 8, 4
@@ -26,6 +29,8 @@ PER_WORD, BITS = 8, 4
 GREATEST = 13
 """Greatest value that a column may hold; 15 in a key is never reached."""
 DEEPEST = 12
+UPPER_LEVELS = 5
+"""Levels that rows pass by being held against every split."""
 _LIMIT, _RIGHT, _SHIFT, _WORD = 0, 4, 5, 10  # where the parts of a key begin
 MOST_COLUMNS = PER_WORD * (1 << (31 - _WORD)) // BLOCK_ROWS
 
@@ -86,6 +91,7 @@ def walk(address_SC: Integers, row_S: Integers, key_TK: Keys, leaf_TL: Single, t
         depth += 1
     word_WR = np.empty((words, BLOCK_ROWS), dtype=np.int32)
     place_R = np.empty(BLOCK_ROWS, dtype=np.int32)
+    place_2R = np.empty((2, BLOCK_ROWS), dtype=np.uint8)
     start = 0
     for segment in range(address_SC.shape[0]):
         for first in range(0, row_S[segment], BLOCK_ROWS):
@@ -93,27 +99,64 @@ def walk(address_SC: Integers, row_S: Integers, key_TK: Keys, leaf_TL: Single, t
             if not _pack(address_SC[segment], first, rows, word_WR):
                 return False
             total_R = total_N[start + first : start + first + rows]
-            _block(word_WR.reshape(-1), key_TK, leaf_TL, depth, place_R[:rows], total_R)
+            for tree in range(key_TK.shape[0]):
+                upper = _upper(address_SC[segment], first, rows, key_TK[tree], depth, place_2R)
+                for row in range(rows):
+                    place_R[row] = place_2R[0, row]
+                _lower(word_WR.reshape(-1), key_TK[tree], upper, depth, place_R[:rows])
+                leaf_L = leaf_TL[tree]
+                for row in range(rows):
+                    total_R[row] += leaf_L[np.uint32(place_R[row])]
         start += row_S[segment]
     return True
 
 
 @kernel
-def _block(word_W: Keys, key_TK: Keys, leaf_TL: Single, depth: int, place_R: Keys, total_R: Single) -> None:
-    """One block of rows down every tree. Everything is 32 bits wide, so that gathers take 16 at once."""
+def _upper(address_C: Integers, first: int, rows: int, key_K: Keys, depth: int, place_2R: Places) -> int:
+    """Passes the upper levels of a tree: places of the rows among the nodes below them, in `place_2R[0]`.
+
+    Returns:
+        the number of levels that were passed.
+    """
+    upper = min(depth, UPPER_LEVELS)
+    place_R, next_R = place_2R[0, :rows], place_2R[1, :rows]
+    for row in range(rows):
+        place_R[row] = 0
+    split = 0
+    for level in range(upper):
+        for row in range(rows):
+            next_R[row] = np.uint8(place_R[row] << 1)
+        for place in range(1 << level):
+            key = key_K[split]
+            split += 1
+            limit, right = np.uint8(key & 15), np.uint8((key >> _RIGHT) & 1)
+            column = (key >> _WORD) // BLOCK_ROWS * PER_WORD + ((key >> _SHIFT) & 31) // BITS
+            _go_right(levels_at(address_C[column] + first, rows), right, limit, np.uint8(place), place_R, next_R)
+        place_R, next_R = next_R, place_R
+    if upper % 2:
+        for row in range(rows):
+            next_R[row] = place_R[row]
+    return upper
+
+
+@kernel
+def _go_right(x_R: Levels, right: np.uint8, limit: np.uint8, place: np.uint8, place_R: Places, next_R: Places) -> None:
+    lift = np.uint8(np.uint8(1) - right)
+    for row in range(x_R.size):
+        value = np.uint8(np.uint8(x_R[row]) + lift)
+        next_R[row] += np.uint8((place_R[row] == place) & (value >= limit))
+
+
+@kernel
+def _lower(word_W: Keys, key_K: Keys, upper: int, depth: int, place_R: Keys) -> None:
+    """A block of rows down the lower levels. Everything is 32 bits wide, so that gathers take 16 at once."""
     rows = np.int32(place_R.shape[0])
-    for tree in range(key_TK.shape[0]):
-        key_K, leaf_L = key_TK[tree], leaf_TL[tree]
+    for level in range(upper, depth):
+        first = np.int32((1 << level) - 1)
         for row in range(rows):
-            place_R[row] = 0
-        for level in range(depth):
-            first = np.int32((1 << level) - 1)
-            for row in range(rows):
-                key = key_K[np.uint32(first + place_R[row])]
-                word = word_W[np.uint32(np.int32(key >> np.int32(_WORD)) + np.int32(row))]
-                value = np.int32(word >> np.int32((key >> np.int32(_SHIFT)) & np.int32(31)))
-                value = np.int32(value - np.int32((key >> np.int32(_RIGHT)) & np.int32(1))) & np.int32(15)
-                right = np.int32(value >= np.int32(key & np.int32(15)))
-                place_R[row] = np.int32(np.int32(place_R[row] + place_R[row]) + right)
-        for row in range(rows):
-            total_R[row] += leaf_L[np.uint32(place_R[row])]
+            key = key_K[np.uint32(first + place_R[row])]
+            word = word_W[np.uint32(np.int32(key >> np.int32(_WORD)) + np.int32(row))]
+            value = np.int32(word >> np.int32((key >> np.int32(_SHIFT)) & np.int32(31)))
+            value = np.int32(value - np.int32((key >> np.int32(_RIGHT)) & np.int32(1))) & np.int32(15)
+            right = np.int32(value >= np.int32(key & np.int32(15)))
+            place_R[row] = np.int32(np.int32(place_R[row] + place_R[row]) + right)
