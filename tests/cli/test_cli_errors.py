@@ -207,7 +207,7 @@ def test_a_terminal_without_a_size_prints_all(monkeypatch: pytest.MonkeyPatch) -
 def test_what_others_wrote_cannot_steer_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(_scheduler: str) -> None:
+    def refused(*_: object) -> None:
         logging.getLogger("eravane").warning("seen \x1b[2J")
         raise DataError("id '\x1b]0;owned\x07\r\u202e' and " + "9" * 1_000_000 + " of live.parquet")
 
@@ -237,7 +237,7 @@ def test_brackets_in_names_are_no_markup_on_a_terminal() -> None:
 def test_what_nobody_expected_is_one_line_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_scheduler: str) -> None:
+    def broken(*_: object) -> None:
         raise KeyError("nobody\nthought of it")
 
     monkeypatch.setattr("eravane.planning.doctor.doctor", broken)
