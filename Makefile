@@ -8,7 +8,7 @@ TORCH ?= cpu
 STAMP := $(VENV)/.installed-$(LOCK)-$(TORCH)
 WORKERS ?= 2
 SHUFFLE ?=
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=20 --durations-min=1 $(if $(SHUFFLE),--shuffle $(SHUFFLE))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=1 $(if $(SHUFFLE),--shuffle $(SHUFFLE))
 
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive

@@ -34,6 +34,8 @@ def _folders_in_memory() -> bool:
 if _folders_in_memory():
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
+# Folders with the longest files, some of which are few tests: begun first, that no worker is alone with one at the end.
+LONG = {"integration", "cli", "cluster", "architecture", "benchmarks", "runstate", "report"}
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -43,7 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffle where that is asked for; skip tests marked `gpu` where no CUDA device works."""
+    """Long files first, or shuffled where that is asked for; skip tests marked `gpu` where no CUDA device works."""
+    items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
     if (seed := config.getoption("--shuffle")) is not None:
         draw = random.Random(seed)
         files = {item.path: draw.random() for item in items}
