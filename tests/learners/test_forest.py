@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,9 +104,9 @@ def test_conditions_beyond_the_levels_are_kept() -> None:
 def test_trees_that_cannot_be_unfolded_are_left_to_xgboost() -> None:
     values_CN = _values(3, 6, 4 * ROWS)
     deep = _grown(values_CN, 2, 3, max_depth=walk.DEEPEST + 1, min_child_weight=0)
-    logistic = xgb.train({"objective": "binary:logistic"}, xgb.DMatrix(values_CN.T, values_CN[0] > 2), 2)
-    dart = xgb.train({"booster": "dart", "rate_drop": 0.5}, xgb.DMatrix(values_CN.T, values_CN[0]), 2)
-    for booster in (deep, logistic, dart):
+    classes = {"objective": "multi:softprob", "num_class": 3}
+    several = xgb.train(classes, xgb.DMatrix(values_CN.T, values_CN[0] % 3), 2)
+    for booster in (deep, several):
         assert Forest.of(booster) is None
         predictor = Predictor(bytes(booster.save_raw("ubj")))
         np.testing.assert_array_equal(predictor.output(values_CN), booster.inplace_predict(values_CN.T))
@@ -151,15 +152,51 @@ def test_the_bits_on_a_gpu_are_those_of_xgboost_on_a_cpu(
         assert predictor.output(whole[:, :0]).shape == (0,)
 
 
-@pytest.mark.parametrize("params", [{"objective": "binary:logistic"}, {"booster": "dart", "rate_drop": 0.5}], ids=str)
+DROPOUT = {"booster": "dart", "rate_drop": 0.4, "one_drop": 1}
+TRANSFORMED: dict[str, dict[str, Any]] = {
+    **{name: {"objective": name} for name in ("binary:logistic", "binary:hinge", "count:poisson", "reg:gamma")},
+    "reg:tweedie": {"objective": "reg:tweedie", "tweedie_variance_power": 1.3},
+    "an intercept that is given": {"objective": "reg:logistic", "base_score": 0.3},
+    "dropout": DROPOUT,
+    "dropout of a logistic": {**DROPOUT, "objective": "binary:logistic", "normalize_type": "forest"},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+@pytest.mark.parametrize("how", TRANSFORMED)
+@pytest.mark.parametrize("device", [None, *ANY_DEVICE])
+def test_what_is_made_of_the_sum_of_trees_is_xgboosts(device: Any, how: str, dtype: type) -> None:
+    """Objectives that transform the sum, and trees that dropout weighs; on the host too, where it evaluates floats."""
+    values_CN = _values(11, 6, 2 * ROWS).astype(dtype)
+    if dtype is np.float32:
+        values_CN[np.random.default_rng(1).random(values_CN.shape) < 0.1] = np.nan
+    label_N = (np.nan_to_num(values_CN[0] + values_CN[1]) > 2).astype(np.float32)
+    grow = {"max_depth": 4, "nthread": 1, "verbosity": 0, **TRANSFORMED[how]}
+    booster = xgb.train(grow, xgb.DMatrix(values_CN.T, 0.9 * label_N + 0.05), 12)
+    asked_CN = values_CN[:, 100:777]
+    rows = xgb.DMatrix(asked_CN.T)
+    expected_N, plain_N = booster.predict(rows), booster.predict(rows, output_margin=True)
+    margin_N = np.random.default_rng(2).normal(size=asked_CN.shape[1]).astype(np.float32)
+    added_N = booster.predict(xgb.DMatrix(asked_CN.T, base_margin=margin_N), output_margin=True)
+    predictor = Predictor(bytes(booster.save_raw("ubj")))
+    with on(device) if device is not None else nullcontext():
+        there = asked_CN if device is None else upload(values_CN)[:, 100:777]
+        np.testing.assert_array_equal(predictor.output(there), expected_N)
+        np.testing.assert_array_equal(predictor.margin(there), plain_N)
+        np.testing.assert_array_equal(predictor.margin(there, margin_N), added_N)
+        assert predictor.output(there[:, :0]).shape == (0,)
+        assert (device is None and dtype is np.float32) == ("booster" in vars(predictor))
+
+
 @pytest.mark.parametrize("device", ANY_DEVICE)
-def test_what_is_no_sum_of_trees_is_left_to_xgboost_on_a_gpu_too(device: Any, params: dict[str, Any]) -> None:
+def test_several_classes_are_left_to_xgboost_on_a_gpu_too(device: Any) -> None:
     values_CN = _values(3, 6, ROWS)
-    booster = xgb.train(params, xgb.DMatrix(values_CN.T, values_CN[0] > 2), 3)
+    classes = {"objective": "multi:softprob", "num_class": 3}
+    booster = xgb.train(classes, xgb.DMatrix(values_CN.T, values_CN[0] % 3), 3)
     with on(device):
         assert DeviceForest.read(bytes(booster.save_raw("ubj"))) is None
-        found_N = Predictor(bytes(booster.save_raw("ubj"))).output(upload(values_CN))
-    np.testing.assert_array_equal(found_N, booster.inplace_predict(values_CN.T))
+        found = Predictor(bytes(booster.save_raw("ubj"))).output(upload(values_CN))
+    np.testing.assert_array_equal(found, booster.inplace_predict(values_CN.T))
 
 
 @pytest.mark.parametrize("device", ANY_DEVICE)
@@ -204,22 +241,21 @@ def test_a_model_of_several_targets_is_left_to_xgboost(strategy: str) -> None:
     assert Forest.of(booster) is None
 
 
-@pytest.mark.parametrize("place", ["beside the trees", "among them"])
-def test_dropout_is_found_whatever_the_version_calls_it(place: str) -> None:
+@pytest.mark.parametrize("place", ["a booster around them", "beside the trees", "among them"])
+def test_trees_are_weighed_whatever_the_version_calls_it(place: str) -> None:
     """XGBoost 3.2 writes trees with dropout as a booster of their own, 3.3 and 3.4 as gbtree with weights."""
-    values_CN = _values(5, 3, 64)
-
-    class Dropped(xgb.Booster):
-        def save_raw(self, raw_format: str = "ubj") -> bytearray:
-            document = load(bytes(super().save_raw(raw_format)))
-            trees = document["learner"]["gradient_booster"]
-            where = trees if place == "beside the trees" else trees["model"]
-            where["weight_drop"] = np.array([0.5, 1.0], dtype=np.float32)
-            return bytearray(dump(document))
-
-    plain = _grown(values_CN, 5, 2, max_depth=2)
-    assert Forest.of(plain) is not None
-    assert Forest.of(Dropped(model_file=bytearray(plain.save_raw("ubj")))) is None
+    booster = _grown(_values(5, 3, 64), 5, 2, max_depth=2)
+    document = load(bytes(booster.save_raw("ubj")))
+    plain, weights = document["learner"]["gradient_booster"], np.array([0.5, 1, 0.3, 0, 0.7], dtype=np.float32)
+    if place == "a booster around them":
+        document["learner"]["gradient_booster"] = {"gbtree": plain, "name": "dart", "weight_drop": weights}
+    else:
+        (plain if place == "beside the trees" else plain["model"])["weight_drop"] = weights
+    weighed, alone = Forest.read(dump(document)), Forest.of(booster)
+    assert weighed is not None
+    assert alone is not None
+    np.testing.assert_array_equal(weighed.leaf_TL, alone.leaf_TL * weights[:, None])
+    np.testing.assert_array_equal(weighed.below_TK, alone.below_TK)
 
 
 def test_xgboost_loads_a_model_where_it_is_asked_alone(monkeypatch: pytest.MonkeyPatch) -> None:

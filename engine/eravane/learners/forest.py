@@ -1,7 +1,8 @@
 """XGBoost's trees evaluated without XGBoost: on integer levels on the host, on levels and floats on a GPU.
 
 On the host trees are unfolded into complete ones, which predicts several times faster: rows are held against every
-split of shallow trees at once, and walked down deep ones in blocks. On a GPU rows go from node to node.
+split of shallow trees at once, and walked down deep ones in blocks. On a GPU rows go from node to node. What an
+objective makes of the sum is computed by XGBoost, from the sum alone.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ from numpy.typing import NDArray
 from eravane.backend.choice import backend_of
 from eravane.backend.protocol import taken
 from eravane.core.arrays import Float32s, Values, on_host
+from eravane.learners.sums import Ends, Summed
 from eravane.learners.ubj import JoinedTrees, load, weighs_trees
 from eravane_kernels.cpu import walk
 from eravane_kernels.cpu.forest import DEEPEST, add_leaves_at
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.spec.forest import LEAF, check_nodes
-
-# Objectives whose output is the sum of the trees.
-SUMS = tuple(f"reg:{loss}error" for loss in ("squared", "squaredlog", "pseudohuber", "absolute", "quantile"))
 
 NODE_BYTES = 16
 """Of a node on a GPU."""
@@ -71,14 +70,12 @@ class Predictor:
     def output(self, values_CN: Values | LevelColumns) -> Float32s:
         """Predictions of the booster for int8 or float32 columns [C, N], in the order of training; float32 [N].
 
-        Levels are read where they lie. Columns on a GPU are predicted there where the output is a plain sum of trees
-        with numeric splits, on the host otherwise; the output lies on the host.
+        Levels are read where they lie. Columns on a GPU are predicted there where trees have numeric splits and one
+        target, on the host otherwise; the output lies on the host.
         """
-        if (found_N := self._unfolded(values_CN, None)) is not None:
-            return found_N
-        values_CN = values_CN.matrix() if isinstance(values_CN, LevelColumns) else on_host(values_CN)
-        predicted_N: Float32s = self.booster.inplace_predict(values_CN.T, validate_features=False)
-        return predicted_N
+        if (found := self._unfolded(values_CN, None)) is not None:
+            return found[1].predicted(found[0])
+        return self._by_xgboost(values_CN, None, "value")
 
     def margin(self, values_CN: Values, margin_N: Float32s | None = None) -> Float32s:
         """The sum of the trees, float32 [N].
@@ -87,13 +84,25 @@ class Predictor:
             values_CN: int8 or float32 [C, N].
             margin_N: float32 [N], what the trees are added to, one after the other (None: the intercept).
         """
-        if (found_N := self._unfolded(values_CN, margin_N)) is not None:
-            return found_N
-        values_CN = on_host(values_CN)
-        total_N: Float32s = self.booster.inplace_predict(
-            values_CN.T, predict_type="margin", validate_features=False, base_margin=margin_N
-        )
-        return total_N
+        if (found := self._unfolded(values_CN, margin_N)) is not None:
+            return found[0]
+        return self._by_xgboost(values_CN, margin_N, "margin")
+
+    def _by_xgboost(self, values_CN: Values | LevelColumns, margin_N: Float32s | None, kind: str) -> Float32s:
+        rows_NC = (values_CN.matrix() if isinstance(values_CN, LevelColumns) else on_host(values_CN)).T
+        predicted_N: Float32s
+        if self._weighed:
+            # Up to XGBoost 3.2 `inplace_predict` of trees with weights adds a margin once for every tree.
+            matrix = xgb.DMatrix(rows_NC, base_margin=margin_N, nthread=1)
+            predicted_N = self.booster.predict(matrix, output_margin=kind == "margin", validate_features=False)
+        else:
+            how = {"predict_type": kind, "validate_features": False, "base_margin": margin_N}
+            predicted_N = self.booster.inplace_predict(rows_NC, **how)
+        return predicted_N
+
+    @cached_property
+    def _weighed(self) -> bool:
+        return weighs_trees(load(self._block, joined=True)["learner"]["gradient_booster"])
 
     @cached_property
     def _forest(self) -> Forest | None:
@@ -103,37 +112,26 @@ class Predictor:
     def _there(self) -> DeviceForest | None:
         return DeviceForest.read(self._block)
 
-    def _unfolded(self, values_CN: Values | LevelColumns, margin_N: Float32s | None) -> Float32s | None:
-        """Predictions of the trees without XGBoost; None where XGBoost has to predict."""
-        if isinstance(values_CN, LevelColumns):
-            return None if self._forest is None else self._forest.predict_at(values_CN, margin_N)
+    def _unfolded(self, values_CN: Values | LevelColumns, margin_N: Float32s | None) -> tuple[Float32s, Ends] | None:
+        """The sum of the trees without XGBoost, and its ends; None where XGBoost has to add it up."""
         if hasattr(values_CN, "get"):  # an array of a GPU
             return self._on_device(values_CN, margin_N)
-        if values_CN.dtype != np.int8 or self._forest is None:
+        if not isinstance(values_CN, LevelColumns) and values_CN.dtype != np.int8:
             return None
-        return self._forest.predict(values_CN, margin_N)
+        if (forest := self._forest) is None:
+            return None
+        predicted = forest.predict_at if isinstance(values_CN, LevelColumns) else forest.predict
+        total_N = predicted(values_CN, margin_N)
+        return None if total_N is None else (total_N, forest.ends)
 
-    def _on_device(self, values_CN: Any, margin_N: Float32s | None) -> Float32s | None:
-        """Predictions of the trees on a GPU."""
+    def _on_device(self, values_CN: Any, margin_N: Float32s | None) -> tuple[Float32s, Ends] | None:
+        """The sum of the trees on a GPU, and its ends."""
 
-        def predicted() -> Float32s | None:
-            return None if self._there is None else self._there.predict(values_CN, margin_N)
+        def summed() -> tuple[Float32s, Ends] | None:
+            forest = self._there
+            return None if forest is None else (forest.predict(values_CN, margin_N), forest.ends)
 
-        return taken(predicted, f"trees and predictions of {values_CN.shape[1]} rows", partial(backend_of, "cuda"))
-
-
-def _plain(block: bytes) -> tuple[JoinedTrees, np.float32] | None:
-    """Trees and intercept of a booster from its UBJ; None where it is no plain sum of trees with numeric splits."""
-    learner = load(block, joined=True)["learner"]
-    grown = learner["gradient_booster"]
-    plain = grown["name"] == "gbtree" and not weighs_trees(grown)
-    plain &= learner["learner_model_param"]["num_target"] == "1"
-    if learner["objective"]["name"] not in SUMS or not plain:
-        return None
-    trees = grown["model"]["trees"]
-    if not isinstance(trees, JoinedTrees) or not trees.counts or trees.values["split_type"].any():
-        return None
-    return trees, np.float32(float(learner["learner_model_param"]["base_score"].strip("[]")))
+        return taken(summed, f"trees and predictions of {values_CN.shape[1]} rows", partial(backend_of, "cuda"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,31 +141,31 @@ class Forest:
     Attributes:
         column_TK, below_TK: int32 and int8 [T, 2^D - 1], the splits of complete trees of depth D, level by level.
         leaf_TL: float32 [T, 2^D].
-        intercept: what the booster adds where it is given no margin.
+        ends: what the sum starts from, and what is made of it.
     """
 
     column_TK: NDArray[np.int32]
     below_TK: NDArray[np.int8]
     leaf_TL: Float32s
-    intercept: np.float32
+    ends: Ends
 
     @classmethod
     def of(cls, booster: xgb.Booster) -> Forest | None:
-        """The trees of a booster; None where it is no plain sum of shallow trees with numeric splits."""
+        """The trees of a booster; None where it is no sum of shallow trees with numeric splits."""
         return cls.read(bytes(booster.save_raw("ubj")))
 
     @classmethod
     def read(cls, block: bytes) -> Forest | None:
         """The trees of a booster from its UBJ."""
-        if (found := _plain(block)) is None or (nodes := Nodes.of(found[0])).depth > walk.DEEPEST:
+        if (found := Summed.read(block)) is None or (nodes := Nodes.of(found.trees)).depth > walk.DEEPEST:
             return None
         column_TK, condition_TK, _, leaf_TL = nodes.unfolded()
         # An integer lies below a number where it lies below the next integer.
         below_TK = np.clip(np.ceil(condition_TK), -128, 127).astype(np.int8)
-        return cls(column_TK, below_TK, leaf_TL, found[1])
+        return cls(column_TK, below_TK, leaf_TL, found.ends)
 
     def predict(self, values_CN: Any, margin_N: Float32s | None = None) -> Float32s | None:
-        """XGBoost's predictions, to the bit: float32 [N]; None where deep trees do not take these values.
+        """XGBoost's sum, to the bit: float32 [N]; None where deep trees do not take these values.
 
         Args:
             values_CN: int8 [C, N]; copied where a column is not contiguous.
@@ -181,7 +179,7 @@ class Forest:
 
     def predict_at(self, columns: LevelColumns, margin_N: Float32s | None = None) -> Float32s | None:
         """`predict` for columns where they lie."""
-        total_N, address_SC = started(columns.rows, self.intercept, margin_N), columns.address_SC
+        total_N, address_SC = self.ends.started(columns.rows, margin_N), columns.address_SC
         if self.leaf_TL.shape[1] <= 2**DEEPEST:
             return add_leaves_at(address_SC, columns.row_S, self.column_TK, self.below_TK, self.leaf_TL, total_N)
         used_U, key_TK = self._keys
@@ -203,28 +201,28 @@ class DeviceForest:
     Attributes:
         node_K4, root_T: as `eravane_kernels.spec.add_trees` takes them, on the device.
         width: columns that they were grown on.
-        intercept: what the booster adds where it is given no margin.
+        ends: what the sum starts from, and what is made of it.
     """
 
     node_K4: Any
     root_T: Any
     width: int
-    intercept: np.float32
+    ends: Ends
 
     @classmethod
     def read(cls, block: bytes) -> DeviceForest | None:
-        """The trees of a booster from its UBJ; None where it is no plain sum of trees with numeric splits."""
+        """The trees of a booster from its UBJ; None where it is no sum of trees with numeric splits."""
         from eravane_kernels.cuda.runtime import upload
 
-        if (found := _plain(block)) is None:
+        if (found := Summed.read(block)) is None:
             return None
-        node_K4, root_T = Nodes.of(found[0]).packed()
+        node_K4, root_T = Nodes.of(found.trees).packed()
         width = int(node_K4[:, 0].max() >> 1) + 1
         check_nodes(node_K4, root_T, width)
-        return cls(upload(node_K4), upload(root_T), width, found[1])
+        return cls(upload(node_K4), upload(root_T), width, found.ends)
 
     def predict(self, values_CN: Any, margin_N: Float32s | None = None) -> Float32s:
-        """XGBoost's predictions on a CPU, to the bit: float32 [N] on the host.
+        """XGBoost's sum on a CPU, to the bit: float32 [N] on the host.
 
         Args:
             values_CN: int8 or float32 [C, N] on the device, NaN where missing; copied where a column is not contiguous.
@@ -238,13 +236,8 @@ class DeviceForest:
             raise ValueError(f"values_CN: expected at least {self.width} columns, given {width}")
         if rows > 1 and values_CN.strides[1] != values_CN.itemsize:  # rows lie side by side
             values_CN = active().xp.ascontiguousarray(values_CN)
-        total_N = upload(started(rows, self.intercept, margin_N))
+        total_N = upload(self.ends.started(rows, margin_N))
         return cast(Float32s, on_host(cuda.add_trees(values_CN, self.node_K4, self.root_T, total_N)))
-
-
-def started(rows: int, intercept: np.float32, margin_N: Float32s | None) -> Float32s:
-    """What trees are added to, float32 [N], an array of its own: the margin, or where there is none the intercept."""
-    return np.full(rows, intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
 
 
 def keys_of(

@@ -51,6 +51,12 @@ class JoinedTrees:
     counts: Sequence[int]
     values: Mapping[str, np.ndarray[Any, Any]]
 
+    @classmethod
+    def of(cls, trees: Sequence[Mapping[str, Any]]) -> JoinedTrees:
+        """Trees that were read one by one."""
+        values = {name: np.concatenate([tree[name] for tree in trees]) for name in NODES}
+        return cls([len(tree["left_children"]) for tree in trees], values)
+
     def picked(self, which: slice) -> JoinedTrees:
         """Some of the trees."""
         place_T = np.arange(len(self.counts))[which]
@@ -235,10 +241,21 @@ def _integer(value: int) -> bytes:
     return mark.encode() + struct.pack(f">{form}", value)
 
 
-def weighs_trees(booster: Mapping[str, Any]) -> bool:
-    """Whether a model's `gradient_booster` has a weight per tree, from dropout.
+def tree_weights(booster: Mapping[str, Any]) -> Sequence[float]:
+    """The weights of the trees of a model's `gradient_booster`, from dropout; empty where it has none.
 
-    Such models are named "dart" up to XGBoost 3.2 and "gbtree" after it; the weights lie beside the trees in 3.3, among
-    them from 3.4 on.
+    Such models are named "dart" up to XGBoost 3.2 and "gbtree" after it; the weights lie beside the trees' model up to
+    3.3, in it from 3.4 on.
     """
-    return booster["name"] == "dart" or any(len(part.get("weight_drop", ())) for part in (booster, booster["model"]))
+    found = (part["weight_drop"] for part in (booster, tree_model(booster)) if len(part.get("weight_drop", ())))
+    return next(found, ())
+
+
+def tree_model(booster: Mapping[str, Any]) -> Any:
+    """The part of a `gradient_booster` that holds the trees."""
+    return booster.get("gbtree", booster)["model"]
+
+
+def weighs_trees(booster: Mapping[str, Any]) -> bool:
+    """Whether a model's `gradient_booster` has a weight per tree, from dropout."""
+    return booster["name"] == "dart" or len(tree_weights(booster)) > 0
