@@ -44,18 +44,18 @@ def axes(x: Columns, name: str, number: int, *dtypes: str) -> None:
         raise ValueError(f"{name}: expected memory aligned to {x.itemsize} bytes, given an unaligned view")
 
 
-def offsets(offsets_E1: Integers, rows: int) -> None:
-    """int64, one axis, from 0, never descending, ending at `rows`."""
-    axes(offsets_E1, "offsets_E1", 1, "int64")
+def offsets(offsets_E1: Integers, end: int, name: str = "offsets_E1", what: str = "rows") -> None:
+    """int64, one axis, from 0, never descending, ending at the number of what they divide."""
+    axes(offsets_E1, name, 1, "int64")
     if offsets_E1.shape[0] == 0 or offsets_E1[0] != 0:
-        raise ValueError(f"offsets_E1: expected to begin with 0, given {offsets_E1[:1].tolist()}")
+        raise ValueError(f"{name}: expected to begin with 0, given {offsets_E1[:1].tolist()}")
     falls = np.flatnonzero(np.diff(offsets_E1) < 0)
     if len(falls):
         at = int(falls[0])
         pair = offsets_E1[at : at + 2].tolist()
-        raise ValueError(f"offsets_E1: expected ascending values, given {pair} at positions {at} and {at + 1}")
-    if offsets_E1[-1] != rows:
-        raise ValueError(f"offsets_E1: expected to end at the {rows} rows given, given {int(offsets_E1[-1])}")
+        raise ValueError(f"{name}: expected ascending values, given {pair} at positions {at} and {at + 1}")
+    if offsets_E1[-1] != end:
+        raise ValueError(f"{name}: expected to end at the {end} {what} given, given {int(offsets_E1[-1])}")
 
 
 def shape(x: Columns, name: str, expected: tuple[int, ...], *dtypes: str) -> None:

@@ -1,7 +1,8 @@
 """What the three namespaces of kernels offer: `spec`, `cpu` and `cuda` have these functions under these names.
 
 Arrays of `cuda` lie on the device, or are NumPy's and are uploaded; `spec` documents them: shapes, dtypes, errors.
-Letters of shapes: E eras (E1 their E + 1 offsets), N rows, C columns, F features, M predictions, L levels with missing.
+Letters of shapes: E eras (E1 their E + 1 offsets), N rows, C columns, F features, M predictions, L levels with missing,
+K nodes, T trees, B models.
 """
 
 from __future__ import annotations
@@ -145,4 +146,21 @@ class Kernels(Protocol):
 
     def rank(self, p_MN: Floats, offsets_E1: Integers) -> Double:
         """Tie-kept rank within the era, `(average rank - 0.5) / n`, in (0, 1)."""
+        ...
+
+    def renew_leaves(
+        self,
+        x_CN: Columns,
+        node_K4: npt.NDArray[np.int32],
+        old_K: Double,
+        tree_T2: npt.NDArray[np.int32],
+        first_B1: Integers,
+        label_BN: Single,
+        weight_N: Single,
+        margin_BN: Double,
+        rate: float,
+        ridge: float,
+        keep: float,
+    ) -> tuple[Single, Double]:
+        """Leaves of models of squared error re-estimated on new rows, and the models' outputs for these."""
         ...

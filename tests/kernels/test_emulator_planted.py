@@ -48,6 +48,17 @@ RACES = {
         "forest_floats",
         ("tree += ROUND, half ^= 1", "tree += ROUND"),
     ),
+    "between what a tile's rows weigh and their sums": (
+        "leaves_levels",
+        (
+            "widen(label_N[row])) : 0.0;\n                }\n                __syncthreads();",
+            "widen(label_N[row])) : 0.0; }",
+        ),
+    ),
+    "between renewed leaves and the margins that they are added to": (
+        "leaves_floats",
+        ("own_sum[1] = 0.0;\n            }\n            __syncthreads();", "own_sum[1] = 0.0; }"),
+    ),
 }
 OUT_OF_BOUNDS = {
     "past the end of an array": ("apply_table", ("i < part.vectors", "i <= part.vectors")),
@@ -58,6 +69,10 @@ OUT_OF_BOUNDS = {
         ("partial[threadIdx.x / WARP] = value", "partial[threadIdx.x / WARP + 1] = value"),
     ),
     "a vector past the end of a column": ("growth", ("place - past + 2 * WIDE_BYTES <= rows", "place < rows")),
+    "a row past the last one of a tile": (
+        "leaves_levels",
+        ("first + slot < rows) listed", "first + slot <= rows) listed"),
+    ),
     "past a table": ("corr_double", ("return first + 1 + end;", "return first + 1 + end + 2 * rows;")),
 }
 WRONG_RESULTS = {
@@ -87,6 +102,17 @@ WRONG_RESULTS = {
         "forest_levels",
         ("i < ROUND && tree + i < trees", "i < ROUND && tree + ROUND <= trees"),
     ),
+    "sums that a tile begins anew": (
+        "leaves_levels",
+        ("double gradients = own_sum[0], masses = own_sum[1];", "double gradients = 0.0, masses = 0.0;"),
+    ),
+    "sums that the last tree left": ("leaves_levels", ("own_sum[0] = own_sum[1] = 0.0;", ";")),
+    "rows of a leaf in another order": (
+        "leaves_floats",
+        ("<< 32 | row;\n                here", "<< 32 | (row ^ 1);\n here"),
+    ),
+    "a row without a label that is counted": ("leaves_floats", ("!is_nan(label_N[row])", "true")),
+    "the leaves of another model": ("leaves_levels", ("label + model * rows", "label")),
     "a bit of another row": ("place_floats", (">> (row & 7)", ">> (row & 3)")),
     "a gradient whose sign is lost": ("growth", ("if (byte == BYTES - 1)\n", "if (byte == BYTES)\n")),
     "a barrier missing, in another order": ("rank_double", SORT_BARRIER),

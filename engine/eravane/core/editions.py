@@ -157,6 +157,12 @@ CHANGES: tuple[Change, ...] = (
         affects=lambda _config: True,
         kept=True,
     ),
+    Change(
+        edition=2,
+        what="leaves of trees on floats follow the rows that they predict, not those whose bins lie nearest",
+        affects=lambda config: "leaves" in config.loop.update,
+        kept=True,
+    ),
 )
 
 

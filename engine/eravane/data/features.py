@@ -157,6 +157,14 @@ class Features:
         """Oldest era that the preparation of `era` reads."""
         return era - self._preparer.history
 
+    def values(self, columns: Sequence[str], first: int, last: int) -> Values:
+        """Prepared columns of eras first..last side by side, [C, N] where they lie; a view where one suffices."""
+        if self._preparer.keeps(self.store.dtype):
+            kept_CN: Values = self._resident.window(tuple(columns), first, last)
+            return kept_CN
+        joined_CN: Values = self._backend.joined([self.era(era, columns).values for era in self.eras(first, last)])
+        return joined_CN
+
     def table(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> Any:
         """Prepared columns of every n-th era of first..last to train on: an Arrow table, on a GPU a `DeviceTable`."""
         if self._resident.mapped:

@@ -1,4 +1,4 @@
-"""Parts of the loop that depend on the edition of a run: the meta-learner, and constants of the updates."""
+"""Parts of the loop that depend on the edition of a run: the meta-learner, and how trees are updated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ def gate_of(config: GateConfig) -> type[MetaLearner]:
 
 
 def update_constants(config: LoopConfig) -> dict[str, Any]:
-    """Constants of `Updater` that were keys of an older edition."""
+    """Constants of `Updater` that were keys of an older edition, and older ways of updating."""
     if not isinstance(config, FirstLoopConfig):
         return {}
     return {
         "append_eras": config.append_window,
         "most_blocks": config.blocks,
         "leaves_half_life": config.leaves_half_life,
+        "binned": True,
     }

@@ -7,19 +7,20 @@ For the squared error, boosted tree by tree in their order, the best value of a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import xgboost as xgb
-from numpy.typing import NDArray
 
+from eravane.core.arrays import Float32s, on_host
 from eravane.core.errors import ConfigError
+from eravane.learners.forest import Nodes
 from eravane.learners.protocol import INTERCEPT, Stop, check_stop
-from eravane.learners.registry import load_booster
+from eravane.learners.ubj import JoinedTrees, dump, load
+from eravane_kernels.namespace import Kernels
 
 SQUARED_ERROR = "reg:squarederror"
+TREES_AT_ONCE = 50
 
 
 def check_refreshable(params: Mapping[str, object]) -> None:
@@ -40,58 +41,67 @@ def check_refreshable(params: Mapping[str, object]) -> None:
 
 
 def refresh(
-    blocks: Sequence[bytes],
-    matrix: xgb.DMatrix,
-    label_N: NDArray[np.float32],
-    weight_N: NDArray[np.float32] | None,
+    models: Sequence[Sequence[bytes]],
+    values_CN: Any,
+    label_BN: Float32s,
+    weight_N: Float32s | None,
     *,
     params: Mapping[str, Any],
     keep: float,
+    kernels: Kernels,
     stop: Stop | None = None,
-) -> tuple[bytes, ...]:
-    """Re-estimate every leaf of a model on the rows of a matrix.
+) -> list[tuple[bytes, ...]]:
+    """Re-estimate every leaf of some models on rows that they share.
 
     Args:
-        blocks: UBJ bytes of the model, in order; their outputs add up.
-        matrix: the rows' features; a quantile matrix will do. Its labels are not read.
-        label_N: float32 [N]; rows with NaN do not count.
+        models: UBJ bytes of the blocks of each of B models, in order; their outputs add up.
+        values_CN: int8 or float32 [C, N], the models' columns, where `kernels` take them.
+        label_BN: float32 [B, N]; rows with NaN do not count.
         weight_N: float32 [N] or None for equal weights.
         params: the resolved parameters that the trees were grown with (`eta` and `lambda` are read).
         keep: share of the old value that is kept, 0..1.
-        stop: asked between trees.
+        kernels: of the device.
+        stop: asked every `TREES_AT_ONCE` trees.
 
     Returns:
-        The blocks with new leaf values; the same bytes where no row has a label.
+        The blocks of each model with new leaf values; the same bytes where no row has a label.
 
     Raises:
         TrainingInterruptedError: `stop` was set.
     """
-    known = ~np.isnan(label_N)
-    if not known.any():
-        return tuple(blocks)
-    weight = known.astype(np.float64) if weight_N is None else np.where(known, weight_N.astype(np.float64), 0.0)
-    target = np.where(known, label_N.astype(np.float64), INTERCEPT)
-    rate, shrinkage = float(params.get("learning_rate", params["eta"])), _ridge(params)
-    margin = np.full(label_N.size, float(INTERCEPT))
-    refreshed: list[bytes] = []
-    for block in blocks:
-        booster = load_booster(block)
-        leaf_NT = booster.predict(matrix, pred_leaf=True).reshape(label_N.size, -1).astype(np.int64)
-        model = json.loads(bytes(booster.save_raw("json")))
-        trees = model["learner"]["gradient_booster"]["model"]["trees"]
-        for leaf_N, tree in zip(leaf_NT.T, trees, strict=True):
-            check_stop(stop)
-            old = np.array(tree["split_conditions"], dtype=np.float64)
-            gradient = np.bincount(leaf_N, weight * (margin - target), minlength=old.size)
-            mass = np.bincount(leaf_N, weight, minlength=old.size)
-            best = -rate * gradient / (mass + shrinkage + (mass == 0))
-            value = np.where(mass > 0, keep * old + (1 - keep) * best, old).astype(np.float32).astype(np.float64)
-            tree["split_conditions"] = value.tolist()
-            margin += value[leaf_N]
-        changed = xgb.Booster({"nthread": 1})
-        changed.load_model(bytearray(json.dumps(model).encode()))
-        refreshed.append(bytes(changed.save_raw("ubj")))
-    return tuple(refreshed)
+    known_B = [model for model, label_N in enumerate(label_BN) if not np.isnan(label_N).all()]
+    read = [[load(block) for block in models[model]] for model in known_B]
+    trees = [[tree for block in blocks for tree in _trees(block)] for blocks in read]
+    rows = label_BN.shape[1]
+    weight_N = np.ones(rows, dtype=np.float32) if weight_N is None else weight_N.astype(np.float32)
+    margin_BN: Any = np.full((len(known_B), rows), float(INTERCEPT))
+    label_BN = np.ascontiguousarray(label_BN[known_B])
+    rate, ridge = float(params.get("learning_rate", params["eta"])), _ridge(params)
+    for begin in range(0, max(map(len, trees), default=0), TREES_AT_ONCE):
+        check_stop(stop)
+        parts = [own[begin : begin + TREES_AT_ONCE] for own in trees]
+        first_B1 = np.cumsum([0, *map(len, parts)])
+        part = [tree for own in parts for tree in own]
+        node_K4, root_T = Nodes.of(JoinedTrees.of(part)).packed()
+        tree_T2 = np.stack([root_T, np.append(root_T[1:], len(node_K4))], axis=1).astype(np.int32)
+        # To the bytes of older releases, which took old values from XGBoost's JSON: decimals that are read as doubles.
+        old_K = node_K4.view(np.float32)[:, 1].astype("U").astype(np.float64)
+        number_K, margin_BN = kernels.renew_leaves(
+            values_CN, node_K4, old_K, tree_T2, first_B1, label_BN, weight_N, margin_BN, rate, ridge, keep
+        )
+        number_K = on_host(number_K)
+        for tree, (first, end) in zip(part, tree_T2, strict=True):
+            tree["split_conditions"] = number_K[first:end]
+    renewed = dict(zip(known_B, read, strict=True))
+    return [
+        tuple(dump(block) for block in renewed[model]) if model in renewed else tuple(blocks)
+        for model, blocks in enumerate(models)
+    ]
+
+
+def _trees(block: Any) -> list[dict[str, Any]]:
+    trees: list[dict[str, Any]] = block["learner"]["gradient_booster"]["model"]["trees"]
+    return trees
 
 
 def _ridge(params: Mapping[str, Any]) -> float:

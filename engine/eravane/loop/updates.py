@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eravane.backend.choice import backend_of
+from eravane.backend.protocol import Backend
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.timeline import Timeline
+from eravane.core.arrays import Values
 from eravane.core.config import PrepareConfig, RunConfig
 from eravane.core.errors import ConfigError
 from eravane.core.seeds import derive_seed
@@ -101,15 +103,22 @@ class RefreshTask(UpdateTask):
 
     Attributes:
         keep: share of the old value that is kept.
+        binned: whether floats are binned anew before leaves are looked for, as runs of edition 1 do.
     """
 
     keep: float
+    binned: bool = False
 
-    def matrix(self, features: Features) -> Any:
-        """The window's rows in a form in which XGBoost finds their leaves."""
-        if self.learner.name == "xgboost":
-            return super().matrix(features)
-        return quantile_matrix(features.table(self.specs[0].columns, self.first, self.last), self.learner.params)
+    def values(self, features: Features, backend: Backend) -> Values:
+        """The window's rows, [C, N] where they lie."""
+        columns = self.specs[0].columns
+        if not self.binned or features.store.dtype == "int8":
+            return features.values(columns, self.first, self.last)
+        data = quantile_matrix(features.table(columns, self.first, self.last), self.learner.params).get_data()
+        values_NC = np.full(data.shape, np.nan, dtype=np.float32)
+        values_NC[np.repeat(np.arange(len(values_NC)), np.diff(data.indptr)), data.indices] = data.data
+        values_CN: Values = backend.to_device(np.ascontiguousarray(values_NC.T))
+        return values_CN
 
 
 def append(task: AppendTask, control: TaskControl | None = None) -> tuple[Model, ...]:
@@ -150,17 +159,19 @@ def renew_leaves(task: RefreshTask, control: TaskControl | None = None) -> tuple
     Raises:
         TrainingInterruptedError: the caller cancelled.
     """
-    # XGBoost finds the leaves; it cannot use another learner's columns on a GPU.
-    backend = backend_of(task.learner.device if task.learner.name == "xgboost" else "cpu")
+    backend = backend_of(task.learner.device)
     features = Features.open(task.store, task.prepare, backend)
-    matrix, params = task.matrix(features), task.learner.params
-    weight_N = task.weights(features)
-    renewed: list[Model] = []
-    for spec, model in zip(task.specs, task.models, strict=True):
-        labels_N = task.labels(features, spec)
-        blocks = refresh(model.trees.blocks, matrix, labels_N, weight_N, params=params, keep=task.keep, stop=control)
-        renewed.append(Model(Trees(blocks, spec.columns)))
-    return tuple(renewed)
+    blocks = refresh(
+        [model.trees.blocks for model in task.models],
+        task.values(features, backend),
+        np.stack([task.labels(features, spec) for spec in task.specs]),
+        task.weights(features),
+        params=task.learner.params,
+        keep=task.keep,
+        kernels=backend.kernels,
+        stop=control,
+    )
+    return tuple(Model(Trees(own, spec.columns)) for own, spec in zip(blocks, task.specs, strict=True))
 
 
 class Updater:
@@ -188,8 +199,10 @@ class Updater:
         append_eras: int = APPEND_ERAS,
         most_blocks: int = MOST_BLOCKS,
         leaves_half_life: float = LEAVES_HALF_LIFE,
+        binned: bool = False,
     ) -> None:
         self._append_eras, self._most_blocks, self._leaves_half_life = append_eras, most_blocks, leaves_half_life
+        self._binned = binned
         self._store, self._config, self._timeline, self._zoo, self._known_at = store, config, timeline, zoo, known_at
         xgboost = zoo.learner.name in GROW_XGBOOST
         self._leaves = config.loop.update == "leaves" or (config.loop.update == "refit+leaves" and xgboost)
@@ -247,7 +260,8 @@ class Updater:
         loop = self._config.loop
         keep = 2.0 ** (-loop.leaves_every / self._leaves_half_life)
         return [
-            RefreshTask(**shared, keep=keep) for shared in self._shared(specs, models, era, loop.leaves_every, "leaves")
+            RefreshTask(**shared, keep=keep, binned=self._binned)
+            for shared in self._shared(specs, models, era, loop.leaves_every, "leaves")
         ]
 
     def _shared(

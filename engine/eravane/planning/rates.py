@@ -20,6 +20,7 @@ class Rates:
         node_column: per node and column: finding the split.
         tree: per tree.
         context: of an era, per [row x column of the thinned cells squared, that squared, cell of the store, era].
+        renew: re-estimating leaf values, per row x tree x level; three times that where trees are deep.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Rates:
     node_column: float
     tree: float
     context: tuple[float, float, float, float]
+    renew: float
 
     def to_bin(self, rows: int, columns: int) -> float:
         """Seconds to build a quantile matrix."""
@@ -49,13 +51,27 @@ class Rates:
 
 # docs/cost.md derives these; in the order of the attributes.
 _CPU_CONTEXT, _H100_CONTEXT = (2.6e-12, 1.1e-8, 9.1e-9, 3.6e-3), (1.0e-13, 1.0e-9, 1.0e-10, 2.0e-2)
+_CPU_RENEW, _H100_RENEW = 4.5e-9, 4.5e-10
 _CPU, _H100 = "a CPU core (Intel Xeon)", "an NVIDIA H100"
 _LEVELS, _GUESSED = "that grows by levels", "predicted and not yet measured"
-CPU_CORE = Rates(f"{_CPU}, measured", 4.0e-8, 4.2e-5, 2.2e-3, 5.8e-10, 3.7e-9, 3.5e-8, 6.5e-5, _CPU_CONTEXT)
-LEVELS_CORE = Rates(f"{_CPU} {_LEVELS}, measured", 5.7e-11, 3.7e-6, 0.0, 2.3e-10, 1.6e-9, 1.6e-7, 5.9e-5, _CPU_CONTEXT)
-H100 = Rates(f"{_H100}, {_GUESSED}", 1.3e-10, 5.0e-5, 5.0e-2, 8.3e-12, 2.0e-11, 1.0e-10, 1.0e-3, _H100_CONTEXT)
+CPU_CORE = Rates(f"{_CPU}, measured", 4.0e-8, 4.2e-5, 2.2e-3, 5.8e-10, 3.7e-9, 3.5e-8, 6.5e-5, _CPU_CONTEXT, _CPU_RENEW)
+LEVELS_CORE = Rates(
+    f"{_CPU} {_LEVELS}, measured", 5.7e-11, 3.7e-6, 0.0, 2.3e-10, 1.6e-9, 1.6e-7, 5.9e-5, _CPU_CONTEXT, _CPU_RENEW
+)
+H100 = Rates(
+    f"{_H100}, {_GUESSED}", 1.3e-10, 5.0e-5, 5.0e-2, 8.3e-12, 2.0e-11, 1.0e-10, 1.0e-3, _H100_CONTEXT, _H100_RENEW
+)
 LEVELS_H100 = Rates(
-    f"{_H100} {_LEVELS}, {_GUESSED}", 4.0e-11, 0.0, 1.0e-2, 6.0e-13, 2.0e-11, 1.0e-10, 2.0e-4, _H100_CONTEXT
+    f"{_H100} {_LEVELS}, {_GUESSED}",
+    4.0e-11,
+    0.0,
+    1.0e-2,
+    6.0e-13,
+    2.0e-11,
+    1.0e-10,
+    2.0e-4,
+    _H100_CONTEXT,
+    _H100_RENEW,
 )
 
 
@@ -73,7 +89,7 @@ class HostRates:
         begin: the loop's libraries, loaded once.
         step: of the gate, per network and gradient step, of full fits and of warm starts.
         decide: per model and era; save: a checkpoint.
-        leaf: re-estimating leaf values, per [row x tree, node, model].
+        leaf: reading and writing models whose leaf values are re-estimated, per [node, model].
         insights: per [cell of 52 eras, run].
     """
 
@@ -91,7 +107,7 @@ class HostRates:
     step: tuple[float, float] = (3.0e-3, 2.5e-3)
     decide: float = 1.7e-4
     save: float = 8e-3
-    leaf: tuple[float, float, float] = (4.5e-8, 9e-6, 2e-3)
+    leaf: tuple[float, float] = (1.7e-6, 1e-3)
     insights: tuple[float, float] = (2e-9, 1.0)
 
     def to_unfold(self, rows: int, columns: int, trees: int, depth: int) -> float:

@@ -24,7 +24,7 @@ from eravane.gate.training import Training
 from eravane.learners.forest import device_bytes
 from eravane.learners.registry import make_learner
 from eravane.loop.updates import APPEND_ERAS
-from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100
+from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100, SHALLOW
 from eravane.planning.shape import DataShape
 from eravane_kernels.cpu.walk import DEEPEST
 
@@ -287,9 +287,10 @@ class Workload:
     def _renew(self, era: int) -> float:
         loop, last, trees = self._config.loop, era - max(self._lags), self._config.zoo.trees
         rows = self._rows(last - loop.leaves_every + 1, last)
-        per_row, per_node, per_model = HOST.leaf
+        per_node, per_model = HOST.leaf
+        per_row = self.rates.renew * self._depth * (3 if self._depth > SHALLOW else 1)
         leaves = trees * (rows * per_row + float(2 ** (self._depth + 1)) * per_node) + per_model
-        return sum(self.rates.to_bin(rows, len(cell.columns)) / self._copies + leaves for cell in self._kept)
+        return leaves * len(self._kept)
 
 
 def _smallest_gpu() -> tuple[str, int]:

@@ -14,6 +14,7 @@ from eravane_kernels.cpu.counts import level_counts, level_stats
 from eravane_kernels.cpu.floats import float_stats
 from eravane_kernels.cpu.forest import add_leaves, add_trees
 from eravane_kernels.cpu.growth import grow_tree
+from eravane_kernels.cpu.leaves import renew_leaves
 from eravane_kernels.cpu.neighbours import knn_impute
 from eravane_kernels.cpu.projection import exposure, feature_neutral_corr, neutralize
 from eravane_kernels.cpu.scores import contribution, gaussianize, numerai_corr, rank

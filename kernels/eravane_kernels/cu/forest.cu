@@ -15,19 +15,9 @@
 // a split after it, so that every walk ends; root int32 [T]; total float32 [N].
 // Launch: THREADS threads a block, 32 rows a block, any grid. Exact: sums are rounded to float32 after every tree.
 // Registers: at most 64, no spills, 8 KB of static shared memory.
-#include "floats.cuh"
+#include "trees.cuh"
 
 constexpr int THREADS = 256, BLOCKS_PER_SM = 4, WARP = 32, AT_ONCE = 4, ROUND = THREADS / WARP * AT_ONCE;
-constexpr unsigned LEAF = 0xffffffffu;
-
-__device__ __forceinline__ bool missing(signed char) { return false; }
-__device__ __forceinline__ bool missing(float value) { return is_nan(value); }
-
-// Whether a value lies below a threshold, which -ftz=true must not flush.
-template <class T> __device__ __forceinline__ bool lies_below(T value, unsigned threshold)
-{
-    return Keys<float>::of(static_cast<float>(value)) < Keys<float>::of(__uint_as_float(threshold));
-}
 
 template <class T> __device__ __forceinline__ void walk(
     const T* x, long long ld, long long rows, const uint4* node, const int* root, long long trees, float* total)
@@ -52,9 +42,7 @@ template <class T> __device__ __forceinline__ void walk(
                 #pragma unroll
                 for (int i = 0; i < AT_ONCE; i++) {
                     if (here[i].x == LEAF) continue;
-                    const T value = __ldg(x + (here[i].x >> 1) * ld + row);
-                    const bool left = missing(value) ? here[i].x & 1 : lies_below(value, here[i].y);
-                    here[i] = __ldg(node + (left ? here[i].z : here[i].w));
+                    here[i] = __ldg(node + below(x, ld, row, here[i]));
                     moved = true;
                 }
             }

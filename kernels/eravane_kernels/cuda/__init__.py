@@ -14,6 +14,7 @@ from eravane_kernels.cuda.context import dispersion, gram, group_structure, mean
 from eravane_kernels.cuda.cross_section import gaussianize, numerai_corr, rank
 from eravane_kernels.cuda.forest import add_trees
 from eravane_kernels.cuda.growth import grow_tree
+from eravane_kernels.cuda.leaves import renew_leaves
 from eravane_kernels.cuda.missing import fill, fill_table, fill_values, missing_eras, missing_indicators
 from eravane_kernels.cuda.mixing import mix
 from eravane_kernels.cuda.neighbours import knn_impute

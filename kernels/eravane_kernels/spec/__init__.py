@@ -14,6 +14,7 @@ from eravane_kernels.spec.cross_section import (
 )
 from eravane_kernels.spec.forest import LEAF, add_leaves, add_trees
 from eravane_kernels.spec.growth import grow_tree
+from eravane_kernels.spec.leaves import renew_leaves
 from eravane_kernels.spec.missing import fill, fill_values, knn_impute, missing_indicators
 from eravane_kernels.spec.mixing import mix
 from eravane_kernels.spec.outliers import apply_table, clip, clip_bounds

@@ -158,12 +158,35 @@ def _forest(dtype: type) -> Callable[[np.random.Generator, Array], Arguments]:
         x_CN = (_levels if dtype is np.int8 else _floats)(random, offsets_E1[-1])
         subnormal_N = random.choice([1.0, 1e-41], x_CN.shape[1])
         total_N = (random.normal(size=x_CN.shape[1]) * subnormal_N).astype(np.float32)
-        nodes, roots = [grown(random, 4, size) for size in (0, 1, 20, *[5] * 32)], [0]
-        for tree in nodes[:-1]:
-            roots.append(roots[-1] + len(tree))
-        for tree, root in zip(nodes, roots, strict=True):
-            tree[tree[:, 0] != spec.LEAF, 2:] += root
-        return (x_CN, np.concatenate(nodes), np.array(roots, np.int32), total_N), {}
+        node_K4, tree_T2 = _trees(random, (0, 1, 20, *[5] * 32))
+        return (x_CN, node_K4, tree_T2[:, 0].copy(), total_N), {}
+
+    return arguments
+
+
+def _trees(random: np.random.Generator, splits: tuple[int, ...]) -> tuple[Array, Array]:
+    """Nodes of trees of so many splits on columns 0..3, one after the other, and where each begins and ends."""
+    trees = [grown(random, 4, size) for size in splits]
+    end_T = np.cumsum([len(tree) for tree in trees])
+    tree_T2 = np.stack([end_T - [len(tree) for tree in trees], end_T], axis=1).astype(np.int32)
+    for tree, root in zip(trees, tree_T2[:, 0], strict=True):
+        tree[tree[:, 0] != spec.LEAF, 2:] += root
+    return np.concatenate(trees), tree_T2
+
+
+def _renewed(dtype: type) -> Callable[[np.random.Generator, Array], Arguments]:
+    """Rows of several tiles; four models of none to eleven trees, one without labels; weights of 0."""
+
+    def arguments(random: np.random.Generator, offsets_E1: Array) -> Arguments:
+        rows = int(offsets_E1[-1]) + 2_100
+        x_CN = (_levels if dtype is np.int8 else _floats)(random, rows)
+        node_K4, tree_T2 = _trees(random, (0, 1, 20, *[5] * 12))
+        label_BN = random.normal(size=(4, rows)) * random.choice([1.0, 1e-41, np.nan], (4, rows))
+        label_BN[1] = np.nan
+        weight_N = (random.random(rows) * random.choice([0.0, 1.0, 1e-41], rows)).astype(np.float32)
+        models = label_BN.astype(np.float32), weight_N, random.normal(size=(4, rows))
+        first_B1, old_K = np.array([0, 11, 13, 13, 15]), node_K4.view(np.float32)[:, 1].astype(np.float64)
+        return (x_CN, node_K4, old_K, tree_T2, first_B1, *models, 0.05, 1.0, 0.8), {}
 
     return arguments
 
@@ -221,6 +244,8 @@ CASES: dict[str, Case] = {
     "bounds_of_levels": Case("clip_bounds", ("level_counts", "statistics_of_counts"), _level_bounds),
     "forest_levels": Case("add_trees", ("add_trees_levels",), _forest(np.int8)),
     "forest_floats": Case("add_trees", ("add_trees_floats",), _forest(np.float32)),
+    "leaves_levels": Case("renew_leaves", ("list_rows_levels", "renew_leaves"), _renewed(np.int8)),
+    "leaves_floats": Case("renew_leaves", ("list_rows_floats", "renew_leaves"), _renewed(np.float32)),
     "place_levels": Case("place_columns", ("place_levels",), _placed(np.int8)),
     "place_floats": Case("place_columns", ("place_floats",), _placed(np.float32)),
     "place_doubles": Case("place_columns", ("place_doubles",), _placed(np.float64)),
