@@ -120,8 +120,11 @@ class Predictor:
             return None
         if (forest := self._forest) is None:
             return None
-        predicted = forest.predict_at if isinstance(values_CN, LevelColumns) else forest.predict
-        total_N = predicted(values_CN, margin_N)
+        total_N = (
+            forest.predict_at(values_CN, margin_N)
+            if isinstance(values_CN, LevelColumns)
+            else forest.predict(values_CN, margin_N)
+        )
         return None if total_N is None else (total_N, forest.ends)
 
     def _on_device(self, values_CN: Any, margin_N: Float32s | None) -> tuple[Float32s, Ends] | None:
