@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import xgboost as xgb
-from numpy.typing import NDArray
 
-from eravane.core.arrays import Float32s
+from eravane.core.arrays import Bools, Float32s
 from eravane.core.errors import ConfigError, DataError
 from eravane.learners.callbacks import callbacks_of
 from eravane.learners.earlier import Earlier
@@ -101,7 +100,7 @@ def _objective(objective: Any) -> Any:
 
 def _known(label: Float32s, weight_N: Float32s | None, name: str) -> tuple[Float32s, Float32s | None]:
     """Labels without NaN, and weights that leave those rows out."""
-    absent: NDArray[Any] = np.isnan(label)
+    absent: Bools = np.isnan(label)
     if not absent.any():
         return label, weight_N
     if label.ndim == 2:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eravane.core.arrays import Float32s
 from eravane.core.errors import ConfigError
 
 Gradients = Callable[[Float32s, Float32s, Float32s | None], tuple[Float32s, Float32s]]
-Metric = Callable[[NDArray[Any], NDArray[Any], NDArray[Any] | None], float]
+Metric = Callable[[Float32s, Float32s, Float32s | None], float]
 
 SQUARED, LOGISTIC = "reg:squarederror", ("binary:logistic", "reg:logistic")
 ALIASES = {
@@ -83,7 +82,7 @@ class Objective:
             return np.float32(intercept)
         return np.float32(-np.log(np.float32(1) / np.float32(intercept) - np.float32(1)))
 
-    def predicted(self, margin: NDArray[Any]) -> NDArray[Any]:
+    def predicted(self, margin: Float32s) -> Float32s:
         """Predictions from margins."""
         return _sigmoid(margin) if self.probabilities else margin
 
@@ -99,10 +98,9 @@ def logistic(margin_BN: Float32s, label_BN: Float32s, weight_BN: Float32s | None
     return gradient_BN, hessian_BN
 
 
-def _sigmoid(margin: NDArray[Any]) -> NDArray[Any]:
+def _sigmoid(margin: Float32s) -> Float32s:
     with np.errstate(over="ignore"):
-        chance: NDArray[Any] = 1 / (1 + np.exp(-margin))
-    return chance
+        return np.asarray(1 / (1 + np.exp(-margin)), dtype=np.float32)
 
 
 def weighing(function: Callable[..., object], what: str) -> Callable[[Any, Any, Any], Any]:
@@ -170,16 +168,16 @@ def _custom(function: Callable[..., object]) -> Gradients:
     return gradients
 
 
-def _mean(losses: NDArray[Any], weights: NDArray[Any] | None) -> float:
+def _mean(losses: Float32s, weights: Float32s | None) -> float:
     return float(np.average(losses, weights=weights))
 
 
-def _logloss(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> float:
+def _logloss(label: Float32s, predicted: Float32s, weights: Float32s | None) -> float:
     chance = np.clip(predicted.astype(np.float64), 1e-16, 1 - 1e-16)
     return _mean(-(label * np.log(chance) + (1 - label) * np.log1p(-chance)), weights)
 
 
-def _auc(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> float:
+def _auc(label: Float32s, predicted: Float32s, weights: Float32s | None) -> float:
     """Labels between 0 and 1 are as much of a positive row, and the rest of a negative one; NaN of one class alone."""
     from sklearn.metrics import roc_auc_score
 
@@ -212,7 +210,7 @@ class Measure:
     """A metric with its name; `of` gives a value of labels, predictions and weights, and whether more is better."""
 
     name: str
-    of: Callable[[NDArray[Any], NDArray[Any], NDArray[Any] | None], tuple[float, bool]]
+    of: Callable[[Float32s, Float32s, Float32s | None], tuple[float, bool]]
 
 
 def measures(eval_metric: object, default: str) -> list[Measure] | None:
@@ -242,7 +240,7 @@ def measures(eval_metric: object, default: str) -> list[Measure] | None:
 def _by_name(name: str) -> Callable[..., tuple[float, bool]]:
     metric, higher = METRICS[name], name in HIGHER
 
-    def of(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> tuple[float, bool]:
+    def of(label: Float32s, predicted: Float32s, weights: Float32s | None) -> tuple[float, bool]:
         known = ~np.isnan(label)  # of several targets at once
         weights = (
             None if weights is None else np.broadcast_to(weights.reshape(-1, *[1] * (label.ndim - 1)), label.shape)
@@ -255,7 +253,7 @@ def _by_name(name: str) -> Callable[..., tuple[float, bool]]:
 def _by_function(function: Callable[..., object]) -> Callable[..., tuple[float, bool]]:
     ask, name = weighing(function, "eval_metric"), getattr(function, "__name__", type(function).__name__)
 
-    def of(label: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None) -> tuple[float, bool]:
+    def of(label: Float32s, predicted: Float32s, weights: Float32s | None) -> tuple[float, bool]:
         known = ~np.isnan(label.reshape(len(label), -1)).any(axis=1)
         found = ask(label[known], predicted[known], None if weights is None else weights[known])
         value, higher = (found[1], bool(found[2])) if isinstance(found, tuple) and len(found) == 3 else (found, False)

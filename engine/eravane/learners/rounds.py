@@ -100,8 +100,8 @@ class EvalSet:
 
     name: str
     columns: LevelColumns
-    labels: NDArray[Any]
-    weights: NDArray[Any] | None
+    labels: Float32s
+    weights: Float32s | None
     margin_BN: Float32s
     history: dict[str, list[float]] = field(default_factory=dict)
 

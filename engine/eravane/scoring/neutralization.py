@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from eravane.core.arrays import Floats
+from eravane.core.arrays import Floats, Values
 from eravane.scoring.ensemble import one_era
 from eravane_kernels.namespace import Kernels
 from eravane_kernels.spec.mixing import DECIMALS
@@ -25,7 +22,7 @@ class Neutraliser:
     def __init__(self, columns: tuple[str, ...], proportion: float, ops: Kernels) -> None:
         self.columns, self._proportion, self._ops = columns, proportion, ops
 
-    def apply(self, mixed_N: Floats, values_CN: NDArray[Any]) -> Floats:
+    def apply(self, mixed_N: Floats, values_CN: Values) -> Floats:
         """Neutralise one era's mix.
 
         The mix is gauss-ranked first, so that the explained part does not depend on the width of its tails; an unknown
@@ -46,7 +43,7 @@ class Neutraliser:
         return np.round(neutral_N, DECIMALS)
 
 
-def _known(values_CN: NDArray[Any]) -> NDArray[Any]:
+def _known(values_CN: Values) -> Values:
     if values_CN.dtype == np.int8:
         if values_CN.size == 0 or values_CN.min() >= 0:
             return values_CN
