@@ -17,6 +17,7 @@ from eravane.core.files import Place, default_cache
 
 if TYPE_CHECKING:
     from eravane.data.store.store import EraStore
+    from eravane.data.store.store import IngestReport as IngestReport
     from eravane.pipeline.export import Exported
     from eravane.pipeline.handle import Run
     from eravane.pipeline.week import WeekReport
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from eravane.tournament.diagnose import diagnose as diagnose
     from eravane.tournament.fetch import fetch as fetch
     from eravane.tournament.overview import rules as rules
+    from eravane.tournament.scores import LiveScore as LiveScore
+    from eravane.tournament.scores import ScoreSheet as ScoreSheet
     from eravane.tournament.scores import scores as scores
     from eravane.tournament.submit import await_round as await_round
     from eravane.tournament.submit import submit as submit

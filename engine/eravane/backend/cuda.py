@@ -89,7 +89,7 @@ class CudaBackend:
         """A CuPy array; itself where it is one already."""
         return taken(lambda: cp.asarray(values), "an array that is sent", lambda: self)
 
-    def hold(self, shape: tuple[int, int], dtype: str) -> Any:
+    def hold(self, shape: tuple[int, int], dtype: str) -> Values:
         """An unwritten matrix [C, N] whose columns begin at multiples of 128 bytes."""
         step = -(-shape[1] * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT // np.dtype(dtype).itemsize
         what = f"a matrix of {shape[0]} columns x {shape[1]} rows"
@@ -100,15 +100,16 @@ class CudaBackend:
             raise OutOfDeviceMemoryError(
                 f"{what} needs {needed / 1e9:.1f} GB, the GPU has {room / 1e9:.1f} GB free; take fewer eras or columns"
             )
-        return taken(lambda: cp.empty((shape[0], step), dtype=dtype), what, lambda: self)[:, : shape[1]]
+        matrix: Values = taken(lambda: cp.empty((shape[0], step), dtype=dtype), what, lambda: self)
+        return matrix[:, : shape[1]]
 
-    def load(self, parts: Iterable[Part], shape: tuple[int, int], dtype: str) -> Any:
+    def load(self, parts: Iterable[Part], shape: tuple[int, int], dtype: str) -> Values:
         """One matrix [C, N], filled by `fill`."""
         matrix = self.hold(shape, dtype)
         self.fill(matrix, parts)
         return matrix
 
-    def fill(self, matrix: Any, parts: Iterable[Part]) -> None:
+    def fill(self, matrix: Values, parts: Iterable[Part]) -> None:
         """Write parts into a matrix through two pinned buffers, so that copying and sending overlap."""
         with self._sending:
             try:
@@ -121,10 +122,10 @@ class CudaBackend:
             finally:  # a matrix that goes after an error must not be written any more
                 self._settle()
 
-    def stream(self, matrices: Iterable[Values]) -> Iterator[Any]:
+    def stream(self, matrices: Iterable[Values]) -> Iterator[Values]:
         """Matrices one by one on the device; the next is sent while the caller works on the last."""
         pair = [_Staging(self), _Staging(self)]  # of its own: others send meanwhile
-        ready: Any = None
+        ready: Values | None = None
         try:
             for number, values in enumerate(matrices):
                 staging, arriving = pair[number % 2], self.hold(values.shape, str(values.dtype))
@@ -139,7 +140,7 @@ class CudaBackend:
             for staging in pair:
                 staging.wait()
 
-    def columns_of(self, matrix: Any, places: NDArray[np.int64], rows: slice) -> Any:
+    def columns_of(self, matrix: Values, places: NDArray[np.int64], rows: slice) -> Values:
         """Rows of some columns of a matrix: a view where they are evenly spaced, else a copy on the device."""
         step_C = np.diff(places)
         if places.size == 1 or (places.size and step_C[0] > 0 and (step_C == step_C[0]).all()):
@@ -151,7 +152,7 @@ class CudaBackend:
             found[start : start + run.size] = matrix[int(run[0]) : int(run[0]) + run.size, rows]
         return found
 
-    def joined(self, parts: Sequence[Any]) -> Any:
+    def joined(self, parts: Sequence[Values]) -> Values:
         """Matrices side by side, [C, n1 + n2 + ...]."""
         matrix = self.hold((parts[0].shape[0], sum(part.shape[1] for part in parts)), str(parts[0].dtype))
         start = 0
@@ -160,7 +161,7 @@ class CudaBackend:
             start += part.shape[1]
         return matrix
 
-    def table(self, values_CN: object, names: Sequence[str]) -> DeviceTable:
+    def table(self, values_CN: Values, names: Sequence[str]) -> DeviceTable:
         """The matrix under its names: XGBoost reads it where it lies, and a frame of cuDF would be copied by both."""
         return DeviceTable(values_CN, tuple(names))
 
@@ -195,7 +196,7 @@ class _Staging:
             cp.cuda.get_current_stream().synchronize()
             self._size = size
 
-    def send(self, values: Values, target: Any) -> None:
+    def send(self, values: Values, target: Values) -> None:
         """Copy values [C, n] into the pinned buffer and start their way into a device view of the same shape."""
         if not values.size:
             return

@@ -31,7 +31,7 @@ class DeviceTable:
         names: of its columns.
     """
 
-    values_CN: Any
+    values_CN: Values
     names: tuple[str, ...]
 
 
@@ -100,7 +100,7 @@ class Backend(Protocol):
         """Release unused memory of the device."""
         ...
 
-    def hold(self, shape: tuple[int, int], dtype: str) -> Any:
+    def hold(self, shape: tuple[int, int], dtype: str) -> Values:
         """An unwritten matrix [C, N] on the device.
 
         Raises:
@@ -108,7 +108,7 @@ class Backend(Protocol):
         """
         ...
 
-    def load(self, parts: Iterable[Part], shape: tuple[int, int], dtype: str) -> Any:
+    def load(self, parts: Iterable[Part], shape: tuple[int, int], dtype: str) -> Values:
         """One matrix [C, N] on the device, filled part by part.
 
         Raises:
@@ -116,23 +116,23 @@ class Backend(Protocol):
         """
         ...
 
-    def fill(self, matrix: Any, parts: Iterable[Part]) -> None:
+    def fill(self, matrix: Values, parts: Iterable[Part]) -> None:
         """Write parts into a matrix on the device."""
         ...
 
-    def stream(self, matrices: Iterable[Values]) -> Iterator[Any]:
+    def stream(self, matrices: Iterable[Values]) -> Iterator[Values]:
         """Matrices one by one on the device, the next one on its way while the caller works on the last."""
         ...
 
-    def columns_of(self, matrix: Any, places: NDArray[np.int64], rows: slice) -> Any:
+    def columns_of(self, matrix: Values, places: NDArray[np.int64], rows: slice) -> Values:
         """Rows of some columns of a matrix on the device, in their order; a view where they are evenly spaced."""
         ...
 
-    def joined(self, parts: Sequence[Any]) -> Any:
+    def joined(self, parts: Sequence[Values]) -> Values:
         """Matrices on the device side by side, [C, n1 + n2 + ...]."""
         ...
 
-    def table(self, values_CN: Any, names: Sequence[str]) -> Any:
+    def table(self, values_CN: Values, names: Sequence[str]) -> Any:
         """A device matrix as a table that XGBoost reads without a copy."""
         ...
 

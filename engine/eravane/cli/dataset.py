@@ -99,7 +99,7 @@ def _by_file(shown: ConsoleProgress, steps: int = 0) -> ByFile:
     return at
 
 
-def _changes(report: Any) -> Iterator[str]:
+def _changes(report: api.IngestReport) -> Iterator[str]:
     """Changes by an ingest, one line each."""
     if report.eras_added:
         yield f"added eras {report.eras_added[0]} to {report.eras_added[-1]}: {report.rows_added:,} rows"

@@ -8,7 +8,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -38,7 +46,7 @@ class ConsoleProgress:
             disable=not console.is_terminal,
         )
         self._stage, self._total, self._done, self._started = "", 0, 0, 0.0
-        self._task: Any = None
+        self._task = TaskID(0)  # of the stage that `start` begins
 
     def __enter__(self) -> ConsoleProgress:
         if self._console.is_terminal:

@@ -107,7 +107,7 @@ def scores(
         raise typer.Exit(1)
 
 
-def _show_scores(sheet: Any) -> None:
+def _show_scores(sheet: api.ScoreSheet) -> None:
     columns = ("metric", "days", "rounds", "resolved", "mean", "Sharpe", "promised", "t", "against")
     print_table(console, f"live scores of {sheet.model}", columns, [_score_row(row) for row in sheet.scores])
     earned = sheet.earned
@@ -121,7 +121,7 @@ def _show_scores(sheet: Any) -> None:
         echo(note)
 
 
-def _score_row(row: Any) -> tuple[str, ...]:
+def _score_row(row: api.LiveScore) -> tuple[str, ...]:
     return (
         row.metric,
         "-" if row.days is None else str(row.days),

@@ -15,6 +15,10 @@ Values = NDArray[np.int8] | NDArray[np.float32]
 """Feature values: int8 levels (-1 missing) or float32 (NaN missing)."""
 
 
+Named = dict[str, NDArray[Any]]
+"""Arrays by name, as files hold them."""
+
+
 def on_host(values: object) -> NDArray[Any]:
     """The values as a NumPy array, copied where they lie on a device."""
     return np.asarray(values.get() if hasattr(values, "get") else values)

@@ -55,8 +55,8 @@ def require_sane(params: Mapping[str, Any]) -> None:
             require_between(f"zoo.params.{name}", value, least, most)
 
 
-def load_booster(block: bytes) -> Any:
-    """A booster from its bytes: `xgboost.Booster` from UBJ, else what the learner that wrote them predicts with."""
+def load_booster(block: bytes) -> Model:
+    """A fitted block from its bytes: a `Predictor` from UBJ, else that of the learner that wrote them."""
     if block.startswith(lightgbm.MARK):
         return lightgbm.Boosted.load(block)
     if block == outside.BLOCK:
@@ -77,8 +77,8 @@ class Trees:
     blocks: tuple[bytes, ...]
     columns: tuple[str, ...]
 
-    def boosters(self) -> list[Any]:
-        """The blocks as boosters that predict with one thread; XGBoost's own class where XGBoost grew them."""
+    def boosters(self) -> list[Model]:
+        """The blocks as models that predict with one thread."""
         return [load_booster(block) for block in self.blocks]
 
     @property

@@ -22,6 +22,7 @@ from eravane.gate.gate import MetaLearner
 from eravane.gate.outcomes import EraFacts, EraOutcome
 from eravane.gate.portable import agreement_of
 from eravane.gate.versions import VersionScores
+from eravane.learners.protocol import Model as Booster
 from eravane.learners.registry import predict
 from eravane.loop.decision import Measured, decide
 from eravane.loop.sources import EraSource, source_of, values_of
@@ -118,7 +119,7 @@ class Loop:
         self._updater, self._timeline, self._target, self._ops = updater, timeline, target, ops
         self._known_at, self._neutraliser, self._device = known_at, neutraliser, device
         self._pending: list[Pending] = []
-        self._boosters: dict[str, list[Any]] = {}
+        self._boosters: dict[str, list[Booster]] = {}
 
     def await_labels(self, era: int, base_MN: NDArray[np.float32]) -> None:
         """Add predictions of an era (out-of-fold, or of a journal) whose labels the gate has not seen."""

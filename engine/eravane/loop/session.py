@@ -17,6 +17,7 @@ from eravane.backend import Backend
 from eravane.calendar.clock import KnownAt
 from eravane.calendar.eras import EraFrame
 from eravane.calendar.timeline import Timeline
+from eravane.core.arrays import Named
 from eravane.core.config import RunConfig
 from eravane.core.errors import LayoutError, RunError
 from eravane.core.layout import value_of
@@ -333,7 +334,7 @@ def _models_of(content: Mapping[str, object]) -> dict[str, StoredModel]:
     return found
 
 
-def read_gate(files: Mapping[str, bytes]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_gate(files: Mapping[str, bytes]) -> tuple[Named, dict[str, Any]]:
     """The gate's arrays without its history, and its values, from a checkpoint's files.
 
     Raises:
@@ -360,7 +361,7 @@ def read_history(resolved: ResolvedEras, newest: int, gate: Mapping[str, object]
 
 def saved_state(
     folder: Path, identity: Mapping[str, Sequence[str]], gate: type[MetaLearner]
-) -> tuple[dict[str, NDArray[Any]], MetaLearner, dict[str, StoredModel]]:
+) -> tuple[Named, MetaLearner, dict[str, StoredModel]]:
     """The newest complete checkpoint of a run: arrays of the gate, the gate itself, and files of the models.
 
     Args:

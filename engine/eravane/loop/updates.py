@@ -20,8 +20,9 @@ from eravane.core.config import PrepareConfig, RunConfig
 from eravane.core.errors import ConfigError
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
+from eravane.learners.forest import Predictor
 from eravane.learners.protocol import GROW_XGBOOST, Learner
-from eravane.learners.registry import Trees, load_booster
+from eravane.learners.registry import Trees
 from eravane.learners.xgboost import quantile_matrix
 from eravane.loop.margins import Margins
 from eravane.loop.refresh import check_refreshable, refresh
@@ -134,7 +135,7 @@ def append(task: AppendTask, control: TaskControl | None = None) -> tuple[Model,
     values_of = cache(lambda era: features.era(era, columns).values)
     grown: list[Model] = []
     for spec, model, seed in zip(task.specs, task.models, task.seeds, strict=True):
-        boosters = model.trees.boosters()
+        boosters = [Predictor(block) for block in model.trees.blocks]
         margins = model.margins.over(eras, boosters, values_of)
         block = task.learner.fit(
             matrix,
@@ -145,10 +146,10 @@ def append(task: AppendTask, control: TaskControl | None = None) -> tuple[Model,
             margin_N=margins.joined(),
             stop=control,
         )
-        margins = margins.plus(load_booster(block), values_of)
+        margins = margins.plus(Predictor(block), values_of)
         first, *appended = [*model.trees.blocks, block]
         while len(appended) > task.blocks:
-            margins = margins.minus(load_booster(appended.pop(0)), values_of)
+            margins = margins.minus(Predictor(appended.pop(0)), values_of)
         grown.append(Model(Trees((first, *appended), columns), margins))
     return tuple(grown)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from eravane.core.arrays import on_host
 from eravane.data.features import Features
 from eravane.gate.versions import SCORED_VERSIONS, Version, Versions
+from eravane.learners.protocol import Model as Booster
 from eravane.learners.registry import predict
 from eravane.loop.sources import EraSource, source_of, values_of
 from eravane.loop.updates import Model
@@ -40,7 +40,7 @@ class EarlierModels:
         earlier = [int(era) for era in features.store.index if era < loop_start]
         self._reference = max(earlier) if earlier else None
         self.frozen: dict[int, dict[str, Model]] = {}
-        self._boosters: dict[tuple[int, str], list[Any]] = {}
+        self._boosters: dict[tuple[int, str], list[Booster]] = {}
 
     def begin(self, versions: Versions, models: Mapping[str, Model], era: int) -> None:
         """Put the models that start the loop in force."""
@@ -74,5 +74,5 @@ class EarlierModels:
         spread_M1 = z_MN.std(axis=1, keepdims=True)
         return {self._reference: (z_MN / np.where(spread_M1 > 0, spread_M1, 1.0)).astype(np.float16)}
 
-    def _evaluated(self, boosters: Mapping[str, list[Any]], source: EraSource) -> NDArray[np.float32]:
+    def _evaluated(self, boosters: Mapping[str, list[Booster]], source: EraSource) -> NDArray[np.float32]:
         return np.stack([predict(boosters[spec.model_id], values_of(source, spec)) for spec in self._specs])

@@ -18,7 +18,7 @@ from eravane.calendar.eras import EraFrame, era_numbers
 from eravane.calendar.folds import Fold
 from eravane.calendar.horizon import Horizon
 from eravane.calendar.splitters import WalkForwardSplit
-from eravane.core.arrays import Bools, Float32s, Floats, Values
+from eravane.core.arrays import Bools, Float32s, Floats, Named, Values
 from eravane.core.config import GateConfig, RunConfig, parse_config
 from eravane.core.errors import LayoutError, RunError
 from eravane.core.memory import cores
@@ -128,7 +128,7 @@ class EraGatedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         grower = Grower(panel.frame, label_N, config, self._workers())
         specs = self._specs(config)
         self.verdicts_: tuple[Verdict, ...] = ()
-        self._gate_state: tuple[dict[str, NDArray[Any]], dict[str, Any]] | None = None
+        self._gate_state: tuple[Named, dict[str, Any]] | None = None
         if eras is not None:
             specs = self._learn_gate(grower, specs, config)
         blocks = grower.final(specs)

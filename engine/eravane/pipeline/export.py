@@ -32,6 +32,7 @@ from eravane.data.prepare import TAILS
 from eravane.data.store.store import EraStore
 from eravane.gate import portable, portable_prepare, portable_weights
 from eravane.gate.context import QUANTILES, thinned
+from eravane.learners.forest import Predictor
 from eravane.learners.protocol import GROW_XGBOOST
 from eravane.learners.registry import Trees
 from eravane.loop.boosters import INDEX, ModelFolder
@@ -277,8 +278,8 @@ def portable_blocks(trees: Trees) -> list[bytes]:
     its place. A scalar is understood by all.
     """
     blocks = []
-    for booster in trees.boosters():
-        content = json.loads(bytes(booster.save_raw("json")))
+    for block in trees.blocks:
+        content = json.loads(bytes(Predictor(block).booster.save_raw("json")))
         param = content["learner"]["learner_model_param"]
         param["base_score"] = repr(float(str(param["base_score"]).strip("[]")))
         blocks.append(zlib.compress(json.dumps(content).encode(), 6))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from eravane.core.arrays import Named
 from eravane.core.errors import LayoutError, RunError
 from eravane.core.files import write_atomically
 from eravane.core.layout import Layout
@@ -32,7 +32,7 @@ class EraFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, era: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def put(self, era: int, arrays: Named) -> None:
         """Store an era; after a kill it is complete or absent."""
         self._folder.mkdir(parents=True, exist_ok=True)
         plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -50,7 +50,7 @@ class EraFiles:
         path = self._path(era)
         try:
             content = path.read_bytes()
-            arrays: dict[str, NDArray[Any]] = load(content)
+            arrays: Named = load(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             if header["__metadata__"][CHECKSUM] != _checksum(arrays):
                 raise ValueError("its content does not match its checksum")
@@ -74,7 +74,7 @@ class EraFiles:
         return self._folder / f"{era:04d}.safetensors"
 
 
-def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+def _checksum(arrays: Named) -> str:
     whole = hashlib.sha256()
     for name in sorted(arrays):
         whole.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode() + arrays[name].tobytes())

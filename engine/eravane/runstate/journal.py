@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eravane.core.arrays import Floats
+from eravane.core.arrays import Floats, Named
 from eravane.core.layout import Layout
 from eravane.runstate.eradisk import EraFiles
 
@@ -36,9 +35,9 @@ class EraRecord:
     open_M: NDArray[np.bool_]
     comparators: Mapping[str, Floats]
 
-    def as_arrays(self) -> dict[str, NDArray[Any]]:
+    def as_arrays(self) -> Named:
         """The record as named arrays."""
-        arrays: dict[str, NDArray[Any]] = {
+        arrays: Named = {
             "base": self.base_MN,
             "prediction": self.prediction_N,
             "weights": self.weights_M,

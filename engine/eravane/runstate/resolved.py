@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eravane.core.arrays import Named
 from eravane.core.layout import Layout, value_of
 from eravane.gate.outcomes import EraFacts, EraOutcome, History, split_cells
 from eravane.runstate.eradisk import EraFiles
@@ -20,7 +19,7 @@ class ResolvedEras(EraFiles):
     def write(self, outcome: EraOutcome) -> None:
         """Store an outcome; after a kill it is complete or absent."""
         facts = outcome.facts
-        arrays: dict[str, NDArray[Any]] = {
+        arrays: Named = {
             "scores": outcome.scores_M,
             "c": outcome.c_M,
             "C": outcome.C_MM,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +111,7 @@ class _Scored:
             raise DataError(f"{self._data} has no labels {self._manifest['target']!r} for the eras of {run}")
         self.y_N = label_N
 
-    def each(self, score: Any) -> pd.Series:
+    def each(self, score: Callable[[slice], Floats | float]) -> pd.Series:
         """A score of every era, from its rows; NaN where it is undefined."""
         values = [float(np.ravel(score(rows))[0]) for rows in self._spans]
         return pd.Series(values, index=self._eras)

@@ -264,10 +264,10 @@ def run_on_dask(
 def _collect(
     client: Client,
     scheduler: str,
-    waiting: dict[str, tuple[Sequence[Any], Future]],
+    waiting: dict[str, tuple[Sequence[Task], Future]],
     inbox: queue.SimpleQueue[tuple[Future | None, Any]],
     on_news: News | None,
-) -> Iterator[tuple[Any, Any]]:
+) -> Iterator[tuple[Task, Any]]:
     seen, heartbeats = time.monotonic(), Heartbeats(client, scheduler)
     while waiting:
         heartbeats.check()
