@@ -142,11 +142,12 @@ class Board(CpuBackend):
 @pytest.mark.parametrize(("spare", "mode"), [(1.2, "whole"), (0.6, "columns"), (0.0, "eras")])
 def test_features_stay_in_what_the_largest_task_leaves(tmp_path: Path, spare: float, mode: str) -> None:
     case = make_case(tmp_path, zoo={"learner": "levels"})
-    zoo = Zoo(case.store.path, configured(zoo={"learner": "levels"}), case.timeline, xgboost_device="cpu", cache=None)
+    config = configured(zoo={"learner": "levels"})
+    zoo = Zoo(case.store.path, config, case.timeline, xgboost_device="cpu", cache=None)
     narrow = [spec for spec in case.specs if len(spec.columns) < 0.5 * len(case.store.columns)]
     tasks = zoo.fold_tasks(narrow) + zoo.start_tasks(narrow, case.timeline.last_era)
-    chosen = min(zoo._config.selection.most, len(narrow))
-    largest = max(map(zoo._bytes_needed, tasks)) + device_bytes(zoo._config.zoo.trees * chosen, zoo.learner.params)
+    chosen = min(config.selection.most, len(narrow))
+    largest = max(task.bytes_needed(1) for task in tasks) + device_bytes(config.zoo.trees * chosen, zoo.learner.params)
     column = -(-case.store.index.rows // 128) * 128
     backend = Board(int(largest + spare * column * len(case.store.columns)))
     zoo._memory_budget = backend.size

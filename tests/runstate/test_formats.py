@@ -53,10 +53,10 @@ class Kept:
         self.run, self.data = self.folder / "run", self.folder / "data"
         for path in self.run.glob("*.json*"):
             path.write_text(path.read_text().replace(HERE, str(self.folder)))
-        self._downloads = Download(RELEASE / "source")
+        self.downloads = Download(RELEASE / "source")
 
     def step(self, last: int, *, adopt: bool = False) -> Path:
-        self._downloads.write(self.data, last)
+        self.downloads.write(self.data, last)
         step(self.run, self.data, cache=self.folder / "cache", adopt=adopt)
         return self.run
 
@@ -137,7 +137,7 @@ def test_a_rule_that_is_gone_is_asked_about_once(tmp_path: Path) -> None:
 def _interrupted(name: str, tmp_path: Path) -> Kept:
     """The kept run as a kill before its live era would have left it."""
     kept = Kept(name, tmp_path)
-    kept._downloads.write(kept.data, FIRST_WEEK)
+    kept.downloads.write(kept.data, FIRST_WEEK)
     shutil.rmtree(kept.run / "checkpoints" / "000041")
     path = kept.run / "manifest.json"
     path.write_text(path.read_text().replace('"status": "complete"', '"status": "running"'))
@@ -199,7 +199,7 @@ def test_an_interrupted_run_adopts_the_present_rules(tmp_path: Path) -> None:
 
 def test_a_resume_on_other_data_is_refused_before_anything_else(tmp_path: Path) -> None:
     kept = _interrupted("defaults", tmp_path)
-    ingest(kept._downloads.write(kept.data, FIRST_WEEK + 1), kept.folder / "store")
+    ingest(kept.downloads.write(kept.data, FIRST_WEEK + 1), kept.folder / "store")
     before = _files(kept.run)
     with pytest.raises(RunError, match=r"was begun on data \w{16}, and .*store now holds \w{16}"):
         _resume(kept)
@@ -233,10 +233,10 @@ def test_a_store_of_an_older_release_is_read_and_grows_like_a_new_one(tmp_path: 
     old = EraStore.open(kept.folder / "store")
     old.verify()
     assert old.fingerprint == json.loads((kept.run / "manifest.json").read_text())["data"]["fingerprint"]
-    new = ingest(kept._downloads.write(kept.data, FIRST_WEEK), tmp_path / "new", columns=list(old.columns))
+    new = ingest(kept.downloads.write(kept.data, FIRST_WEEK), tmp_path / "new", columns=list(old.columns))
     assert old.fingerprint == new.fingerprint
     assert old.facts == new.facts
-    kept._downloads.write(kept.data, FIRST_WEEK + 1)
+    kept.downloads.write(kept.data, FIRST_WEEK + 1)
     grown = [ingest(kept.data, folder) for folder in (kept.folder / "store", tmp_path / "new")]
     assert grown[0].fingerprint == grown[1].fingerprint != new.fingerprint
     # Another Arrow writes other files, so that what 0.1.0 took in counts as changed, with equal rows.
@@ -257,7 +257,7 @@ def _noted(kept: Kept, **others: str) -> None:
 def test_other_versions_of_libraries_are_noted_where_predictions_stay(tmp_path: Path) -> None:
     kept = Kept("defaults", tmp_path)
     _noted(kept, numpy="2.3.0")
-    kept._downloads.write(kept.data, FIRST_WEEK + 1)
+    kept.downloads.write(kept.data, FIRST_WEEK + 1)
     done = step(kept.run, kept.data, cache=kept.folder / "cache")
     note = next(note for note in done.notes if note.startswith("versions changed under the run"))
     assert "numpy 2.3.0 to " in note
