@@ -6,12 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from eravane.core.errors import SubmitError
+from eravane.tournament.credentials import ADDRESS_VARIABLE, OFF, find_credentials, switched_off
 
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
 
 
-ADDRESS_VARIABLE, OFF = "ERAVANE_TOURNAMENT", "off"
 DEADLINE_VARIABLE = "ERAVANE_DEADLINE_S"
 LONGEST_S = 2_592_000
 
@@ -33,21 +33,10 @@ def connect(usual_s: float | None = None) -> Client:
     if switched_off():
         raise SubmitError(f"the tournament is switched off by {ADDRESS_VARIABLE}={OFF}; unset it")
     from eravane.tournament.client import Client
-    from eravane.tournament.credentials import find_credentials
     from eravane.tournament.transport import Patience
 
     seconds = _deadline() or usual_s
     return Client(find_credentials(), None if seconds is None else Patience(deadline_s=seconds))
-
-
-def tournament_address(usual: str) -> str:
-    """Address of the tournament: $ERAVANE_TOURNAMENT, else the usual one."""
-    return usual if switched_off() else os.environ.get(ADDRESS_VARIABLE, "").strip() or usual
-
-
-def switched_off() -> bool:
-    """Whether $ERAVANE_TOURNAMENT is `off`: the tournament is not queried then."""
-    return os.environ.get(ADDRESS_VARIABLE, "").strip().lower() == OFF
 
 
 def _deadline() -> float | None:

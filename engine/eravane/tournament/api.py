@@ -9,8 +9,7 @@ from typing import Any
 import requests
 from numerapi import NumerAPI, base_api
 
-from eravane.tournament import tournament_address
-from eravane.tournament.credentials import HOW_TO, Credentials
+from eravane.tournament.credentials import HOW_TO, Credentials, tournament_address
 from eravane.tournament.transport import ApiError, TransientError, Transport
 
 CLASSIC = 8  # the tournament's number

@@ -1,4 +1,4 @@
-"""Credentials of the tournament, from the environment or a private `.env` alone."""
+"""Address and credentials of the tournament, from the environment; credentials from a private `.env`, too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ from eravane.core.secrets import keep_secret
 
 PUBLIC_ID = "NUMERAI_PUBLIC_ID"
 SECRET_KEY = "NUMERAI_SECRET_KEY"
+ADDRESS_VARIABLE, OFF = "ERAVANE_TOURNAMENT", "off"
 HOW_TO = f"set {PUBLIC_ID} and {SECRET_KEY} in the environment, or in a file .env with mode 600"
+
+
+def tournament_address(usual: str) -> str:
+    """Address of the tournament: $ERAVANE_TOURNAMENT, else the usual one."""
+    return usual if switched_off() else os.environ.get(ADDRESS_VARIABLE, "").strip() or usual
+
+
+def switched_off() -> bool:
+    """Whether $ERAVANE_TOURNAMENT is `off`: the tournament is not queried then."""
+    return os.environ.get(ADDRESS_VARIABLE, "").strip().lower() == OFF
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from eravane.core.config import RunConfig, load_config
 from eravane.core.errors import RunError, SubmitError
 from eravane.core.files import Place
 from eravane.scoring.payout import RULES, PayoutRule, rule_in_force
-from eravane.tournament import connect, switched_off
+from eravane.tournament import connect
+from eravane.tournament.credentials import switched_off
 from eravane.tournament.images import PINS
 from eravane.tournament.rules import ASK_S, ask_rule
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eravane.scoring.payout import PayoutRule
-from eravane.tournament import connect, switched_off
+from eravane.tournament import connect
+from eravane.tournament.credentials import switched_off
 
 if TYPE_CHECKING:
     from eravane.tournament.client import Client
