@@ -49,39 +49,34 @@ class Retired:
         return self.values is None or value in self.values
 
 
-_GATE_CONSTANTS: dict[str, object] = {
-    "half_lives": [4.0, 16.0, 64.0],
-    "ridge_half_life": 16.0,
-    "change_every": 52.0,
-    "keep_penalty": 1.0,
-    "amplify": 2.0,
-    "prototype_weight": 0.1,
-    "prototype_margin": 4.0,
-    "hidden": 8,
-    "noise": 1.0,
-    "rate": 0.02,
-    "decay": 0.01,
-    "warm_steps": 2,
-    "replay": 128,
-    "ridge": 1.0,
-}
-"""Keys of the gate that are constants now, and what they were left at."""
-
-
 _CONSTANTS: dict[str, object] = {
     "time.report_start": 0,
     "prepare.neighbours": 5,
     "prepare.low": 0.001,
     "prepare.high": 0.999,
-    "gate.prototypes": 4,
-    "gate.rest_after": 4,
+    "gate.half_lives": [4.0, 16.0, 64.0],
+    "gate.ridge_half_life": 16.0,
+    "gate.change_every": 52.0,
     "gate.keep_ratio": 0.7,
+    "gate.keep_penalty": 1.0,
+    "gate.amplify": 2.0,
+    "gate.prototypes": 4,
+    "gate.prototype_weight": 0.1,
+    "gate.prototype_margin": 4.0,
+    "gate.hidden": 8,
+    "gate.noise": 1.0,
+    "gate.rate": 0.02,
+    "gate.decay": 0.01,
+    "gate.warm_steps": 2,
+    "gate.replay": 128,
+    "gate.ridge": 1.0,
+    "gate.rest_after": 4,
     "loop.window": 0,
     "loop.append_window": 40,
     "loop.blocks": 20,
     "loop.leaves_half_life": 24.0,
 }
-"""Keys that are constants now, and what they were left at."""
+"""Keys that are constants now, and their last defaults."""
 
 
 def _constant(usual: object) -> Retired:
@@ -110,7 +105,6 @@ RETIRED: dict[str, Retired] = {
         instead='write "ridges" and "regimes"; change_points lost to the ridges on every real series',
         values=(["ridge", "change_points"], ["ridge"], ["change_points"], ["change_points", "ridge"], []),
     ),
-    **{f"gate.{name}": _constant(usual) for name, usual in _GATE_CONSTANTS.items()},
     **{name: _constant(usual) for name, usual in _CONSTANTS.items()},
     "compute.cluster": Retired(
         since="0.2.0", instead='write scheduler = "local"', same=lambda value, _section: value == "none"

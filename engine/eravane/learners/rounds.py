@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,9 @@ from eravane_kernels.cpu.draws import WHOLE, draw_columns, draw_rows
 from eravane_kernels.cpu.growth import Grower
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import OutgrownError, Rules, Tree
+
+Scores = dict[str, dict[str, list[float]]]
+"""Set -> metric -> a value per round."""
 
 
 class ByGradients:
@@ -244,47 +247,30 @@ def _evaluate(
     return stopping.ends(model.num_boosted_rounds() - 1, eval_sets[-1].history[last][-1], model.rising[last])
 
 
-def _shown(
-    rounds: int, verbose: bool | int
-) -> AbstractContextManager[Callable[[int, dict[str, dict[str, list[float]]]], None]]:
+@contextmanager
+def _shown(rounds: int, verbose: bool | int) -> Iterator[Callable[[int, Scores], None]]:
     """A progress bar on a terminal, lines elsewhere, or nothing."""
     if not verbose:
-        return nullcontext(lambda _turn, _history: None)
-    if sys.stderr.isatty():
-        return _Bar(rounds)
-    period = 1 if verbose is True else int(verbose)
-
-    def line(turn: int, history: dict[str, dict[str, list[float]]]) -> None:
-        if history and ((turn - 1) % period == 0 or turn == rounds):
-            print(f"[{turn - 1}]\t{_as_text(history)}", flush=True)
-
-    return nullcontext(line)
-
-
-def _as_text(history: dict[str, dict[str, list[float]]]) -> str:
-    found = [(f"{name}-{metric}", values[-1]) for name, of in history.items() for metric, values in of.items()]
-    return "\t".join(f"{name}:{value:.5f}" for name, value in found)
-
-
-class _Bar:
-    """A bar that moves with the rounds."""
-
-    def __init__(self, rounds: int) -> None:
+        yield lambda _turn, _history: None
+    elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = [TextColumn("trees"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         columns.append(TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task("", total=rounds)
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=rounds)
+            yield lambda turn, history: bar.update(task, completed=turn, description=_as_text(history))
+    else:
+        period = 1 if verbose is True else int(verbose)
 
-    def __enter__(self) -> Callable[[int, dict[str, dict[str, list[float]]]], None]:
-        self._progress.start()
+        def line(turn: int, history: Scores) -> None:
+            if history and ((turn - 1) % period == 0 or turn == rounds):
+                print(f"[{turn - 1}]\t{_as_text(history)}", flush=True)
 
-        def move(turn: int, history: dict[str, dict[str, list[float]]]) -> None:
-            self._progress.update(self._task, completed=turn, description=_as_text(history))
+        yield line
 
-        return move
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+def _as_text(history: Scores) -> str:
+    found = [(f"{name}-{metric}", values[-1]) for name, of in history.items() for metric, values in of.items()]
+    return "\t".join(f"{name}:{value:.5f}" for name, value in found)

@@ -36,25 +36,24 @@ def zoo_table(
 
     Columns ending in _se are HAC standard errors over eras; `criterion` is the mean of what models were ranked by.
     """
-    given = [verdict.spec.given for verdict in verdicts]
+    specs, summaries = [verdict.spec for verdict in verdicts], [verdict.summary for verdict in verdicts]
+    given = [spec.given for spec in specs]
     columns: dict[str, list[Any]] = {
-        "model_id": [verdict.spec.model_id for verdict in verdicts],
-        "feature_set": [verdict.spec.feature_set for verdict in verdicts],
-        "group": [verdict.spec.group for verdict in verdicts],
-        "target": [verdict.spec.target for verdict in verdicts],
+        "model_id": [spec.model_id for spec in specs],
+        "feature_set": [spec.feature_set for spec in specs],
+        "group": [spec.group for spec in specs],
+        "target": [spec.target for spec in specs],
         "learner": [OUTSIDE if outside else config.learner for outside in given],
-        "n_features": [
-            0 if outside else len(verdict.spec.columns) for verdict, outside in zip(verdicts, given, strict=True)
-        ],
+        "n_features": [0 if spec.given else len(spec.columns) for spec in specs],
         "n_trees": [0 if outside else config.trees for outside in given],
-        "corr_mean": [verdict.summary.corr_mean for verdict in verdicts],
-        "corr_std": [verdict.summary.corr_std for verdict in verdicts],
-        "sharpe": [verdict.summary.sharpe for verdict in verdicts],
-        "max_drawdown": [verdict.summary.max_drawdown for verdict in verdicts],
+        "corr_mean": [summary.corr_mean for summary in summaries],
+        "corr_std": [summary.corr_std for summary in summaries],
+        "sharpe": [summary.sharpe for summary in summaries],
+        "max_drawdown": [summary.max_drawdown for summary in summaries],
         "selected": [verdict.selected for verdict in verdicts],
         "reason": [verdict.reason for verdict in verdicts],
-        "seconds": [seconds[verdict.spec.model_id] for verdict in verdicts],
-        "n_eras": [verdict.summary.n_eras for verdict in verdicts],
+        "seconds": [seconds[spec.model_id] for spec in specs],
+        "n_eras": [summary.n_eras for summary in summaries],
         "corr_se": [verdict.corr.se for verdict in verdicts],
         "sharpe_se": [verdict.sharpe_se for verdict in verdicts],
         "criterion": [verdict.criterion.mean for verdict in verdicts],
