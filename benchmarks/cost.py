@@ -20,7 +20,6 @@ import pyarrow as pa
 import eravane
 from benchmarks.harness import Result, off, say
 from eravane.core.config import RunConfig, parse_config
-from eravane.core.events import read_events
 from eravane.learners.levels import Levels
 from eravane.learners.registry import load_booster, predict
 from eravane.learners.xgboost import XGBoost, resolve_params
@@ -29,6 +28,7 @@ from eravane.planning.cost import CostPlan, plan_cost
 from eravane.planning.rates import CPU_CORE, HOST, LEVELS_CORE
 from eravane.planning.shape import read_shape
 from eravane.planning.workload import Hardware
+from eravane.report import load_run
 from eravane.synth import PRESETS, SynthConfig, synthesise
 
 # Stages of the plan, and the timed ones of a run that they cover.
@@ -108,7 +108,7 @@ def run(name: str, folder: Path) -> Iterator[Result]:
     shape = read_shape(folder / "data", config)
     plan = plan_cost(config, shape, Hardware("cpu", 2, 0, math.inf, math.inf))
     eravane.run(config, data=folder / "data", out=folder / "run", cache=folder / "cache")
-    used = read_events(folder / "run" / "events.jsonl")
+    used = load_run(folder / "run").events
     work = {stage.name: stage.work for stage in plan.stages}
     spent = {event["stage"]: event["cpu"] for event in used if "cpu" in event}
     for stage, (planned, timed_stages) in COVERED.items():

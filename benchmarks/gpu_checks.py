@@ -246,8 +246,8 @@ def demo(lab: Lab) -> Iterator[Check | Figure]:
     need("xgboost", "numerai_tools", "plotly")
     import eravane
     from eravane.core.config import parse_config
-    from eravane.core.events import read_events
     from eravane.pipeline.demo import DEMO, TINY
+    from eravane.report import load_run
     from eravane.synth import PRESETS, synthesise
 
     preset = lab.pick("small", "tiny", "tiny")
@@ -262,7 +262,7 @@ def demo(lab: Lab) -> Iterator[Check | Figure]:
             runs[device] = lab.once(call)
         run, taken = runs[lab.device]
         peer, beside = runs["cpu"]
-        used = read_events(run.path / "events.jsonl")
+        used = load_run(run.path).events
         grown = {event["trained_on"] for event in used if event["event"] == "trained"}
         yield Check("demo_trees_grew_on_the_device", grown == {lab.device}, ", ".join(sorted(grown)))
         ours, theirs = (found.metrics["series"]["ensemble"]["corr_mean"] for found in (run, peer))

@@ -32,7 +32,6 @@ from benchmarks.data_jobs import HISTORY
 from benchmarks.harness import Result, say
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig, load_config
-from eravane.core.events import read_events
 from eravane.data.catalog import META_MODEL
 from eravane.data.features import Features
 from eravane.data.store.store import EraStore
@@ -40,7 +39,7 @@ from eravane.gate.context import thinned
 from eravane.learners.forest import Forest
 from eravane.loop.pool import gate_pool, read_pool
 from eravane.pipeline.insights import CHUNK, EXPOSURE_ERAS
-from eravane.report import write_report
+from eravane.report import load_run, write_report
 from eravane.runstate.runfolder import RunFolder
 from eravane.scoring.ensemble import gaussianize, one_era
 from eravane.synth import PRESETS, synthesise
@@ -371,7 +370,7 @@ def _judged(folder: Path) -> Iterator[Result]:
     whole, bound_of = (json.loads((folder / f"{name}.json").read_text()) for name in ("whole", "bounds"))
     yield Result("whole_run", whole, "s", None, "lower", f"CPU, one worker; {bound_of.pop('rates')[1]}")
     took: dict[str, float] = {}
-    for event in read_events(folder / "run" / "events.jsonl"):
+    for event in load_run(folder / "run").events:
         if event["event"] == "stage":
             took[event["stage"]] = event["seconds"]
             took |= {f"zoo {name}": seconds for name, seconds in event.get("tasks", {}).items()}

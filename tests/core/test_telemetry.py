@@ -15,7 +15,7 @@ import pytest
 
 from eravane.core import telemetry
 from eravane.core.errors import DeviceError
-from eravane.core.events import EventLog, read_events
+from eravane.core.events import EventLog
 from eravane.core.telemetry import Telemetry, gpu_meter
 from eravane.report.facts import stage_usage
 from eravane.report.load import load_run
@@ -125,7 +125,7 @@ def test_without_a_gpu_rows_are_absent_not_zero(driver: Driver, tmp_path: Path) 
         with log.stage("zoo", models=3):
             time.sleep(0.5)  # fifty samples, of which a loaded machine takes a few
         table = sampler.table()
-    (event,) = read_events(tmp_path / "events.jsonl")
+    (event,) = load_run(tmp_path).events
     assert set(event) == {"event", "stage", "seconds", "models", "cpu", "peak_bytes", "time", "bytes", "device"}
     assert table.column_names == ["seconds", "rss_bytes"]
     assert table.num_rows >= 2

@@ -15,7 +15,6 @@ import pytest
 from distributed import Client, LocalCluster
 
 from eravane.core import telemetry
-from eravane.core.events import read_events
 from eravane.core.telemetry import UsageReporter, WorkerUsage
 from eravane.pipeline.batch import run
 from eravane.report.facts import worker_usage
@@ -91,7 +90,7 @@ def test_without_a_gpu_nothing_is_told_of_one(cluster: LocalCluster, boards: int
 def test_a_run_on_a_cluster_reports_its_workers(case: Case, cluster: LocalCluster, tmp_path: Path) -> None:
     config = configured(compute={"device": "cpu", "scheduler": cluster.scheduler_address})
     out = run(case.data, config, tmp_path / "run", cache=tmp_path / "cache").path
-    events = [event for event in read_events(out / "events.jsonl") if event["event"] == "worker"]
+    events = [event for event in load_run(out).events if event["event"] == "worker"]
     assert {event["worker"] for event in events} == {"0", "1"}
     assert all(event["seconds"] > 0 and event["peak_bytes"] > 10**7 and "gpu" not in event for event in events)
     used = worker_usage(load_run(out))

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from eravane.core.config import RunConfig, parse_config
-from eravane.core.events import read_events
 from eravane.pipeline.batch import RunResult, run
+from eravane.report import load_run
 from tests.support.micro import MICRO
 
 
@@ -64,7 +64,7 @@ def test_lightgbm_runs_the_whole_batch_and_dask_changes_nothing(micro_data: Path
         assert (threads / f"{name}.parquet").read_bytes() == (dask / f"{name}.parquet").read_bytes()
     models = []
     for path in (threads, dask):
-        trained = [event for event in read_events(path / "events.jsonl") if event["event"] == "trained"]
+        trained = [event for event in load_run(path).events if event["event"] == "trained"]
         models.append(sorted((event["model"], event["train_last"], event["trained_on"]) for event in trained))
     assert models[0] == models[1]
     assert {device for _, _, device in models[0]} == {"cpu"}

@@ -102,14 +102,3 @@ class EventLog:
         yield used
         if self._meter is not None:
             used |= self._meter.since(mark)
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read `events.jsonl`; a last line cut by a kill is left out."""
-    events: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events

@@ -123,7 +123,8 @@ def boost_eras(
     label_N = np.asarray(y)
     if len(label_N) != len(era_N):
         raise DataError(f"y has {len(label_N)} rows, eras have {len(era_N)}")
-    weight_N, fitted, grower = np.ones(len(era_N), dtype=np.float32), None, _any(model)
+    weight_N, fitted = np.ones(len(era_N), dtype=np.float32), None
+    grower: Any = model
     for block in range(blocks):
         grower.fit(X, y, sample_weight=weight_N, xgb_model=fitted)
         fitted = grower.get_booster()
@@ -131,10 +132,6 @@ def boost_eras(
             score_E = score(label_N, grower.predict(X), era_N).dropna().sort_values()
             worst = score_E.index[: max(1, round(share * len(score_E)))]
             weight_N = np.where(np.isin(era_N, np.asarray(worst)), np.float32(factor), np.float32(1))
-    return model
-
-
-def _any(model: object) -> Any:
     return model
 
 

@@ -112,7 +112,8 @@ class ResultFiles:
             for record in journal:
                 if record.era not in self.features.store.index:
                     continue
-                rows = list(_row_names(self.features, record.era, record.era).values())
+                ids = self.features.ids(record.era, record.era)
+                rows = [ids, pa.array([era_label(record.era)] * len(ids), pa.string())]
                 base.write_table(pa.table([*rows, *map(pa.array, record.base_MN)], schema=base_schema))
                 predictions.write_table(pa.table([*rows, pa.array(record.prediction_N)], schema=schema))
                 weights.append(replace(record, base_MN=record.base_MN[:, :0], prediction_N=record.prediction_N[:0]))
@@ -142,11 +143,6 @@ class ResultFiles:
         lag = self.timeline.clock.score_lag
         known = [max(era.era + lag, self.known_at.of(self.target, era.era)) for era in scored]
         return pa.table({**columns, "known_at": pa.array(known, pa.int64())})
-
-
-def _row_names(features: Features, first: int, last: int) -> dict[str, pa.Array]:
-    labels = [era_label(era) for era in features.era_of_rows(first, last).tolist()]
-    return {"id": features.ids(first, last), "era": pa.array(labels, pa.string())}
 
 
 def _weight_table(records: Sequence[EraRecord], model_ids: Sequence[str]) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import IO, Any, TypeVar
 
@@ -116,7 +116,12 @@ class Client:
     def models(self) -> dict[str, Model]:
         """The account's model slots by name."""
         account = self._query(_MODELS, {}, "account")
-        return self.shaped("account", lambda: {m.name: m for m in map(model_of, _classic(account["models"]))})
+
+        def classic() -> dict[str, Model]:
+            found = [model_of(item) for item in account["models"] if item["tournament"] == CLASSIC]
+            return {model.name: model for model in found}
+
+        return self.shaped("account", classic)
 
     def model(self, name: str) -> Model:
         """A model slot of the account, by name."""
@@ -355,7 +360,3 @@ def _listed(answer: object) -> list[Any]:
 
 def _named_ids(found: Mapping[Any, object]) -> dict[str, str]:
     return {str(name): str(key) for name, key in found.items()}
-
-
-def _classic(models: Iterable[Any]) -> list[Any]:
-    return [model for model in models if model["tournament"] == CLASSIC]
