@@ -67,7 +67,7 @@ class Gpus:
         millijoules = self._sum(nvml.nvmlDeviceGetTotalEnergyConsumption)
         return None if millijoules is None else millijoules / 1000
 
-    def facts(self) -> list[dict[str, Any]]:
+    def facts(self) -> list[dict[str, object]]:
         """Constant facts of the GPUs, one dictionary each."""
         return [{name: value for name, value in _facts(gpu).items() if value is not None} for gpu in self._handles]
 
@@ -112,7 +112,7 @@ def _asked(ask: Callable[[Any], Value], gpu: object) -> Value | None:
         return None
 
 
-def _facts(gpu: object) -> dict[str, Any]:
+def _facts(gpu: object) -> dict[str, object]:
     version = _asked(lambda _: nvml.nvmlSystemGetCudaDriverVersion(), gpu)
     others = _asked(lambda gpu: len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu)), gpu)
     return {

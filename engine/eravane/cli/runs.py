@@ -118,7 +118,7 @@ def step(
         raise typer.Exit(1)
 
 
-def _sent(run: Path, models: list[str], live_era: int | None) -> tuple[list[dict[str, Any]], bool]:
+def _sent(run: Path, models: list[str], live_era: int | None) -> tuple[list[dict[str, object]], bool]:
     """Outcome of every model's submission, and whether a model has none."""
     if live_era is None:
         reason = "the data have no live rows"

@@ -46,7 +46,7 @@ def submit(
         raise typer.Exit(1)
 
 
-def submissions(run: Path, models: list[str], **options: Any) -> tuple[list[dict[str, Any]], bool]:
+def submissions(run: Path, models: list[str], **options: Any) -> tuple[list[dict[str, object]], bool]:
     """Outcome of every model: receipts, and failures of some of several; and whether one failed.
 
     Raises:
@@ -59,7 +59,7 @@ def submissions(run: Path, models: list[str], **options: Any) -> tuple[list[dict
         return [*map(dataclasses.asdict, error.receipts), *failed], True
 
 
-def outcome_line(outcome: dict[str, Any]) -> str:
+def outcome_line(outcome: dict[str, object]) -> str:
     """One model's outcome for people."""
     if "error" in outcome:
         return f"{outcome['model']}: FAILED: {outcome['error']}"

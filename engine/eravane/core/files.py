@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -71,6 +72,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with replacing(path) as file:
         file.write(content)
+
+
+def json_able(value: object) -> object:
+    """Nested mappings and lists as JSON takes them: text keys, and null for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): json_able(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_able(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -55,7 +55,7 @@ class _Seen:
 
     def as_dict(self) -> dict[str, object]:
         """Peak of memory, and what the GPUs did, if there are any."""
-        gpu: dict[str, Any] = {
+        gpu: dict[str, object] = {
             name: round(self._sums[name] / self._count, 2)
             for name in ("utilisation", "power_watts", "sm_mhz")
             if name in self._sums
@@ -114,7 +114,7 @@ class Telemetry:
             self._marks.append(mark)
         return mark
 
-    def since(self, mark: Mark) -> dict[str, Any]:
+    def since(self, mark: Mark) -> dict[str, object]:
         """End a stage and return the resources it used, JSON-able.
 
         Returns:
@@ -126,7 +126,7 @@ class Telemetry:
         joules = self._joules()
         with self._lock:
             self._marks.remove(mark)
-        used: dict[str, Any] = {"cpu": round(time.process_time() - mark.cpu, 4), **mark.seen.as_dict()}
+        used: dict[str, object] = {"cpu": round(time.process_time() - mark.cpu, 4), **mark.seen.as_dict()}
         if joules is not None and mark.joules is not None:
             used["joules"] = round(joules - mark.joules, 3)
         return used
@@ -174,7 +174,7 @@ class WorkerUsage:
     host: str
     task: str
     seconds: float
-    used: Mapping[str, Any]
+    used: Mapping[str, object]
 
     def as_dict(self) -> dict[str, object]:
         """All fields in one dictionary, JSON-able."""

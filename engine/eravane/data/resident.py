@@ -122,7 +122,7 @@ class Resident:
         """Memory that is taken now."""
         return 0 if self._matrix is None else int(self._matrix.nbytes)
 
-    def window(self, columns: Sequence[str], first: int, last: int) -> Any:
+    def window(self, columns: Sequence[str], first: int, last: int) -> Values:
         """Eras first..last of some columns, [C, N] on the device; not to be written to.
 
         Raises:
@@ -139,7 +139,7 @@ class Resident:
             # Views live longer than their columns where these make room for others.
             return found if self.kept.mode == "whole" else self.backend.joined([found])
 
-    def eras(self, columns: Sequence[str], first: int, last: int) -> Iterator[tuple[int, Any]]:
+    def eras(self, columns: Sequence[str], first: int, last: int) -> Iterator[tuple[int, Values]]:
         """Eras first..last one by one: number and values on the device."""
         numbers = list(self.store.index.select(first, last))
         if self.mapped or 0 < len(columns) <= self.kept.slots:
@@ -158,7 +158,7 @@ class Resident:
             self._matrix = None
             self._slot_of.clear()
 
-    def _sent(self, columns: Sequence[str], first: int, last: int) -> Any:
+    def _sent(self, columns: Sequence[str], first: int, last: int) -> Values:
         """Rows that are not kept."""
         window = self.store.window(first, last, columns)
         matrix = self.backend.hold((len(window.columns), window.index.rows), self.store.dtype)

@@ -132,7 +132,7 @@ class ResultFiles:
             yield writer
 
     def _score_table(self, scored: Sequence[ScoredEra]) -> pa.Table:
-        columns: dict[str, Any] = {"era": pa.array([era_label(era.era) for era in scored], pa.string())}
+        columns: dict[str, object] = {"era": pa.array([era_label(era.era) for era in scored], pa.string())}
         columns |= {
             name: pa.array([era.series.get(name, np.nan) for era in scored], pa.float64()) for name in _names(scored)
         }
@@ -147,7 +147,7 @@ class ResultFiles:
 
 def _weight_table(records: Sequence[EraRecord], model_ids: Sequence[str]) -> pa.Table:
     weights = np.array([record.weights_M for record in records]).reshape(len(records), len(model_ids))
-    columns: dict[str, Any] = {"era": pa.array([era_label(record.era) for record in records], pa.string())}
+    columns: dict[str, object] = {"era": pa.array([era_label(record.era) for record in records], pa.string())}
     columns |= {name: weights[:, m] for m, name in enumerate(model_ids)}
     columns["n_active"] = pa.array([int(record.open_M.sum()) for record in records], pa.int64())
     return pa.table(columns)
@@ -188,7 +188,7 @@ class RunningScores:
         """The sums, for a checkpoint."""
         return {"eras": self._eras, "sums": self._sums}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, object]) -> None:
         """Restore from `state`.
 
         Raises:

@@ -272,7 +272,7 @@ class Session:
             self._rolling.advance(era)
         return report
 
-    def _stored(self, models: Mapping[str, Model]) -> dict[str, dict[str, Any]]:
+    def _stored(self, models: Mapping[str, Model]) -> dict[str, dict[str, object]]:
         return {name: asdict(where) for name, where in self._models.put(models).items()}
 
     def finish(self) -> None:
@@ -302,7 +302,7 @@ class Facts:
     models: Mapping[str, StoredModel]
     versions: Mapping[int, Mapping[str, StoredModel]]
     resolved: int
-    running: Mapping[str, Any]
+    running: Mapping[str, object]
 
     @classmethod
     def of(cls, facts: Mapping[str, object]) -> Facts:

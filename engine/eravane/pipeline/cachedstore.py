@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -169,7 +168,7 @@ def score_references(data: Path) -> list[str]:
     return [name for name in (META_MODEL, *BENCHMARKS) if (data / name).exists()]
 
 
-def described(data: Path, store: EraStore) -> dict[str, Any]:
+def described(data: Path, store: EraStore) -> dict[str, object]:
     """A run's data in its manifest: their path, the store's content, and whether `synth` made them, and references."""
     made = (data / TRUTH).is_file()
     return {

@@ -138,7 +138,7 @@ def hosted_model(payload: Mapping[str, object]) -> bytes:
 
     plain = cloudpickle.Pickler.dispatch_table
 
-    def nameless(code: CodeType) -> Any:
+    def nameless(code: CodeType) -> object:
         return plain[CodeType](code.replace(co_filename=SOURCE))  # cloudpickle before 3.1 keeps the path
 
     class Nameless(cloudpickle.Pickler):  # type: ignore[misc]  # the table of an instance is not looked at
@@ -286,7 +286,7 @@ def portable_blocks(trees: Trees) -> list[bytes]:
     return blocks
 
 
-def _prepare(config: PrepareConfig, dtype: str) -> dict[str, Any]:
+def _prepare(config: PrepareConfig, dtype: str) -> dict[str, object]:
     """Preparation of the live era from itself.
 
     Raises:

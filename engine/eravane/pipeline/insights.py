@@ -110,7 +110,7 @@ def exposure(rows: _Predictions, features: Features, catalog: FeatureCatalog, op
     """
     found_EF = np.stack([_exposure_of(rows, era, features, catalog.columns, ops) for era in rows.spaced(EXPOSURE_ERAS)])
     places = {name: place for place, name in enumerate(catalog.columns)}
-    table: dict[str, list[Any]] = {"feature_set": [], "group": [], "mean": [], "max": []}
+    table: dict[str, list[object]] = {"feature_set": [], "group": [], "mean": [], "max": []}
     for cell in catalog.cells():
         cell_EF = found_EF[:, [places[name] for name in cell.columns]]
         known_E = np.isfinite(cell_EF).any(axis=1)
@@ -166,7 +166,7 @@ def payout_scores(
     """Numerai's MMC of the ensemble and of equal weight in every era that has labels and a meta model."""
     meta = read_rows(data / META_MODEL, [META_COLUMN], eras=set(rows.index))
     meta_N = meta.aligned(META_COLUMN, rows.ids.combine_chunks())
-    table: dict[str, list[Any]] = {"era": [], "ensemble_mmc": [], "equal_weight_mmc": []}
+    table: dict[str, list[object]] = {"era": [], "ensemble_mmc": [], "equal_weight_mmc": []}
     for era in rows.index:
         span = rows.index.rows_of(era)
         label_N = features.labels(target, era, era)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from eravane.report.formats import bounds, number
 from eravane.scoring.metrics import HacMean
@@ -67,7 +67,7 @@ class Card:
     note: str = ""
     table: Table | None = None
     items: Sequence[str] = ()
-    facts: dict[str, Any] | None = None
+    facts: dict[str, object] | None = None
     folded: str = ""
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from scipy.stats import norm
@@ -108,7 +107,7 @@ def _row(series: str, *cells: str) -> str:
     return f"  {series:<14}" + "".join(f"{cell:>11}" for cell in cells)
 
 
-def _as_dict(item: Difference) -> dict[str, Any]:
+def _as_dict(item: Difference) -> dict[str, object]:
     values = {
         "mean": item.mean,
         "first_mean": item.first_mean,

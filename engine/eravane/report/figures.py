@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class View:
 
     label: str
     data: list[Trace]
-    layout: dict[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -357,7 +356,7 @@ def _files(view: RunView) -> list[list[Cell]]:
     return rows
 
 
-def _fact(value: object) -> Any:
+def _fact(value: object) -> object:
     if isinstance(value, dict):
         return {str(key).replace("_", " "): _fact(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -19,7 +19,7 @@ from eravane import __version__
 from eravane.core.config import RunConfig, digest_of, to_toml, translate_config
 from eravane.core.editions import CHANGES, EDITION, FIRST_EDITION, Change
 from eravane.core.errors import RunError
-from eravane.core.files import delete_stale_parts, exclusive, replacing, write_atomically
+from eravane.core.files import delete_stale_parts, exclusive, json_able, replacing, write_atomically
 from eravane.core.settings import Reading
 from eravane.learners.choice import with_learner
 
@@ -242,8 +242,8 @@ class RunFolder:
             pq.write_table(table, file)
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
-        """Write a JSON file atomically; NaN becomes null."""
-        write_atomically(self.path / name, (json.dumps(_plain(content), indent=2) + "\n").encode())
+        """Write a JSON file atomically; numbers that are not finite become null."""
+        write_atomically(self.path / name, (json.dumps(json_able(content), indent=2) + "\n").encode())
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the folder.
@@ -287,11 +287,3 @@ def changed_versions(before: Mapping[str, str]) -> list[str]:
     """Libraries that a run noted in another version than the installed one: "numpy 2.3.0 to 2.4.6"."""
     now = versions()
     return [f"{name} {old} to {now.get(name, 'none')}" for name, old in before.items() if now.get(name) != old]
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and value != value else value

@@ -12,7 +12,7 @@ import numpy as np
 
 from eravane.calendar.horizon import SCORE_MARGIN, Horizon
 from eravane.core.errors import DataError, RunError
-from eravane.core.files import Place
+from eravane.core.files import Place, json_able
 from eravane.scoring.metrics import Summary, hac_mean, summarise
 from eravane.scoring.payout import PayoutRule, rule_of
 from eravane.tournament import connect
@@ -89,8 +89,7 @@ class ScoreSheet:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: numbers that are undefined are None."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        return {name: json_able(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -250,11 +249,3 @@ def _references(run: Path) -> list[ReferenceScore]:
         return reference_scores(run)
     except DataError:  # without the dataset CORR alone is known
         return []
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +37,7 @@ def zoo_table(
     """
     specs, summaries = [verdict.spec for verdict in verdicts], [verdict.summary for verdict in verdicts]
     given = [spec.given for spec in specs]
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[object]] = {
         "model_id": [spec.model_id for spec in specs],
         "feature_set": [spec.feature_set for spec in specs],
         "group": [spec.group for spec in specs],

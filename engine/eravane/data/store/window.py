@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -123,7 +122,7 @@ class Window:
         ids = piece.segment.ids[inside.start : inside.stop]
         return EraFrame(values_CN, self.columns, self.index.select(era, era), ids)
 
-    def send(self, backend: Backend, matrix: Any) -> None:
+    def send(self, backend: Backend, matrix: Values) -> None:
         """Write the window into a matrix [C, N] on a device, in blocks of bounded size."""
         for piece in self.pieces:
             width = max(1, SENT_BYTES // max(1, piece.count * self._width))
