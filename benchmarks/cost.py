@@ -10,7 +10,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def run(name: str, folder: Path) -> Iterator[Result]:
     yield _wall(name, plan, used)
 
 
-def _wall(name: str, plan: CostPlan, used: list[dict[str, Any]]) -> Result:
+def _wall(name: str, plan: CostPlan, used: Sequence[Mapping[str, Any]]) -> Result:
     """Wall time, for information: it counts what other programs take."""
     passed = sum(event["seconds"] for event in used if event["event"] in ("stage", "era"))
     detail = f"measured over predicted {plan.seconds:.1f} s, other programs' share included"

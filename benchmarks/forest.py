@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.harness import Job, Result, say, seconds
-from eravane.learners.forest import Forest
-from eravane.learners.registry import load_booster
+from eravane.learners.forest import Forest, Predictor
 from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 
 ERA_ROWS = 4_000
@@ -30,7 +29,8 @@ def measured(depth: int, width: int, rows: int, trees: int, repeats: int) -> lis
     label_N = (rng.integers(0, 5, rows) / 4).astype(np.float32)
     params, _ = resolve_params({"max_depth": depth}, "cpu")
     table = pa.table({f"f{number}": column for number, column in enumerate(values_CN)})
-    booster = load_booster(fit(quantile_matrix(table, params), label_N, None, trees=trees, params=params, seed=1))
+    block = fit(quantile_matrix(table, params), label_N, None, trees=trees, params=params, seed=1)
+    booster = Predictor(block).booster
     forest = Forest.of(booster)
     assert forest is not None
     eras = [values_CN[:, first : first + ERA_ROWS] for first in range(0, rows, ERA_ROWS)]

@@ -189,7 +189,7 @@ def boosters(lab: Lab) -> Iterator[Check]:
 
     from benchmarks.gpu_work import Work
     from eravane.backend import choose
-    from eravane.learners.registry import load_booster
+    from eravane.learners.forest import Predictor
     from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 
     rows, width, trees = lab.pick(200_000, 100_000, 500), lab.pick(300, 100, 6), lab.pick(100, 50, 4)
@@ -203,7 +203,9 @@ def boosters(lab: Lab) -> Iterator[Check]:
     beside = quantile_matrix(choose("cpu", lambda _: None).table(host_CN, names), plain)
     grown = fit(matrix, work.label_N, None, trees=trees, params=whole, seed=1)
     peer = fit(beside, work.label_N, None, trees=trees, params=plain, seed=1)
-    ours, theirs = (load_booster(block).inplace_predict(host_CN.T, validate_features=False) for block in (grown, peer))
+    ours, theirs = (
+        Predictor(block).booster.inplace_predict(host_CN.T, validate_features=False) for block in (grown, peer)
+    )
     away = float(np.abs(ours - theirs).max())
     # A split between two gains that are equal to rounding may fall either way; such rows differ by more.
     close = float(np.mean(np.abs(ours - theirs) <= TOLERANCE))

@@ -27,7 +27,8 @@ from eravane.backend import choose
 from eravane.calendar.timeline import plan_timeline
 from eravane.core.config import GateConfig, LoopConfig, RunConfig, parse_config
 from eravane.data.features import Features
-from eravane.learners.registry import load_booster, predict
+from eravane.learners.forest import Predictor
+from eravane.learners.registry import predict
 from eravane.learners.xgboost import fit, quantile_matrix, resolve_params
 from eravane.loop.margins import Margins, full_margin
 from eravane.loop.session import Session
@@ -151,14 +152,14 @@ def margins(quick: bool) -> list[Result]:
     matrix = quantile_matrix(table, params)
     plain = xgb.QuantileDMatrix(table, label_N, ref=matrix, max_bin=params["max_bin"])
     blocks = [fit(matrix, label_N, None, trees=20, params=params, seed=1)]
-    naive, cached = load_booster(blocks[0]), Margins({}).over([0], [load_booster(blocks[0])], lambda era: x_CN)
+    naive, cached = Predictor(blocks[0]).booster, Margins({}).over([0], [Predictor(blocks[0])], lambda era: x_CN)
     for update in range(updates):
         seed = 100 + update
         blocks.append(fit(matrix, label_N, None, trees=2, params=params, seed=seed, margin_N=cached.joined()))
-        cached = cached.plus(load_booster(blocks[-1]), lambda era: x_CN)
+        cached = cached.plus(Predictor(blocks[-1]), lambda era: x_CN)
         naive = xgb.train({**params, "seed": seed}, plain, 2, xgb_model=naive)
-    difference = float(np.abs(full_margin([load_booster(b) for b in blocks], x_CN) - cached.joined()).max())
-    ours = [tree for block in blocks for tree in load_booster(block).get_dump()]
+    difference = float(np.abs(full_margin([Predictor(block) for block in blocks], x_CN) - cached.joined()).max())
+    ours = [tree for block in blocks for tree in Predictor(block).booster.get_dump()]
     same = float(np.mean([_splits(a) == _splits(b) for a, b in zip(ours, naive.get_dump(), strict=True)]))
     detail = f"{updates} updates of 2 trees on 5,000 rows"
     return [

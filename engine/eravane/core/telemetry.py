@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -114,7 +114,7 @@ class Telemetry:
             self._marks.append(mark)
         return mark
 
-    def since(self, mark: Mark) -> dict[str, object]:
+    def since(self, mark: Mark) -> dict[str, Any]:
         """End a stage and return the resources it used, JSON-able.
 
         Returns:
@@ -126,7 +126,7 @@ class Telemetry:
         joules = self._joules()
         with self._lock:
             self._marks.remove(mark)
-        used: dict[str, object] = {"cpu": round(time.process_time() - mark.cpu, 4), **mark.seen.as_dict()}
+        used: dict[str, Any] = {"cpu": round(time.process_time() - mark.cpu, 4), **mark.seen.as_dict()}
         if joules is not None and mark.joules is not None:
             used["joules"] = round(joules - mark.joules, 3)
         return used
