@@ -180,6 +180,54 @@ def test_forecasts_from_disk_and_from_the_frozen_numbers_are_the_same_bytes():
     assert len(answers_AM) == len(STATES) + 2 + 2 + 2
 
 
+def test_forecasts_are_shrunk_by_the_slope_of_c_in_past_ones():
+    _, _, c_EM = series(6, eras=120)
+    own, outside = np.zeros((120, MODELS, 0)), np.zeros((120, 0))
+    regimes = Regimes(MODELS, HORIZON)
+    regimes.fit(c_EM[:100], own[:100], outside[:100], C_MM)
+    assert regimes.trust == 1.0
+    stable_MM = C_MM + STABLE * np.eye(MODELS)
+    noise_K, to_MK = regimes._bank.noise_BK[0], regimes._bank.to_MK
+    weight_MM = to_MK @ np.diag(1 / noise_K) @ to_MK.T
+    product = square = 0.0
+    for _ in range(20):
+        c_M, answers_AM = regimes.forecasts(LAG, own[0], outside[0])
+        plain_M = regimes.numbers(LAG)["share_A"] @ answers_AM
+        flat_M, flat_plain_M = (row_M.sum() / stable_MM.sum() * stable_MM.sum(axis=1) for row_M in (c_M, plain_M))
+        np.testing.assert_allclose(c_M - flat_M, regimes.trust * (plain_M - flat_plain_M), atol=1e-12)
+        np.testing.assert_allclose(flat_M, flat_plain_M, atol=1e-12)
+        paid_M = 0.02 - (plain_M - flat_plain_M)  # the opposite of what was forecast
+        paid_beside_M = paid_M - paid_M.sum() / stable_MM.sum() * stable_MM.sum(axis=1)
+        product += (plain_M - flat_plain_M) @ weight_MM @ paid_beside_M / HORIZON
+        square += (plain_M - flat_plain_M) @ weight_MM @ (plain_M - flat_plain_M) / HORIZON
+        regimes.settle(answers_AM, paid_M)
+        slope = (0.5 * module.SLOPE_WORTH + product) / (module.SLOPE_WORTH + square)
+        assert regimes.trust == pytest.approx(np.clip(slope / 0.5, 0.0, 1.0), abs=1e-9)
+    assert regimes.trust == 0.0
+    before_A = regimes._evidence_A
+    for _ in range(200):  # what comes true is trusted again
+        plain_M = regimes.numbers(LAG)["share_A"] @ answers_AM
+        regimes.settle(answers_AM, plain_M)
+    assert regimes.trust > 0.5
+    assert (regimes._evidence_A != before_A).any()
+
+
+def test_a_state_without_the_slope_of_past_forecasts_starts_as_if_there_were_none():
+    _, _, c_EM = series(7, eras=100)
+    regimes, back = Regimes(MODELS, HORIZON), Regimes(MODELS, HORIZON)
+    regimes.fit(c_EM, np.zeros((100, MODELS, 0)), np.zeros((100, 0)), C_MM)
+    regimes.settle(np.tile(-c_EM[99], (len(STATES), 1)), c_EM[99])
+    assert regimes.trust < 1.0
+    arrays = regimes.arrays()
+    back.load(
+        Layout({name: np.ascontiguousarray(arrays[name]) for name in arrays if name != "regimes.skill"}, M=MODELS)
+    )
+    assert back.trust == 1.0
+    again = Regimes(MODELS, HORIZON)
+    again.load(Layout({name: np.ascontiguousarray(array) for name, array in arrays.items()}, M=MODELS))
+    assert again.trust == regimes.trust
+
+
 def test_directions_are_inverse_to_each_other_and_whiten_what_agrees_as_the_models_do():
     root = np.random.default_rng(2).standard_normal((MODELS, MODELS + 2))
     agreement_MM = root @ root.T / MODELS

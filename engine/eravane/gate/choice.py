@@ -13,7 +13,7 @@ EXPERTS = ("screened", "best_single", "ridges", "regimes", "network")
 # Weights that Squint starts with, before they are scaled to sum 1. It takes hundreds of eras to tell alike experts
 # apart, so that they start by what they were worth on tuning worlds; less of equal weight costs where nothing is to be
 # learnt, more of it on real pools.
-PRIOR = {"equal_weight": 6.0, "screened": 0.01, "best_single": 0.01, "regimes": 12.0}
+PRIOR = {"equal_weight": 5.0, "screened": 0.01, "best_single": 0.01, "regimes": 12.0}
 OTHERS = 0.3
 
 

@@ -362,7 +362,8 @@ def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[F
     """Expected c of the models in an era [M], and what each member of the bank expects [A, M].
 
     `bank` is from `eravane.gate.regimes.Regimes.numbers`; facts from outside are NaN where missing. Where c moves with
-    a model's own facts, two more answers add that to what one state and four states expect.
+    a model's own facts, two more answers add that to what one state and four states expect. The mean of all
+    is shrunk towards the c for which equal weights are best: "trust" is the share of the rest that is kept.
     """
     answers = []
     index_M = own_MF @ bank["slope_F"] if bank["slope_F"].any() else np.zeros(len(own_MF))
@@ -376,7 +377,15 @@ def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[F
     if bank["slope_F"].any():
         lead_M = index_M - index_M.mean()
         answers += [answers[0] + lead_M, answers[2] + lead_M]
-    return bank["share_A"] @ np.stack(answers), np.stack(answers)
+    c_M = bank["share_A"] @ np.stack(answers)
+    beside_M = beside_level(c_M, bank["to_MK"], bank["back_KM"]) @ bank["back_KM"]
+    return c_M - (1 - bank["trust"]) * beside_M, np.stack(answers)
+
+
+def beside_level(c_M: FloatArray, to_MK: FloatArray, back_KM: FloatArray) -> FloatArray:
+    """c along the directions of agreement [K], less its projection on the c for which equal weights are best."""
+    u_K, level_K = c_M @ to_MK, back_KM.sum(axis=1)
+    return np.asarray(u_K - (u_K @ level_K) / (level_K @ level_K) * level_K)
 
 
 def agreement(

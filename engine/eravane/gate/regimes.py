@@ -7,7 +7,8 @@ inferred from resolved eras, carried by the chain over those that are not resolv
 Labels of `horizon` eras overlap: likelihoods of c have the power 2 / horizon, between what overlap leaves of a mean
 (1 / horizon) and of a change (all of it). How many states there are, and whether facts help, is decided by forecasts:
 members are averaged by the squared errors of their forecasts, in the metric of the noise (Bayesian model averaging on
-prequential errors).
+prequential errors). Their mean is shrunk towards the c for which equal weights are best where the slope of a regression
+of c on past forecasts is small.
 
 Models of one set, group or target agree, and what they share is paid to all of them. So c is read along the principal
 directions of the models' agreement, in units of their spread, and noise is taken as independent between directions:
@@ -27,7 +28,7 @@ from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Integers as IntArray
 from eravane.core.layout import Layout
 from eravane.gate.experts import STABLE, shrunk
-from eravane.gate.portable import foresee
+from eravane.gate.portable import beside_level, foresee
 from eravane.gate.prototypes import find_regimes
 
 # States of the members: those that read scores alone, and those that read facts too.
@@ -45,6 +46,10 @@ FIRST_ROUNDS, ROUNDS = 12, 4
 REST_DECAY, GOES_ON = 0.5 ** (1 / 16.0), 0.6
 # Likelihoods of c have this power over the horizon.
 OVERLAPPED = 2.0
+# Forecasts count in full from this slope of c in them on, which is also expected of them before the first one, with so
+# much evidence. Where something is to be learnt the slope is .4 to 1.2, elsewhere 0 to .3; to shrink by the slope alone
+# costs many models 1 %.
+FULL_SLOPE, SLOPE_WORTH = 0.5, 16.0
 # Eras over which scores are averaged before they are clustered for the start.
 SMOOTH = 8
 # The pooled slopes of c in facts are expected to explain this share of the variance of c.
@@ -92,6 +97,7 @@ class Regimes:
         self._state_BS = np.zeros((0, MOST))
         self._rest_BK, self._mass = np.zeros((0, size)), 0.0
         self._evidence_A = np.zeros(0)
+        self._skill = np.zeros(2)
         self.known = self.fitted = 0
 
     @property
@@ -158,18 +164,34 @@ class Regimes:
         state_BS = self._state_BS
         for _ in range(steps):
             state_BS = np.einsum("bs,bst->bt", state_BS, bank.chain_BSS)
-        evidence_A = np.exp(self._evidence_A - self._evidence_A.max())
         mean_BSM = (bank.mean_BSK + GOES_ON * self._rest_BK[:, None] / self._mass) @ bank.back_KM
-        share_A = evidence_A / evidence_A.sum()
-        return _content(bank) | {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": share_A}
+        found = {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": self._share_A, "trust": self.trust}
+        return _content(bank) | found
+
+    @property
+    def _share_A(self) -> FloatArray:
+        evidence_A = np.exp(self._evidence_A - self._evidence_A.max())
+        return np.asarray(evidence_A / evidence_A.sum())
+
+    @property
+    def trust(self) -> float:
+        """Share in which forecasts count beside the c for which equal weights are best, by the slope of c in them."""
+        product, square = self._skill
+        slope = (FULL_SLOPE * SLOPE_WORTH + product) / (SLOPE_WORTH + square)
+        return min(1.0, max(0.0, float(slope) / FULL_SLOPE))
 
     def settle(self, answer_AM: FloatArray, c_M: FloatArray) -> None:
         """Judge forecasts [A, M] of a resolved era, one row per member, by the outcome."""
         bank = self._bank
         if bank is None or answer_AM.shape != (len(self._evidence_A), self._size):
             return
-        error_A = (((c_M - answer_AM) @ bank.to_MK) ** 2 / bank.noise_BK[0]).sum(axis=1)
-        self._evidence_A = self._evidence_A - 0.5 * error_A / self._horizon
+        noise_K = self._horizon * bank.noise_BK[0]
+        forecast_K, paid_K = (
+            beside_level(row_M, bank.to_MK, bank.back_KM) for row_M in (self._share_A @ answer_AM, c_M)
+        )
+        self._skill = self._skill + np.array([forecast_K @ (paid_K / noise_K), forecast_K @ (forecast_K / noise_K)])
+        error_A = (((c_M - answer_AM) @ bank.to_MK) ** 2 / noise_K).sum(axis=1)
+        self._evidence_A = self._evidence_A - 0.5 * error_A
 
     def forecasts(self, steps: int, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Expected c of the models in an era [M], and what each member expects [A, M]."""
@@ -181,7 +203,7 @@ class Regimes:
             return {}
         known = {"known": np.array([self.known, self.fitted])}
         state = {"state": self._state_BS, "evidence": self._evidence_A, "rest": self._rest_BK}
-        state |= {"mass": np.array([self._mass])}
+        state |= {"mass": np.array([self._mass]), "skill": self._skill}
         return {f"regimes.{name}": array for name, array in (_content(self._bank) | state | known).items()}
 
     def load(self, layout: Layout) -> None:
@@ -213,6 +235,8 @@ class Regimes:
         answers = len(self._bank.states_B) + (2 if self._bank.slope_F.any() else 0)
         self._state_BS, self._evidence_A = take("state", "members", MOST), take("evidence", answers)
         self._rest_BK, self._mass = take("rest", "members", "M"), float(take("mass", 1)[0])
+        if "regimes.skill" in layout:  # states of development versions lack it
+            self._skill = take("skill", 2)
         self.known, self.fitted = (int(value) for value in take("known", 2, dtype="i8"))
 
 
