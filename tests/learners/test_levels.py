@@ -13,7 +13,7 @@ import xgboost as xgb
 from eravane.core.config import parse_config
 from eravane.core.errors import ConfigError, RunError
 from eravane.learners.levels_model import to_ubj
-from eravane.learners.protocol import Learner, TrainingInterruptedError
+from eravane.learners.protocol import Learner, TakesLevels, TrainingInterruptedError
 from eravane.learners.registry import load_booster, make_learner, predict
 from eravane.learners.ubj import load
 from eravane_kernels.cpu.growth import Grower
@@ -140,6 +140,23 @@ def test_rows_without_labels_alone_are_refused() -> None:
     learner = _learner("levels")
     with pytest.raises(RunError, match="no training row has a label"):
         learner.fit(learner.matrix(_table(_values(1))), np.full(ROWS, np.nan, np.float32), None, trees=3, seed=1)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.1])
+def test_columns_where_they_lie_give_the_bytes_of_their_table(missing: float) -> None:
+    values, learner = _values(1, missing), _learner("levels")
+    assert isinstance(learner, TakesLevels)
+    segments = [np.ascontiguousarray(values[:, :700]), values[:, 700:]]
+    columns, table = LevelColumns.of(segments), _table(values)
+    columns = LevelColumns(columns.address_SC, columns.row_S, segments, missing=False)
+    blocks = [
+        learner.fit(matrix, _label(values, 1), None, trees=5, seed=3)
+        for matrix in (learner.matrix(table), learner.matrix_of(columns, table.column_names))
+    ]
+    assert blocks[0] == blocks[1]
+    segments[1][3, 9] = 5
+    with pytest.raises(RunError, match=r'expected levels 0.*given 5.*segment 1.*zoo.learner = "xgboost"'):
+        learner.matrix_of(columns, table.column_names)
 
 
 @pytest.mark.parametrize("kind", ["floats", "levels"])

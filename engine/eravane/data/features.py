@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from eravane.core.errors import DataError
 from eravane.data.prepare import Preparer, joined
 from eravane.data.resident import Resident, resident
 from eravane.data.store.store import EraStore
+from eravane_kernels.arrays import Levels
 from eravane_kernels.cpu.levelcolumns import LevelColumns
 
 
@@ -122,11 +123,15 @@ class Features:
             index = self.store.index.select(era, era)
             yield self._preparer.apply(EraFrame(values_CN, names, index, self.ids(era, era)), era)
 
-    def levels(self, columns: Sequence[str], first: int, last: int) -> LevelColumns | None:
-        """Prepared columns of eras first..last where they lie; None where they are prepared, floats or on a device."""
+    def levels(self, columns: Sequence[str], first: int, last: int, *, every: int = 1) -> LevelColumns | None:
+        """Prepared columns of every n-th era of first..last, all eras where they lie, else copied into one block.
+
+        None where they are prepared, floats or on a device.
+        """
         if self.store.dtype != "int8" or not self._resident.mapped or not self._preparer.keeps("int8"):
             return None
-        return self.store.window(first, last, tuple(columns)).levels()
+        window = self.store.window(first, last, tuple(columns))
+        return window.levels() if every == 1 else LevelColumns.unchecked(cast(Levels, window.every(every)))
 
     def live_rows(self) -> EraFrame:
         """The live rows as stored, under the number of the era after the newest.

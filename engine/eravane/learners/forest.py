@@ -177,8 +177,7 @@ class Forest:
         rows = values_CN.shape[1]
         if rows > 1 and values_CN.strides[1] != 1:  # rows lie side by side
             values_CN = np.ascontiguousarray(values_CN)
-        address_1C = values_CN.ctypes.data + np.arange(len(values_CN), dtype=np.int64)[None] * values_CN.strides[0]
-        return self.predict_at(LevelColumns(address_1C, np.array([rows]), values_CN, missing=True), margin_N)
+        return self.predict_at(LevelColumns.unchecked(values_CN), margin_N)
 
     def predict_at(self, columns: LevelColumns, margin_N: Float32s | None = None) -> Float32s | None:
         """`predict` for columns where they lie."""

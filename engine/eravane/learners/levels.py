@@ -6,7 +6,7 @@ On a GPU, where `levels_device` grows them, the same models come out to the byte
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Unpack
 
@@ -22,6 +22,7 @@ from eravane.learners.levels_device import DeviceBoosting, device_bytes, device_
 from eravane.learners.levels_model import to_ubj
 from eravane.learners.protocol import INTERCEPT, Growing, Stop, check_stop, known_rows
 from eravane.learners.xgboost import DEFAULT_PARAMS, resolve_params
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 from eravane_kernels.growth import Rules, Tree
 
 # XGBoost's names of what the grower knows; others would be ignored, which XGBoost itself only warns of.
@@ -121,20 +122,21 @@ class Levels:
         """
         if self.device == "cuda":
             return LevelMatrix(*device_columns(table))
-        from eravane_kernels.cpu.levelcolumns import LevelColumns
-
         kinds = sorted({str(kind) for kind in table.schema.types})
         if kinds != ["int8"]:
             raise RunError(
                 f'zoo.learner "levels" needs features of integer levels, given {", ".join(kinds)}; use zoo.learner = '
                 '"xgboost"'
             )
-        address_SC, row_S = addresses(table)
+        return self.matrix_of(LevelColumns(*addresses(table), table, missing=True), table.column_names)
+
+    def matrix_of(self, columns: LevelColumns, names: Sequence[str]) -> LevelMatrix:
+        """See `TakesLevels.matrix_of`."""
         try:
-            columns = LevelColumns.at(address_SC, row_S, table)
+            checked = LevelColumns.at(columns.address_SC, columns.row_S, columns.owner)
         except ValueError as error:
             raise RunError(f'zoo.learner "levels": {error}; use zoo.learner = "xgboost"') from error
-        return LevelMatrix(columns, tuple(table.column_names))
+        return LevelMatrix(checked, tuple(names))
 
     def bytes_needed(self, rows: int, columns: int, itemsize: int, models: int = 1, *, missing: bool = False) -> int:
         """Bytes beside the store's pages; on a GPU all of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Required, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from eravane.core.arrays import Bools, Float32s, Values
 from eravane.core.errors import OutOfDeviceMemoryError as OutOfDeviceMemoryError
 from eravane.core.errors import RunError
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 
 # Learners whose blocks are XGBoost's models.
 GROW_XGBOOST = ("xgboost", "levels")
@@ -128,6 +129,19 @@ class Learner(Protocol):
             RunError: no row has a label.
             DeviceError: the device asked for was not used, or has too little memory.
             TrainingInterruptedError: `stop` was set.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesLevels(Protocol):
+    """A learner that grows trees on columns of levels where they lie."""
+
+    def matrix_of(self, columns: LevelColumns, names: Sequence[str]) -> Any:
+        """The same as `Learner.matrix` of a table of these columns, without one.
+
+        Raises:
+            RunError: they hold something else than levels 0..4 and -1.
         """
         ...
 

@@ -21,7 +21,7 @@ from eravane.core.config import PrepareConfig
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
 from eravane.data.store.manifest import MANIFEST
-from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError
+from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError, TakesLevels
 from eravane.learners.registry import load_booster, predict
 from eravane.zoo.cache import BoosterCache
 from eravane.zoo.fleet import TaskControl
@@ -307,9 +307,13 @@ class _OneMatrix:
         return [block for half_BN in halves for block in self._together(learner, half_BN, weight_N, how)]
 
     def _build(self) -> Any:
-        task = self._task
-        where = task.specs[0].columns, task.train_first, task.train_last
-        return task.learner.matrix(self._features.table(*where, every=task.every))
+        task, columns = self._task, self._task.specs[0].columns
+        eras = task.train_first, task.train_last
+        if isinstance(task.learner, TakesLevels):
+            levels = self._features.levels(columns, *eras, every=task.every)
+            if levels is not None:
+                return task.learner.matrix_of(levels, columns)
+        return task.learner.matrix(self._features.table(columns, *eras, every=task.every))
 
 
 def draw_seed(task: TrainTask, spec: ModelSpec) -> int:

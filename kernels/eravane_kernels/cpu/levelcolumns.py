@@ -57,6 +57,12 @@ class LevelColumns:
         return cls.at(np.stack(starts), np.array([part.shape[1] for part in parts], dtype=np.int64), tuple(parts))
 
     @classmethod
+    def unchecked(cls, x_CN: Levels) -> LevelColumns:
+        """Contiguous columns of any stride in one segment, whose values are not looked at; -1 may occur."""
+        address_1C = x_CN.ctypes.data + np.arange(len(x_CN), dtype=np.int64)[None] * x_CN.strides[0]
+        return cls(address_1C, np.array([x_CN.shape[1]], dtype=np.int64), x_CN, missing=True)
+
+    @classmethod
     def at(cls, address_SC: Integers, row_S: Integers, owner: object) -> LevelColumns:
         """Columns by address.
 
