@@ -109,8 +109,8 @@ class Rates:
 
     Attributes:
         read, copy: of plain reads and copies.
-        mapped: of reading a file that was mapped just before.
-        gather: of copying a run of an era's length from every n-th era of every column of a mapped segment.
+        mapped: of reading the store's features right after they were mapped.
+        gather: of copying every n-th era of every tenth column of the whole store, an era of all columns at a time.
         write: of a file that is written and synced.
         product: of a large product.
     """
@@ -128,12 +128,14 @@ class Rates:
         one, other = np.ones(BANDWIDTH_BYTES // 8), np.zeros(BANDWIDTH_BYTES // 8)
         wide = np.ones((1_024, 2_048), dtype=np.float32)
         flops = 2 * wide.shape[0] ** 2 * wide.shape[1]
-        segment = store.segments[0]
-        levels, run = segment.values, int(segment.index.counts.min())
-        shape = len(levels), levels.shape[1] // run, run
-        strides = levels.strides[0], run * levels.itemsize, levels.itemsize
-        runs = np.lib.stride_tricks.as_strided(levels, shape, strides, writeable=False)[:, ::every]
-        gathered = np.zeros(runs.shape, dtype=levels.dtype)
+        files = [segment.features.path for segment in store.segments]
+        some = np.sort(np.random.default_rng(0).permutation(len(store.columns))[: len(store.columns) // 10 + 1])
+        spans = [
+            (segment.values, segment.index.offsets[at], segment.index.offsets[at + 1])
+            for segment in store.segments
+            for at in range(0, len(segment.index), every)
+        ]
+        copied = sum(int(stop - start) for _, start, stop in spans) * len(some)
 
         def write() -> None:
             with (folder / "written").open("wb", buffering=0) as file:
@@ -144,8 +146,9 @@ class Rates:
         return cls(
             BANDWIDTH_BYTES / spent(lambda: one.view(np.uint64).max()),
             BANDWIDTH_BYTES / spent(lambda: np.copyto(other, one)),
-            BANDWIDTH_BYTES / spent(lambda: np.memmap(folder / "written", np.uint64, "r").max()),
-            gathered.nbytes / spent(lambda: np.copyto(gathered, runs)),
+            sum(file.stat().st_size for file in files)
+            / spent(lambda: [np.memmap(file, np.uint8, "r").max() for file in files]),
+            copied / spent(lambda: [values_CN[some, start:stop] for values_CN, start, stop in spans]),
             written,
             flops / spent(lambda: wide @ wide.T),
         )
