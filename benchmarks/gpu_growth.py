@@ -26,6 +26,7 @@ def levels(lab: Lab) -> Iterator[Check | Figure]:
     """Models equal to the CPU's bit for bit; seconds per tree with a tenth of the columns; several models at once."""
     yield _equal(lab)
     yield from _predicted(lab)
+    yield from _renewed(lab)
     rows, trees = lab.pick(2_700_000, 1_350_000, 2_000), lab.pick(200, 60, 3)
     widths, taken = lab.pick(WIDTHS, WIDTHS, (20, 10)), list[float]()
     for width in widths:
@@ -88,6 +89,24 @@ def _predicted(lab: Lab) -> Iterator[Check | Figure]:
         detail = f"{rows:,} rows, {trees:,} complete trees, {taken / rows / trees * 1e12:,.0f} ps a row and tree"
         yield Figure(f"era_by_trees_of_depth_{depth}", 1000 * taken, "ms", detail=detail)
     yield Check("trees_evaluated_as_by_their_cpu_twin", same, f"{trees:,} trees of depths 5 and 10, every bit")
+
+
+def _renewed(lab: Lab) -> Iterator[Check | Figure]:
+    """Leaves of two models re-estimated on a window of five eras: the bits of the CPU twin, and the time."""
+    rows, trees = lab.pick(5 * ROWS, 5 * ROWS, 300), lab.pick(200, 100, 6)
+    values_CN = lab.levels(lab.pick(355, 355, 12), rows, seed=8, least=-1)
+    node_K4, root_T = _random_trees(trees, 5, len(values_CN))
+    tree_T2 = np.stack([root_T, np.append(root_T[1:], len(node_K4))], axis=1).astype(np.int32)
+    random, old_K = np.random.default_rng(9), node_K4.view(np.float32)[:, 1].astype(np.float64)
+    given = random.random((2, rows), dtype=np.float32), np.ones(rows, dtype=np.float32), np.full((2, rows), 0.5)
+    models = node_K4, old_K, tree_T2, np.array([0, trees // 2, trees])
+    renew = partial(lab.kernels.renew_leaves, values_CN, *models, *given, 0.05, 1.0, 0.8)
+    wanted: tuple[Any, ...] = cpu.renew_leaves(lab.host(values_CN), *models, *given, 0.05, 1.0, 0.8)
+    same = all(np.array_equal(lab.host(one), other) for one, other in zip(renew(), wanted, strict=True))
+    yield Check("leaves_renewed_as_by_their_cpu_twin", same, f"{trees:,} trees of two models, every bit")
+    taken = lab.seconds(renew)
+    detail = f"{rows:,} rows, two models of {trees // 2:,} trees, {taken / trees * 2e6:,.0f} us a tree"
+    yield Figure("leaves_of_two_models", 1000 * taken, "ms", detail=detail)
 
 
 def _random_trees(trees: int, depth: int, width: int) -> tuple[Any, Any]:

@@ -64,7 +64,7 @@ STEPS = (
     Step("scores", "measure CORR and ranks of 36 models over all eras", "gpu_kernels:scores", (40, 18, 10)),
     Step(
         "levels", "measure the level grower: widths, several models at once, the example model; and trees that predict",
-        "gpu_growth:levels", _moved(9.6 + 2.1 + 1 + 20, 4.8 + 5, 36, 1),
+        "gpu_growth:levels", _moved(9.6 + 2.1 + 1 + 20, 4.8 + 5, 42, 1),
     ),
     Step(
         "widths", "measure matrices, trees and memory at 3,555, 780, 355 and 42 columns", "gpu_trees:widths",
@@ -156,6 +156,7 @@ PREDICTED: Mapping[str, tuple[float, str]] = {
     "tree_of_subset_matrix": (95.0, "a tenth of the tree, and a matrix for it"),
     "era_by_trees_of_depth_5": (0.1, "63 rounds of 10 dependent reads and 32 sums; cu/forest.cu"),
     "era_by_trees_of_depth_10": (0.2, "twice the reads; 65 MB of nodes, more than the L2 holds"),
+    "leaves_of_two_models": (7.0, "28 tiles of 4,500 cycles a tree, models beside each other; cu/leaves.cu"),
     "levels_tree_3555": (1.3, "docs/gpu.md at two thirds of its bounds, and gradients"),
     "levels_tree_780": (0.7, "likewise; 7 of 32 lanes work on the second tile of a record of 39 bytes"),
     "levels_tree_355": (0.5, "rows' own bytes"),

@@ -21,7 +21,7 @@ from eravane.gate.context import ContextBuilder
 from eravane.gate.outcomes import GateModel
 from eravane.learners.forest import Predictor
 from eravane.learners.registry import predict
-from eravane.loop.sources import EraSource, digest_of_rows
+from eravane.loop.sources import digest_of_rows, source_of
 from eravane.scoring.neutralization import Neutraliser
 from eravane_kernels import cpu, cuda
 from eravane_kernels.cuda.runtime import active, upload
@@ -62,6 +62,10 @@ class Emulated(CpuBackend):
         """Sends matrices."""
         yield from map(upload, matrices)
 
+    def to_device(self, values: Any) -> Any:
+        """A copy."""
+        return upload(values)
+
     def columns_of(self, matrix: Any, places: Any, rows: slice) -> Any:
         """A copy, as of uneven columns."""
         return active().xp.take(matrix[:, rows], upload(places), axis=0)
@@ -95,7 +99,9 @@ def test_features_are_prepared_on_the_device(store: EraStore, device: Emulated, 
         np.testing.assert_allclose(one.values.get(), other.values, rtol=1e-6)
         assert one.columns == other.columns
     live, live_here = there.live(COLUMNS), here.live(COLUMNS)
-    np.testing.assert_allclose(np.asarray(live.values), live_here.values, rtol=1e-6)
+    assert isinstance(live.values, DeviceArray)
+    assert there.live_rows().values is there.live_rows().values  # sent once
+    np.testing.assert_allclose(live.values.get(), live_here.values, rtol=1e-6)
 
 
 def test_eras_are_described_predicted_and_neutralised_there(store: EraStore, device: Emulated) -> None:
@@ -124,4 +130,5 @@ def test_eras_are_described_predicted_and_neutralised_there(store: EraStore, dev
     ]
     assert isinstance(neutral[0], DeviceArray)
     np.testing.assert_allclose(neutral[0].get(), neutral[1], atol=1e-9)
-    assert digest_of_rows(EraSource(there, 6)) == digest_of_rows(EraSource(here, 6))
+    for era in (6, 15):
+        assert digest_of_rows(source_of(there, era)) == digest_of_rows(source_of(here, era))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -52,6 +53,7 @@ class Features:
         self._backend = backend or CpuBackend()
         self._members: Mapping[str, Outside] = {}
         self._meta: Outside | None = None
+        self._live: EraFrame | None = None  # on the device
 
     @property
     def _resident(self) -> Resident:
@@ -134,7 +136,7 @@ class Features:
         return window.levels() if every == 1 else LevelColumns.unchecked(cast(Levels, window.every(every)))
 
     def live_rows(self) -> EraFrame:
-        """The live rows as stored, under the number of the era after the newest.
+        """The live rows as stored, where features lie, under the number of the era after the newest.
 
         Raises:
             DataError: the dataset has no live rows.
@@ -142,7 +144,11 @@ class Features:
         frame = self.store.live()
         if frame is None:
             raise DataError("the dataset has no live.parquet; `eravane fetch` gets it")
-        return frame
+        if self._resident.mapped:
+            return frame
+        if self._live is None:
+            self._live = replace(frame, values=self._backend.to_device(frame.values))
+        return self._live
 
     def live(self, columns: Sequence[str]) -> EraFrame:
         """Prepared columns of the live rows.
@@ -153,9 +159,12 @@ class Features:
         rows = self.live_rows()
         names = tuple(columns)
         era = rows.index.first
-        frame = EraFrame(rows.values[rows.positions(names)], names, rows.index, rows.ids)
+        values_CN = self._backend.columns_of(rows.values, rows.positions(names), slice(0, rows.index.rows))
+        frame = EraFrame(values_CN, names, rows.index, rows.ids)
         if self._preparer.history:
-            frame = joined(self.store.window(self.needed(era), era - 1, names).frame(), frame)
+            index = self.store.index.select(self.needed(era), era - 1)
+            before_CN = self._resident.window(names, index.first, index.last)
+            frame = joined(EraFrame(before_CN, names, index), frame, self._backend.joined)
         return self._preparer.apply(frame, era)
 
     def needed(self, era: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -142,12 +143,12 @@ class Preparer:
         return np.where(np.isnan(found), MISSING, np.clip(np.rint(found), 0, TOP_LEVEL)).astype(np.int8)
 
 
-def joined(before: EraFrame, own: EraFrame) -> EraFrame:
-    """Two frames of the same columns as one, the earlier eras first."""
+def joined(before: EraFrame, own: EraFrame, join: Callable[[Sequence[Any]], Any]) -> EraFrame:
+    """Two frames of the same columns as one, the earlier eras first; `join` puts matrices side by side."""
     index = EraIndex.from_counts(
         np.concatenate([before.index.labels, own.index.labels]), np.concatenate([before.index.counts, own.index.counts])
     )
-    return EraFrame(np.concatenate([before.values, own.values], axis=1), own.columns, index)
+    return EraFrame(join([before.values, own.values]), own.columns, index)
 
 
 def _cut(frame: EraFrame, first: int, last: int) -> EraFrame:

@@ -40,6 +40,13 @@ class EraSource:
         """All stored columns, unprepared, [C, N]."""
         return self.features.raw(self.era) if self.live is None else self.live.values
 
+    def stored(self) -> Values:
+        """As `raw`, on the host."""
+        store = self.features.store
+        frame = store.window(self.era, self.era, store.columns).era(self.era) if self.live is None else store.live()
+        assert frame is not None, "there are live rows"
+        return frame.values
+
     def cell(self, columns: tuple[str, ...]) -> Values:
         """Prepared columns of one cell, [C, N]."""
         return (self.features.era(self.era, columns) if self.live is None else self.features.live(columns)).values
@@ -81,6 +88,6 @@ def source_of(features: Features, era: int) -> EraSource:
 def digest_of_rows(source: EraSource) -> str:
     """Sixteen hex digits over ids and features of an era, in row order."""
     whole = hashlib.sha256("\n".join(source.ids.to_pylist()).encode())
-    for row in source.raw():
-        whole.update(np.ascontiguousarray(row.get() if hasattr(row, "get") else row).tobytes())
+    for row in source.stored():
+        whole.update(np.ascontiguousarray(row).tobytes())
     return whole.hexdigest()[:16]
