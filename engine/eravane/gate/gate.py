@@ -118,16 +118,26 @@ class MetaLearner:
             )
         else:
             trained, loss = self._train(known)
-        self._notes += self._records.standing.news([model.model_id for model in self.models], self._out_M)
-        self._out_M = self._records.standing.out_M.copy()
+        self._notes += self._news()
         measured, kept = self._network.marginals
         if measured:
             self._note(
                 "marginals", f"{kept:,} of {measured:,} marginal statistics vary over eras, the others are dropped"
             )
         notes, self._notes = tuple(self._notes), []
-        hedge = dict(zip(self.experts, self._squint.weights_P.tolist(), strict=True))
+        hedge = dict(zip(self.experts, self._hedge_P.tolist(), strict=True))
         return LearnReport(era, known, trained, loss, hedge, self.earned, measured, kept, notes)
+
+    @property
+    def _hedge_P(self) -> FloatArray:
+        """Weights of the experts at the top level [P]."""
+        return self._squint.weights_P
+
+    def _news(self) -> list[str]:
+        """Models that have left the screened pool or come back since the last report, in sentences."""
+        news = self._records.standing.news([model.model_id for model in self.models], self._out_M)
+        self._out_M = self._records.standing.out_M.copy()
+        return news
 
     def _train(self, known: int, *, warm: bool = True) -> tuple[str, float]:
         """Refit what is due on the first `known` resolved eras; return what the network did, and its last loss."""
@@ -172,7 +182,7 @@ class MetaLearner:
         nobody, blank = np.zeros(size, dtype=bool), np.zeros((size, size))
         experts_PM, gates_M, _ = self._experts(era, known, facts, nobody, blank, np.ones(size))
         networked, most = int("network" in self.experts), self._config.max_active
-        open_M = open_models(experts_PM, gates_M, self._squint.weights_P, networked, most)
+        open_M = open_models(experts_PM, gates_M, self._hedge_P, networked, most)
         self._outside_D = np.asarray(facts.context_D[OWN_CONTEXT:], dtype=np.float64)
         if era > self._decided:
             self._closed_M = np.where(open_M, 0, self._closed_M + 1)
@@ -196,7 +206,7 @@ class MetaLearner:
         if not open_M.any():
             raise RunError(f"era {era}: every gate is closed; open at least one model")
         experts_PM, _, answers_AM = self._experts(era, len(self._history), facts, open_M, C_MM, dispersion_M)
-        hedge_P = self._squint.weights_P
+        hedge_P = self._hedge_P
         weights_M = mix_experts(hedge_P, experts_PM, open_M, C_MM)
         self._pending[era] = Choice(experts_PM, hedge_P, answers_AM, weights_M)
         return weights_M
