@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import linecache
 import multiprocessing
 import os
 import signal
@@ -139,6 +140,7 @@ def _program(arguments: list[str], folder: str, environment: dict[str, str], str
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["-c", *arguments[2:]]
+    linecache.cache.pop("<string>", None)  # the server's program, from Python 3.13 on
     status = 0
     try:
         changed = [name for name in {*before, *environment} if before.get(name) != environment.get(name)]
