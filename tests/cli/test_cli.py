@@ -46,7 +46,7 @@ def test_help_lists_every_command_with_a_sentence() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_complete_help(command: str) -> None:
-    found = _eravane(command, "--help")
+    found = _started_anew(command, "--help")
     assert found.returncode == 0
     options = [line for line in found.stdout.splitlines() if re.search(r"--[a-z]", line.split("<")[0])]
     assert len(options) >= 1

@@ -6,6 +6,7 @@ A fork copies the calling thread alone; a pool of OpenMP or of Python's executor
 from __future__ import annotations
 
 import contextlib
+import gc
 
 import numba
 
@@ -26,3 +27,6 @@ import eravane.zoo.training
 numba.njit(lambda value: value)(0)
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
     eravane.cli.app(["--version"])
+# A collection in a fork would write to every object, and copy the page that it lies on.
+gc.collect()
+gc.freeze()
