@@ -60,9 +60,6 @@ class Residence:
         }[self.mode]
 
 
-MAPPED = Residence("mapped")
-
-
 def residence(store: EraStore, device: str, room: int, wanted: int, widest: int, training: int = 0) -> Residence:
     """Decide what of a store stays on a device; arguments as `fitting`."""
     itemsize = np.dtype(store.dtype).itemsize
@@ -81,7 +78,7 @@ def fitting(column: int, device: str, room: int, wanted: int, widest: int, train
         training: bytes of the largest training task.
     """
     if device == "cpu":
-        return MAPPED
+        return Residence("mapped")
     column_bytes = -(-column // ALIGNMENT) * ALIGNMENT
     slots = max(0, room - training) // max(1, column_bytes)
     if slots >= wanted:
@@ -213,16 +210,15 @@ def resident(store: EraStore, backend: Backend, kept: Residence | None = None) -
         kept: what stays there, for the first who asks (None: as much as half of the device's memory holds, on a
             worker without a plan).
     """
-    if backend.name == "cpu" and kept in (None, MAPPED):
-        return Resident(store, backend, MAPPED)
-    key = store.path.resolve(), backend.name
+    key = store.place, backend.name
     with _lock:
         known = _held.get(key)
         same = known is not None and _alike(known.store, store)
         if known is not None and same and kept in (None, known.kept):
             return known
         if kept is None:
-            kept = residence(store, backend.name, backend.room() // 2, len(store.columns), 1)
+            room = 0 if backend.name == "cpu" else backend.room() // 2
+            kept = residence(store, backend.name, room, len(store.columns), 1)
         if known is not None:
             _held.pop(key).release()
         made = Resident(store, backend, kept)
@@ -239,6 +235,6 @@ def _alike(one: EraStore, other: EraStore) -> bool:
 def forget(store: EraStore, device: str) -> None:
     """Give back the memory that features of a store take on a device; they are sent again when they are asked for."""
     with _lock:
-        held = _held.pop((store.path.resolve(), device), None)
+        held = _held.pop((store.place, device), None)
         if held is not None:
             held.release()

@@ -61,7 +61,7 @@ class EraStore:
     """A dataset as columns x rows, opened for reading.
 
     Attributes:
-        path: the folder.
+        path: the folder; place: the same, absolute and without links, as it was when the store was opened.
         columns: feature names.
         dtype: "int8" (levels 0..4) or "float32" (NaN where missing).
         targets: target names.
@@ -72,6 +72,7 @@ class EraStore:
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
+        self.place = path.resolve()
         self.report: IngestReport | None = None
         self.manifest = manifest
         self.columns = manifest.columns
