@@ -86,7 +86,7 @@ class Cells:
         return np.stack([shrunk(share_E @ paid_EM, C_MM, noise * float(share_E @ share_E)) for share_E in share_LE])
 
     def weights(self, era: int, known: int, facts: EraFacts, C_MM: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Weights of the models by regimes [M], and what the bank's members expect [A, M]; equal until it is fitted."""
+        """Weights of the models by regimes [M], equal until it is fitted, and the answers of `foresee` [A + 1, M]."""
         size = self._history.size
         if not self._regimes.ready or self._regimes.known > known:
             return np.full(size, 1.0 / size), np.zeros((0, size))

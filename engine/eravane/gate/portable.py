@@ -359,7 +359,7 @@ def era_agreement(open_M: BoolArray, C_MM: FloatArray, usual_MM: FloatArray) -> 
 
 
 def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Expected c of the models in an era [M], and what each member of the bank expects [A, M].
+    """Expected c of the models in an era [M], and what each member of the bank expects, their mean last [A + 1, M].
 
     `bank` is from `eravane.gate.regimes.Regimes.numbers`; facts from outside are NaN where missing. Where c moves with
     a model's own facts, two more answers add that to what one state and four states expect. The mean of all
@@ -379,7 +379,7 @@ def foresee(bank: Payload, own_MF: FloatArray, outside_D: FloatArray) -> tuple[F
         answers += [answers[0] + lead_M, answers[2] + lead_M]
     c_M = bank["share_A"] @ np.stack(answers)
     beside_M = beside_level(c_M, bank["to_MK"], bank["back_KM"]) @ bank["back_KM"]
-    return c_M - (1 - bank["trust"]) * beside_M, np.stack(answers)
+    return c_M - (1 - bank["trust"]) * beside_M, np.stack([*answers, c_M])
 
 
 def beside_level(c_M: FloatArray, to_MK: FloatArray, back_KM: FloatArray) -> FloatArray:

@@ -164,14 +164,10 @@ class Regimes:
         state_BS = self._state_BS
         for _ in range(steps):
             state_BS = np.einsum("bs,bst->bt", state_BS, bank.chain_BSS)
-        mean_BSM = (bank.mean_BSK + GOES_ON * self._rest_BK[:, None] / self._mass) @ bank.back_KM
-        found = {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": self._share_A, "trust": self.trust}
-        return _content(bank) | found
-
-    @property
-    def _share_A(self) -> FloatArray:
         evidence_A = np.exp(self._evidence_A - self._evidence_A.max())
-        return np.asarray(evidence_A / evidence_A.sum())
+        mean_BSM = (bank.mean_BSK + GOES_ON * self._rest_BK[:, None] / self._mass) @ bank.back_KM
+        found = {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": evidence_A / evidence_A.sum()}
+        return _content(bank) | found | {"trust": self.trust}
 
     @property
     def trust(self) -> float:
@@ -181,20 +177,21 @@ class Regimes:
         return min(1.0, max(0.0, float(slope) / FULL_SLOPE))
 
     def settle(self, answer_AM: FloatArray, c_M: FloatArray) -> None:
-        """Judge forecasts [A, M] of a resolved era, one row per member, by the outcome."""
+        """Judge forecasts of a resolved era by the outcome: a row per member, and their mean as it was [A + 1, M].
+
+        A mean by the evidence of today would know eras whose labels overlap with the one that is judged.
+        """
         bank = self._bank
-        if bank is None or answer_AM.shape != (len(self._evidence_A), self._size):
+        if bank is None or answer_AM.shape != (len(self._evidence_A) + 1, self._size):
             return
         noise_K = self._horizon * bank.noise_BK[0]
-        forecast_K, paid_K = (
-            beside_level(row_M, bank.to_MK, bank.back_KM) for row_M in (self._share_A @ answer_AM, c_M)
-        )
+        forecast_K, paid_K = (beside_level(row_M, bank.to_MK, bank.back_KM) for row_M in (answer_AM[-1], c_M))
         self._skill = self._skill + np.array([forecast_K @ (paid_K / noise_K), forecast_K @ (forecast_K / noise_K)])
-        error_A = (((c_M - answer_AM) @ bank.to_MK) ** 2 / noise_K).sum(axis=1)
+        error_A = (((c_M - answer_AM[:-1]) @ bank.to_MK) ** 2 / noise_K).sum(axis=1)
         self._evidence_A = self._evidence_A - 0.5 * error_A
 
     def forecasts(self, steps: int, own_MF: FloatArray, outside_D: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Expected c of the models in an era [M], and what each member expects [A, M]."""
+        """Expected c of the models in an era [M], and what each member expects, their mean last [A + 1, M]."""
         return foresee(self.numbers(steps), own_MF, outside_D)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
