@@ -21,7 +21,6 @@ from packaging.version import Version
 
 from eravane.core.config import RunConfig
 from tests.architecture import configuration
-from tests.support import forks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -128,10 +127,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(code: str, folder: Path, root: Path) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
-    script = f"import eravane; assert eravane.__file__.startswith({str(root)!r}), eravane.__file__\n{code}"
-    if root == ROOT:
-        return forks.run(script, cwd=folder)
     environment = os.environ | {"PYTHONPATH": f"{root / 'engine'}:{ROOT / 'kernels'}"}
+    script = f"import eravane; assert eravane.__file__.startswith({str(root)!r}), eravane.__file__\n{code}"
     return subprocess.run(
         [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -18,35 +18,29 @@ from rich.console import Console
 from eravane.cli.progress import ConsoleProgress, gain_sentence, print_table
 from eravane.core.events import Progress
 from eravane.pipeline.week import WeekReport
-from tests.support import forks
 
 COMMANDS = [
     *("demo", "synth", "ingest", "plan", "run", "step", "report", "compare", "doctor"),
     *("fetch", "submit", "diagnose", "scores", "export", "upload"),
 ]
 EAGER = "import sys; from eravane.cli import main; sys.argv[0] = 'eravane'; main()"
-PLAIN = {"NO_COLOR": "1", "COLUMNS": "120"}
 
 
-def _eravane(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return forks.run(EAGER, *arguments, env={**os.environ, **PLAIN}, timeout=240)
-
-
-def _started_anew(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """By an interpreter that has imported nothing yet, as a shell starts it."""
+def _eravane(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120"}
     command = [sys.executable, "-c", EAGER, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **PLAIN}, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, **options)  # type: ignore[call-overload]
 
 
 def test_help_lists_every_command_with_a_sentence() -> None:
-    found = _started_anew("--help")
+    found = _eravane("--help")
     assert found.returncode == 0
     assert [name for name in COMMANDS if not re.search(rf"{name} +[A-Z]", found.stdout)] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_complete_help(command: str) -> None:
-    found = _started_anew(command, "--help")
+    found = _eravane(command, "--help")
     assert found.returncode == 0
     options = [line for line in found.stdout.splitlines() if re.search(r"--[a-z]", line.split("<")[0])]
     assert len(options) >= 1
@@ -99,7 +93,7 @@ def test_debug_shows_the_traceback() -> None:
 def test_version() -> None:
     from eravane import __version__
 
-    assert _started_anew("--version").stdout.strip() == __version__
+    assert _eravane("--version").stdout.strip() == __version__
 
 
 def test_doctor_speaks_json_and_fails_where_something_must_be_fixed() -> None:
@@ -190,20 +184,22 @@ def test_progress_in_a_pipe_is_one_plain_line_per_step() -> None:
 
 def test_demo_then_report_and_an_interruption(tmp_path: Path) -> None:
     """Ctrl-C ends a run within seconds; --resume finishes it."""
-    done = _started_anew("demo", "--preset", "tiny", "--out", tmp_path / "demo")
+    done = _eravane("demo", "--preset", "tiny", "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     assert "ensemble" in done.stdout
     assert str(tmp_path / "demo" / "run" / "report.html") in done.stdout
     run, data, cache = tmp_path / "run", tmp_path / "demo" / "data", tmp_path / "cache"
     config = tmp_path / "demo" / "run" / "run.toml"
     arguments = ["run", data, "--out", run, "--config", config, "--cache", cache]
-    with forks.Child(EAGER, *arguments) as process:
-        deadline = time.monotonic() + 240
-        while not list(run.glob("checkpoints/0*")) and time.monotonic() < deadline and process.returncode is None:
-            time.sleep(0.05)
-        pressed = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+    process = subprocess.Popen(
+        [sys.executable, "-c", EAGER, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 240
+    while not list(run.glob("checkpoints/0*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    pressed = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "--resume" in errors
     assert time.monotonic() - pressed < 100  # a second or two on an idle machine

@@ -21,7 +21,6 @@ from eravane.zoo import clustercheck
 from eravane.zoo.cluster import connect, run_on_dask
 from eravane.zoo.clustercheck import _differences, bounded, check_versions
 from tests.cluster.work import pause
-from tests.support.forks import local_cluster
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    with local_cluster(2) as started:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started:
         yield started
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import shutil
 import signal
 from pathlib import Path
@@ -19,11 +20,12 @@ from eravane.data.ingest import ingest
 from eravane.data.store.store import SNAPSHOTS
 from eravane.pipeline.batch import run
 from tests.integration.victim import Moments, disk_full, run_and_die
-from tests.support import forks
 from tests.support.micro import MICRO
 from tests.support.shared import Runs
 
 FINAL = ("live_predictions.csv", "metrics.json", "known_at.json", "models/index.json", "live.json")
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.integration.victim"])
 
 
 @pytest.fixture(scope="module", params=["refit+leaves", pytest.param("append", marks=pytest.mark.full)])
@@ -59,7 +61,8 @@ def whole(
 
 
 def _killed(data: Path, config: RunConfig, out: Path, cache: Path, at: int) -> None:
-    process = forks.start(run_and_die, data, config, out, cache, at)
+    process = PROCESSES.Process(target=run_and_die, args=(data, config, out, cache, at))
+    process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
 

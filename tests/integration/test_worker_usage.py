@@ -22,7 +22,6 @@ from eravane.report.load import load_run
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.fleet import TaskControl
-from tests.support.forks import local_cluster
 from tests.support.nvml import NVML, Driver
 from tests.support.zoo_case import Case, configured, make_case
 
@@ -36,7 +35,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with local_cluster(2) as started:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started:
         yield started
 
 
@@ -120,7 +119,7 @@ def test_a_booster_over_the_cluster_is_sampled_on_every_worker(case: Case, clust
 def test_a_worker_that_has_just_died_does_not_end_the_sampling() -> None:
     usages: list[WorkerUsage] = []
     with (
-        local_cluster(2) as started,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started,
         Client(started) as client,
     ):
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)

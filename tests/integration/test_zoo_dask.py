@@ -24,7 +24,6 @@ from eravane.zoo.fleet import TaskControl
 from eravane.zoo.spanning import era_ranges, part_of
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
-from tests.support.forks import local_cluster
 from tests.support.zoo_case import SETTINGS, Case, blocks_of, configured, make_case
 
 
@@ -41,7 +40,7 @@ def threaded(case: Case) -> dict[tuple[str, int], bytes]:
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    with local_cluster(2) as started:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started:
         yield started
 
 
@@ -77,7 +76,7 @@ def test_a_killed_worker_changes_no_byte(
 
 
 def test_a_worker_that_joins_late(case: Case, threaded: dict[tuple[str, int], bytes]) -> None:
-    with local_cluster(0) as late:
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=True, dashboard_address=None) as late:
         timer = threading.Timer(1.5, late.scale, (1,))
         timer.start()
         found = blocks_of(case.zoo(scheduler=late.scheduler_address), case.specs)
@@ -87,7 +86,7 @@ def test_a_worker_that_joins_late(case: Case, threaded: dict[tuple[str, int], by
 
 def test_nobody_works(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo_cluster, "PATIENCE_SECONDS", 1.0)
-    with local_cluster(0) as empty, pytest.raises(RunError, match="has no workers"):
+    with LocalCluster(n_workers=0, dashboard_address=None) as empty, pytest.raises(RunError, match="has no workers"):
         blocks_of(case.zoo(scheduler=empty.scheduler_address), case.specs)
 
 
@@ -168,7 +167,7 @@ def test_parts_of_a_spread_booster_hold_every_nth_era_once(case: Case, every: in
 def test_workers_that_die_of_a_task_are_one_error() -> None:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        local_cluster(1) as fragile,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as fragile,
         pytest.raises(
             RunError,
             match=r"1 workers died of it, the last tcp:.* with [\d.]+ GB allowed .*, most likely out of memory",

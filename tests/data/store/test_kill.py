@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ import pytest
 
 from eravane.core.errors import StoreError
 from eravane.data.store.store import EraStore
-from tests.support import forks
 from tests.support.made_store import Dataset, contents, next_week
 
 VICTIM = Path(__file__).with_name("victim.py")
 
 
 def run(data: Path, store: Path, step: int = 0, number: int = signal.SIGKILL) -> subprocess.CompletedProcess[str]:
-    return forks.run(VICTIM.read_text(), data, store, step, int(number))
+    command = [sys.executable, str(VICTIM), str(data), str(store), str(step), str(int(number))]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
