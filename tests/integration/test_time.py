@@ -26,6 +26,7 @@ from eravane.loop.sources import EraSource
 from eravane.pipeline.batch import run
 from eravane.runstate.checkpoint import Checkpoints
 from eravane.runstate.journal import Journal
+from eravane_kernels.cpu.levelcolumns import LevelColumns
 
 SCORE_LAG = 6
 HISTORY = ("train.parquet", "validation.parquet")
@@ -214,13 +215,35 @@ def _leak_into_preparation(patch: pytest.MonkeyPatch) -> None:
         return dataclasses.replace(frame, values=np.minimum(frame.values, bound_C[:, None]))
 
     patch.setattr(Features, "era", leaking)
-    patch.setattr(Features, "levels", lambda *_, **__: None)  # else eras are predicted where they lie, unprepared
+    patch.setattr(Features, "levels", lambda *_, **__: None)  # models read levels where they lie else
+
+
+def _leak_into_levels(patch: pytest.MonkeyPatch) -> None:
+    """The same in levels that models read where they lie."""
+    honest = Features.levels
+
+    def leaking(
+        self: Features, columns: Sequence[str], first: int, last: int, *, every: int = 1
+    ) -> LevelColumns | None:
+        levels = honest(self, columns, first, last, every=every)
+        if levels is None or first != last or last + 1 not in self.store.index:
+            return levels
+        bound_C = self.era(last + 1, columns).values[:, 0]
+        return LevelColumns.unchecked(np.minimum(levels.matrix(), bound_C[:, None]))
+
+    patch.setattr(Features, "levels", leaking)
 
 
 @pytest.mark.parametrize(
     ("leak", "eras_in"),
     # The gate looks at an era only once it is trained.
-    [(_leak_into_folds, 0), (_leak_into_selection, 0), (_leak_into_maps, 10), (_leak_into_preparation, 0)],
+    [
+        (_leak_into_folds, 0),
+        (_leak_into_selection, 0),
+        (_leak_into_maps, 10),
+        (_leak_into_preparation, 0),
+        (_leak_into_levels, 0),
+    ],
 )
 def test_a_leak_anywhere_is_caught(
     leak: Callable[[pytest.MonkeyPatch], None],
