@@ -142,7 +142,7 @@ def taken(take: Callable[[], Value], what: str, backend: Callable[[], Backend]) 
 
     Args:
         take: the call.
-        what: is said not to fit.
+        what: names the arrays in the message.
         backend: the device, which is asked for where the memory is not there at first.
 
     Raises:

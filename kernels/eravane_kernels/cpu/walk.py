@@ -7,8 +7,8 @@ each. A word holds the levels of eight columns, so that a block of 256 rows of 3
 second-level cache.
 
 Bound of a step: two gathers of 16 words, 16 to 20 cycles each from the second-level cache, which makes about 0.8 ns a
-row and level at 3 GHz (measured .9; XGBoost's own walk takes 6 to 8). A split that 256 rows are held against takes some
-30 cycles, so that five levels of 31 splits cost as much as a step and a half.
+row and level at 3 GHz (measured .9; XGBoost's own walk takes 6 to 8). With five levels passed at once, a tree of depth
+8 takes 6.1 and 8.8 ns a row on 45 and 300 columns, where steps alone took 9.8 and 12.9 in the same hour.
 """
 
 from __future__ import annotations

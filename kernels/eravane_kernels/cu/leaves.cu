@@ -14,8 +14,8 @@
 // Shapes: x int8 or float32 [C, N], columns `ld` values apart; node int32 [K, 4] as spec/forest.py has them; tree int32
 // [T, 2], its first node and the one behind its last; listed uint64 [T, N], node and row of every row, sorted by tiles;
 // first int64 [B + 1], the trees of each model; label float32 [B, N], NaN where a row is not counted; weight float32 [N];
-// margin double [B, N]; old double [K], number float32 [K], of nodes; sum double [B, 2 * size], zero before and after, where a tree has at most
-// `size` nodes.
+// margin double [B, N]; old double [K], number float32 [K], of nodes; sum double [B, 2 * size], zero before and after,
+// where a tree has at most `size` nodes.
 // Launch: THREADS threads a block, any grid. Exact: see above; leaves are rounded to float32.
 // Registers: at most 64, no spills, 20 KB of static shared memory.
 #include "sort.cuh"
