@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -136,6 +137,17 @@ def test_opening_while_a_writer_swaps_never_calls_the_store_damaged(data: Path, 
         for reader in readers:
             reader.join()
     assert failures == []
+
+
+def test_a_folder_of_snapshots_that_another_reader_deletes_meanwhile_ends_nothing(
+    store: EraStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = Path.is_dir
+    monkeypatch.setattr(Path, "is_dir", lambda path, **how: path.name == SNAPSHOTS or looked(path, **how))
+    delete_unused(store.path)
+    with held(store) as kept:
+        assert kept.path != store.path
+    assert SNAPSHOTS not in os.listdir(store.path)
 
 
 def test_a_damaged_store_is_still_called_so(store: EraStore) -> None:

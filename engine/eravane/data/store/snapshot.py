@@ -69,17 +69,20 @@ def open_as_of(store: Path, fingerprint: str) -> EraStore:
 
 def delete_unused(store: Path) -> None:
     """Delete unused snapshots."""
-    for path in (store / SNAPSHOTS).glob("[!.]*"):
-        with suppress(OSError), _alone(path) as alone:
-            if alone and not _owned(path):
-                (path / MANIFEST).unlink(
-                    missing_ok=True
-                )  # first, so that a process that waits for the lock takes another
-                shutil.rmtree(path)
-    for path in (store / SNAPSHOTS).glob(".*"):  # of a reader that was killed while it made links
+    there: list[Path] = []
+    with suppress(OSError):  # another process may delete the folder meanwhile
+        there = list((store / SNAPSHOTS).iterdir())
+    for path in there:
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE:
-                shutil.rmtree(path)
+            if path.name.startswith("."):  # of a reader that was killed while it made links
+                if time.time() - path.stat().st_mtime > STALE:
+                    shutil.rmtree(path)
+                continue
+            with _alone(path) as alone:
+                if alone and not _owned(path):
+                    # first, so that a process that waits for the lock takes another
+                    (path / MANIFEST).unlink(missing_ok=True)
+                    shutil.rmtree(path)
     with suppress(OSError):
         (store / SNAPSHOTS).rmdir()
 
