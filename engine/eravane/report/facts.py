@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -227,7 +227,7 @@ def stage_costs(view: RunView) -> pd.DataFrame:
 
     Details within a stage have no share; the most expensive stage comes first.
     """
-    timed = pd.DataFrame([asdict(cost) for cost in costs(view)])
+    timed = pd.DataFrame([vars(cost) for cost in costs(view)])
     if not len(timed):
         return pd.DataFrame()
     grouped = timed.groupby(["inside", "stage"], sort=False)

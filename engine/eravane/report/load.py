@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class RunView:
         stated = self.fact("lags.hac")
         return int(stated) if isinstance(stated, int) else (Horizon.named(self.target) or Horizon.of_days(60)).hac_lag
 
-    @property
+    @cached_property
     def report_start(self) -> int:
         """First era that headline numbers count; the first scored era where the manifest has none."""
         stated = self.fact("periods.report_start")
@@ -117,7 +118,7 @@ class RunView:
         status = self.manifest.get("status")
         return status == "complete" if status is not None else not self.missing
 
-    @property
+    @cached_property
     def models(self) -> tuple[str, ...]:
         """Base models that carry weights, in zoo order; else those that the zoo selected."""
         weighted = [name for name in self.table("weights").columns if name != "n_active"]
@@ -128,7 +129,7 @@ class RunView:
         order = {name: position for position, name in enumerate(known)}
         return tuple(sorted(weighted, key=lambda name: order.get(name, len(order))))
 
-    @property
+    @cached_property
     def series(self) -> tuple[str, ...]:
         """Score columns that are not base models: the ensemble, its baselines, then any benchmark."""
         columns = [str(name) for name in self.table("scores").columns if name != "known_at"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -116,11 +117,12 @@ def render(view: RunView) -> str:
         sections=shown,
         css=_asset("page.css"),
         js=_asset("page.js"),
-        plotly=Markup(get_plotlyjs()),
+        plotly=_plotly(),
         data=Markup(data),
     )
 
 
+@cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("eravane.report"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -128,6 +130,13 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html.j2")
 
 
+@cache
+def _plotly() -> Markup:
+    """The text of plotly.js, 5 MB: read once by a program that writes a report every week or for every run."""
+    return Markup(get_plotlyjs())
+
+
+@cache
 def _asset(name: str) -> Markup:
     return Markup((resources.files("eravane.report") / "templates" / name).read_text(encoding="utf-8"))
 
