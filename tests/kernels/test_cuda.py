@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from eravane_kernels import cuda, spec
+from eravane_kernels.cuda import cross_section
 from eravane_kernels.cuda.runtime import SOURCES, source
 from tests.support.emulator.cases import offsets
 from tests.support.emulator.devices import ANY_DEVICE, on
@@ -137,12 +138,26 @@ def test_everything_may_lie_on_the_device_and_stays_there(device):
     np.testing.assert_array_equal(given[3], spec.missing_eras(spec.level_counts(x_CN, ERAS)))
 
 
-def test_a_run_too_long_to_count_is_refused():
+def test_powers_of_labels_are_made_once_for_the_same_bytes_and_eras(monkeypatch):
+    made, random = [], np.random.default_rng(0)
+    real = cross_section.powered_label
+    monkeypatch.setattr(cross_section, "powered_label", lambda label: made.append(len(label)) or real(label))
+    p_MN, y_N = random.normal(size=(2, 304)), random.choice([0.0, 0.25, 0.5, 0.75, 1.0, np.nan], 304)
+    changed_N, parts = y_N.copy(), offsets((200, 104))
+    changed_N[7] = 0.75 if y_N[7] == 1.0 else 1.0
+    asked = [(y_N, ERAS, 2), (y_N.copy(), ERAS, 0), (changed_N, ERAS, 2), (y_N, parts, 2), (y_N.astype("f4"), parts, 2)]
+    asked += [(y_N, ERAS, 0), (y_N[::-1].copy(), ERAS, 2), (changed_N, ERAS, 2)]  # four are kept, by least recent use
     with on(0) as runtime:
-        column = runtime.xp.zeros(1, np.int8)
-        endless = np.lib.stride_tricks.as_strided(column, (0, 2**31), (0, 1), subok=True)
-        with pytest.raises(ValueError, match="at most 2147483647 rows"):
-            cuda.level_counts(endless, offsets((2**31,)))
+        cross_section.forget_labels()
+        for label_N, eras, eras_made in asked:
+            made.clear()
+            found = runtime.host(cuda.numerai_corr(p_MN, label_N, eras))
+            assert len(made) == eras_made
+            np.testing.assert_allclose(found, spec.numerai_corr(p_MN, label_N, eras), rtol=0, atol=1e-12)
+        made.clear()
+        cross_section.forget_labels()
+        cuda.numerai_corr(p_MN, changed_N, ERAS)
+    assert len(made) == 2
 
 
 def test_room_that_one_thread_asked_for_is_not_taken_back_by_another():

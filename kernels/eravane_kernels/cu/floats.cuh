@@ -6,6 +6,7 @@
 
 constexpr unsigned SIGN_32 = 0x80000000u, INFINITY_32 = 0x7f800000u;
 constexpr unsigned long long SIGN_64 = 0x8000000000000000ull;
+constexpr long long INFINITY_64 = 0x7ff0000000000000ll;
 constexpr double SMALLEST_NORMAL_32 = 0x1p-126, SUBNORMALS_32 = 0x1p149;
 
 __device__ __forceinline__ double undefined() { return __longlong_as_double(0x7ff8000000000000ll); }
@@ -13,12 +14,13 @@ __device__ __forceinline__ double undefined() { return __longlong_as_double(0x7f
 __device__ __forceinline__ bool is_nan(float value) { return (__float_as_uint(value) & ~SIGN_32) > INFINITY_32; }
 __device__ __forceinline__ bool is_nan(double value) { return value != value; }
 
-// A finite float32 as a double. A double with the same exponent field and fraction is smaller by 2^(1023 - 127), also
-// where both are subnormal; doubles are never flushed.
+// A float32 as a double. A double with the same exponent field and fraction is smaller by 2^(1023 - 127), also where both
+// are subnormal; doubles are never flushed. Infinities and NaN have the largest exponent field in both.
 __device__ __forceinline__ double widen(float value) {
-    const unsigned bits = __float_as_uint(value);
-    const double size = __longlong_as_double(static_cast<long long>(bits & ~SIGN_32) << 29) * 0x1p896;
-    return bits & SIGN_32 ? -size : size;
+    const unsigned bits = __float_as_uint(value), size = bits & ~SIGN_32;
+    const long long field = size < INFINITY_32 ? 0 : INFINITY_64;
+    const double scaled = __longlong_as_double(static_cast<long long>(size) << 29 | field) * 0x1p896;
+    return bits & SIGN_32 ? -scaled : scaled;
 }
 
 // A double rounded to float32, to nearest and ties to even.

@@ -4,7 +4,7 @@
 #include "grownodes.cuh"
 
 constexpr int LEVELS = 5, SLOTS = 6;
-constexpr double INFINITE_32 = 0x1p128;                // what `rounded` makes of more than float32 holds
+constexpr double BEYOND_32 = 0x1p128;   // more than float32 holds: infinite once it is rounded
 constexpr long long LEAF = -1;
 
 __device__ __forceinline__ double rounded(double value) { return widen(narrow(value)); }
@@ -47,7 +47,7 @@ __device__ __forceinline__ void attempt(
     const double both = rounded(
         worth(left_g * rule[UNIT_G], left, rule) + worth((node[GRADIENT] - left_g) * rule[UNIT_G], right, rule));
     const double gain = rounded(both - own);
-    if (gain > best.gain && gain < INFINITE_32) best = {gain, highest, left_g, left_h};
+    if (gain > best.gain && gain < BEYOND_32) best = {gain, highest, left_g, left_h};
 }
 
 // The sums of one column over a node's rows by code, missing first: from its own planes, or what the other child leaves

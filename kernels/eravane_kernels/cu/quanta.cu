@@ -3,8 +3,8 @@
 // Called by cuda/growth.py (Grower), for B trees at once, tree blockIdx.y. Specification: spec/growth.py; the powers
 // are those of growth.py (power_for).
 //
-// Gradients are given, or those of squared error: output less goal, times the weight, of rows that are drawn and whose
-// goal is known; others are absent, and get NaN. Draws are those of spec/draws.py, of stream turn[0].
+// Gradients are given, or those of squared error: output less goal, times the weight, of rows that are drawn, weigh
+// something and whose goal is known; others are absent, and get NaN. Draws are those of spec/draws.py, of stream turn[0].
 //
 // Shapes: margin, goal, gradient float32 [B, N]; hessian float32, `each` from one tree's to the next's (0 where all
 // have the same), read if `weighed`; largest uint32 [B, 2, parts], the largest bits of gradients and Hessians that a
@@ -43,7 +43,7 @@ __device__ __forceinline__ bool drawn(unsigned long long stream, long long row, 
 // The gradient of squared error. A difference or product of float32 values, rounded to double and then to float32, is
 // rounded once; what is not finite stays so.
 __device__ __forceinline__ float error_of(float margin, float goal, float weight) {
-    if (size_of(goal) > INFINITY_32) return __uint_as_float(NEVER);
+    if (size_of(goal) > INFINITY_32 || size_of(weight) == 0) return __uint_as_float(NEVER);
     if (size_of(margin) >= INFINITY_32 || size_of(goal) == INFINITY_32) return __uint_as_float(INFINITY_32);
     const float value = narrow(widen(margin) - widen(goal));
     return size_of(value) < INFINITY_32 && size_of(weight) < INFINITY_32 ? narrow(widen(value) * widen(weight)) : value;

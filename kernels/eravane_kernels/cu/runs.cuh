@@ -1,7 +1,7 @@
 // A run: the rows of one era (or of a window of eras) in one column, contiguous in memory, aligned to its type alone.
 //
 // Every array of values is columns x rows, columns `ld` values apart (any number, 0 and less too). Offsets are 64-bit,
-// since the full data hold more than 2^31 cells; a run itself has fewer than 2^31 rows (checked before the launch).
+// since the full data hold more than 2^31 cells; a run itself has at most 2^30 rows (checked before the launch).
 #pragma once
 
 constexpr int WARP = 32;

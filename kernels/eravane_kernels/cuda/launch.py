@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eravane_kernels.arrays import LEVELS, MISSING, SLOTS, Integers
-from eravane_kernels.cuda.inputs import Array, stride
+from eravane_kernels.cuda.inputs import LONGEST_RUN, Array, stride
 from eravane_kernels.cuda.runtime import active, upload
 
 THREADS = 256
@@ -132,10 +132,13 @@ _UNWANTED: dict[str, Callable[[Any], Any]] = {
 
 
 def runs(offsets_E1: Integers, columns: int, window: int = 0) -> Runs:
-    """Runs of the eras, each pooled with the `window` eras before it."""
+    """Runs of the eras, each pooled with the `window` eras before it. Raises: ValueError where one is too long."""
     last = len(offsets_E1) - 1
     first_E = np.maximum(np.arange(last) - window, 0)
-    return Runs(offsets_E1[first_E], offsets_E1[1:].copy(), columns)
+    found = Runs(offsets_E1[first_E], offsets_E1[1:].copy(), columns)
+    if found.longest > LONGEST_RUN:
+        raise ValueError(f"offsets_E1: expected runs of at most {LONGEST_RUN} rows, given one of {found.longest}")
+    return found
 
 
 def launch(file: str, kernel: str, blocks: int, *arguments: object, shared: int = 0, times: int = 1) -> None:

@@ -85,7 +85,7 @@ def boost(
     Args:
         x_CN: int8, levels 0..4 and -1 for missing.
         goal_N: float32, what is to be learned; NaN rows count as absent.
-        weight_N: float32, 0 or more; None for equal weights.
+        weight_N: float32, 0 or more, rows of 0 count as absent; None for equal weights.
         margin_N: float32, output of earlier trees; changed in place.
         rules: how trees are grown.
         seed: of the draws, see `spec.draws`.
@@ -98,7 +98,7 @@ def boost(
         columns_K = draw_columns(seed, turn, len(x_CN), chosen)
         counts_N = known_N if share == 1 else known_N & draw_rows(seed, turn, len(goal_N), share)
         hessian_N = counts_N.astype(np.float32) * (1 if weight_N is None else weight_N)
-        gradient_N = (margin_N - np.where(known_N, goal_N, np.float32(0))) * hessian_N
+        gradient_N = np.where(hessian_N > 0, (margin_N - goal_N) * hessian_N, np.float32(0))
         tree, output_N = grow_tree(x_CN, gradient_N, hessian_N, columns_K, rules)
         margin_N += output_N
         trees.append(tree)
