@@ -7,8 +7,10 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -144,20 +146,53 @@ def test_a_deprecated_setter_is_seen_where_it_has_a_contract() -> None:
 
 
 def frames_of_cudf(folder: Path) -> list[str]:
-    """Files of ours that make data frames of cuDF."""
-    found = [(path, path.read_text(encoding="utf-8")) for path in folder.rglob("*.py")]
-    return [path.name for path, text in found if re.search(r"^\s*(import cudf|from cudf)\b", text, re.MULTILINE)]
+    """Files of ours that import cuDF, in whatever way: pylibcudf below it makes no frames."""
+    found = []
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+                "import_module",
+                "__import__",
+            ):
+                named += [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            if any(str(name).partition(".")[0] == "cudf" for name in named):
+                found.append(path.name)
+    return found
 
 
-def test_no_frame_of_cudf_comes_between_columns_and_xgboost(tmp_path: Path) -> None:
+FRAMES = {
+    # As the review found it.
+    "imported where it is used": """
+        def table(values_CN, names):
+            import cudf
+
+            return cudf.DataFrame({name: cudf.Series(column) for name, column in zip(names, values_CN, strict=True)})
+        """,
+    "by one of its names": "from cudf.core.dataframe import DataFrame as Frame",
+    "by another name": "import numpy, cudf.core as made",
+    "by a string": "import importlib\nmade = importlib.import_module('cudf').DataFrame",
+    "by the built-in function": "made = __import__('cudf').DataFrame",
+}
+
+
+@pytest.mark.parametrize("how", FRAMES)
+def test_a_frame_of_cudf_that_is_put_back_is_seen(how: str, tmp_path: Path) -> None:
+    shutil.copytree(BACKEND, tmp_path / "backend")
+    assert frames_of_cudf(tmp_path) == []
+    with (tmp_path / "backend" / "cuda.py").open("a", encoding="utf-8") as file:
+        file.write("\n" + textwrap.dedent(FRAMES[how]))
+    assert frames_of_cudf(tmp_path) == ["cuda.py"]
+
+
+def test_no_frame_of_cudf_comes_between_columns_and_xgboost() -> None:
     """Failure 6: XGBoost calls `astype({})` on a frame, for which cuDF copies every column."""
     definition = function(SITE / "cudf/core/frame.py", "Frame.astype")[0]
     body = (SITE / "cudf/core/frame.py").read_text(encoding="utf-8").splitlines()
     text = "\n".join(body[definition.lineno : definition.end_lineno])
     assert re.search(r"if copy is None:\s+copy = True", text), "cuDF no longer copies: a frame could be passed on"
-    assert frames_of_cudf(BACKEND.parent) == []
-    (tmp_path / "put_back.py").write_text("def table(values):\n    import cudf\n    return cudf.DataFrame(values)\n")
-    assert frames_of_cudf(tmp_path) == ["put_back.py"]
+    assert frames_of_cudf(ROOT / "engine") == frames_of_cudf(ROOT / "kernels") == []
 
 
 COMPILES = """
@@ -266,25 +301,49 @@ def test_launches_are_recorded_as_cupy_records_them() -> None:
     )
 
 
-OPTIONS_OF_LIBCUDF = """
-import pyarrow as pa, pyarrow.parquet as pq, sys
-import pylibcudf as plc
-path = sys.argv[1]
-pq.write_table(pa.table({"a": pa.array([1, 2], pa.int8())}), path)
-options = plc.io.parquet.ParquetReaderOptions.builder(plc.io.SourceInfo([path])).build()
-options.set_column_names(["a"])
-options.set_row_groups([[0]])
+LIBCUDF = SITE.parent / "libcudf"
+# Our own code up to the reader, which asks for a device; the last line is what is put in its place.
+READS = """
+import sys
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+import cupy, pylibcudf as plc
+from pathlib import Path
+from eravane.backend import cuda_parquet
+path, wrong = Path(sys.argv[1]), sys.argv[2:]
+table = {name: pa.array([1, 2, 3], pa.int8()) for name in ("a", "b", "c")}
+pq.write_table(pa.table(table), path, row_group_size=1)
+assert {name for kinds in cuda_parquet.KINDS.values() for name in kinds} <= set(plc.TypeId.__members__)
+asked = []
+class Reader:
+    def __init__(self, options, chunk_read_limit, pass_read_limit):
+        asked.append((options, chunk_read_limit, pass_read_limit))
+    def has_next(self):
+        return False
+plc.io.parquet.ChunkedParquetReader = Reader
+cuda_parquet.cp.asnumpy = np.asarray
+cuda_parquet._decoded(path, 1, ["c", "a"], "int8", np.arange(1, dtype=np.int32))
+((options, *limits),) = asked
+assert isinstance(options, plc.io.parquet.ParquetReaderOptions)
+assert limits == [cuda_parquet.CHUNK_BYTES] * 2
+if wrong:
+    options.set_columns(["a"])
 """
 
 
-def test_reader_options_are_built_without_a_warning(tmp_path: Path) -> None:
-    """With libcudf itself (300 MB), where ERAVANE_LIBCUDF names an environment's Python that has it."""
-    python = os.environ.get("ERAVANE_LIBCUDF")
-    if not python:
-        pytest.skip("ERAVANE_LIBCUDF names no Python with pylibcudf")
-    call = [python, "-W", "error", "-c", OPTIONS_OF_LIBCUDF, str(tmp_path / "a.parquet")]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.skipif(
+    not LIBCUDF.is_dir(), reason="libcudf (600 MB) is not there; tools/contract-wheels --libcudf does it"
+)
+@pytest.mark.parametrize("put_back", [False, True], ids=["as it is", "failure 9"])
+def test_options_of_the_reader_are_built_by_libcudf_without_a_warning(tmp_path: Path, put_back: bool) -> None:
+    _needs_cupy()
+    paths = (LIBCUDF, ROOT / "kernels", ROOT / "engine")
+    # Where pylibcudf looks for libraries that lie in no environment of Python's.
+    found = {"CUDA_HOME": str(LIBCUDF / "nvidia" / "cu13"), "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    environment = {**os.environ, **found}
+    call = [sys.executable, "-W", "error", "-c", READS, str(tmp_path / "a.parquet"), *["wrong"] * put_back]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.returncode == 0) != put_back, done.stderr[-3000:]
+    assert ("FutureWarning" in done.stderr) == put_back, done.stderr[-3000:]
 
 
 def test_triangles_are_solved_as_cupy_solves_them() -> None:
