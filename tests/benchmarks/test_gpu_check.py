@@ -363,6 +363,30 @@ def test_one_process_does_the_steps_and_another_one_after_it_was_ended(visit: gp
         visit.end()
 
 
+def test_what_steps_found_outlives_a_kill(tmp_path: Path) -> None:
+    """SIGKILL in the midst of a step; another call goes on from what the report holds."""
+    report = tmp_path / "out" / "report.json"
+    call = [sys.executable, "-m", "benchmarks", "gpu", "--stand-in", "--json", str(report), "--state", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("engine", "kernels", "."))}
+
+    def statuses() -> dict[str, str]:
+        found = json.loads(report.read_text())["steps"] if report.is_file() else []
+        return {entry["step"]: entry["status"] for entry in found}
+
+    with subprocess.Popen(call, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as visit:
+        while statuses().get("preflight") != "done":
+            assert visit.poll() is None, visit.stderr and visit.stderr.read()
+            time.sleep(0.05)
+        visit.kill()
+    kept = statuses()
+    assert tuple(kept) == tuple(known.name for known in STEPS)
+    assert (kept["preflight"], kept["demo"]) == ("done", "not reached")
+    again = [*call, "--plan", "A", "--budget", "0.01"]
+    done = subprocess.run(again, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=True)
+    assert "preflight: done before" in done.stderr + done.stdout
+    assert statuses() == kept
+
+
 def test_a_process_that_dies_is_told_of(visit: gpu.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     visit = dataclasses.replace(visit, sizes="none")  # type: ignore[arg-type]
     monkeypatch.setattr(gpu.Visit, "environment", property(lambda _: {**os.environ, "PYTHONPATH": "", "PATH": ""}))
