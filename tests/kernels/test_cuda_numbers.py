@@ -18,8 +18,7 @@ from eravane_kernels.cuda.growth import Columns
 from eravane_kernels.cuda.inputs import LONGEST_RUN
 from eravane_kernels.growth import OutgrownError, Rules
 from eravane_kernels.spec.growth import boost
-from tests.kernels.test_growth_cuda import same_tree
-from tests.support.emulator.cases import Layout, offsets
+from tests.support.emulator.cases import Layout, offsets, same_tree
 from tests.support.emulator.devices import ANY_DEVICE, on
 
 LARGEST, LEAST_NORMAL = float(np.finfo(np.float32).max), 2.0**-126

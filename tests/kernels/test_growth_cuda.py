@@ -17,7 +17,7 @@ from eravane_kernels.cuda.boosting import Boosting
 from eravane_kernels.cuda.runtime import active, upload, use
 from eravane_kernels.growth import Rules, Tree, units
 from eravane_kernels.spec import growth as spec
-from tests.support.emulator.cases import Layout
+from tests.support.emulator.cases import Layout, same_tree
 from tests.support.emulator.devices import ANY_DEVICE, DEVICES, on
 
 KINDS = {
@@ -45,11 +45,6 @@ def made(kind: str, rows: int, width: int, depth: int, share: float = 0.8) -> tu
     columns_K = np.flatnonzero(rng.random(width) < share).astype(np.int64)
     columns_K = columns_K if len(columns_K) else np.zeros(1, dtype=np.int64)
     return x_CN, gradient_N, hessian_N, columns_K, Rules(max_depth=depth, **changes)
-
-
-def same_tree(given: Tree, wanted: Tree) -> None:
-    for field in dataclasses.fields(Tree):
-        np.testing.assert_array_equal(getattr(given, field.name), getattr(wanted, field.name), err_msg=field.name)
 
 
 def equal(given: tuple, wanted: tuple) -> None:

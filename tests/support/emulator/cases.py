@@ -11,7 +11,7 @@ import numpy as np
 
 from eravane_kernels import cuda, spec
 from eravane_kernels.cuda.runtime import active, upload
-from eravane_kernels.growth import Rules
+from eravane_kernels.growth import Rules, Tree
 
 Array = np.ndarray[Any, Any]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -313,6 +313,12 @@ def assert_matches(case: Case, rows: tuple[int, ...], layout: Layout | None = No
         else:
             scale = np.nanmax(np.abs(expected), axis=0, initial=1e-300)
             np.testing.assert_allclose(given / scale, expected / scale, rtol=0, atol=case.tolerance, err_msg=name)
+
+
+def same_tree(given: Tree, wanted: Tree) -> None:
+    """Fails unless two trees are the same to the bit."""
+    for field in fields(Tree):
+        np.testing.assert_array_equal(getattr(given, field.name), getattr(wanted, field.name), err_msg=field.name)
 
 
 EXACT_STATISTICS = ("count_EC", "missing_EC", "min_EC", "max_EC", "mode_EC", "quantiles_QEC")
