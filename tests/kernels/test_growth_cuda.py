@@ -15,7 +15,7 @@ from eravane_kernels.cuda import boosting as boosting_module
 from eravane_kernels.cuda import growth as cuda
 from eravane_kernels.cuda.boosting import Boosting
 from eravane_kernels.cuda.runtime import active, upload, use
-from eravane_kernels.growth import Rules, Tree, units
+from eravane_kernels.growth import Rules, units
 from eravane_kernels.spec import growth as spec
 from tests.support.emulator.cases import Layout, same_tree
 from tests.support.emulator.devices import ANY_DEVICE, DEVICES, on
