@@ -39,6 +39,8 @@ def test_what_is_left(listed: str | None, numbers: tuple[int | str, ...]) -> Non
     [
         ("", "is set and empty"),
         ("  ", "is set and empty"),
+        (",", "begins with an empty entry, which hides every GPU"),
+        (" ,0", "begins with an empty entry, which hides every GPU"),
         ("-1", "-1 hides every GPU"),
         ("3", "no GPU of this machine is '3', there are 0 to 2: GPU-1111aaaa"),
         ("GPU-1111", "no GPU of this machine is 'GPU-1111'"),
@@ -54,7 +56,7 @@ def test_why_none_is_left(listed: str, why: str) -> None:
     assert why in found.problem
 
 
-@pytest.mark.parametrize("listed", ["", "-1"])
+@pytest.mark.parametrize("listed", ["", "-1", ",0", " -1 ,0"])
 def test_hidden_gpus_are_said_before_any_library_is_asked(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, listed)
     with double.installed():

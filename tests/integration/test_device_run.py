@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import xgboost as xgb
 
 from eravane.backend.protocol import DeviceTable
 from eravane.core.config import parse_config
+from eravane.core.errors import OutOfDeviceMemoryError
 from eravane.data import resident
 from eravane.data.store.segments import Segment
 from eravane.data.store.window import Window
@@ -100,6 +103,18 @@ def test_a_run_of_floats_on_the_device_is_the_run_on_the_cpu(
     _assert_alike(runs)
 
 
+def test_a_device_too_small_for_a_cell_ends_a_run_in_one_sentence(
+    micro_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = {**MICRO["zoo"], "learner": "levels", "params": {"max_depth": 2}}
+    config = parse_config({**MICRO, "zoo": zoo, "compute": {"device": "cuda"}})
+    what = r"^all\.all to era \d+ needs about [\d.]+ GB on cuda \([\d,]+ rows x 24 features\): a matrix of 24 columns x"
+    with _device(5_000, monkeypatch), pytest.raises(OutOfDeviceMemoryError, match=what) as refused:
+        run(micro_data, config, tmp_path / "run", cache=tmp_path / "cache")
+    assert "the GPU has 0.0 GB free" in str(refused.value)
+    assert "train on fewer eras (zoo.window, zoo.every), fewer models at a time (compute.workers)" in str(refused.value)
+
+
 def _of_floats(source: Path, folder: Path) -> Path:
     """A dataset with a little noise on its levels."""
     shutil.copytree(source, folder)
@@ -129,12 +144,7 @@ def _on_both(
 
     monkeypatch.setattr(resident, "Resident", Noted)
     runs, noted = {}, {}
-    with double.installed():
-        module = importlib.import_module("eravane.backend.cuda")
-        monkeypatch.setattr(module.CudaBackend, "torch_device", "cpu")
-        free = importlib.import_module("eravane.backend.cuda_memory").RESERVE_BYTES + room
-        monkeypatch.setattr(module.cp.cuda.runtime, "memGetInfo", lambda: (free, free))
-        monkeypatch.setattr(module.cp, "ndarray", (double.Array, DeviceArray))  # what the backend and the kernels make
+    with _device(room, monkeypatch):
         for device in ("cpu", "cuda"):
             chosen = parse_config({**config, "compute": {"device": device, "workers": 2}})
             with monkeypatch.context() as patched:
@@ -147,6 +157,18 @@ def _on_both(
             runs[device], noted[device] = done.path, done.notes
     (held,) = (one for one in made if one.backend.name == "cuda")
     return runs, noted, held
+
+
+@contextmanager
+def _device(room: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Doubles of the GPU's libraries, with so many bytes of memory that can be taken."""
+    with double.installed():
+        module = importlib.import_module("eravane.backend.cuda")
+        monkeypatch.setattr(module.CudaBackend, "torch_device", "cpu")
+        free = importlib.import_module("eravane.backend.cuda_memory").RESERVE_BYTES + room
+        monkeypatch.setattr(module.cp.cuda.runtime, "memGetInfo", lambda: (free, free))
+        monkeypatch.setattr(module.cp, "ndarray", (double.Array, DeviceArray))  # what the backend and the kernels make
+        yield
 
 
 def _keep_features_there(patched: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,9 @@ def visible(listed: str | None, uuids: Sequence[str]) -> Visible:
     if listed is None:
         return Visible(tuple(range(len(uuids))))
     names = [part.strip() for part in listed.split(",")]
-    if not listed.strip():
-        return Visible((), f"{VARIABLE} is set and empty, which hides every GPU; unset it")
+    if not names[0]:
+        what = "empty" if len(names) == 1 else "begins with an empty entry"
+        return Visible((), f"{VARIABLE} is set and {what}, which hides every GPU; unset it")
     found: list[int | str] = []
     for name in names:
         number = _number(name, uuids)
