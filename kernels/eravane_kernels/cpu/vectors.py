@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
+from numba.extending import intrinsic
 
 from eravane_kernels.arrays import Integers
 from eravane_kernels.cpu.jit import kernel
@@ -62,6 +64,18 @@ def _prefetch(builder: Any, address: Any) -> None:
     """Asks for a cache line, for reading, to keep."""
     prefetch = function(builder, "llvm.prefetch.p0", ir.VoidType(), address.type, _INTEGER, _INTEGER, _INTEGER)
     builder.call(prefetch, [address, _INTEGER(0), _INTEGER(3), _INTEGER(1)])
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_: Any, array: Any, at: Any) -> Any:
+    """Asks for the cache line of an array's byte, which may lie beyond its end."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        _prefetch(builder, builder.gep(builder.bitcast(data, _BYTE.as_pointer()), [args[1]]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), generate
 
 
 def function(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
