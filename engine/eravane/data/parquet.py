@@ -249,14 +249,23 @@ def ids_of(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     blank = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True)
     if pc.any(blank).as_py():
         raise DataError(f"{path}: column {name!r}, row {pc.index(blank, True).as_py()}: there is no id")
-    odd = pc.match_substring_regex(ids, r"[\x00-\x1f\x7f]")
-    if pc.any(odd).as_py():
-        row = pc.index(odd, True).as_py()
+    if any(map(_holds_control, ids.chunks)):
+        row = pc.index(pc.match_substring_regex(ids, r"[\x00-\x1f\x7f]"), True).as_py()
         raise DataError(
             f"{path}: column {name!r}, row {row}: id {ids[row].as_py()!r} holds a control character; "
             "ids are text such as 'n0007b5abb0c3a25'"
         )
     return ids
+
+
+def _holds_control(text: pa.LargeStringArray) -> bool:
+    """Whether a control character is in an array of text; no byte of another character in UTF-8 looks like one."""
+    _, offset_buffer, data = text.buffers()
+    if data is None:
+        return False
+    bounds = np.frombuffer(offset_buffer, dtype=np.int64)[text.offset : text.offset + len(text) + 1]
+    byte_N = np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]]
+    return bool(((byte_N < ord(" ")) | (byte_N == 127)).any())
 
 
 def _check_once(path: Path, ids: pa.Array) -> None:

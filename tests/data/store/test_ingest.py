@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from eravane.core.errors import StoreError
 from eravane.data.ingest import ingest
-from eravane.data.store import placement, source
+from eravane.data.store import builder, matrixfile, placement, source
 from eravane.data.store.store import EraStore
 from tests.support.made_store import FEATURES, TARGETS, Dataset, rows
 
@@ -46,6 +46,33 @@ def test_any_row_order_ends_in_era_order(
     store = ingest(made.write(tmp_path / "data"), tmp_path / "store")
     assert_holds(store, made.history)
     assert len(store.segments) >= 5
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_segments_filled_in_memory_and_in_their_files_are_the_same(
+    tmp_path: Path, floats: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in memory, none, and some of those that are filled at the same time."""
+    monkeypatch.setattr(placement, "SEGMENT_ROWS", 80)
+    made, written, mapped = Dataset.make(floats=floats), [], list[int]()
+    made.train = made.train.iloc[np.random.default_rng(5).permutation(len(made.train))]
+    data, mmap = made.write(tmp_path / "data"), matrixfile.mmap.mmap
+
+    def watched(file: int, size: int) -> Any:
+        mapped.extend([file] if file != -1 else [])
+        return mmap(file, size)
+
+    monkeypatch.setattr(matrixfile.mmap, "mmap", watched)
+    counts = []
+    for size in (1 << 20, 1_500, 0):
+        monkeypatch.setattr(builder, "HELD_BYTES", size)
+        folder = tmp_path / f"store-{size}"
+        ingest(data, folder)
+        written.append({path.name: path.read_bytes() for path in (folder / "segments").iterdir()})
+        counts.append(len(mapped))
+        mapped.clear()
+    assert written[0] == written[1] == written[2]
+    assert counts[0] == 0 < counts[1] < counts[2]
 
 
 def test_row_groups_do_not_matter(tmp_path: Path) -> None:

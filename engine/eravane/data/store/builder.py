@@ -15,13 +15,16 @@ from eravane.core.events import ByFile
 from eravane.data.store.digest import first_level_fault
 from eravane.data.store.intake import Intake
 from eravane.data.store.manifest import FileRecord, LiveRecord, SegmentRecord
-from eravane.data.store.matrixfile import MatrixDraft, MatrixLayout, describe, digests_path
-from eravane.data.store.placement import Placement, SegmentPlan
+from eravane.data.store.matrixfile import Buffers, MatrixDraft, MatrixLayout, describe, digests_path
+from eravane.data.store.placement import SEGMENT_BYTES, Placement, SegmentPlan
 from eravane.data.store.segments import Segment, write_ids
 from eravane.data.store.shape import Shape
 from eravane.data.store.site import Site
 from eravane.data.store.source import Source
 from eravane.data.store.transfer import silent, transfer
+
+# Of segments that are filled at a time: a row group that begins in one ends in the next; columns are padded.
+HELD_BYTES = 5 * SEGMENT_BYTES // 2
 
 
 @dataclass
@@ -77,13 +80,12 @@ class Builder:
             draft = MatrixDraft(self._next_labels(segment), self._shape.targets, "float32", segment.index.rows)
             draft.values[:] = segment.labels.values
             drafts[int(segment.record.name)] = draft
-        values = {number: draft.values for number, draft in drafts.items()}
         transfer(
             intake.source,
             intake.placement,
             self._shape.targets,
             "float32",
-            drafts=values,
+            drafts=dict(drafts),
             stored={},
             filled=_nothing,
             progress=silent,
@@ -121,9 +123,12 @@ class Builder:
         paths = {number: self._site.file(f"{plan.name}.{kind}.arrow") for number, plan in plans.items()}
         sealed = {n: describe(path, self._site.path) for n, path in paths.items() if digests_path(path).exists()}
         drafts = {n: MatrixDraft(paths[n], columns, dtype, plans[n].index.rows) for n in plans if n not in sealed}
+        buffers = Buffers(max((draft.size for draft in drafts.values()), default=0), HELD_BYTES)
+        for draft in drafts.values():
+            draft.buffers = buffers
 
         def seal(number: int, checked: bool) -> None:
-            draft = drafts.pop(number)
+            draft = drafts[number]
             if dtype == "int8" and not checked:
                 _check_levels(intake, number, columns, draft.values)
             sealed[number] = draft.seal(plans[number].index.offsets, self._site.path)
@@ -133,7 +138,7 @@ class Builder:
             intake.placement,
             columns,
             dtype,
-            drafts={n: draft.values for n, draft in drafts.items()},
+            drafts=drafts,
             stored=stored,
             filled=seal,
             progress=progress,

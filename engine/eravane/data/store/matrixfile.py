@@ -12,6 +12,7 @@ import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from eravane.core.files import write_atomically
 from eravane.data.store.digest import digest_runs, digest_text
 
 _LONGEST_PADDING = 64
+# Of a matrix that are written at a time: the page cache takes larger ones into larger pages, at half the speed.
+PIECE_BYTES = 64 << 10
 ARROW_TYPES = {"int8": pa.int8(), "float32": pa.float32()}
 
 
@@ -53,6 +56,30 @@ def digests_path(path: Path) -> Path:
     return path.with_suffix(".digests.npy")
 
 
+class Buffers:
+    """Memory for matrices that are being filled: pages of a mapped file cost several times as much to write.
+
+    Args:
+        size: bytes of each buffer.
+        most: bytes of all of them.
+    """
+
+    def __init__(self, size: int, most: int) -> None:
+        self._size, self._left, self._spare = size, most // max(size, 1), list[NDArray[np.uint8]]()
+
+    def take(self) -> NDArray[np.uint8] | None:
+        """An unwritten buffer; None where all are in use."""
+        if self._spare:
+            return self._spare.pop()
+        self._left -= 1
+        # Memory of NumPy comes in pages of 2 MB, which take longer to come by where free memory is scattered.
+        return np.frombuffer(mmap.mmap(-1, self._size), np.uint8) if self._left >= 0 else None
+
+    def give(self, buffer: NDArray[np.uint8]) -> None:
+        """Take a buffer back, to be used again: new memory is dear, too."""
+        self._spare.append(buffer)
+
+
 class MatrixDraft:
     """A matrix file being filled; its space on disk is reserved, so that filling cannot fail on a full disk.
 
@@ -63,33 +90,53 @@ class MatrixDraft:
         rows: N, at least 1.
 
     Attributes:
-        values: [C, N], zeros at first; writing into it writes the file.
+        size: bytes of the columns.
+        buffers: of at least that size, in which it is filled before it is written (None: in the file, mapped).
 
     Raises:
         OSError: the disk is full or cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], dtype: str, rows: int) -> None:
-        self.path = path
+        self.path, self.rows = path, rows
         digests_path(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         _write_zeros(path, columns, dtype, rows)
-        self._place = start, stride, _ = _measure(path, blank=True)
-        with path.open("r+b", buffering=0) as file:
-            memory = mmap.mmap(file.fileno(), 0)
-        self.values: NDArray[Any] = np.ndarray(
-            (len(columns), rows), dtype, memory, start, (stride, np.dtype(dtype).itemsize)
-        )
+        self._place = _measure(path, blank=True)
+        self._shape, self._dtype = (len(columns), self._place[1]), np.dtype(dtype)
+        self.size = len(columns) * self._place[1]
+        self.buffers: Buffers | None = None
+        self._buffer: NDArray[np.uint8] | None = None
+
+    @cached_property
+    def values(self) -> NDArray[Any]:
+        """[C, N], to be filled; in a buffer if one is free at the first use."""
+        columns, stride = self._shape
+        self._buffer = None if self.buffers is None else self.buffers.take()
+        memory: Any = self._buffer
+        if memory is None:
+            with self.path.open("r+b", buffering=0) as file:
+                memory = mmap.mmap(file.fileno(), 0)
+        else:
+            memory[: self.size].reshape(self._shape)[:, self.rows * self._dtype.itemsize :] = 0
+        start = self._place[0] if self._buffer is None else 0
+        return np.ndarray((columns, self.rows), self._dtype, memory, start, (stride, self._dtype.itemsize))
 
     def seal(self, offsets_E1: NDArray[np.int64], root: Path) -> MatrixLayout:
-        """Flush the file to disk, then its era digests, and return its layout.
+        """Write the file to disk, then its era digests, and return its layout; `values` are used no more.
 
         Args:
             offsets_E1: int64 [E+1], rows of the eras.
             root: folder that the layout's path is relative to.
         """
         digests_EC = digest_runs(self.values, offsets_E1)
-        with self.path.open("rb") as file:
+        with self.path.open("r+b") as file:
+            if self._buffer is not None and self.buffers is not None:
+                file.seek(self._place[0])
+                for begin in range(0, self.size, PIECE_BYTES):
+                    file.write(self._buffer[begin : min(begin + PIECE_BYTES, self.size)].data)
+                file.flush()
+                self.buffers.give(self._buffer)
             os.fsync(file.fileno())
         write_atomically(digests_path(self.path), _npy(digests_EC))
         return _layout(self.path, root, *self._place)

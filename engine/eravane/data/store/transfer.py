@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from eravane.core.errors import ChangedDataError
 from eravane.core.events import ByFile
 from eravane.data.store.cast import LEVELS, as_floats, as_levels
+from eravane.data.store.matrixfile import MatrixDraft
 from eravane.data.store.placement import Piece, Placement, Rows
 from eravane.data.store.source import Block, Order, RowGroup, Source
 from eravane_kernels.cpu.gather import place
@@ -25,7 +26,7 @@ def transfer(
     columns: Sequence[str],
     dtype: str,
     *,
-    drafts: dict[int, NDArray[Any]],
+    drafts: dict[int, MatrixDraft],
     stored: Mapping[int, NDArray[Any]],
     filled: Callable[[int, bool], None],
     progress: ByFile,
@@ -48,7 +49,7 @@ def transfer(
     cast, wanted = _CASTS[dtype], drafts.keys() | stored.keys()
     pieces = {group: [piece for piece in placement.pieces(group) if piece.segment in wanted] for group in source.groups}
     groups = [group for group in source.groups if pieces[group]]
-    missing = {segment: matrix.shape[1] for segment, matrix in drafts.items()}
+    missing = {segment: draft.rows for segment, draft in drafts.items()}
     unchecked = set[int]()
     total, done = len(columns) * sum(group.rows for group in groups), 0
     order = None if source.decode is None else Order(dtype, {group: _places(pieces[group], group) for group in groups})
@@ -64,7 +65,7 @@ def transfer(
                 part = values_N[rows] if block.decoded is None else values_N[begun : begun + number]
                 begun += number
                 if segment in drafts:
-                    drafts[segment][column, places] = part
+                    drafts[segment].values[column, places] = part
                 else:
                     _compare(source, columns[column], part, stored[segment][column, places], rows, block.group.first)
         if not (within or (block.decoded is not None and block.decoded.within)):
@@ -80,7 +81,7 @@ def transfer(
                         del drafts[segment]
 
 
-def _placed(block: Block, pieces: Sequence[Piece], drafts: Mapping[int, NDArray[Any]]) -> bool | None:
+def _placed(block: Block, pieces: Sequence[Piece], drafts: Mapping[int, MatrixDraft]) -> bool | None:
     """Copy all columns of a block in one call, where rows that follow each other go to such places.
 
     Returns:
@@ -95,7 +96,7 @@ def _placed(block: Block, pieces: Sequence[Piece], drafts: Mapping[int, NDArray[
     address_C = np.array([column.buffers()[1].address + column.offset for column in block.columns], dtype=np.int64)
     within, columns = True, slice(block.first, block.first + block.width)
     for segment, rows, places in runs:
-        within &= place(address_C + rows.start, drafts[segment][columns, places], LEVELS)
+        within &= place(address_C + rows.start, drafts[segment].values[columns, places], LEVELS)
     return within
 
 
