@@ -21,7 +21,7 @@ from eravane.core.config import SelectionConfig
 from eravane.core.errors import DataError
 from eravane.data.catalog import META_COLUMN, META_MODEL, REFERENCES, FeatureCatalog
 from eravane.data.features import Features
-from eravane.data.parquet import eras_of, read_rows
+from eravane.data.parquet import eras_of, open_parquet, read_rows
 from eravane.data.store.store import EraStore
 from eravane.gate.prototypes import find_regimes, whiten
 from eravane.gate.training import REGIMES
@@ -125,8 +125,9 @@ def _exposure_of(rows: _Predictions, era: int, features: Features, columns: Sequ
     """Absolute correlation of the prediction with every column in one era, NaN where it is undefined."""
     p_MN = rows.values[rows.index.rows_of(era)][None]
     found_F = np.full(len(columns), np.nan)
+    all_CN = features.era(era, columns).values[: len(columns)]
     for start in range(0, len(columns), CHUNK):
-        values_CN = features.era(era, columns[start : start + CHUNK]).values[: len(columns[start : start + CHUNK])]
+        values_CN = all_CN[start : start + CHUNK]
         bad_F = values_CN.min(axis=1) < 0 if values_CN.dtype == np.int8 else np.isnan(values_CN).any(axis=1)
         whole = np.flatnonzero(~on_host(bad_F))
         if whole.size:
@@ -167,12 +168,13 @@ def payout_scores(
     meta = read_rows(data / META_MODEL, [META_COLUMN], eras=set(rows.index))
     meta_N = meta.aligned(META_COLUMN, rows.ids.combine_chunks())
     table: dict[str, list[object]] = {"era": [], "ensemble_mmc": [], "equal_weight_mmc": []}
+    base_of = _BasePredictions(base, models)
     for era in rows.index:
         span = rows.index.rows_of(era)
         label_N = features.labels(target, era, era)
         if np.isnan(meta_N[span]).all() or np.isnan(label_N).all():
             continue
-        base_MN = _base_of(base, era, models)
+        base_MN = base_of(span)
         mixes_MN = np.stack([rows.values[span], on_host(gaussianize(base_MN, ops)).mean(axis=0)])
         scores_M = on_host(ops.contribution(mixes_MN, meta_N[span], label_N, one_era(label_N.size)))[:, 0]
         for name, value in zip(table, (era_label(era), *scores_M.tolist()), strict=True):
@@ -180,9 +182,21 @@ def payout_scores(
     return pa.table(table)
 
 
-def _base_of(path: Path, era: int, models: Sequence[str]) -> NDArray[np.float32]:
-    table = pq.read_table(path, columns=list(models), filters=[("era", "=", era_label(era))])
-    return np.stack([table[name].to_numpy() for name in models]).astype(np.float32)
+class _BasePredictions:
+    """Predictions of base models, in the rows of the ensemble's; an era is read without the others."""
+
+    def __init__(self, path: Path, models: Sequence[str]) -> None:
+        self._file, self._models = open_parquet(path), list(models)
+        metadata = self._file.metadata
+        self._ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
+
+    def __call__(self, rows: slice) -> NDArray[np.float32]:
+        """float32 [M, N]."""
+        first, last = np.searchsorted(self._ends, [rows.start, rows.stop - 1], side="right").tolist()
+        table = self._file.read_row_groups(range(first, last + 1), columns=self._models)
+        begun = rows.start - (int(self._ends[first - 1]) if first else 0)
+        part = table.slice(begun, rows.stop - rows.start)
+        return np.stack([part[name].to_numpy() for name in self._models]).astype(np.float32)
 
 
 def _warnings(
