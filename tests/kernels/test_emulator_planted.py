@@ -93,7 +93,7 @@ WRONG_RESULTS = {
     "a byte counter that overflows": ("level_counts", ("VECTORS_PER_FLUSH = 63", "VECTORS_PER_FLUSH = 80")),
     "a vector cut at the wrong byte": ("growth", ("if (past & 4) {", "if (past & 2) {")),
     "sums that the last level left": ("growth", ("upcoming[number * each + i] = 0;", ";")),
-    "a missing value on the other side": ("forest_floats", ("? here[i].x & 1 :", "? !(here[i].x & 1) :")),
+    "a missing value on the other side": ("forest_floats", ("? split.x & 1 :", "? !(split.x & 1) :")),
     "a value at the threshold that goes left": (
         "forest_levels",
         ("< Keys<float>::of(__uint_as_float(threshold))", "<= Keys<float>::of(__uint_as_float(threshold))"),
@@ -139,6 +139,13 @@ REFUSED = {
 def quick(cases):
     """The first case always, the others in the full run."""
     return [pytest.param(name, marks=[pytest.mark.full] if number else []) for number, name in enumerate(cases)]
+
+
+def test_every_bug_can_be_planted():
+    """Also those of the full run."""
+    for bugs in (RACES, OUT_OF_BOUNDS, WRONG_RESULTS, REFUSED):
+        for _, edit, *_ in bugs.values():
+            assert_applies(edit)
 
 
 @pytest.mark.parametrize("what", quick(RACES))
