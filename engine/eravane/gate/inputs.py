@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +126,15 @@ class InputMap:
 
     def normalise(self, facts: EraFacts) -> tuple[FloatArray, FloatArray]:
         """Normalise one era: own statistics of each model [M, S + R], context of the era [D + P + 2]; all finite."""
-        return normalise_facts(facts.model_MS, facts.context_D, facts.marginal_KF, facts.cells, self)
+        found = self._normalised.get(facts)
+        if found is None:  # several experts ask for the same eras, some of them again and again
+            found = normalise_facts(facts.model_MS, facts.context_D, facts.marginal_KF, facts.cells, self)
+            self._normalised[facts] = found
+        return found
+
+    @cached_property
+    def _normalised(self) -> WeakKeyDictionary[EraFacts, tuple[FloatArray, FloatArray]]:
+        return WeakKeyDictionary()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays, for safetensors."""

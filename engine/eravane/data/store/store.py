@@ -207,6 +207,8 @@ class EraStore:
         """The segment slices that hold eras first..last, placed from row 0 on."""
         pieces, start = [], 0
         for segment in self.segments:
+            if segment.index.last < first_era or segment.index.first > last_era:
+                continue  # eras are read one by one, and most segments hold none of these
             rows = segment.index.span(first_era, last_era)
             if rows.stop > rows.start:
                 pieces.append(Piece(segment, rows, start))

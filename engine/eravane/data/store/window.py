@@ -178,19 +178,27 @@ class RollingWindow:
 
 
 def positions_of(columns: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]:
-    """Positions of names among columns, intp [len(names)].
+    """Positions of names among columns, intp [len(names)], read-only.
 
     Raises:
         DataError: a name is not there.
     """
-    where = _places(tuple(columns))
+    return _positions(tuple(columns), tuple(names))
+
+
+@lru_cache(256)
+def _positions(columns: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.intp]:
+    """See `positions_of`; every era that is read asks for those of a few cells again."""
+    where = _places(columns)
     missing = [name for name in names if name not in where]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(names)} columns are not in the store, the first is {missing[0]!r}; "
             f"it has {len(columns)} columns from {columns[0]!r} to {columns[-1]!r}"
         )
-    return np.array([where[name] for name in names], dtype=np.intp)
+    found = np.array([where[name] for name in names], dtype=np.intp)
+    found.flags.writeable = False
+    return found
 
 
 @lru_cache(8)
