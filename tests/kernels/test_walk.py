@@ -19,7 +19,7 @@ from eravane_kernels.spec.walk import walk as specified
     depth=st.integers(1, DEEPEST),
     width=st.integers(1, 20),
     rows=st.lists(st.integers(0, 3 * BLOCK_ROWS // 2), min_size=1, max_size=3),
-    missing=st.sampled_from(["none", "lowest", "learned"]),
+    missing=st.sampled_from(["none", "lowest", "learned", "left"]),
 )
 def test_rows_end_where_the_specification_says(
     seed: int, depth: int, width: int, rows: list[int], missing: str
@@ -28,8 +28,9 @@ def test_rows_end_where_the_specification_says(
     x_CN = rng.integers(0 if missing == "none" else -1, 5, (width, total)).astype(np.int8)
     column_TK = rng.integers(-1, width, (3, 2**depth - 1)).astype(np.int32)
     below_TK = rng.integers(-1, 7, column_TK.shape).astype(np.int8)
-    right_TK = rng.random(column_TK.shape) < 0.5 if missing == "learned" else None
-    if missing == "learned":
+    share = {"learned": 0.5, "left": 0.0}.get(missing)
+    right_TK = None if share is None else rng.random(column_TK.shape) < share
+    if right_TK is not None:
         below_TK = np.maximum(below_TK, 1).astype(np.int8)  # a split of levels
     leaf_TL = rng.normal(size=(3, 2**depth)).astype(np.float32)
     expected_N = rng.normal(size=total).astype(np.float32)
