@@ -78,12 +78,12 @@ def measured(folder: Path, size: Size) -> list[Result]:
 
 
 def levels(quick: bool) -> list[Result]:
-    """The level grower's zoo in threads and on Dask against growing alone: medians of three rounds, all in turn."""
+    """The level grower's zoo in threads and on Dask against growing alone: medians of five rounds, all in turn."""
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), QUICK if quick else FULL, workers=min(2, cores()), learner="levels")
         prepare(work.folder, work.size)
         rounds = []
-        for turn in range(1 if quick else 3):
+        for turn in range(1 if quick else 5):
             say(f"round {turn + 1}")
             rounds.append([measure(job, work) for job in (bound, ours, on_dask)])
     floors, zoos, dasks = zip(*rounds, strict=True)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eravane.learners.protocol import OutOfDeviceMemoryError
-from eravane.zoo.cluster import SENT_SHARE, sent_together
+from eravane.zoo import cluster
+from eravane.zoo.cluster import SENT_SHARE, Reports, sent_together
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.fleet import MemoryBudget, TaskControl
 
@@ -135,3 +136,16 @@ def test_tasks_are_sent_together_until_they_are_a_share_of_a_workers_load(costs:
         at += count
     assert all(count > 0 for count in found)
     assert sent_together([1.0] * 1_000, 2) == [32] * 31 + [8]
+
+
+def test_reports_that_follow_each_other_quickly_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, sent = [100.0], list[tuple[float, list[int]]]()
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: now[0])
+    reports = Reports(lambda held: sent.append((now[0], held)))
+    for number, at in enumerate((100.0, 100.1, 100.2, 100.25, 100.3, 101.0)):
+        now[0] = at
+        reports.add(number)
+    reports.add(6)
+    reports.send()
+    reports.send()
+    assert sent == [(100.0, [0]), (100.25, [1, 2, 3]), (101.0, [4, 5]), (101.0, [6])]

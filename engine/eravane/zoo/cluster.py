@@ -37,6 +37,8 @@ PATIENCE_SECONDS = 60.0
 # Least share of what a worker has to do that is sent at once: a message costs 10 ms of processors, as a small task.
 SENT_SHARE = 1 / 16
 POLL_SECONDS = 1.0
+# Seconds for which a worker's reports are held to be sent together.
+REPORT_SECONDS = 0.25
 
 
 @contextmanager
@@ -158,11 +160,34 @@ class _Remote(Generic[Task, Result]):
         from distributed import get_worker
 
         worker, found = get_worker(), list[tuple[Result, WorkerUsage]]()
-        control = TaskControl(report=lambda news: worker.log_event(self.topic, pickle.dumps(news)))
-        for task in tasks:
-            with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
-                found.append((self.function(task, control), usage()))
+        reports = Reports(lambda news: worker.log_event(self.topic, pickle.dumps(news)))
+        control = TaskControl(report=reports.add)
+        try:
+            for task in tasks:
+                with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
+                    found.append((self.function(task, control), usage()))
+        finally:
+            reports.send()
         return found
+
+
+class Reports:
+    """Reports of a worker, sent together where they follow each other quickly: a message costs a millisecond."""
+
+    def __init__(self, send: Callable[[list[Any]], None]) -> None:
+        self._send, self._held, self._sent = send, list[Any](), 0.0
+
+    def add(self, news: object) -> None:
+        """Send it with those before it, unless others were sent less than `REPORT_SECONDS` ago."""
+        self._held.append(news)
+        if time.monotonic() - self._sent >= REPORT_SECONDS:
+            self.send()
+
+    def send(self) -> None:
+        """Send what is held."""
+        if self._held:
+            self._send(self._held)
+            self._held, self._sent = [], time.monotonic()
 
 
 @contextmanager
@@ -278,7 +303,8 @@ def _collect(
             continue
         if done is None:
             if on_news is not None:
-                on_news(news)
+                for report in news:
+                    on_news(report)
             continue
         if done.key in waiting:
             results = _result(done, scheduler)
