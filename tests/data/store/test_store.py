@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +20,7 @@ from eravane.core.config import PrepareConfig
 from eravane.core.errors import DataError, StoreError
 from eravane.data.features import Features
 from eravane.data.ingest import ingest
-from eravane.data.store import placement
+from eravane.data.store import placement, segments
 from eravane.data.store.store import EraStore
 from tests.support.made_store import FEATURES, TARGETS, Dataset, contents
 
@@ -162,7 +167,7 @@ def test_features_missing_in_whole_eras_are_known_without_reading(tmp_path: Path
     want = grouped.agg(lambda column: column.isna().all() if floats else (column == 2).all()).to_numpy()
     assert want.sum() == 4
     np.testing.assert_array_equal(store.blank(), want)
-    assert all("_mapped" not in segment.features.__dict__ for segment in store.segments)
+    assert not any(segment.features.opened for segment in store.segments)
 
 
 def test_a_rolling_window_gives_back_what_lies_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,3 +275,37 @@ def test_levels_are_read_where_they_lie(
     np.testing.assert_array_equal(levels.matrix(), rows[columns].to_numpy().T)
     filled = Features.open(store.path, PrepareConfig(missing_eras="impute"))
     assert filled.levels(columns, first, first + more) is None
+
+
+def test_threads_that_map_at_the_same_moment_keep_one_mapping(
+    dataset: Dataset, store: EraStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Levels are read by address: a mapping that another one replaced would be taken from under them."""
+    if store.dtype != "int8":
+        pytest.skip("floats are not read by address")
+    fresh, mapping = EraStore.open(store.path), segments.map_values
+    together = threading.Barrier(2, timeout=60)
+
+    def both(*given: Any) -> Any:
+        found = mapping(*given)
+        together.wait()
+        return found
+
+    monkeypatch.setattr(segments, "map_values", both)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: fresh.window(1, 14).levels(), range(2))
+    np.testing.assert_array_equal(one.address_SC, other.address_SC)
+    np.testing.assert_array_equal(one.matrix(), dataset.history[list(FEATURES)].to_numpy().T)
+
+
+def test_levels_keep_the_memory_that_they_are_read_from(dataset: Dataset, store: EraStore) -> None:
+    if store.dtype != "int8":
+        pytest.skip("floats are not read by address")
+    window = EraStore.open(store.path).window(1, 14)
+    levels = window.levels()
+    mapped = [weakref.ref(piece.segment.values) for piece in window.pieces]
+    for piece in window.pieces:
+        piece.segment.features = piece.segment.labels
+    gc.collect()
+    assert all(reference() is not None for reference in mapped)
+    np.testing.assert_array_equal(levels.matrix(), dataset.history[list(FEATURES)].to_numpy().T)

@@ -37,10 +37,19 @@ class Matrix:
         self.path = store / layout.file
         self.layout = layout
         self.columns, self.dtype, self.rows = columns, dtype, rows
+        self._kept: dict[str, tuple[NDArray[Any], pa.Buffer]] = {}
 
-    @cached_property
+    @property
+    def opened(self) -> bool:
+        """Whether the file is mapped."""
+        return bool(self._kept)
+
+    @property
     def _mapped(self) -> tuple[NDArray[Any], pa.Buffer]:
-        return map_values(self.path, self.layout, self.columns, self.dtype, self.rows)
+        """The first mapping stays: where threads map at the same moment, addresses are of the one that is kept."""
+        if "map" not in self._kept:
+            self._kept.setdefault("map", map_values(self.path, self.layout, self.columns, self.dtype, self.rows))
+        return self._kept["map"]
 
     @property
     def values(self) -> NDArray[Any]:
@@ -63,7 +72,7 @@ class Matrix:
 
     def release(self) -> None:
         """Release the memory of the mapped pages; they are read again from the file on next use."""
-        if "_mapped" in self.__dict__:
+        if self.opened:
             self._advise(mmap.MADV_DONTNEED)
 
     def _advise(self, advice: int) -> None:

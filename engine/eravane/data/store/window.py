@@ -90,11 +90,11 @@ class Window:
     def levels(self) -> LevelColumns:
         """The window where it lies; of int8 alone, which are levels 0..4 in a store."""
         address_SC = np.empty((len(self.pieces), len(self.columns)), dtype=np.int64)
-        for address_C, piece in zip(address_SC, self.pieces, strict=True):
-            values_CN = piece.segment.values
+        mapped = tuple(piece.segment.values for piece in self.pieces)
+        for address_C, piece, values_CN in zip(address_SC, self.pieces, mapped, strict=True):
             address_C[:] = values_CN.ctypes.data + self.positions * values_CN.strides[0] + piece.rows.start
         row_S = np.array([piece.count for piece in self.pieces], dtype=np.int64)
-        return LevelColumns(address_SC, row_S, self.pieces, missing=False)
+        return LevelColumns(address_SC, row_S, mapped, missing=False)
 
     def every(self, step: int) -> Values:
         """Every n-th era in one block [C, N], copied once."""
