@@ -98,7 +98,7 @@ class Predictor:
         else:
             how = {"predict_type": kind, "validate_features": False, "base_margin": margin_N}
             predicted_N = self.booster.inplace_predict(rows_NC, **how)
-        return predicted_N
+        return predicted_N if len(rows_NC) else predicted_N.reshape(0)  # XGBoost 3.4 gives none the shape (0, 0)
 
     @cached_property
     def _weighed(self) -> bool:

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,6 +149,24 @@ def test_a_folder_of_snapshots_that_another_reader_deletes_meanwhile_ends_nothin
     with held(store) as kept:
         assert kept.path != store.path
     assert SNAPSHOTS not in os.listdir(store.path)
+
+
+def test_a_folder_of_snapshots_that_goes_while_it_is_made_is_made_again(
+    store: EraStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mkdir` finds the folder there, looks whether it is one, and another reader has deleted it."""
+    made, raised = Path.mkdir, list[Path]()
+
+    def mkdir(path: Path, *given: Any, **how: Any) -> None:
+        if path.parent.name == SNAPSHOTS and not raised:
+            raised.append(path)
+            raise FileExistsError(17, "File exists", str(path.parent))
+        made(path, *given, **how)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with held(store) as kept:
+        assert kept.path != store.path
+    assert raised
 
 
 def test_a_damaged_store_is_still_called_so(store: EraStore) -> None:

@@ -94,7 +94,9 @@ def _take(store: EraStore, owner: Path | None, stack: ExitStack) -> EraStore:
             if not (path / MANIFEST).is_file():
                 _link(store, path)
             descriptor = _hold(path, owner)
-        except FileNotFoundError:  # a writer swapped the store in between, or the last reader deleted the snapshot
+        except (FileNotFoundError, FileExistsError):
+            # A writer swapped the store in between, or the last reader deleted the snapshot or the folder of all, which
+            # `mkdir` reports as one that exists and is no folder.
             store = EraStore.open(store.path)
             continue
         if (path / MANIFEST).is_file():
