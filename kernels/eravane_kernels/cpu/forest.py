@@ -86,7 +86,7 @@ def _add_leaves(
                         column = column_TK[tree, split]
                         if column >= 0:
                             value_B = levels_at(address_SC[segment, column] + first, rows)
-                            _go_right(value_B, below_TK[tree, split], np.uint8(place), place_B, next_B)
+                            not_below(value_B, below_TK[tree, split], np.uint8(place), place_B, next_B)
                         split += 1
                     place_B, next_B = next_B, place_B
                 leaf_L = leaf_TL[tree]
@@ -96,7 +96,8 @@ def _add_leaves(
 
 
 @kernel
-def _go_right(value_B: Levels, below: int, place: np.uint8, place_B: Places, next_B: Places) -> None:
+def not_below(value_B: Levels, below: int | np.int8, place: np.uint8, place_B: Places, next_B: Places) -> None:
+    """Adds 1 to the next places of rows at a place whose values are not below a number."""
     for row in range(value_B.size):
         next_B[row] += np.uint8((place_B[row] == place) & (value_B[row] >= below))
 

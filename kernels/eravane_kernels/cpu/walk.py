@@ -1,16 +1,16 @@
-"""Rows of levels walked down deep trees, sixteen at a time, in the columns where they lie.
+"""Rows of levels walked down deep trees in blocks, in the columns where they lie.
 
 Holding rows against every split of a level, as `forest` does, takes twice the time with every level, so that only the
 upper levels are passed in this way. Below them each row goes from node to node, but a block of rows takes each step
-together, without a branch: its node's key and the word that holds its level are gathered for 16 rows by one instruction
-each. A word holds the levels of eight columns, so that a block of 256 rows of 3,555 columns takes 455 kB of the
-second-level cache.
+together, without a branch: its node's key and the word that holds its level are loaded, and all that is computed from
+them is 32 bits wide. A word holds the levels of eight columns, so that a block of 256 rows of 3,555 columns takes 455
+kB of the second-level cache.
 
-Bound of a step: two gathers of 16 words, 16 to 20 cycles each from the second-level cache, which makes about 0.8 ns a
-row and level at 3 GHz (measured .9; XGBoost's own walk takes 6 to 8). With five levels passed at once, a tree of depth
-8 took 6.1 and 8.8 ns a row on 45 and 300 columns, where steps alone took 9.8 and 12.9 in the same hour. Where no split
-sends missing values to the right, as in trees grown without any, -1 is the lowest level and needs no instructions of
-its own: a tenth less, 4.7 and 5.8 ns against 5.3 and 6.4.
+A step is two loads and some ten instructions a row. LLVM may gather 8 or 16 rows by an instruction; for the processor
+measured it takes gathers for slow and emits none. A row and level took .9 to 1.2 ns, in XGBoost's own walk 6 to 8.
+With five levels passed at once, a tree of depth 8 took 6.1 and 8.8 ns a row on 45 and 300 columns, where steps alone
+took 9.8 and 12.9 in the same hour. Where no split sends missing values to the right, as in trees grown without any, -1
+is the lowest level and needs no instructions of its own: a tenth less, 4.7 and 5.8 ns against 5.3 and 6.4.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eravane_kernels.arrays import Bools, Integers, Levels, Single
+from eravane_kernels.cpu.forest import not_below
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.pointers import levels_at
 
@@ -106,10 +107,7 @@ def walk(address_SC: Integers, row_S: Integers, key_TK: Keys, leaf_TL: Single, t
                 upper = _upper(address_SC[segment], first, rows, key_TK[tree], depth, lowest, place_2R)
                 for row in range(rows):
                     place_R[row] = place_2R[0, row]
-                if lowest:
-                    _lower_lowest(word_WR.reshape(-1), key_TK[tree], upper, depth, place_R[:rows])
-                else:
-                    _lower(word_WR.reshape(-1), key_TK[tree], upper, depth, place_R[:rows])
+                _lower(word_WR.reshape(-1), key_TK[tree], upper, depth, lowest, place_R[:rows])
                 leaf_L = leaf_TL[tree]
                 for row in range(rows):
                     total_R[row] += leaf_L[np.uint32(place_R[row])]
@@ -149,7 +147,7 @@ def _upper(address_C: Integers, first: int, rows: int, key_K: Keys, depth: int, 
             column = (key >> _WORD) // BLOCK_ROWS * PER_WORD + ((key >> _SHIFT) & 31) // BITS
             x_R = levels_at(address_C[column] + first, rows)
             if lowest:
-                _not_below(x_R, np.int8(limit - 1), np.uint8(place), place_R, next_R)
+                not_below(x_R, np.int8(limit - 1), np.uint8(place), place_R, next_R)
             else:
                 _go_right(x_R, np.uint8(right), np.uint8(limit), np.uint8(place), place_R, next_R)
         place_R, next_R = next_R, place_R
@@ -168,29 +166,8 @@ def _go_right(x_R: Levels, right: np.uint8, limit: np.uint8, place: np.uint8, pl
 
 
 @kernel
-def _not_below(x_R: Levels, below: np.int8, place: np.uint8, place_R: Places, next_R: Places) -> None:
-    """`_go_right` where a missing value, -1, is the lowest level."""
-    for row in range(x_R.size):
-        next_R[row] += np.uint8((place_R[row] == place) & (x_R[row] >= below))
-
-
-@kernel
-def _lower_lowest(word_W: Keys, key_K: Keys, upper: int, depth: int, place_R: Keys) -> None:
-    """`_lower` where a missing value is the lowest level."""
-    rows = np.int32(place_R.shape[0])
-    for level in range(upper, depth):
-        first = np.int32((1 << level) - 1)
-        for row in range(rows):
-            key = key_K[np.uint32(first + place_R[row])]
-            word = word_W[np.uint32(np.int32(key >> np.int32(_WORD)) + np.int32(row))]
-            value = np.int32(word >> np.int32((key >> np.int32(_SHIFT)) & np.int32(31))) & np.int32(15)
-            right = np.int32(value >= np.int32(key & np.int32(15)))
-            place_R[row] = np.int32(np.int32(place_R[row] + place_R[row]) + right)
-
-
-@kernel
-def _lower(word_W: Keys, key_K: Keys, upper: int, depth: int, place_R: Keys) -> None:
-    """A block of rows down the lower levels. Everything is 32 bits wide, so that gathers take 16 at once."""
+def _lower(word_W: Keys, key_K: Keys, upper: int, depth: int, lowest: bool, place_R: Keys) -> None:
+    """A block of rows down the lower levels. Everything is 32 bits wide, for vectors of many rows."""
     rows = np.int32(place_R.shape[0])
     for level in range(upper, depth):
         first = np.int32((1 << level) - 1)
@@ -198,6 +175,6 @@ def _lower(word_W: Keys, key_K: Keys, upper: int, depth: int, place_R: Keys) -> 
             key = key_K[np.uint32(first + place_R[row])]
             word = word_W[np.uint32(np.int32(key >> np.int32(_WORD)) + np.int32(row))]
             value = np.int32(word >> np.int32((key >> np.int32(_SHIFT)) & np.int32(31)))
-            value = np.int32(value - np.int32((key >> np.int32(_RIGHT)) & np.int32(1))) & np.int32(15)
-            right = np.int32(value >= np.int32(key & np.int32(15)))
+            lift = np.int32(0) if lowest else np.int32((key >> np.int32(_RIGHT)) & np.int32(1))
+            right = np.int32(np.int32(np.int32(value - lift) & np.int32(15)) >= np.int32(key & np.int32(15)))
             place_R[row] = np.int32(np.int32(place_R[row] + place_R[row]) + right)
