@@ -166,6 +166,7 @@ class _Remote(Generic[Task, Result]):
             for task in tasks:
                 with on_worker(str(worker.name), _label(self.function, task), gpus=self.gpus) as usage:
                     found.append((self.function(task, control), usage()))
+                reports.ended(found[-1][1].seconds)
         finally:
             reports.send()
         return found
@@ -181,6 +182,11 @@ class Reports:
         """Send it with those before it, unless others were sent less than `REPORT_SECONDS` ago."""
         self._held.append(news)
         if time.monotonic() - self._sent >= REPORT_SECONDS:
+            self.send()
+
+    def ended(self, seconds: float) -> None:
+        """Send what is held after a task that took long: it does not wait for the first report of the next."""
+        if seconds >= REPORT_SECONDS:
             self.send()
 
     def send(self) -> None:
