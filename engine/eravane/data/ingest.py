@@ -187,7 +187,7 @@ class _Update:
         chunks = [segment.ids.cast(pa.large_string()) for segment in self._builder.segments]
         chunks += [chunk for intake in intakes for chunk in intake.source.ids.chunks]
         known = pa.chunked_array(chunks, type=pa.large_string())
-        if pc.any(pc.is_in(known, value_set=source.ids)).as_py():  # the table of few live ids is made faster
+        if pc.any(pc.is_in(known, value_set=source.ids)).as_py():  # hashing the few live ids is faster
             row = pc.index(pc.is_in(source.ids, value_set=known), True).as_py()
             source.refuse("id", row, "the id is in history, too; a live row is of the week that has no label yet")
 

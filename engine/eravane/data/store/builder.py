@@ -23,7 +23,7 @@ from eravane.data.store.site import Site
 from eravane.data.store.source import Source
 from eravane.data.store.transfer import silent, transfer
 
-# Of segments that are filled at a time: a row group that begins in one ends in the next; columns are padded.
+# Bytes of buffers for segments: two are filled at a time where a row group ends in the next one; columns are padded.
 HELD_BYTES = 5 * SEGMENT_BYTES // 2
 
 

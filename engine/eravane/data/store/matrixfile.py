@@ -25,7 +25,7 @@ from eravane.core.files import write_atomically
 from eravane.data.store.digest import digest_runs, digest_text
 
 _LONGEST_PADDING = 64
-# Of a matrix that are written at a time: the page cache takes larger ones into larger pages, at half the speed.
+# Bytes of a matrix per write: the page cache takes larger pieces into larger pages, at half the speed.
 PIECE_BYTES = 64 << 10
 ARROW_TYPES = {"int8": pa.int8(), "float32": pa.float32()}
 
@@ -57,7 +57,7 @@ def digests_path(path: Path) -> Path:
 
 
 class Buffers:
-    """Memory for matrices that are being filled: pages of a mapped file cost several times as much to write.
+    """Memory in which matrices are filled: new pages of a mapped file cost several times as much to write.
 
     Args:
         size: bytes of each buffer.
@@ -76,7 +76,7 @@ class Buffers:
         return np.frombuffer(mmap.mmap(-1, self._size), np.uint8) if self._left >= 0 else None
 
     def give(self, buffer: NDArray[np.uint8]) -> None:
-        """Take a buffer back, to be used again: new memory is dear, too."""
+        """Keep a buffer for the next matrix: new memory costs time, too."""
         self._spare.append(buffer)
 
 

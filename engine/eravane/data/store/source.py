@@ -24,7 +24,8 @@ from eravane.data.parquet import ERA, codes_of, eras_of, first_line, id_column, 
 T = TypeVar("T")
 J = TypeVar("J")
 # Decoded bytes per block of columns: what one read of a row group may hold in memory; two blocks are held at a time.
-# Larger ones take a fifth more time: their memory is given back and new. A read on a device parses the footer anew.
+# Larger blocks are slower: the allocator returns their memory and takes new pages each time. A read on a device parses
+# the footer anew.
 BLOCK_BYTES, DEVICE_BLOCK_BYTES = 8 << 20, 512 << 20
 _BATCH_ROWS = 1 << 17
 
