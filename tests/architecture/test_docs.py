@@ -21,6 +21,7 @@ from packaging.version import Version
 
 from eravane.core.config import RunConfig
 from tests.architecture import configuration
+from tests.support import programs
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -129,6 +130,8 @@ def _run(code: str, folder: Path, root: Path) -> subprocess.CompletedProcess[str
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"PYTHONPATH": f"{root / 'engine'}:{ROOT / 'kernels'}"}
     script = f"import eravane; assert eravane.__file__.startswith({str(root)!r}), eravane.__file__\n{code}"
+    if root == ROOT:
+        return programs.run(["-c", script], folder, environment)
     return subprocess.run(
         [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

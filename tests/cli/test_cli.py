@@ -6,11 +6,11 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from rich.console import Console
@@ -18,6 +18,8 @@ from rich.console import Console
 from eravane.cli.progress import ConsoleProgress, gain_sentence, print_table
 from eravane.core.events import Progress
 from eravane.pipeline.week import WeekReport
+from tests.support import programs
+from tests.support.programs import Program
 
 COMMANDS = [
     *("demo", "synth", "ingest", "plan", "run", "step", "report", "compare", "doctor"),
@@ -26,10 +28,8 @@ COMMANDS = [
 EAGER = "import sys; from eravane.cli import main; sys.argv[0] = 'eravane'; main()"
 
 
-def _eravane(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120"}
-    command = [sys.executable, "-c", EAGER, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, **options)  # type: ignore[call-overload]
+def _eravane(*arguments: object) -> CompletedProcess[str]:
+    return programs.run(["-c", EAGER, *arguments], environment=os.environ | {"NO_COLOR": "1", "COLUMNS": "120"})
 
 
 def test_help_lists_every_command_with_a_sentence() -> None:
@@ -191,17 +191,15 @@ def test_demo_then_report_and_an_interruption(tmp_path: Path) -> None:
     run, data, cache = tmp_path / "run", tmp_path / "demo" / "data", tmp_path / "cache"
     config = tmp_path / "demo" / "run" / "run.toml"
     arguments = ["run", data, "--out", run, "--config", config, "--cache", cache]
-    process = subprocess.Popen(
-        [sys.executable, "-c", EAGER, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    program = Program(["-c", EAGER, *arguments])
     deadline = time.monotonic() + 240
-    while not list(run.glob("checkpoints/0*")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(run.glob("checkpoints/0*")) and time.monotonic() < deadline and program.poll() is None:
         time.sleep(0.05)
     pressed = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "--resume" in errors
+    program.interrupt()
+    ended = program.finish(timeout=120)
+    assert ended.returncode == 130, ended.stderr
+    assert "--resume" in ended.stderr
     assert time.monotonic() - pressed < 100  # a second or two on an idle machine
     done = _eravane(*arguments, "--resume", "--json")
     assert done.returncode == 0

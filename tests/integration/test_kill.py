@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import shutil
 import signal
 from pathlib import Path
@@ -21,11 +20,10 @@ from eravane.data.store.store import SNAPSHOTS
 from eravane.pipeline.batch import run
 from tests.integration.victim import Moments, disk_full, run_and_die
 from tests.support.micro import MICRO
+from tests.support.programs import PROCESSES
 from tests.support.shared import Runs
 
 FINAL = ("live_predictions.csv", "metrics.json", "known_at.json", "models/index.json", "live.json")
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.integration.victim"])
 
 
 @pytest.fixture(scope="module", params=["refit+leaves", pytest.param("append", marks=pytest.mark.full)])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +15,7 @@ from eravane.data.ingest import ingest
 from eravane.data.store.store import EraStore
 from eravane.pipeline.batch import run
 from eravane.pipeline.week import step
+from tests.support import programs
 
 PREPARE = PrepareConfig(missing_eras="impute", impute="mean", outliers="winsorize", indicators=True)
 
@@ -41,8 +40,7 @@ def test_a_changed_old_era_is_named_with_the_store_and_the_way_out(
 
     def call(out: str, *options: str) -> tuple[int, str]:
         paths = [str(data), "--out", str(tmp_path / out), "--config", str(tmp_path / "run.toml"), "--cache", str(cache)]
-        command = [sys.executable, "-c", "from eravane.cli import main; main()", "run", *paths, *options]
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = programs.run(["-c", "from eravane.cli import main; main()", "run", *paths, *options])
         return found.returncode, found.stderr
 
     assert call("first") == (0, "")

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 
 from eravane.core.errors import StoreError
 from eravane.data.store.store import EraStore
+from tests.support import programs
 from tests.support.made_store import Dataset, contents, next_week
 
 VICTIM = Path(__file__).with_name("victim.py")
 
 
-def run(data: Path, store: Path, step: int = 0, number: int = signal.SIGKILL) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(VICTIM), str(data), str(store), str(step), str(int(number))]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(data: Path, store: Path, step: int = 0, number: int = signal.SIGKILL) -> CompletedProcess[str]:
+    return programs.run([VICTIM, data, store, step, int(number)])
 
 
 @pytest.fixture(scope="module")
