@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from eravane_kernels.cpu import levelproducts
+from eravane_kernels.cpu.levelproducts import BY_BYTES
+
 OFFSETS = np.array([0, 0, 1, 34, 290], dtype=np.int64)
 ROWS = 290
 GROUPS = tuple(np.array(group, dtype=np.int64) for group in (range(10), [1, 2], [5, 7], [], [3], [4, 8, 9]))
@@ -127,6 +130,23 @@ def test_mixes_are_exact_sums_rounded(ops, rng):
     assert ops.mix(z_MN, weight_KM[:0]).shape == (0, 400)
     with pytest.raises(ValueError, match="weight_KM"):
         ops.mix(z_MN, weight_KM[:, 1:].copy())
+
+
+@pytest.mark.parametrize(
+    "by_bytes", [False, pytest.param(True, marks=pytest.mark.skipif(not BY_BYTES, reason="no VNNI"))]
+)
+@pytest.mark.parametrize(("width", "rows"), [(0, 5), (1, 1), (3, 64), (4, 63), (9, 2048), (13, 4_200), (8, 0)])
+def test_products_of_levels_are_whole_numbers(rng, monkeypatch, by_bytes, width, rows):
+    monkeypatch.setattr(levelproducts, "BY_BYTES", by_bytes)
+    x_CN = rng.integers(0, 5, (width + 2, rows + 3)).astype(np.int8)
+    column_U = rng.permutation(width + 2)[:width]
+    start_U, value_UN = column_U * (rows + 3) + 1, x_CN[column_U, 1 : rows + 1].astype(np.int64)
+    found_UU, total_U = levelproducts.level_products(x_CN.ravel(), start_U, rows)
+    np.testing.assert_array_equal(found_UU[:width, :width], value_UN @ value_UN.T)
+    np.testing.assert_array_equal(total_U, value_UN.sum(axis=1))
+    if value_UN.size:
+        x_CN[column_U[-1], rows] = -1
+        assert levelproducts.level_products(x_CN.ravel(), start_U, rows) is None
 
 
 @pytest.mark.parametrize(

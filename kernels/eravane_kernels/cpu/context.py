@@ -6,11 +6,12 @@ import numpy as np
 from scipy.linalg import eigvalsh
 
 from eravane_kernels import checks
-from eravane_kernels.arrays import LEVELS, MISSING, Bools, Columns, Double, Floats, Integers, Levels, Single
+from eravane_kernels.arrays import LEVELS, MISSING, Bools, Columns, Double, Floats, Integers
 from eravane_kernels.cpu.centring import centre
-from eravane_kernels.cpu.inputs import check_predictions
-from eravane_kernels.cpu.jit import dividing, kernel
+from eravane_kernels.cpu.inputs import check_predictions, levels
+from eravane_kernels.cpu.jit import dividing
 from eravane_kernels.cpu.layout import flat
+from eravane_kernels.cpu.levelproducts import Products, level_products
 from eravane_kernels.cpu.projection import EXACT
 from eravane_kernels.eras import spans
 from eravane_kernels.spec.context import ALONE, FLAT, Groups, check_groups
@@ -53,7 +54,7 @@ def dispersion(p_MN: Floats, offsets_E1: Integers) -> Double:
 
 def group_structure(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> Double:
     """See `spec.group_structure`: products of group means are sums over blocks of the correlations."""
-    check_groups(x_CN, offsets_E1, groups)
+    check_groups(x_CN, offsets_E1, groups, levels)
     union_U, place_C = _union(groups, len(x_CN))
     position_GK = [place_C[np.asarray(group, dtype=np.intp)] for group in groups]
     member_GU = np.zeros((len(groups), len(union_U)))
@@ -88,9 +89,8 @@ def _correlations(x_CN: Columns, rows: slice, column_U: Integers) -> tuple[Doubl
     count = rows.stop - rows.start
     if x_CN.dtype == np.int8 and count * (LEVELS - 1) ** 2 < EXACT:
         x_S, start_C = flat(x_CN[:, rows])
-        single_UN, total_U = np.empty((len(column_U), count), dtype=np.float32), np.empty(len(column_U))
-        if _widen(x_S, start_C[column_U], single_UN, total_U):  # sums of products are whole numbers: exact in float32
-            return _normalise(single_UN @ single_UN.T, float(count), total_U)
+        if (found := level_products(x_S, start_C[column_U], count)) is not None:
+            return _normalise(found[0], float(count), found[1])
     value_UN = x_CN[column_U, rows]
     centred_UN = np.empty(value_UN.shape)
     hole = float(MISSING) if x_CN.dtype == np.int8 else np.nan
@@ -99,27 +99,10 @@ def _correlations(x_CN: Columns, rows: slice, column_U: Integers) -> tuple[Doubl
     return _normalise(centred_UN @ centred_UN.T, 1.0, np.zeros(len(column_U)))
 
 
-@kernel
-def _widen(x_S: Levels, start_U: Integers, single_UN: Single, total_U: Double) -> bool:
-    """Fills in columns as float32 and their sums; returns whether no value is missing."""
-    least = np.int8(0)
-    for column in range(single_UN.shape[0]):
-        single_N = single_UN[column]
-        value_N = x_S[start_U[column] : start_U[column] + single_N.shape[0]]
-        total = np.int32(0)
-        for row in range(value_N.shape[0]):
-            value = value_N[row]
-            single_N[row] = value
-            total += np.int32(value)
-            least = min(least, value)
-        total_U[column] = total
-    return bool(least >= 0)
-
-
 @dividing
-def _normalise(product_UU: Single | Double, count: float, total_U: Double) -> tuple[Double, Bools]:
+def _normalise(product_UU: Products | Double, count: float, total_U: Double) -> tuple[Double, Bools]:
     """Correlations from products of columns, in one pass; see `_correlations`."""
-    width = product_UU.shape[0]
+    width = total_U.shape[0]
     length_U, varies_U, corr_UU = np.empty(width), np.empty(width, dtype=np.bool_), np.empty((width, width))
     for one in range(width):
         square = count * np.float64(product_UU[one, one]) - total_U[one] * total_U[one]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from eravane_kernels import checks
-from eravane_kernels.arrays import Columns, Floats, Integers
+from eravane_kernels.arrays import LEVELS, Columns, Floats, Integers, Levels
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
 from eravane_kernels.eras import spans
@@ -46,6 +46,22 @@ def finite(x_CN: Floats, name: str) -> None:
     """See `checks.finite`."""
     if not _all_finite(*flat(x_CN), 0, x_CN.shape[1]):
         checks.finite(x_CN, name)
+
+
+def levels(x_CN: Levels, name: str) -> None:
+    """See `checks.levels`."""
+    if not _all_levels(*flat(x_CN), x_CN.shape[1]):
+        checks.levels(x_CN, name)
+
+
+@kernel
+def _all_levels(x_S: Levels, start_C: Integers, rows: int) -> bool:
+    most = np.uint8(0)
+    for column in range(start_C.shape[0]):
+        value_N = x_S[start_C[column] : start_C[column] + rows]
+        for row in range(rows):
+            most = max(most, np.uint8(np.uint8(value_N[row]) + np.uint8(1)))  # 0 for a missing value
+    return bool(most <= LEVELS)
 
 
 @kernel

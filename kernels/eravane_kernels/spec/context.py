@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from eravane_kernels import checks
-from eravane_kernels.arrays import MISSING, Columns, Double, Floats, Integers
+from eravane_kernels.arrays import MISSING, Columns, Double, Floats, Integers, Levels
 from eravane_kernels.eras import spans
 from eravane_kernels.spec.cross_section import check_predictions
 
@@ -116,12 +116,14 @@ def _unit(x_CN: Columns) -> Double:
     return np.array([column / np.sqrt(column @ column) for column in centred]).reshape(len(kept), x_CN.shape[1])
 
 
-def check_groups(x_CN: Columns, offsets_E1: Integers, groups: Groups) -> None:
-    """Checks columns, eras and groups."""
+def check_groups(
+    x_CN: Columns, offsets_E1: Integers, groups: Groups, levels: Callable[[Levels, str], None] = checks.levels
+) -> None:
+    """Checks columns, eras and groups; `levels` checks levels."""
     checks.columns(x_CN, "x_CN", "int8", "float32")
     checks.offsets(offsets_E1, x_CN.shape[1])
     checks.groups(groups, len(x_CN))
     if x_CN.dtype == np.int8:
-        checks.levels(x_CN, "x_CN")
+        levels(x_CN, "x_CN")
     else:
         checks.no_infinity(x_CN, "x_CN")
