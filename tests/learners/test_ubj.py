@@ -96,11 +96,24 @@ def test_integers_keep_their_value(value: int) -> None:
     assert load(dump({"x": [value, "y"]})) == {"x": [value, "y"]}
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[], [""], ["int"] * 500, ["ä", "", "b" * 300], ["int"] * 3 + ["float"], ["a", "b", 7, "S"], ["a", "a", 7]],
+)
+def test_lists_of_texts_are_read_whole(values: list[Any]) -> None:
+    assert load(dump({"x": values, "S": "S"})) == {"x": values, "S": "S"}
+    for end in range(len(dump(values))):
+        with pytest.raises(ValueError, match="not the UBJ that XGBoost writes"):
+            load(dump(values)[:end])
+
+
 def test_damaged_bytes_are_refused() -> None:
     raw = _raw("ubj")
+    text = b"SL" + (1).to_bytes(8, "big") + b"a"
+    many = [b"[#L" + (1 << 62).to_bytes(8, "big") + text * times for times in (1, 9)]
     size = raw.index(b"#L") + 2
     negative = raw[:size] + b"\xff" * 8 + raw[size + 8 :]
     nested = (b"[#L" + (1).to_bytes(8, "big")) * 5000
-    for damaged in (raw[:-1], raw[: len(raw) // 2], raw + b"x", b"", b"x" + raw[1:], b"D1", negative, nested):
+    for damaged in (raw[:-1], raw[: len(raw) // 2], raw + b"x", b"", b"x" + raw[1:], b"D1", negative, nested, *many):
         with pytest.raises(ValueError, match="not the UBJ that XGBoost writes"):
             load(damaged)

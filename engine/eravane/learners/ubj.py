@@ -145,11 +145,28 @@ def _read_array(data: bytes, at: int) -> tuple[Any, int]:
         if begin + size * kind.itemsize > len(data):
             raise IndexError
         return np.frombuffer(data, kind, size, begin), begin + size * kind.itemsize
-    size, found, at = _read_size(data, at + 2), [], at + 10
-    for _ in range(size):
+    size, found, at = _read_size(data, at + 2), list[Any](), at + 10
+    if data[at : at + 1] == b"S":
+        found, at = _read_texts(data, at, size)
+    while len(found) < size:
         value, at = _read(data, at)
         found.append(value)
     return found, at
+
+
+def _read_texts(data: bytes, at: int, most: int) -> tuple[list[Any], int]:
+    """Texts from a place on, as many as follow each other, and where they end: a model names thousands of columns."""
+    text, end = _read_text(data, at + 1)
+    if most * (end - at) <= len(data) - at and data.startswith(data[at:end] * most, at):  # the types of columns
+        return [text] * most, at + most * (end - at)
+    found, begin, mark, length = list[Any](), at + 10, ord("S"), _LENGTH.unpack_from
+    while len(found) < most and data[begin - 10] == mark:
+        (size,) = length(data, begin - 8)
+        if size < 0:
+            raise IndexError
+        found.append(data[begin : begin + size].decode())
+        begin += size + 10
+    return found, begin - 10
 
 
 @lru_cache(4096)
