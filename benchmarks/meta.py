@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Result, say
+from benchmarks.meta_knowable import knowable
 from benchmarks.meta_moments import KINDS, moment_world
 from benchmarks.meta_real import FIRST, folder, real_pools
 from benchmarks.meta_rivals import boa, exponential_weights, fixed_share, stacking, static_ridge
@@ -72,6 +73,8 @@ LAGGED_GOALS = {"hidden": 0.9, "moments: hidden": 0.9, "moments: weak": 0.5, "mo
 # On real pools the gate may lose this much to the best of equal weight and any ridge.
 MAY_LOSE = 1e-4
 RIDGES = ("ridge", "ridge_64", "ridge_all")
+# Methods that have parameters of the generator: what can be known, no rivals.
+KNOWN = ("knowable_from_data", "knowable_from_scores", "knowable_learnt")
 
 
 def main(quick: bool) -> list[Result]:
@@ -132,6 +135,7 @@ def measure(kind: str, seed: int, size: Size, until: float) -> Measured | None:
         weights |= {name: rival(world, first, LAG) for name, rival in RIVALS.items()}
         oracle_EM = oracle_weights(world)
         weights |= {"oracle": oracle_EM[first:], "lagged_oracle": oracle_EM[first - LAG : -LAG]}
+        weights |= {name: known_EM[first:] for name, known_EM in known_weights(world).items()}
         if kind in ("hidden", "moments: hidden"):
             broken = prequential(replace(world, versions=()), first, config_of(size, experts=("ridges", "regimes")))
             weights |= {"regimes_without_versions": broken["regimes"]}
@@ -145,6 +149,13 @@ def measure(kind: str, seed: int, size: Size, until: float) -> Measured | None:
     equal = scores(tested, weights["equal_weight"])
     gains = {name: scores(tested, w_TM) - equal for name, w_TM in weights.items() if name != "equal_weight"}
     return Measured(gains, float(equal.mean()))
+
+
+def known_weights(world: Planted) -> dict[str, FloatArray]:
+    """Weights [E, M] of methods that have a generator's parameters; the last one learns what regimes pay."""
+    return {f"knowable_from_{what}": knowable(world.outcomes, truth, LAG) for what, truth in world.truths.items()} | {
+        "knowable_learnt": knowable(world.outcomes, world.truths["scores"], LAG, learnt=True)
+    }
 
 
 def config_of(size: Size, **changes: Any) -> GateConfig:
@@ -228,7 +239,9 @@ def planted(kind: str, measured: Sequence[Measured]) -> list[Result]:
 
 def against_best(kind: str, rows: Mapping[str, Pooled]) -> Result:
     """Cost of the top level against the best expert and rival, in 1e-4 CORR."""
-    best = max((name for name in rows if name not in ("gate", "lagged_oracle")), key=lambda name: rows[name].mean)
+    best = max(
+        (name for name in rows if name not in ("gate", "lagged_oracle", *KNOWN)), key=lambda name: rows[name].mean
+    )
     lead = Pooled([b - g for b, g in zip(rows[best].series, rows["gate"].series, strict=False)])
     detail = f"{best} leads by {lead.mean:+.4f} (error {lead.se:.4f})"
     return Result(f"{kind}: lead of the best expert or rival", lead.mean * 1e4, "1e-4 CORR", 1.0, "lower", detail)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import gamma
 
+from benchmarks.meta_knowable import Truth, condensed
 from benchmarks.meta_worlds import CLOCK, Planted
 from eravane.gate.context import STRUCTURE
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
@@ -61,6 +63,7 @@ def moment_world(name: str, seed: int) -> Planted:
         own = home == block
         direction_F[own] /= np.sqrt(direction_F[own] @ S_FF[np.ix_(own, own)] @ direction_F[own])
     pay_RB, regime_T = _regimes(rng, kind, total)
+    loads_FB = S_FF @ (direction_F[:, None] * (home[:, None] == np.arange(BLOCKS))) * kind.signal
     theta_TF = (pay_RB[regime_T] + _wander(rng, kind, total))[:, home] * direction_F * kind.signal
     weekly_TF = rng.standard_normal((total + 3, FEATURES)) @ np.linalg.cholesky(S_FF).T / np.sqrt(ROWS)
     cov_TF = theta_TF @ S_FF + sum(weekly_TF[i : total + i] for i in range(4)) / 2
@@ -85,7 +88,38 @@ def moment_world(name: str, seed: int) -> Planted:
         c_M = versions_VMF[now] @ cov_TF[era]
         outcomes.append(EraOutcome(era, c_M, c_M, C_MM, facts[era], np.ones(kind.models)))
     pool = tuple(GateModel(f"m{m}", "medium" if m % 2 else "small", str(m)) for m in range(kind.models))
-    return Planted(outcomes, pool, regime_T[WARM : WARM + kind.eras], kept, version_scores)
+    regime_E = regime_T[WARM : WARM + kind.eras]
+    in_force = [(o.era - WARM) // REFIT for o in outcomes]
+    told = {"data": [condensed(cov_TF[o.era], loads_FB, S_FF, ROWS) for o in outcomes], "scores": []}
+    for outcome in outcomes:
+        scored = version_scores[outcome.era]
+        w_KF = np.concatenate(versions_VMF[list(scored.versions)])
+        told["scores"].append(condensed(scored.paid_KM.ravel(), w_KF @ loads_FB, w_KF @ S_FF @ w_KF.T, ROWS))
+    truths = {
+        what: Truth(
+            pay_RG=pay_RB,
+            regime_E=regime_E,
+            leave_A=_leaves(kind.lasts),
+            shown=kind.shown,
+            returns=RETURNS,
+            drift=0.0 if kind.null else DRIFT,
+            keep=0.5 ** (1 / DRIFT_HALF_LIFE),
+            white=0.0,
+            loads_EMG=versions_VMF[in_force] @ loads_FB,
+            seen_EG=np.stack([seen_G for seen_G, _ in pairs]),
+            reads_EGG=np.stack([reads_GG for _, reads_GG in pairs]),
+            renewed_E=(what == "scores") & (np.diff(in_force, prepend=-1) > 0),
+        )
+        for what, pairs in told.items()
+    }
+    return Planted(outcomes, pool, regime_E, kept, version_scores, truths)
+
+
+def _leaves(lasts: float) -> FloatArray:
+    """Probability that a regime ends after its first, second, ... era, as `_regimes` draws it."""
+    longest = int(8 * lasts)
+    ended_A = gamma.cdf(np.arange(1, longest + 2), 3, scale=lasts / 3) * (np.arange(1, longest + 2) > 3)
+    return np.asarray(np.diff(ended_A) / (1 - ended_A[:-1]))
 
 
 def _correlations(rng: np.random.Generator, home: NDArray[np.int64]) -> FloatArray:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from benchmarks.meta_knowable import Truth, condensed
 from eravane.calendar.clock import Clock
 from eravane.calendar.horizon import Horizon
 from eravane.core.config import GateConfig
@@ -37,6 +38,8 @@ TARGET = "target_ender_20"
 CLOCK = Clock.of(Horizon.required(TARGET))
 GROUPS, FEATURES = 12, 240
 FIRST_PREDICTED, REFIT_EVERY, WINDOW, RIDGE = 90, 40, 80, 0.05
+# Correlation of the five target values with the normal variable that they cut into 5/20/50/20/5 %.
+KEPT_SHARE = 0.941
 # Rows on which versions of the models are compared.
 REFERENCE = 2_000
 
@@ -47,6 +50,7 @@ class Planted:
 
     Attributes:
         versions: every version of the models; version_scores: what versions were paid, by era.
+        truths: what the generator knows, by what is read of resolved eras: all of the data, or scores.
     """
 
     outcomes: list[EraOutcome]
@@ -54,6 +58,7 @@ class Planted:
     regime_E: NDArray[np.int64]
     versions: tuple[Version, ...] = ()
     version_scores: Mapping[int, VersionScores] = field(default_factory=dict)
+    truths: Mapping[str, Truth] = field(default_factory=dict)
 
 
 def made_world(kind: str, seed: int, *, eras: int, rows: int = 4_000) -> Planted:
@@ -87,6 +92,8 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
     builder = ContextBuilder(models, cells, ops, GateConfig())
     base = _Base(columns)
     outcomes, regime, version_scores, reference_FN = [], [], {}, None
+    loads: list[FloatArray] = []
+    told: dict[str, list[tuple[FloatArray, FloatArray]]] = {"data": [], "scores": []}
     for made in world.eras():
         if made.era > eras:
             break
@@ -109,10 +116,34 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
                 )
             )
             regime.append(made.regime)
-            version_scores[made.era] = base.scores(x_FN, y_N)
+            version_scores[made.era], z_KN = base.scores(x_FN, y_N)
+            s_GN, rows = made.signals_GN.astype(np.float64), y_N.size
+            loads_KG, agree_GG = config.snr * KEPT_SHARE * z_KN @ s_GN.T / rows, s_GN @ s_GN.T / rows
+            loads.append(loads_KG[-len(models) :])
+            paid_K = version_scores[made.era].paid_KM.ravel()
+            told["scores"].append(condensed(paid_K, loads_KG, z_KN @ z_KN.T / rows, rows))
+            told["data"].append(condensed(s_GN @ y_N / rows, config.snr * KEPT_SHARE * agree_GG, agree_GG, rows))
         base.add(made.era, x_FN, standardised_target(label_N))
     assert reference_FN is not None
-    return Planted(outcomes, models, np.array(regime), base.versions(reference_FN), version_scores)
+    fresh_E = np.array([(outcome.era - FIRST_PREDICTED) % REFIT_EVERY == 0 for outcome in outcomes])
+    truths = {
+        what: Truth(
+            pay_RG=world.weights_RG,
+            regime_E=np.array(regime),
+            leave_A=np.array([1 - persistence]),
+            shown=kind != "hidden",
+            returns=config.return_noise,
+            drift=0.0,
+            keep=1.0,
+            white=1 - KEPT_SHARE**2,
+            loads_EMG=np.stack(loads),
+            seen_EG=np.stack([seen_G for seen_G, _ in pairs]),
+            reads_EGG=np.stack([reads_GG for _, reads_GG in pairs]),
+            renewed_E=(what == "scores") & fresh_E,
+        )
+        for what, pairs in told.items()
+    }
+    return Planted(outcomes, models, np.array(regime), base.versions(reference_FN), version_scores, truths)
 
 
 class _Base:
@@ -140,11 +171,12 @@ class _Base:
             self._kept.append((era, self._weights))
         return self._evaluate(self._weights, x_FN)
 
-    def scores(self, x_FN: NDArray[np.float32], y_N: FloatArray) -> VersionScores:
-        """Scores of the newest versions in an era: all of them are out of sample."""
+    def scores(self, x_FN: NDArray[np.float32], y_N: FloatArray) -> tuple[VersionScores, FloatArray]:
+        """Scores of the newest versions in an era, all of them out of sample, and their predictions [K M, N]."""
         numbers = tuple(range(len(self._kept)))[-SCORED_VERSIONS:]
-        paid = [gaussianize(self._evaluate(self._kept[n][1], x_FN), ops) @ y_N / y_N.size for n in numbers]
-        return VersionScores(numbers, np.stack(paid))
+        z_KMN = np.stack([gaussianize(self._evaluate(self._kept[n][1], x_FN), ops) for n in numbers])
+        paid_KM = np.stack([z_MN @ y_N / y_N.size for z_MN in z_KMN])
+        return VersionScores(numbers, paid_KM), z_KMN.reshape(-1, y_N.size).astype(np.float64)
 
     def versions(self, reference_FN: NDArray[np.float32]) -> tuple[Version, ...]:
         """Every version so far, by what it predicts of reference rows."""
