@@ -99,7 +99,6 @@ def test_no_scheduler_answers(case: Case, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_scheduler_that_vanishes_is_one_error_and_finished_models_stay(
     case: Case, threaded: dict[tuple[str, int], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo_cluster, "PATIENCE_SECONDS", 3.0)
     address_file = tmp_path / "scheduler.json"
     scheduler = _dask("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(address_file))
     worker = _dask(
@@ -110,8 +109,15 @@ def test_a_scheduler_that_vanishes_is_one_error_and_finished_models_stay(
             client.wait_for_workers(1, timeout=60)
             address = client.scheduler.address
         zoo = case.zoo(tmp_path / "cache", scheduler=address)
+
+        def vanish() -> None:
+            monkeypatch.setattr(
+                zoo_cluster, "PATIENCE_SECONDS", 3.0
+            )  # not before: a busy machine's worker needs longer
+            scheduler.kill()
+
         with pytest.raises(RunError, match="is gone; finished models are in the cache"):
-            blocks_of(zoo, case.specs, _once(scheduler.kill))
+            blocks_of(zoo, case.specs, _once(vanish))
     finally:
         for process in (worker, scheduler):
             process.kill()

@@ -21,7 +21,8 @@ LONGEST_CHUNK = 156
 class WalkForwardSplit(BaseCrossValidator):  # type: ignore[misc]
     """Walk-forward splits: every test chunk is predicted from eras that lie before it by more than a purge.
 
-    The last test chunk ends with the newest era. Pass the era of every row as `groups`.
+    The last test chunk ends with the newest era; a chunk is left out where a gap in the eras leaves it nothing to train
+    on. Pass the era of every row as `groups`.
 
     Args:
         n_splits: newest folds to use (0: all).
