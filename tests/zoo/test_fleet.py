@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eravane.learners.protocol import OutOfDeviceMemoryError
 from eravane.zoo import cluster
-from eravane.zoo.cluster import SENT_SHARE, Reports, sent_together
+from eravane.zoo.cluster import MESSAGES, MOST_SENT, Reports, sent_together
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.fleet import MemoryBudget, TaskControl
 
@@ -128,14 +128,20 @@ def test_room_is_given_back_after_an_error() -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.floats(0, 1e6), max_size=60), st.integers(1, 9))
-def test_tasks_are_sent_together_until_they_are_a_share_of_a_workers_load(costs: list[float], workers: int) -> None:
-    found, least, at = sent_together(costs, workers), SENT_SHARE * sum(costs) / workers, 0
+def test_tasks_are_sent_together_in_parts_of_like_costs(costs: list[float], workers: int) -> None:
+    found, at = sent_together(costs, workers), 0
     assert sum(found) == len(costs)
+    assert len(found) <= workers * MESSAGES
     for count in found:
-        assert count == 1 or sum(costs[at : at + count - 1]) < least
-        at += count
-    assert all(count > 0 for count in found)
-    assert sent_together([1.0] * 1_000, 2) == [32] * 31 + [8]
+        part, at = costs[at : at + count], at + count
+        assert count == 1 or sum(part) <= sum(costs) / (workers * MESSAGES) * (1 + 1e-9) + (part[0] + part[-1]) / 2
+
+
+def test_every_worker_is_sent_as_much_in_messages_of_a_few_seconds() -> None:
+    assert sent_together([1.0] * 160, 2) == [10] * 16
+    assert sent_together([MOST_SENT / 4] * 400, 2) == [4] * 100
+    assert sent_together([MOST_SENT * 3] * 7, 2) == [1] * 7
+    assert sent_together([1.0] * 8 + [0.0], 1) == [1] * 7 + [2]
 
 
 def test_reports_that_follow_each_other_quickly_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import math
 import pickle
 import queue
 import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -34,11 +36,19 @@ LOCAL = "local"  # compute.scheduler for a cluster of this machine
 CONNECT_SECONDS = 20
 # Seconds without a worker, or without the scheduler, after which the run ends with an error.
 PATIENCE_SECONDS = 60.0
-# Least share of what a worker has to do that is sent at once: a message costs 10 ms of processors, as a small task.
-SENT_SHARE = 1 / 16
+# Messages in which each worker's tasks are sent, if that is not too much at once: a message costs 10 ms of processors,
+# as a small task, which is nothing beside the most cells x trees of one (6 s of a core, a tenth of a second of a GPU).
+MESSAGES, MOST_SENT = 8, 1e11
 POLL_SECONDS = 1.0
 # Seconds for which a worker's reports are held to be sent together.
 REPORT_SECONDS = 0.25
+# What a cluster of this machine measures of itself, less often than by Dask's defaults (10 ms, 20 ms, half a second),
+# with which two idle workers and their scheduler take a tenth of a core.
+SELDOM = {
+    "distributed.worker.profile.interval": "100ms",
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "2s",
+}
 
 
 @contextmanager
@@ -68,17 +78,19 @@ def local_cluster(compute: ComputeConfig, device: str, note: Callable[[str], Non
 def _start(compute: ComputeConfig, device: str) -> Any:
     if device != "cpu":
         return importlib.import_module("eravane.backend.cuda_cluster").start(compute.workers)
+    import dask
     from distributed import LocalCluster
 
     _quieten()
     try:
-        return LocalCluster(
-            n_workers=compute.workers or cores(),
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            preload=["eravane.zoo.training"],  # imported while workers start, which they do side by side
-        )
+        with dask.config.set(SELDOM):  # workers are handed a copy
+            return LocalCluster(
+                n_workers=compute.workers or cores(),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                preload=["eravane.zoo.training"],  # imported while workers start, which they do side by side
+            )
     except (OSError, RuntimeError, TimeoutError) as error:
         raise RunError(
             f"the Dask cluster of this machine did not start: {error}; its processes import the script that starts it, "
@@ -239,15 +251,14 @@ def _label(function: Callable[..., object], task: object) -> str:
 
 
 def sent_together(costs: Sequence[float], workers: int) -> list[int]:
-    """How many tasks to send at a time, in their order: until they are `SENT_SHARE` of what a worker has to do."""
-    least, found, held = SENT_SHARE * sum(costs) / workers, list[int](), 0.0
-    for cost in costs:
-        if not found or held >= least:
-            found.append(0)
-            held = 0.0
-        found[-1] += 1
-        held += cost
-    return found
+    """How many tasks to send at a time, in their order: parts of like costs, as many for every worker.
+
+    Dask deals out what it has no experience with in turn, so that a part more is a longer way for one worker.
+    """
+    parts = workers * max(MESSAGES, math.ceil(sum(costs) / MOST_SENT / workers))
+    unit = max(sum(costs) / parts, 1e-300)
+    middles = [end - cost / 2 for end, cost in zip(accumulate(costs), costs, strict=True)]
+    return list(Counter(min(parts - 1, int(middle / unit)) for middle in middles).values())
 
 
 def run_on_dask(

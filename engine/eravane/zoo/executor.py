@@ -41,7 +41,7 @@ def run_tasks(
         size_of: bytes that a task holds while it runs; threads wait until they are free (a Dask worker runs one task).
         capacity: bytes that tasks on this machine may hold together (0: no limit).
         reporter: receives the resources that every task used on a Dask worker.
-        cost_of: work of a task in any unit: small ones are sent to Dask several at a time (None: each alone).
+        cost_of: work of a task in cells x trees: small ones are sent to Dask several at a time (None: each alone).
 
     Raises:
         RunError: the scheduler does not answer, vanishes, or gives up on a task.
