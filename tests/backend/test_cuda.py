@@ -264,7 +264,7 @@ def under_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, set[Any]]]
 
         busy: set[Any] = set()
 
-        class Stream(double._Stream):
+        class Stream(double.Stream):
             def __enter__(self) -> Any:
                 busy.add(self)
                 return self

@@ -137,8 +137,6 @@ def test_time_left_is_never_cut_by_a_long_detail(width: int) -> None:
         shown.start("first models", 400)
         for _ in range(3):
             shown.advance("medium.intelligence.target.0 to era 832: 16 M rows x features x trees per second")
-        shown._bars.refresh()
-        time.sleep(0.01)
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).rstrip().splitlines()[-1].split("\r")[-1]
     assert re.search(r" 3/400 +(\d|-):(\d\d|--):(\d\d|--) medium\.", last), last
     assert len(last) <= width

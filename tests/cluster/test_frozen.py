@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from distributed import Client, LocalCluster
@@ -19,7 +21,7 @@ from eravane.planning.machine import why_unusable
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo import clustercheck
 from eravane.zoo.cluster import connect, run_on_dask
-from eravane.zoo.clustercheck import _differences, bounded, check_versions
+from eravane.zoo.clustercheck import bounded, check_versions
 from tests.cluster.work import pause
 
 
@@ -99,8 +101,10 @@ def test_equal_versions_pass_and_others_are_named(cluster: LocalCluster, monkeyp
 def test_another_python_is_named() -> None:
     here = {"host": {"python": "3.11.7.final.0"}, "packages": {"xgboost": "3.2.0", "distributed": "2026.1"}}
     other = {"host": {"python": "3.13.1.final.0"}, "packages": here["packages"]}
-    found = list(_differences({"client": here, "scheduler": here, "workers": {"tcp://b:1": other}}))
-    assert "worker tcp://b:1 has Python 3.13, here it is 3.11" in found
+    found = {"client": here, "scheduler": here, "workers": {"tcp://b:1": other}}
+    client = cast(Client, SimpleNamespace(get_versions=lambda **_: found))
+    with pytest.raises(RunError, match=r"worker tcp://b:1 has Python 3\.13, here it is 3\.11"):
+        check_versions(client, "tcp://a:1")
 
 
 def test_a_call_that_never_returns_is_left() -> None:

@@ -9,10 +9,13 @@ import pytest
 from scipy.optimize import nnls
 
 from eravane.core.config import GateConfig
-from eravane.gate.cells import RIDGES
+from eravane.gate.cells import RIDGES, Cells
 from eravane.gate.experts import STABLE, shrunk
 from eravane.gate.gate import MetaLearner
+from eravane.gate.network import Network
+from eravane.gate.outcomes import PAID_BY, History
 from eravane.gate.portable_weights import STEADY
+from eravane.gate.records import Records
 from eravane.gate.versions import Version, VersionScores
 from tests.gate.cases import LAG, outcomes, pool, through_disk
 
@@ -94,9 +97,9 @@ def test_an_absent_model_has_its_mean_so_far_in_the_history():
     history = outcomes(eras=30)
     blank_M = np.arange(MODELS) == 2
     history[9] = replace(history[9], c_M=np.where(blank_M, np.nan, history[9].c_M))
-    learner = MetaLearner(CONFIG, pool(), lag=LAG, seed=0)
+    resolved, network = History(MODELS), Network(CONFIG, pool(), LAG, 0, "cpu", "corr")
     for outcome in history[:20]:
-        learner.observe(outcome)
-    paid_EM = learner._cells.paid(20)
+        resolved.append(outcome)
+    paid_EM = Cells(resolved, Records(MODELS, "corr", 4), network, PAID_BY["corr"], LAG, 4).paid(20)
     assert paid_EM[9, 2] == pytest.approx(np.mean([o.c_M[2] for o in history[:9]]))
     assert np.array_equal(paid_EM[10], history[10].c_M)

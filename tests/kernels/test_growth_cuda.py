@@ -137,7 +137,7 @@ def test_records_hold_the_columns(width: int, rows: int, device: object) -> None
     with on(device):
         grower = cuda.Grower(cuda.Columns.of(Layout(3, 2).view(x_CN)), Rules(), width)
         grower.grow(np.ones(rows, dtype=np.float32), None, columns_K, upload(np.zeros(rows, dtype=np.float32)))
-        record_NS = active().host(grower._record).reshape(rows, stride)
+        record_NS = active().host(grower.record).reshape(rows, stride)
     np.testing.assert_array_equal(record_NS & 15, wanted_NK[:, ::2])
     np.testing.assert_array_equal(record_NS >> 4, wanted_NK[:, 1::2])
 
@@ -290,7 +290,7 @@ def test_gradients_of_any_size(scale: float, device: object) -> None:
     with on(device):
         grower = cuda.Grower(cuda.Columns.of(x_CN), Rules(max_depth=1), len(columns_K))
         grower.grow(gradient_N, None, columns_K, upload(np.zeros(800, dtype=np.float32)))
-        quanta_N = active().host(grower._quanta_2[0]).view(np.int32)
+        quanta_N = active().host(grower.quanta_2[0]).view(np.int32)
     power = units(gradient_N, None).gradient
     np.testing.assert_array_equal(quanta_N, 2 * np.rint(gradient_N.astype(np.float64) * 2.0**power) + 1)
 

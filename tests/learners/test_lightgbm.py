@@ -25,5 +25,5 @@ def test_parameters_that_lightgbm_does_not_know_are_noted_with_the_nearest_name(
 
 
 def test_a_lightgbm_that_lists_no_parameters_judges_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lightgbm, "_names", set)
+    monkeypatch.setattr(lightgbm, "known_parameters", set)
     assert LightGbm.make({"lerning_rate": 0.123}, "cpu")[1] == []  # parameters that no other test tries

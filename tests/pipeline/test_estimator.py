@@ -20,10 +20,12 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
 from eravane.calendar.splitters import WalkForwardSplit
+from eravane.core.config import parse_config
 from eravane.core.errors import ConfigError, DataError
 from eravane.data.panel import Panel
 from eravane.pipeline.estimator import EraGatedRegressor, Grower
 from eravane.scoring.by_era import corr_by_era
+from eravane.zoo.specs import ModelSpec
 
 ERAS, ROWS, COLUMNS = 48, 40, 12
 NAMES = [f"feature_{place}" for place in range(COLUMNS)]
@@ -170,9 +172,9 @@ def test_models_at_once_are_counted_from_all_cores_below_zero() -> None:
 
 def test_out_of_fold_predictions_do_not_see_labels_inside_the_purge() -> None:
     x_NC, y_N, era_N = made()
-    model = EraGatedRegressor(**SMALL)
-    model.n_features_in_ = COLUMNS
-    config = model._config()
+    config = parse_config({"zoo": {name: SMALL[name] for name in ("trees", "params", "folds", "minimum_eras")}})
+    columns = tuple(f"x{place}" for place in range(COLUMNS))
+    specs = [ModelSpec("columns", "all", "target", 0, columns), ModelSpec("columns", "block", "target", 0, columns[:3])]
     folds = WalkForwardSplit(3, purge=8, minimum=2).folds(era_N)
     changed_N = y_N.copy()
     changed_N[era_N > folds[-1].train_last] = np.random.default_rng(1).permutation(
@@ -180,8 +182,7 @@ def test_out_of_fold_predictions_do_not_see_labels_inside_the_purge() -> None:
     )
     leaking_N = y_N.copy()
     leaking_N[era_N == folds[-1].train_last] = 1 - leaking_N[era_N == folds[-1].train_last]
-    frame = Panel.of(x_NC, [f"x{place}" for place in range(COLUMNS)], era_N).frame
-    specs = model._specs(config)
+    frame = Panel.of(x_NC, columns, era_N).frame
     found = [
         {era: base for era, base, _ in Grower(frame, labels.astype(np.float32), config, 1).out_of_fold(specs, folds)}
         for labels in (y_N, changed_N, leaking_N)
@@ -198,9 +199,12 @@ def test_unknown_labels_and_missing_values_are_left_out() -> None:
     floats_NC[::7, 1] = np.nan
     known_N = np.where(era_N > 44, np.nan, y_N)
     with_rows = EraGatedRegressor(**SMALL).fit(floats_NC, known_N, eras=era_N)
-    assert max(era for era in with_rows._gate_state[0]["history.era"]) == 44
     prediction_N = with_rows.predict(floats_NC, eras=era_N)
     assert np.isfinite(prediction_N).all()
+    unknown_N = era_N > 44
+    whole = EraGatedRegressor(**SMALL).fit(x_NC, known_N, eras=era_N)
+    without = EraGatedRegressor(**SMALL).fit(x_NC[~unknown_N], y_N[~unknown_N], eras=era_N[~unknown_N])
+    np.testing.assert_array_equal(whole.predict(x_NC, eras=era_N), without.predict(x_NC, eras=era_N))
 
 
 def test_it_survives_pickling_and_prediction_changes_nothing(fitted: EraGatedRegressor) -> None:

@@ -16,10 +16,10 @@ def test_it_runs_a_batch_and_fits_an_estimator(monkeypatch: pytest.MonkeyPatch) 
         return real(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(warm, "run", counted)
-    monkeypatch.setattr(warm, "_fit", lambda: called.append("fit"))
+    monkeypatch.setattr(warm, "fit_estimators", lambda: called.append("fit"))
     assert warm.warm() > 0
     assert called == ["run", "fit"]
 
 
 def test_the_estimators_of_the_warm_up_fit() -> None:
-    warm._fit()
+    warm.fit_estimators()

@@ -152,7 +152,7 @@ def test_what_surrounds_a_run_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("ERAVANE_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("HTTPS_PROXY", "http://host:port")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    monkeypatch.setattr(facts, "_gpus", lambda: [dataclasses.replace(H200, uuid="GPU-1111aaaa")])
+    monkeypatch.setattr(facts, "driver_gpus", lambda: [dataclasses.replace(H200, uuid="GPU-1111aaaa")])
     found = troubles(facts.survey())
     assert found["network"] == found["folders"] == "fail"
     assert found["visible gpus"] == "warn"

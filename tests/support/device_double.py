@@ -37,11 +37,11 @@ def _empty(shape: Any, dtype: Any = float) -> Array:
     return made
 
 
-class _Stream:
+class Stream:
     def __init__(self, non_blocking: bool = False) -> None:
         self.synchronised = 0
 
-    def __enter__(self) -> _Stream:
+    def __enter__(self) -> Stream:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,7 +57,7 @@ class _Stream:
         pass
 
 
-CURRENT = _Stream()
+CURRENT = Stream()
 
 
 class _Kernel:
@@ -86,7 +86,7 @@ def cupy() -> ModuleType:
     cuda = SimpleNamespace(
         runtime=runtime,
         Device=lambda: SimpleNamespace(id=0),
-        Stream=_Stream,
+        Stream=Stream,
         get_current_stream=lambda: CURRENT,
         alloc_pinned_memory=lambda size: bytearray(size),
         set_allocator=lambda _allocator: None,

@@ -145,7 +145,7 @@ class Double:
         with self.lock:
             return getattr(self, "_" + re.sub(r"(?<!^)([A-Z])", r"_\1", operation).lower())(variables)
 
-    def _signed(self, kind: str, name: str) -> str:
+    def signed(self, kind: str, name: str) -> str:
         return f"{self.url}/{kind}/{name}?X-Signature={SIGNATURE}"
 
     def _list_datasets(self, _: dict[str, Any]) -> list[str]:
@@ -154,7 +154,7 @@ class Double:
     def _dataset(self, variables: dict[str, Any]) -> str:
         if variables["filename"] not in self.datasets:
             raise GraphQLError("Dataset not found")
-        return self._signed("datasets", variables["filename"])
+        return self.signed("datasets", variables["filename"])
 
     def _rounds(self, variables: dict[str, Any]) -> list[Any]:
         if variables.get("status"):
@@ -176,7 +176,7 @@ class Double:
 
     def _upload_slot(self, stem: str) -> dict[str, str]:
         name = f"{stem}-{uuid.uuid4().hex[:12]}"
-        return {"filename": name, "url": self._signed("storage", name)}
+        return {"filename": name, "url": self.signed("storage", name)}
 
     def _submission_upload_auth(self, variables: dict[str, Any]) -> dict[str, str]:
         if any(m["id"] == variables["modelId"] and m["computePickleUpload"] for m in self.models.values()):
@@ -191,7 +191,7 @@ class Double:
 
     def _submission_download_auth(self, variables: dict[str, Any]) -> dict[str, str]:
         found = next(s for s in self.submissions if s["id"] == variables["id"])
-        return {"filename": found["filename"], "url": self._signed("storage", found["filename"])}
+        return {"filename": found["filename"], "url": self.signed("storage", found["filename"])}
 
     def _create_submission(self, variables: dict[str, Any]) -> dict[str, str]:
         if self.round is None:

@@ -133,12 +133,12 @@ def test_what_needs_a_key_says_so_without_one(double: Double, patience: Patience
 def test_an_error_of_the_api_is_passed_on_without_the_key(
     double: Double, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: Any) -> Any:
+    def refuse(*_: Any) -> Any:
         from tests.tournament.graphql import GraphQLError
 
         raise GraphQLError(f"token {double.secret_key} of\n{double.public_id} expired")
 
-    monkeypatch.setattr(double, "_account", refuse, raising=False)
+    monkeypatch.setattr(double, "answer", refuse)
     with pytest.raises(ApiError, match=r"account: the tournament says: token \*\*\* of \*\*\* expired"):
         client.models()
 
@@ -146,7 +146,7 @@ def test_an_error_of_the_api_is_passed_on_without_the_key(
 def test_an_answer_of_another_shape_is_an_error(
     double: Double, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(double, "_account", lambda _: None, raising=False)
+    monkeypatch.setattr(double, "answer", lambda *_: None)
     with pytest.raises(ApiError, match=r"account: .* unexpected shape \(TypeError\)"):
         client.models()
 

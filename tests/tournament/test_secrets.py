@@ -56,7 +56,7 @@ def commands(client: Client, folder: Path) -> list[Callable[[], object]]:
 def test_a_storage_out_of_reach_does_not_give_its_signature_away(
     double: Double, planted: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(double, "_signed", lambda kind, name: f"http://127.0.0.1:9/{name}?X-Signature={SIGNATURE}")
+    monkeypatch.setattr(double, "signed", lambda kind, name: f"http://127.0.0.1:9/{name}?X-Signature={SIGNATURE}")
     with pytest.raises(ApiError, match="the connection broke") as caught:
         fetch(tmp_path, client=planted)
     assert SIGNATURE not in str(caught.value)

@@ -96,7 +96,7 @@ class Telemetry:
         self._samples: list[dict[str, float]] = []
         self._marks: list[Mark] = []
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="telemetry", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._started = time.perf_counter()
 
     def __enter__(self) -> Telemetry:
@@ -122,7 +122,7 @@ class Telemetry:
             `joules` (whole boards, other programs' share included) and `gpu`: mean `utilisation`, `power_watts` and
             `sm_mhz`, peak `memory_bytes`, and `throttled`: reason -> share of the samples.
         """
-        self._take()
+        self.sample()
         joules = self._joules()
         with self._lock:
             self._marks.remove(mark)
@@ -141,11 +141,12 @@ class Telemetry:
     def _joules(self) -> float | None:
         return None if self._gpus is None else self._gpus.joules()
 
-    def _sample(self) -> None:
+    def _run(self) -> None:
         while not self._ended.wait(self._interval):
-            self._take()
+            self.sample()
 
-    def _take(self) -> None:
+    def sample(self) -> None:
+        """Take a sample now, as the thread does every interval."""
         sample = {"seconds": time.perf_counter() - self._started, "rss_bytes": float(anonymous_bytes())}
         if self._gpus is not None:
             sample |= self._gpus.sample()

@@ -142,7 +142,7 @@ def _try(params: str) -> list[str]:
     """
     import lightgbm
 
-    tried, names = json.loads(params), _names()
+    tried, names = json.loads(params), known_parameters()
     try:
         with _silent():
             rows = lightgbm.Dataset(np.arange(16.0).reshape(8, 2), np.linspace(0, 1, 8), params={**tried, **FIXED})
@@ -157,7 +157,7 @@ def _try(params: str) -> list[str]:
     ]
 
 
-def _names() -> set[str]:
+def known_parameters() -> set[str]:
     """All names of parameters; none where this LightGBM does not list them, which it does in a private place alone."""
     import lightgbm
 

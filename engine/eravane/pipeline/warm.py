@@ -25,11 +25,11 @@ def warm() -> float:
     with tempfile.TemporaryDirectory() as folder:
         data = synthesise(Path(folder) / "data", PRESETS["tiny"])
         run(data, demo_config("tiny"), Path(folder) / "run", cache=Path(folder) / "cache")
-    _fit()
+    fit_estimators()
     return time.perf_counter() - began
 
 
-def _fit() -> None:
+def fit_estimators() -> None:
     """The stand-alone estimator: levels in place and copied, weights, evaluation, functions as objectives."""
     level_NC = np.random.default_rng(0).integers(0, 5, (200, 9)).astype(np.int8)
     label_N = level_NC[:, 0] / np.float32(4)

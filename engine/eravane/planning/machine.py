@@ -23,14 +23,13 @@ from packaging.utils import canonicalize_name
 from eravane.backend.visible import VARIABLE, visible
 from eravane.core.errors import RunError, SubmitError
 from eravane.core.files import default_cache
-from eravane.core.memory import cores, tightest_limit
+from eravane.core.memory import MEBIBYTE, cores, tightest_limit
 from eravane.tournament.credentials import find_credentials
 from eravane.tournament.transport import proxies_for, trusted_certificates
 from eravane.zoo.cluster import connect
 from eravane.zoo.clustercheck import check_versions
 
 CONNECT_SECONDS, QUERY_SECONDS, IMPORT_SECONDS = 3.0, 20.0, 120.0
-MEBIBYTE = 1024.0**2
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -104,7 +103,7 @@ def survey(scheduler: str = "") -> Machine:
         if (name := item.metadata["Name"]) is not None
     }
     cache = default_cache()
-    gpus, tightest = _gpus(), tightest_limit()
+    gpus, tightest = driver_gpus(), tightest_limit()
     return Machine(
         python=(sys.version_info.major, sys.version_info.minor, sys.version_info.micro),
         system=f"{platform.system()} {platform.machine()}",
@@ -169,7 +168,8 @@ def failing_imports(libraries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield module, lines[-1] if lines else f"the process ended with {done.returncode}"
 
 
-def _gpus() -> list[Gpu]:
+def driver_gpus() -> list[Gpu]:
+    """GPUs that the NVIDIA driver reports; none where it does not answer."""
     query = "--query-gpu=name,driver_version,memory.total,memory.free,uuid"
     try:
         command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]

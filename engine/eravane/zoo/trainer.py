@@ -47,6 +47,7 @@ class Zoo:
         on_usage: called with the resources that each task used on a Dask worker.
 
     Attributes:
+        memory_budget: what of it tasks share.
         reporter: passes them on.
         learner: grows the trees.
         notes: translations of parameters, shown once.
@@ -66,7 +67,7 @@ class Zoo:
         self._store, self._timeline, self._cache = EraStore.open(store), timeline, cache
         self._config, _ = resolve_learner(config, self._store.dtype)
         config = self._config
-        self._memory_budget = memory_budget
+        self.memory_budget = memory_budget
         self._worker_room: int | None = None
         self.learner, self.notes = make_learner(config.zoo, xgboost_device)
         self.reporter = None if on_usage is None else UsageReporter(self.learner.device != "cpu", on_usage)
@@ -95,8 +96,8 @@ class Zoo:
         store, room = self._store, backend.room()
         kept = residence(store, backend.name, room, len(store.columns), widest, training)
         resident(store, backend, kept)
-        if self._memory_budget:
-            self._memory_budget = max(1, self._memory_budget - kept.bytes)
+        if self.memory_budget:
+            self.memory_budget = max(1, self.memory_budget - kept.bytes)
         return kept
 
     def fold_tasks(self, specs: Sequence[ModelSpec]) -> list[TrainTask]:
@@ -153,7 +154,7 @@ class Zoo:
             scheduler=scheduler,
             on_news=report,
             size_of=self._bytes_needed,
-            capacity=self._memory_budget,
+            capacity=self.memory_budget,
             reporter=self.reporter,
             cost_of=lambda task: task.cost,
         ):

@@ -104,6 +104,10 @@ class Grower:
         widest: most columns of a tree.
         together: most trees that are grown at once, on the same columns from gradients of their own.
         kept: how many times trees are grown before they are fetched.
+
+    Attributes:
+        record: uint8 [N x stride], the columns of the newest tree packed by row.
+        quanta_2: rounded gradients of all trees' rows, uint32, and as much room for the next level's order.
     """
 
     def __init__(self, columns: Columns, rules: Rules, widest: int, together: int = 1, kept: int = 1) -> None:
@@ -121,11 +125,11 @@ class Grower:
         # What differs from round to round, and which round it is.
         self._columns_there, self._streams = xp.zeros(kept * widest, dtype=np.int64), xp.zeros(kept, dtype=np.uint64)
         self._turn, self._next = xp.zeros(1, dtype=np.int64), 0
-        self._record = xp.empty(self._rows * stride_of(widest), dtype=np.uint8)
+        self.record = xp.empty(self._rows * stride_of(widest), dtype=np.uint8)
         self._rule_BR = upload(np.tile(rule_R, (trees, 1)))
         self._largest = xp.empty(trees * 2 * self._parts, dtype=np.uint32)
         self._order_2 = [xp.empty(trees * self._rows, dtype=np.uint32) for _ in range(2)]
-        self._quanta_2: list[Array] = []
+        self.quanta_2: list[Array] = []
         self._level_2 = [xp.zeros((trees, self._nodes, FIELDS), dtype=np.int64) for _ in range(2)]
         self._sums_2 = [xp.empty(trees * self._nodes * widest * SLOTS * 2, dtype=np.int64) for _ in range(2)]
         self._counted_2 = [xp.empty(trees * self._halves * widest * PLANES * 2, dtype=np.uint64) for _ in range(2)]
@@ -273,8 +277,8 @@ class Grower:
             active().xp, gradients.gradient_BN, gradients.hessian_BN, gradients.goal_BN,
         )  # fmt: skip
         most = (1 if gradients.counting else 2) * self._together * self._rows
-        if not self._quanta_2 or self._quanta_2[0].size < most:
-            self._quanta_2 = [xp.empty(most, dtype=np.uint32) for _ in range(2)]
+        if not self.quanta_2 or self.quanta_2[0].size < most:
+            self.quanta_2 = [xp.empty(most, dtype=np.uint32) for _ in range(2)]
         each = np.int64(self._rows if hessian_BN is not None and len(hessian_BN) == len(gradient_BN) else 0)
         hessians = np.int64(hessian_BN is not None), gradient_BN if hessian_BN is None else hessian_BN, each
         cells, nodes, rows = np.int64(self._width * PLANES * 2), np.int64(self._nodes), np.int64(self._rows)
@@ -286,7 +290,7 @@ class Grower:
         )  # fmt: skip
         launch(
             "quanta", "grow_quantise", self._parts, rows, gradient_BN, *hessians, np.int64(gradients.counting),
-            self._largest, self._quanta_2[0], self._rule_BR, nodes, self._level_2[0], self._turn,
+            self._largest, self.quanta_2[0], self._rule_BR, nodes, self._level_2[0], self._turn,
             np.int64(self._together), self._bad_TB, times=len(gradient_BN),
         )  # fmt: skip
 
@@ -301,8 +305,8 @@ class Grower:
             blocks = -(-self._rows // CHUNK) * -(-stride // TILE)
             launch(
                 "records", f"grow_pack_{self._kind(counting)}", blocks, *self._half(), np.int64(self._rows),
-                self._columns_there, self._turn, np.int64(width), self._record, np.int64(stride),
-                np.int64(_lanes(width)), self._quanta_2[0], self._counted_2[0],
+                self._columns_there, self._turn, np.int64(width), self.record, np.int64(stride),
+                np.int64(_lanes(width)), self.quanta_2[0], self._counted_2[0],
             )  # fmt: skip
         if not packs or trees > 1:
             self._count(0, trees, counting, first=1 if packs else 0)
@@ -313,9 +317,9 @@ class Grower:
         stride, tiles, chunks = stride_of(width), -(-stride_of(width) // TILE), -(-self._rows // CHUNK)
         each = self._halves * width * PLANES * 2
         launch(
-            "grow", f"grow_count_{self._kind(counting)}", (chunks + 2**above) * tiles, self._record, np.int64(stride),
+            "grow", f"grow_count_{self._kind(counting)}", (chunks + 2**above) * tiles, self.record, np.int64(stride),
             np.int64(width), np.int64(_lanes(width)), np.int64(self._rows), self._order_2[now][first * self._rows :],
-            self._quanta_2[now][first * words * self._rows :], np.int64(self._nodes), self._level_2[now][first:],
+            self.quanta_2[now][first * words * self._rows :], np.int64(self._nodes), self._level_2[now][first:],
             self._task[first:], self._state[first:], np.int64(above == 0), self._counted_2[now][first * each :],
             times=trees - first,
         )  # fmt: skip
@@ -331,7 +335,7 @@ class Grower:
             now, after, root, here = above % 2, (above + 1) % 2, np.int64(above == 0), 2**above
             last, level, following = np.int64(above + 1 == self._rules.max_depth), *self._of(self._level_2, now)
             order, to = self._of(self._order_2, now)
-            quanta, to_quanta = self._of(self._quanta_2, now)
+            quanta, to_quanta = self._of(self.quanta_2, now)
             counted, upcoming = self._of(self._counted_2, now)
             if above:
                 self._count(above, trees, counting)

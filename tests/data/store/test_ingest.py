@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from eravane.core.errors import StoreError
 from eravane.data.ingest import ingest
+from eravane.data.parquet import open_parquet
 from eravane.data.store import builder, matrixfile, placement, source
 from eravane.data.store.store import EraStore
 from tests.support.made_store import FEATURES, TARGETS, Dataset, rows
@@ -169,12 +170,14 @@ def test_the_real_rows_of_2018(sample_2018: Path, tmp_path: Path) -> None:
 def test_a_file_has_one_reader_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking a row up for a message must not meet the thread that decodes the next block in the same file."""
     monkeypatch.setattr(source, "BLOCK_BYTES", 500)
-    opened = source.Source(Dataset.make().write(tmp_path / "data") / "train.parquet")
     inside, met = threading.Lock(), []
 
     class Watched:
         def __init__(self, file: Any) -> None:
             self._file = file
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
 
         def read_row_group(self, *arguments: Any, **options: Any) -> Any:
             met.append(not inside.acquire(blocking=False))
@@ -187,7 +190,8 @@ def test_a_file_has_one_reader_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
             inside.release()
             return self._file.iter_batches(*arguments, **options)
 
-    opened._file = Watched(opened._file)
+    monkeypatch.setattr(source, "open_parquet", lambda path: Watched(open_parquet(path)))
+    opened = source.Source(Dataset.make().write(tmp_path / "data") / "train.parquet")
     blocks = opened.blocks(FEATURES, opened.groups)
     next(blocks)
     assert opened.where(0).startswith("era 0001")

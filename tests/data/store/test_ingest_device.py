@@ -135,7 +135,7 @@ def test_levels_that_the_device_has_checked_are_not_checked_again(
     decode: Decode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(builder, "_check_levels", lambda _intake, number, *_: asked.append(number))
+    monkeypatch.setattr(builder, "first_level_fault", lambda levels_CN: asked.append(levels_CN.size))
     made = Dataset.make()
     data = made.write(tmp_path / "data")
     ingest(data, tmp_path / "device", decode=decode)
@@ -220,12 +220,10 @@ def test_an_old_era_that_changed_is_refused_in_the_same_words(decode: Decode, tm
 def test_a_reader_that_fails_is_named_unless_the_file_is_at_fault(
     decode: Decode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type, words: str
 ) -> None:
-    module = importlib.import_module("eravane.backend.cuda_parquet")
-
-    def failing(*_: Any) -> None:
+    def failing(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(module, "_decoded", failing)
+    monkeypatch.setattr(importlib.import_module("pylibcudf").io.parquet, "ChunkedParquetReader", failing)
     data = Dataset.make().write(tmp_path / "data")
     with pytest.raises(kind, match=words):
         ingest(data, tmp_path / "store", decode=decode)
