@@ -59,7 +59,7 @@ def test_a_gpu_that_works_is_taken_and_named(device: str) -> None:
     with double.installed():
         backend = choose(device, notes.append, "none")  # type: ignore[arg-type]
         assert (backend.name, backend.xgboost_device, backend.torch_device) == ("cuda", "cuda", "cuda")
-    assert notes == ["device cuda: Double 1000, 9 GB, memory pools of the libraries"]
+    assert notes == ["device cuda: Double 1000, 8.6 GB, memory pools of the libraries"]
 
 
 def test_the_pool_that_was_chosen_stays_in_this_process_and_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:

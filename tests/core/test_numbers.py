@@ -15,8 +15,8 @@ from eravane.core import settings
 from eravane.core.config import FirstGateConfig, FirstLoopConfig, RunConfig, load_config, parse_config
 from eravane.core.errors import ConfigError, EravaneError
 from eravane.core.settings import bounds
+from eravane.core.units import parse_size
 from eravane.planning.cost import plan_cost
-from eravane.planning.memory import parse_size
 from eravane.planning.shape import read_shape
 from eravane.planning.workload import Hardware
 from eravane.synth import SynthConfig, synthesise

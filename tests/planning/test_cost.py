@@ -23,7 +23,7 @@ from eravane.data.catalog import FeatureCatalog
 from eravane.data.ingest import ingest
 from eravane.learners.forest import device_bytes
 from eravane.planning import workload
-from eravane.planning.cost import STAGES, CostPlan, duration, plan_cost
+from eravane.planning.cost import STAGES, CostPlan, plan_cost
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_H100
 from eravane.planning.shape import VERSION, DataShape, published, read_shape
 from eravane.planning.workload import Hardware, this_machine
@@ -197,7 +197,7 @@ def test_every_alternative_fits(device: str, budget: str) -> None:
         assert plan_cost(better, fitting, hardware).fits, change
 
 
-def test_a_full_disk_is_said() -> None:
+def test_a_full_disk_is_reported() -> None:
     plan = plan_cost(changed(), shape(), Hardware("cpu", 2, 0, math.inf, 1e6))
     assert not plan.fits
     assert any("of disk needed, 1.0 MB free" in line for line in plan.lines())
@@ -211,13 +211,6 @@ def test_the_plan_as_json_adds_up() -> None:
     assert answer["memory"] == max(stage["memory"] for stage in answer["stages"])
     assert answer["free_disk"] is None
     assert answer["fits"] is True
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.25, "0.2 s"), (93, "93 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")]
-)
-def test_durations_are_written(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @pytest.fixture(scope="module")

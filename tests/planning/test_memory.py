@@ -12,33 +12,7 @@ from eravane.core.memory import Limit
 from eravane.data.catalog import FeatureCatalog
 from eravane.learners.registry import make_learner
 from eravane.planning import memory
-from eravane.planning.memory import Holding, MemoryPlan, format_size, parse_size, plan_memory
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("16GB", 16_000_000_000),
-        ("16 GiB", 16 * 2**30),
-        ("1.5gb", 1_500_000_000),
-        ("800m", 800_000_000),
-        ("512KiB", 512 * 1024),
-        ("2T", 2 * 10**12),
-        ("4096", 4096),
-    ],
-)
-def test_sizes_are_read(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-3GB", "16 gigs", "0GB", "1e9", "16GBs"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="no size"):
-        parse_size(text)
-
-
-def test_sizes_are_written() -> None:
-    assert [format_size(size) for size in (2.34e9, 1e12, 5_100_000, 12_345)] == ["2.3 GB", "1.0 TB", "5.1 MB", "12 kB"]
+from eravane.planning.memory import Holding, MemoryPlan, plan_memory
 
 
 def plan(

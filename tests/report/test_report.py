@@ -186,7 +186,7 @@ def test_costs_add_up_once(page: str, made) -> None:
     assert float(rows["Trees"][3][0]) == pytest.approx(trees / total)
     assert rows["Trained (inside)"][3] == ("", "\N{EN DASH}")
     assert float(rows["Trained (inside)"][2][0]) == pytest.approx(made.zoo["seconds"].sum())
-    assert f"{total:.1f} s in timed stages, 1.53 GB of memory at the peak." in page
+    assert f"{total:.1f} s in timed stages, 1.5 GB of memory at the peak." in page
 
 
 def test_what_the_gate_has_earned(changed: Path) -> None:
@@ -377,7 +377,7 @@ def test_clean_run_has_no_alerts(made) -> None:
     assert titles(made.path) == {}
 
 
-def test_what_the_manifest_warns_of_is_told_once(changed: Path) -> None:
+def test_what_the_manifest_warns_of_is_shown_once(changed: Path) -> None:
     """The run writes the report's own warnings into its manifest, beside those that only the run can know."""
     manifest = json.loads((changed / "manifest.json").read_text())
     (changed / "manifest.json").write_text(json.dumps(manifest | {"leaking": True}))
@@ -435,7 +435,7 @@ def test_weights_are_checked(changed: Path) -> None:
     assert {"Weights do not sum to 1", "Negative weights"} <= set(titles(changed))
 
 
-def test_disagreeing_summary_is_said(changed: Path) -> None:
+def test_disagreeing_summary_is_reported(changed: Path) -> None:
     (changed / "metrics.json").write_text('{"series": {"ensemble": {"corr_mean": 0.5}}}')
     assert titles(changed) == {"metrics.json and scores.parquet disagree": "warn"}
 

@@ -289,7 +289,7 @@ def test_a_listed_name_that_leads_elsewhere_is_never_fetched(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_a_full_disk_is_said_before_it_is_full(
+def test_too_small_a_disk_is_refused_before_it_is_full(
     double: Double, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eravane.tournament.fetch.LEAST_ROOM", 0)
@@ -322,12 +322,12 @@ def _full(out: Path) -> None:
         (_blocked, "v5.3", "is no folder; choose another"),
         (_foreign, "v5.3", "train.parquet that `eravane fetch` did not write"),
         (_other_version, "v5.3", r"holds v5\.2; versions are never mixed"),
-        (_full, "v5.3", "0 MB free, which holds no dataset; make room"),
+        (_full, "v5.3", "10 B free, which holds no dataset; make room"),
         (lambda out: None, "5.3", "'5.3' is no dataset version"),
     ],
     ids=["no folder", "foreign files", "another version", "no room", "no version"],
 )
-def test_what_the_folder_forbids_is_said_before_the_network_is_asked(
+def test_what_the_folder_forbids_is_refused_before_the_network_is_asked(
     double: Double,
     client: Client,
     tmp_path: Path,

@@ -222,7 +222,7 @@ def test_too_little_device_memory_is_tried_again_and_then_refused_with_the_bytes
         assert len(list(zoo.run(tasks))) == 1
     else:
         with pytest.raises(
-            DeviceError, match=r"needs about 0\.00 GB on cpu \(\d,\d+ rows x \d+ features\).*zoo\.window"
+            DeviceError, match=r"needs about [\d.]+ [kM]B on cpu \(\d,\d+ rows x \d+ features\).*zoo\.window"
         ):
             list(zoo.run(tasks))
 

@@ -13,6 +13,7 @@ from eravane.backend.protocol import Part
 from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
 from eravane.core.memory import available_memory
+from eravane.core.units import format_size
 from eravane_kernels.namespace import Kernels
 
 
@@ -49,8 +50,8 @@ class CpuBackend:
         needed, room = shape[0] * shape[1] * np.dtype(dtype).itemsize, self.room()
         if needed > room:
             raise OutOfDeviceMemoryError(
-                f"a matrix of {shape[0]} columns x {shape[1]} rows needs {needed / 1e9:.1f} GB, "
-                f"{room / 1e9:.1f} GB are free; take fewer eras or columns"
+                f"a matrix of {shape[0]} columns x {shape[1]} rows needs {format_size(needed)}, "
+                f"{format_size(room)} are free; take fewer eras or columns"
             )
         return np.empty(shape, dtype=dtype)
 

@@ -19,6 +19,7 @@ from eravane.backend.cuda_memory import free_bytes, reclaim, use_pool
 from eravane.backend.protocol import Backend, Decode, DeviceTable, Log, Part, Pool, taken
 from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
+from eravane.core.units import format_size
 from eravane_kernels.namespace import Kernels
 
 STAGING_BYTES = 64 << 20
@@ -60,7 +61,7 @@ class CudaBackend:
         described, self._unused = use_pool(pool)
         others = cp.cuda.runtime.getDeviceCount() - 1
         beside = f'; {others} more visible, which compute.scheduler = "local" uses, too' if others else ""
-        log(f"device cuda: {name}, {size / 1e9:.0f} GB, {described}{beside}")
+        log(f"device cuda: {name}, {format_size(size)}, {described}{beside}")
         self._staging: list[_Staging] = []
         self._sending = threading.Lock()
 
@@ -98,7 +99,7 @@ class CudaBackend:
             reclaim()
         if needed > (room := self.room()):
             raise OutOfDeviceMemoryError(
-                f"{what} needs {needed / 1e9:.1f} GB, the GPU has {room / 1e9:.1f} GB free; take fewer eras or columns"
+                f"{what} needs {format_size(needed)}, the GPU has {format_size(room)} free; take fewer eras or columns"
             )
         matrix: Values = taken(lambda: cp.empty((shape[0], step), dtype=dtype), what, lambda: self)
         return matrix[:, : shape[1]]

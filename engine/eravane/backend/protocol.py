@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
+from eravane.core.units import format_size
 from eravane_kernels.namespace import Kernels
 
 Pool = Literal["async", "pool", "none"]
@@ -155,6 +156,6 @@ def taken(take: Callable[[], Value], what: str, backend: Callable[[], Backend]) 
         return take()
     except MemoryError as error:
         raise OutOfDeviceMemoryError(
-            f"{what} did not fit on the GPU, {backend().room() / 1e9:.1f} GB are free; take fewer eras or columns, or "
+            f"{what} did not fit on the GPU, {format_size(backend().room())} are free; take fewer eras or columns, or "
             "set compute.workers lower"
         ) from error

@@ -13,9 +13,8 @@ from eravane.cli.app import app, echo, progress
 from eravane.cli.progress import ConsoleProgress
 from eravane.core.errors import ConfigError
 from eravane.core.events import ByFile
+from eravane.core.memory import MEBIBYTE
 from eravane.core.settings import MOST_SEED
-
-MEBIBYTE = 1 << 20
 
 
 @app.command(rich_help_panel="Data")

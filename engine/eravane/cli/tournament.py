@@ -13,6 +13,7 @@ from eravane import api
 from eravane.cli.app import AsJson, RunPath, app, console, echo, show
 from eravane.cli.progress import number, print_table
 from eravane.core.errors import PartlySubmittedError
+from eravane.core.units import format_size
 
 Model = Annotated[str, typer.Option(help="Model slot of the account.")]
 Models = Annotated[list[str], typer.Option("--model", help="Model slot of the account; may be given several times.")]
@@ -173,7 +174,7 @@ def export(
         "" if done.difference is None else f" Largest difference from the run's predictions: {done.difference:.1g}."
     )
     checked += "".join(f"; under {name} {difference:.1g}" for name, difference in done.pinned.items())
-    show(done, f"{out} ({done.size / 1e6:.1f} MB): {done.note}{checked}", as_json=as_json)
+    show(done, f"{out} ({format_size(done.size)}): {done.note}{checked}", as_json=as_json)
 
 
 @app.command(rich_help_panel="Tournament")

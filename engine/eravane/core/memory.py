@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eravane.core.errors import ConfigError
+from eravane.core.units import format_size
 
 MEBIBYTE = 1 << 20
 # What old kernels write for "no limit".
@@ -77,7 +78,7 @@ def status_bytes(field: str, root: Path = Path("/")) -> int:
 
 
 def require_addresses(needed: int) -> None:
-    """Check that a program may map as many bytes as its libraries do: without them some abort, and none says why.
+    """Check that a program may map as many bytes as its libraries do: without them some abort without a reason.
 
     Raises:
         ConfigError: `ulimit -v` is lower.
@@ -85,7 +86,7 @@ def require_addresses(needed: int) -> None:
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     if resource.RLIM_INFINITY != allowed < needed:
         raise ConfigError(
-            f"ulimit -v allows {allowed / 1e9:.1f} GB of addresses, and libraries map up to {needed / 1e9:.1f} GB "
+            f"ulimit -v allows {format_size(allowed)} of addresses, and libraries map up to {format_size(needed)} "
             "before they hold anything; `ulimit -v unlimited`, and bound memory by compute.memory or a control group"
         )
 

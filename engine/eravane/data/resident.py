@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from eravane.backend.protocol import Backend
 from eravane.core.arrays import Values
 from eravane.core.errors import OutOfDeviceMemoryError
+from eravane.core.units import format_size
 from eravane.data.store.store import EraStore
 
 Mode = Literal["mapped", "whole", "columns", "eras"]
@@ -51,7 +52,7 @@ class Residence:
         return self.slots * self.column_bytes
 
     def __str__(self) -> str:
-        size = f"{self.bytes / 1e9:.1f} GB"
+        size = format_size(self.bytes)
         return {
             "mapped": "features are read from the store's mapped files",
             "whole": f"all {self.slots} columns stay on the device, {size}",

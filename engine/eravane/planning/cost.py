@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from eravane.calendar.timeline import Timeline, plan_timeline
 from eravane.core.config import RunConfig
+from eravane.core.units import duration, format_size
 from eravane.learners.choice import resolve_learner
 from eravane.learners.registry import make_learner
-from eravane.planning.memory import MemoryPlan, format_size, plan_memory
+from eravane.planning.memory import MemoryPlan, plan_memory
 from eravane.planning.shape import DataShape
 from eravane.planning.workload import Hardware, Workload
 
@@ -79,7 +80,7 @@ class CostPlan:
 
     def lines(self) -> list[str]:
         """The plan as text."""
-        lines = [f"{'stage':14}{'time':>10}{'core time':>12}{'memory':>10}{'disk':>10}"]
+        lines = [f"{'stage':14}{'time':>12}{'core time':>12}{'memory':>10}{'disk':>10}"]
         lines += [_line(stage.name, stage.seconds, stage.work, stage.memory, stage.disk) for stage in self.stages]
         lines.append(_line("in all", self.seconds, sum(stage.work for stage in self.stages), self.memory, self.disk))
         lines += [
@@ -122,14 +123,7 @@ class CostPlan:
 
 def _line(name: str, seconds: float, work: float, memory: int, disk: int) -> str:
     sizes = f"{format_size(memory):>10}{format_size(disk) if disk else '-':>10}"
-    return f"{name:14}{duration(seconds):>10}{duration(work):>12}{sizes}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: 93 -> "93 s", 5400 -> "90 min"."""
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{name:14}{duration(seconds):>12}{duration(work):>12}{sizes}"
 
 
 def plan_cost(config: RunConfig, shape: DataShape, hardware: Hardware) -> CostPlan:

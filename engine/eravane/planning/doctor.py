@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from eravane.calendar.horizon import Horizon
 from eravane.core.errors import ConfigError, DataError
+from eravane.core.units import format_size
 from eravane.data.store.manifest import MANIFEST
 from eravane.data.store.store import EraStore
 from eravane.data.store.targets import TargetFacts, horizon_of, require_scale
@@ -167,9 +168,7 @@ def _broken(machine: Machine) -> Iterator[Check]:
 def _gpu(machine: Machine) -> Check:
     if not machine.gpus:
         return Check("gpu", "ok", "none that the NVIDIA driver reports; everything runs on the CPU")
-    listed = "; ".join(
-        f"{gpu.name}, {gpu.free / GIGABYTE:.0f} of {gpu.total / GIGABYTE:.0f} GB free" for gpu in machine.gpus
-    )
+    listed = "; ".join(f"{gpu.name}, {format_size(gpu.free)} of {format_size(gpu.total)} free" for gpu in machine.gpus)
     busy = [gpu for gpu in machine.gpus if gpu.free < gpu.total / 2]
     found = f"{listed}; driver {machine.gpus[0].driver}"
     if busy:
@@ -206,7 +205,7 @@ def _gpu_ready(machine: Machine) -> Iterator[Check]:
 def _memory(machine: Machine) -> Check:
     free, total = machine.memory
     bound = "" if machine.limit == "the machine" else f", set by {machine.limit}"
-    found = f"{free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free{bound}"
+    found = f"{format_size(free)} of {format_size(total)} free{bound}"
     if free < LOW_MEMORY:
         return Check(
             "memory", "warn", found, "close other programs, or set compute.memory and take fewer eras or features"
@@ -216,7 +215,7 @@ def _memory(machine: Machine) -> Check:
 
 def _disk(machine: Machine) -> Iterator[Check]:
     for folder, free in machine.disk.items():
-        found = f"{free / GIGABYTE:.1f} GB free at {folder}"
+        found = f"{format_size(free)} free at {folder}"
         if free < LOW_DISK:
             status: Status = "fail" if free < NO_DISK else "warn"
             yield Check("disk", status, found, "the full v5.3 dataset and its store take about 36 GB; free some space")
@@ -233,10 +232,10 @@ def _surroundings(machine: Machine) -> Iterator[Check]:
         advice = "start no second program on the same store or run, or set ERAVANE_CACHE to a local disk"
         yield Check("locks", "warn", f"none on the file system of the cache: {machine.locks}", advice)
     if machine.shared_memory is not None and machine.shared_memory < LOW_SHARED_MEMORY and len(machine.gpus) > 1:
-        found = f"/dev/shm has {machine.shared_memory / GIGABYTE:.2f} GB, through which several GPUs talk (NCCL)"
+        found = f"/dev/shm has {format_size(machine.shared_memory)}, through which several GPUs talk (NCCL)"
         yield Check("shared memory", "warn", found, "start the container with --shm-size=1g or more")
     if machine.largest_file is not None:
-        found = f"ulimit -f: no file above {machine.largest_file / GIGABYTE:.1f} GB"
+        found = f"ulimit -f: no file above {format_size(machine.largest_file)}"
         yield Check("file size", "fail", found, "the store of v5.3 has files of several GB; `ulimit -f unlimited`")
     if machine.open_files is not None and machine.open_files < FEW_FILES:
         found = f"ulimit -n: {machine.open_files} open files"

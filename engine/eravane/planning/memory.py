@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.core.errors import ConfigError
 from eravane.core.memory import tightest_limit
+from eravane.core.units import format_size, parse_size
 from eravane.data.catalog import FeatureCatalog
 from eravane.data.prepare import Preparer
 from eravane.learners.choice import resolve_learner
@@ -31,36 +31,6 @@ WORKER_BYTES = 340_000_000
 COMPILING_BYTES, COMPILING_LEVELS_BYTES = {"ranks": 150_000_000}, {"boosting": 200_000_000}
 # A member from outside: a float32 per row that stays; per row once, while a file is matched: ids of both, two floats64.
 MEMBER_BYTES, MATCHING_BYTES = 4, 120
-LARGEST = 10**18
-_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE | re.ASCII)
-
-
-def parse_size(text: str) -> int:
-    """Read a size in bytes: "16GB" is 16 * 10^9, "16GiB" 16 * 2^30.
-
-    Raises:
-        ConfigError: the text is no size, or 0.
-    """
-    match = _SIZE.fullmatch(text)
-    size = 0.0
-    if match:
-        number, unit, binary = match.groups()
-        size = float(number) * (1024 if binary else 1000) ** _UNITS[unit.upper()]
-    if not 1 <= size <= LARGEST:
-        raise ConfigError(
-            f"{text[:40]!r} is no size from 1 B to 1,000,000 TB; write a number with B, KB, MB, GB, TB, or KiB, MiB, "
-            "GiB, TiB"
-        )
-    return int(size)
-
-
-def format_size(size: float) -> str:
-    """Bytes as people read them: 2_340_000_000 -> "2.3 GB"."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size / 1e3:.0f} kB"
 
 
 @dataclass(frozen=True)

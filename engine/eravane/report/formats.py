@@ -1,4 +1,4 @@
-"""Numbers as people read them: signs, durations, sizes, and the 95 % interval of a mean."""
+"""Numbers as people read them: signs, and the 95 % interval of a mean."""
 
 from __future__ import annotations
 
@@ -18,30 +18,6 @@ def number(value: object, form: str = ".4f") -> str:
     if not any(digit in written for digit in "123456789"):
         written = written.replace("-", "")
     return written.replace("-", MINUS)
-
-
-def seconds(value: float) -> str:
-    """A duration in the unit that reads best: `340 ms`, `12.4 s`, `3 min 20 s`, `2 h 5 min`."""
-    if not math.isfinite(value):
-        return DASH
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def size(value: float) -> str:
-    """Bytes in decimal units: `3.2 GB`."""
-    if not math.isfinite(value):
-        return DASH
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
 
 
 def bounds(mean: HacMean) -> tuple[float, float]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import SupportsFloat
 
 import numpy as np
 import pandas as pd
 
 from eravane.calendar.eras import era_label
+from eravane.core.units import duration, format_size
 from eravane.report.alerts import FEW_ERAS, Alert
 from eravane.report.blocks import Card, Cell, Interval, Table, Tile, interval
 from eravane.report.facts import (
@@ -29,7 +31,7 @@ from eravane.report.facts import (
     worker_usage,
 )
 from eravane.report.figures import title_of
-from eravane.report.formats import DASH, bounds, number, seconds, size
+from eravane.report.formats import DASH, bounds, number
 from eravane.report.load import CONTRACT, RunView
 from eravane.scoring.metrics import HacMean, hac_mean
 
@@ -256,7 +258,7 @@ def costs(view: RunView) -> list[Card]:
     shown = [True] * 6 + [measured["bytes"], measured["joules"], True]
     rows = []
     for stage, cost in found.iterrows():
-        times = {key: Cell(seconds(float(cost[key])), float(cost[key])) for key in ("seconds", "median", "longest")}
+        times = {key: _measured(duration, cost[key]) for key in ("seconds", "median", "longest")}
         cells = [
             Cell.of(title_of(str(stage)) + (" (inside)" if cost["inside"] else "")),
             Cell.of(float(cost["steps"]), ",.0f"),
@@ -264,15 +266,15 @@ def costs(view: RunView) -> list[Card]:
             _share(float(cost["share"])),
             times["median"],
             times["longest"],
-            Cell(size(float(cost["bytes"])), float(cost["bytes"])),
+            _measured(format_size, cost["bytes"]),
             Cell.of(float(cost["joules"]) / JOULES_PER_WATT_HOUR, ".2f"),
             Cell.of(cost["device"] or DASH),
         ]
         rows.append([cell for cell, show in zip(cells, shown, strict=True) if show])
     outer = found[~found["inside"]]
     peak = view.fact("peak_memory_bytes")
-    memory = f", {size(float(peak))} of memory at the peak" if isinstance(peak, int | float) else ""
-    note = f"{seconds(float(outer['seconds'].sum()))} in timed stages{memory}."
+    memory = f", {format_size(float(peak))} of memory at the peak" if isinstance(peak, int | float) else ""
+    note = f"{duration(float(outer['seconds'].sum()))} in timed stages{memory}."
     if found["inside"].any():
         note += " Rows marked as inside are parts of a stage, summed over threads."
     heads = [head for head, show in zip(heads, shown, strict=True) if show]
@@ -312,15 +314,21 @@ def _usage_card(title: str, note: str, key: str, used: pd.DataFrame) -> Card:
             if name == "throttled":
                 cells.append(Cell.of(value if isinstance(value, str) else DASH))
             elif name.endswith("bytes"):
-                cells.append(Cell(size(float(value)), float(value)))
+                cells.append(_measured(format_size, value))
             elif name in ("cpu", "seconds"):
-                cells.append(Cell(seconds(float(value)), float(value)))
+                cells.append(_measured(duration, value))
             else:
                 scale = JOULES_PER_WATT_HOUR if name == "joules" else 1
                 cells.append(Cell.of(float(value) / scale, form))
         rows.append(cells)
     heads = [key, *(name for _, name, _ in columns)]
     return Card(title, note, Table(f"usage-{key.lower()}-table", heads, rows))
+
+
+def _measured(unit: Callable[[float], str], value: SupportsFloat) -> Cell:
+    """A size or duration; a dash where it is not known."""
+    measured = float(value)
+    return Cell(unit(measured) if math.isfinite(measured) else DASH, measured)
 
 
 def _share(share: float) -> Cell:
@@ -333,7 +341,7 @@ def about(view: RunView) -> list[Card]:
     peak = listed.pop("peak_memory_bytes", None)
     facts = {title_of(key): _fact(value) for key, value in listed.items()}
     if isinstance(peak, int | float):
-        facts["Peak memory"] = size(float(peak))
+        facts["Peak memory"] = format_size(float(peak))
     config = view.path / "run.toml"
     content = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
     notes = [str(note) for note in view.fact("notes", default=()) or ()]
@@ -352,7 +360,7 @@ def _files(view: RunView) -> list[list[Cell]]:
         path = view.path / name
         weight = float(path.stat().st_size) if path.is_file() else np.nan
         tag = Cell(state, state, "tag on" if state == "there" else "tag off")
-        rows.append([Cell.of(name), Cell.of(what), Cell(size(weight), weight), tag])
+        rows.append([Cell.of(name), Cell.of(what), _measured(format_size, weight), tag])
     return rows
 
 

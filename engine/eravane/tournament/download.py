@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eravane.core.errors import DataError
 from eravane.core.events import ByFile
+from eravane.core.units import format_size
 from eravane.tournament.transport import LEAST_RATE, TransientError, check_stored
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class _Part:
         free = shutil.disk_usage(self.path.parent).free
         if missing > free:
             raise DataError(
-                f"{self.path.parent} has {free / 1e9:.1f} GB free, {missing / 1e9:.1f} GB are still to come; make room"
+                f"{self.path.parent} has {format_size(free)} free, {format_size(missing)} are still to come; make room"
             )
 
     def _identity(self) -> Identity | None:

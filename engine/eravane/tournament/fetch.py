@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from eravane.core.errors import DataError
 from eravane.core.events import ByFile
 from eravane.core.files import Place, exclusive
+from eravane.core.units import format_size
 from eravane.tournament import connect
 from eravane.tournament.dataset import Content, Dataset, FileRecord, check_together, examine
 from eravane.tournament.download import Identity, download, file_sha256
@@ -123,7 +124,7 @@ def _require_folder(out: Path, version: str, wanted: Sequence[str]) -> None:
         raise DataError(f"{place} {'cannot be written' if place.is_dir() else 'is no folder'}; choose another folder")
     free = shutil.disk_usage(place).free
     if free < LEAST_ROOM:
-        raise DataError(f"{place} has {free / 1e6:.0f} MB free, which holds no dataset; make room")
+        raise DataError(f"{place} has {format_size(free)} free, which holds no dataset; make room")
     dataset = Dataset.read(out)
     if dataset is None:
         foreign = [name for name in wanted if (out / name).exists()]

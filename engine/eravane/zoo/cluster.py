@@ -22,6 +22,7 @@ from eravane.core.config import ComputeConfig
 from eravane.core.errors import RunError
 from eravane.core.memory import cores
 from eravane.core.telemetry import UsageReporter, WorkerUsage, on_worker
+from eravane.core.units import format_size
 from eravane.data.store.store import EraStore
 from eravane.zoo.clustercheck import Heartbeats, bounded, check_store, check_versions, known_workers
 from eravane.zoo.fleet import News, TaskControl
@@ -336,7 +337,7 @@ def _result(future: Future, scheduler: str) -> Any:
         return future.result(timeout=CONNECT_SECONDS * 60)
     except KilledWorker as error:
         last = error.last_worker
-        limit = f" with {last.memory_limit / 1e9:.2f} GB allowed (--memory-limit)" if last.memory_limit else ""
+        limit = f" with {format_size(last.memory_limit)} allowed (--memory-limit)" if last.memory_limit else ""
         raise RunError(
             f"Dask gave up on {error.task.rpartition('-')[0]!r}: {error.allowed_failures + 1} workers died of it, the "
             f"last {last.address}{limit}, most likely out of memory; give workers more memory, or train on fewer eras "

@@ -19,6 +19,7 @@ from eravane.backend.choice import backend_of, reclaim
 from eravane.core.arrays import Float32s, Values
 from eravane.core.config import PrepareConfig
 from eravane.core.seeds import derive_seed
+from eravane.core.units import format_size
 from eravane.data.features import Features
 from eravane.data.store.manifest import MANIFEST
 from eravane.learners.protocol import GrowsTogether, Learner, OutOfDeviceMemoryError, TakesLevels
@@ -252,7 +253,7 @@ def _grown(task: TrainTask, specs: Sequence[ModelSpec], grower: Grower, features
     except OutOfDeviceMemoryError as error:
         needed, columns = task.bytes_needed(np.dtype(features.store.dtype).itemsize), len(specs[0].columns)
         raise OutOfDeviceMemoryError(
-            f"{task.label} needs about {needed / 1e9:.2f} GB on {task.learner.device} ({task.rows:,} rows x "
+            f"{task.label} needs about {format_size(needed)} on {task.learner.device} ({task.rows:,} rows x "
             f"{columns:,} features): {error}; train on fewer eras (zoo.window, zoo.every), fewer models at a "
             'time (compute.workers), or spread it over a cluster (compute.booster_spans = "cluster")'
         ) from error
