@@ -281,10 +281,10 @@ def _zoo(lab: Lab, work: Any, figure: str) -> Iterator[Figure]:
     made = Zoo(store, work.config, work.timeline, xgboost_device=lab.device, cache=None)
     features = Features.open(store, work.config.prepare)
     finished: list[Any] = []
-    with Telemetry(gpu_meter() if lab.device == "cuda" else None) as watch:
-        mark = watch.mark()
+    with Telemetry(gpu_meter() if lab.device == "cuda" else None) as telemetry:
+        mark = telemetry.mark()
         _, taken = lab.once(lambda: out_of_fold(made, work.specs, work.timeline.folds, features, finished.append))
-        used = watch.since(mark)
+        used = telemetry.since(mark)
     grown = sum(done.seconds for done in finished)
     detail = (
         f"{len(finished)} models of {size.trees} trees, {size.eras} eras x {size.rows} rows x {size.features}; growing "

@@ -67,10 +67,10 @@ def _telemetry(lab: Lab) -> Iterator[dict[str, Any]]:
         return
     from eravane.core.telemetry import Telemetry, gpu_meter
 
-    with Telemetry(gpu_meter() if lab.device == "cuda" else None) as watch:
-        mark = watch.mark()
+    with Telemetry(gpu_meter() if lab.device == "cuda" else None) as telemetry:
+        mark = telemetry.mark()
         yield used
-        used |= watch.since(mark)
+        used |= telemetry.since(mark)
 
 
 def serve(sizes: str, place: str, folder: Path) -> None:

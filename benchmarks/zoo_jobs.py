@@ -137,17 +137,17 @@ def measure(job: Callable[[Work], dict[str, Any]], work: Work) -> Measured:
 def _measured(job: Callable[[Work], dict[str, Any]], work: Work, out: Any) -> None:
     before, highest, ended = anonymous_memory(), [0], threading.Event()
 
-    def watch() -> None:
+    def sample() -> None:
         while not ended.wait(SAMPLE_SECONDS):
             highest[0] = max(highest[0], anonymous_memory())
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
     wall, cpu = time.perf_counter(), time.process_time()
     facts = job(work)
     wall, cpu = facts.pop("wall", time.perf_counter() - wall), facts.pop("cpu", time.process_time() - cpu)
     ended.set()
-    watcher.join()
+    sampler.join()
     out.send(Measured(wall, cpu, max(1, highest[0] - before), facts))
 
 

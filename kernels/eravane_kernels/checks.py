@@ -83,12 +83,12 @@ def bad_level(values: Levels, name: str, column: int, missing: bool = True) -> V
 
 
 def no_infinity(x_CN: Floats, name: str) -> None:
-    """No infinite value; NaN passes."""
+    """Refuses infinite values; NaN passes."""
     _every(x_CN, name, np.isinf, "finite values or NaN for missing")
 
 
 def finite(x_CN: Floats, name: str) -> None:
-    """Neither infinite values nor NaN."""
+    """Refuses infinite values and NaN."""
     _every(x_CN, name, lambda values: ~np.isfinite(values), "finite values")
 
 

@@ -172,7 +172,7 @@ def check_columns(columns_C: Integers, width: int) -> None:
 def check_boosting(
     goal_BN: Single, weight_N: Single | None, margin_BN: Single, rows: int, width: int, chosen: int
 ) -> None:
-    """What models are boosted from: float32 [B, N] goals and margins, float32 [N] weights, columns of a tree.
+    """Check what models are boosted from: float32 [B, N] goals and margins, float32 [N] weights, columns of a tree.
 
     Raises:
         ValueError: an array has the wrong shape or type, a goal is infinite, a margin or weight is not finite, a weight

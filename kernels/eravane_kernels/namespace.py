@@ -1,4 +1,4 @@
-"""What the three namespaces of kernels offer: `spec`, `cpu` and `cuda` have these functions under these names.
+"""The interface of the three namespaces of kernels: `spec`, `cpu` and `cuda` have these functions under these names.
 
 Arrays of `cuda` lie on the device, or are NumPy's and are uploaded; `spec` documents them: shapes, dtypes, errors.
 Letters of shapes: E eras (E1 their E + 1 offsets), N rows, C columns, F features, M predictions, L levels with missing,

@@ -57,7 +57,7 @@ def test_why_none_is_left(listed: str, why: str) -> None:
 
 
 @pytest.mark.parametrize("listed", ["", "-1", ",0", " -1 ,0"])
-def test_hidden_gpus_are_said_before_any_library_is_asked(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_gpus_are_reported_before_any_library_is_asked(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, listed)
     with double.installed():
         notes: list[str] = []

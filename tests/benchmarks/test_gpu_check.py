@@ -387,7 +387,7 @@ def test_what_steps_found_outlives_a_kill(tmp_path: Path) -> None:
     assert statuses() == kept
 
 
-def test_a_process_that_dies_is_told_of(visit: gpu.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_reported(visit: gpu.Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     visit = dataclasses.replace(visit, sizes="none")  # type: ignore[arg-type]
     monkeypatch.setattr(gpu.Visit, "environment", property(lambda _: {**os.environ, "PYTHONPATH": "", "PATH": ""}))
     monkeypatch.setattr(gpu, "ROOT", visit.state)  # where there is no module of that name

@@ -97,7 +97,7 @@ def test_what_the_driver_cannot_tell_is_absent(driver: Driver) -> None:
     assert set(used["gpu"]) == {"power_watts", "sm_mhz", "memory_bytes"}
 
 
-def test_a_stage_is_told_what_it_used(driver: Driver) -> None:
+def test_a_stage_gets_what_it_used(driver: Driver) -> None:
     with Telemetry(gpus(), 0.01) as sampler:
         mark, began, cpu = sampler.mark(), time.perf_counter(), time.process_time()
         ballast = np.ones(8_000_000)

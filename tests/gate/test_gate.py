@@ -121,7 +121,7 @@ def test_eras_come_once_and_in_order():
             learner.observe(late)
 
 
-def test_warm_up_is_equal_weight_and_said():
+def test_warm_up_is_equal_weight_and_noted():
     history = outcomes()
     learner = MetaLearner(SMALL, pool(), lag=LAG, seed=0)
     for outcome in history[:5]:

@@ -255,7 +255,7 @@ def test_the_function_refuses_what_it_was_not_made_for(model: Path, micro_data: 
         function(live.iloc[:0])
 
 
-def test_lagged_scores_that_age_are_said(
+def test_lagged_scores_that_age_are_noted(
     model: Path, micro_data: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     function = pd.read_pickle(model)

@@ -118,7 +118,7 @@ def test_a_run_killed_twice(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8, 0.99])
-def test_a_full_disk_is_said_and_resumed_from(
+def test_a_full_disk_is_reported_and_resumed_from(
     share: float, whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
 ) -> None:
     cache, expected, moments = whole
@@ -171,7 +171,7 @@ def _store_of(run_folder: Path) -> Path:
     return Path(json.loads((run_folder / "manifest.json").read_text())["data"]["store"])
 
 
-def test_a_replaced_file_is_said_and_not_read(
+def test_a_replaced_file_is_reported_and_not_read(
     whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
 ) -> None:
     cache, expected, moments = whole
@@ -183,7 +183,7 @@ def test_a_replaced_file_is_said_and_not_read(
     assert _differences(_state(tmp_path / "run"), expected) == []
 
 
-def test_a_newer_ingest_into_the_shared_cache_is_said_and_not_read(
+def test_a_newer_ingest_into_the_shared_cache_is_noted_and_not_read(
     whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
 ) -> None:
     cache, expected, moments = whole
@@ -243,7 +243,7 @@ def test_another_meta_model_under_the_same_name_is_refused(
     run(tmp_path / "data", config, tmp_path / "run", resume=True, cache=cache)
 
 
-def test_a_store_of_ones_own_that_has_grown_is_said_and_not_read(
+def test_a_store_of_ones_own_that_has_grown_is_noted_and_not_read(
     whole: tuple[Path, dict[str, bytes], int], micro_data: Path, config: RunConfig, tmp_path: Path
 ) -> None:
     cache, _, moments = whole

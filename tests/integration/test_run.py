@@ -233,7 +233,7 @@ def test_a_run_folder_that_exists_and_one_of_another_run(
         run(micro_data, micro_config, tmp_path / "none", resume=True, cache=tmp_path)
 
 
-def test_no_live_file_is_said(micro_data: Path, micro_config: RunConfig, tmp_path: Path) -> None:
+def test_no_live_file_is_noted(micro_data: Path, micro_config: RunConfig, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(micro_data, data)
     (data / "live.parquet").unlink()
@@ -291,7 +291,7 @@ def test_damaged_input_is_named_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("write", [1, 3, 8, 40])
-def test_a_full_disk_is_said_and_mended(
+def test_a_full_disk_is_reported_and_the_run_resumed(
     write: int,
     done: Path,
     micro_data: Path,
@@ -299,7 +299,7 @@ def test_a_full_disk_is_said_and_mended(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The n-th file that the loop brings to disk meets a full one; after mending it the run ends in the same bytes."""
+    """The n-th file that the loop brings to disk meets a full one; with room again the run ends in the same bytes."""
     synced = os.fsync
 
     def full(descriptor: int) -> None:

@@ -82,7 +82,7 @@ def test_each_task_tells_what_it_used_on_its_worker(cluster: LocalCluster) -> No
 
 
 @pytest.mark.parametrize(("boards", "gpus"), [(0, True), (2, False)])
-def test_without_a_gpu_nothing_is_told_of_one(cluster: LocalCluster, boards: int, gpus: bool) -> None:
+def test_without_a_gpu_nothing_is_reported_of_one(cluster: LocalCluster, boards: int, gpus: bool) -> None:
     for usage in _usages(cluster, boards, gpus=gpus, tasks=2):
         assert set(usage.as_dict()) == {"worker", "host", "task", "seconds", "cpu", "peak_bytes"}
 

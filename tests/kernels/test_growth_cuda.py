@@ -367,13 +367,13 @@ def test_wrong_arguments_are_named(change: dict[str, np.ndarray], message: str) 
             cuda.Grower(cuda.Columns.of(x_CN), rules, 2, together=2).grow_many(margin_BN=margin_BN, **arguments)
 
 
-def test_more_columns_than_were_said_are_refused() -> None:
+def test_more_columns_than_announced_are_refused() -> None:
     x_CN, gradient_N, _, _, rules = made("plain", 40, 50, 2)
     with on(2), pytest.raises(ValueError, match="no more columns than announced, given 50"):
         cuda.Grower(cuda.Columns.of(x_CN), rules, 20).grow(gradient_N, None, np.arange(50), upload(np.zeros(40, "f4")))
 
 
-def test_memory_is_what_was_said() -> None:
+def test_memory_is_as_stated() -> None:
     rng = np.random.default_rng(0)
     x_CN = rng.integers(0, 5, (70, 20_000)).astype(np.int8)
     with on(2):

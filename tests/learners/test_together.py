@@ -165,7 +165,7 @@ def test_labels_that_are_missing_in_one_target_are_not_in_the_others(weighed: bo
 
 @pytest.mark.parametrize("models", [1, 5])
 @pytest.mark.parametrize("weighed", [False, True])
-def test_memory_is_what_was_said(models: int, weighed: bool) -> None:
+def test_memory_is_as_stated(models: int, weighed: bool) -> None:
     """The peak, labels and weights included, is below the figure, and not far from what this counts for the models."""
     rng, rows = np.random.default_rng(3), 300_000
     learner = _learner(max_depth=4)

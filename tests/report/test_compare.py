@@ -84,7 +84,7 @@ def test_many_runs_need_a_larger_t(base: Path, tmp_path: Path) -> None:
     assert compare([base, *others]).needed_t == pytest.approx(2.497705, abs=1e-6)  # 5 % over four runs
 
 
-def test_same_scores_are_said(base: Path, tmp_path: Path) -> None:
+def test_same_scores_are_noted(base: Path, tmp_path: Path) -> None:
     same = write_run(tmp_path / "same", MARKET)
     assert compare([base, same]).others[0].verdict == "the same scores in every shared era"
 
@@ -143,7 +143,7 @@ def test_the_t_that_is_shown_decides(tmp_path: Path, shift: float) -> None:
     assert (shown.mean > shown.critical * shown.se) == (shown.t > 1.96)
 
 
-def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+def test_equal_names_are_kept_apart(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         write_run(tmp_path / folder / "run", MARKET)

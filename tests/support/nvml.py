@@ -26,7 +26,7 @@ class Driver(ModuleType):
         if not self.boards:
             raise self.NVMLError("NVML Shared Library Not Found")
 
-    def _told(self, name: str, value: Any) -> Any:
+    def _answer(self, name: str, value: Any) -> Any:
         self.calls += 1
         if name in self.silent:
             raise self.NVMLError("Not Supported")
@@ -49,21 +49,21 @@ class Driver(ModuleType):
         return ("GPU-a0", "GPU-b0")[board]
 
     def nvmlDeviceGetUtilizationRates(self, board: int) -> Any:
-        return self._told("utilisation", SimpleNamespace(gpu=(80, 40)[board], memory=5))
+        return self._answer("utilisation", SimpleNamespace(gpu=(80, 40)[board], memory=5))
 
     def nvmlDeviceGetMemoryInfo(self, board: int) -> Any:
-        return self._told("memory", SimpleNamespace(used=(5 << 30, 1 << 30)[board], total=80 << 30))
+        return self._answer("memory", SimpleNamespace(used=(5 << 30, 1 << 30)[board], total=80 << 30))
 
     def nvmlDeviceGetPowerUsage(self, board: int) -> int:
-        return self._told("power", (300_000, 100_000)[board])
+        return self._answer("power", (300_000, 100_000)[board])
 
     def nvmlDeviceGetClockInfo(self, board: int, kind: int) -> int:
         assert kind == self.NVML_CLOCK_SM
-        return self._told("clock", (1700, 1900)[board])
+        return self._answer("clock", (1700, 1900)[board])
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, board: int) -> int:
-        return self._told("reasons", self.reasons | 0x1 if board == 0 else 0x1)
+        return self._answer("reasons", self.reasons | 0x1 if board == 0 else 0x1)
 
     def nvmlDeviceGetTotalEnergyConsumption(self, board: int) -> int:
         watts = (300, 100)[board]
-        return self._told("energy", int(1000 * watts * (time.perf_counter() - self.started)) + 10**9)
+        return self._answer("energy", int(1000 * watts * (time.perf_counter() - self.started)) + 10**9)

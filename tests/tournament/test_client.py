@@ -117,7 +117,7 @@ def test_a_lasting_refusal_is_not_tried_again(
     assert fake_time.sleeps == []
 
 
-def test_a_wrong_key_is_said(double: Double, patience: Patience) -> None:
+def test_a_wrong_key_is_named(double: Double, patience: Patience) -> None:
     with pytest.raises(ApiError, match="account: the tournament refuses the API key"):
         Client(Credentials("who", "wrong"), patience).models()
 

@@ -44,7 +44,7 @@ def eravane(
         signal.signal(number, handler)
 
 
-def test_a_submission_is_told_and_repeated(eravane: Command, double: Double, run: Path) -> None:
+def test_a_submission_is_reported_and_repeated(eravane: Command, double: Double, run: Path) -> None:
     code, output, _ = eravane("submit", run, "--model", "alpha", "--model", "beta", "--dry-run")
     assert (code, double.submissions) == (0, [])
     code, output, _ = eravane("submit", run, "--model", "alpha", "--model", "beta")

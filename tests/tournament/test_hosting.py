@@ -80,7 +80,7 @@ def test_it_is_validated_and_assigned(
     assert double.storage[double.pickles[0]["filename"]] == CONTENT
 
 
-def test_without_waiting_it_is_said_to_be_created_alone(
+def test_without_waiting_it_is_reported_as_created_alone(
     double: Double, model_id: str, client: Client, file: Path
 ) -> None:
     assert upload(file, "alpha", python="3.12", client=client).status == "created"

@@ -84,7 +84,7 @@ def test_a_late_upload_holds_the_round_of_the_server(double: Double, client: Cli
     assert receipts(run, "alpha") == [receipt]
 
 
-def test_every_outcome_of_several_models_is_told(double: Double, client: Client, run: Path) -> None:
+def test_every_outcome_of_several_models_is_reported(double: Double, client: Client, run: Path) -> None:
     double.add_model("hosted", pickle="model.pkl")
     with pytest.raises(PartlySubmittedError) as caught:
         submit(run, ["alpha", "hosted", "beta"], client=client)

@@ -186,7 +186,7 @@ def test_a_model_name_that_is_none_is_refused(client: Client, run: Path, name: s
         submit(run, [name], client=client)
 
 
-def test_what_is_not_a_run_is_said(client: Client, tmp_path: Path) -> None:
+def test_what_is_not_a_run_is_refused(client: Client, tmp_path: Path) -> None:
     with pytest.raises(SubmitError, match="is no folder; give the run folder"):
         submit(tmp_path / "absent", ["alpha"], client=client)
     with pytest.raises(SubmitError, match=r"live_predictions.csv does not exist; `eravane run` writes it"):

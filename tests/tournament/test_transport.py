@@ -160,7 +160,7 @@ def test_a_netrc_entry_leaves_no_machine(double: Double, tmp_path: Path, monkeyp
         (403, b"", r"answered HTTP 403$"),
     ],
 )
-def test_a_refusal_is_told_in_the_servers_words_and_blames_no_key_that_was_not_sent(
+def test_a_refusal_has_the_servers_words_and_blames_no_key_that_was_not_sent(
     status: int, body: bytes, words: str
 ) -> None:
     with serving(

@@ -94,7 +94,7 @@ class KnownAt:
         return KnownAt({**self.eras, target: {**self.eras.get(target, {}), **dict.fromkeys(arrived, at)}})
 
     def as_dict(self) -> dict[str, dict[str, int]]:
-        """For JSON."""
+        """The eras as a JSON-able dictionary."""
         return {
             target: {str(era): at for era, at in sorted(late.items())} for target, late in sorted(self.eras.items())
         }

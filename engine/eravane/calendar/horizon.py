@@ -124,7 +124,7 @@ class TargetHorizon:
         return f"{name}, {self.span}{known}: lags {score_lag} and {tree_lag}, purge {tree_lag - 1}"
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: target, twin, eras, days, how, notes."""
+        """The facts as a JSON-able dictionary: target, twin, eras, days, how, notes."""
         return {
             "target": self.target,
             "twin": self.twin,

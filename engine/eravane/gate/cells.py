@@ -30,7 +30,7 @@ class Cells:
     """Histories of cells; what ridges of several half-lives and regimes expect by them, and the weights that follow.
 
     Args:
-        history: resolved eras; records: what they say; network: normalises facts.
+        history: resolved eras; records: running facts from them; network: normalises facts.
         paid: the quantity of an era that counts; lag: eras until a label may be used; horizon: eras that one spans.
 
     Attributes:
@@ -98,7 +98,7 @@ class Cells:
         self._regimes.settle(answers_AM, paid_M)
 
     def numbers(self, era: int) -> dict[str, Any]:
-        """What weights of an era rest on, as `portable.foresee` takes it."""
+        """Numbers from which `portable.foresee` derives the weights of an era."""
         known = self._regimes.known
         return self._regimes.numbers(era - self._history.eras[known - 1] if known else self._lag)
 
@@ -126,7 +126,7 @@ class Cells:
         self._used = int(layout.take("projected", "i8", 1)[0])
 
     def paid(self, known: int) -> FloatArray:
-        """What every cell's present model would have been paid in the first `known` resolved eras [E, M].
+        """Payment that every cell's present model would have had in the first `known` resolved eras [E, M].
 
         A model that was absent in an era has its mean until then there. Projected once per version of the models.
         """

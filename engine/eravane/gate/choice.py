@@ -19,7 +19,7 @@ OTHERS = 0.3
 
 @dataclass(frozen=True)
 class LearnReport:
-    """What one call of `learn` did.
+    """Result of one call of `learn`.
 
     Attributes:
         era: the era that will be decided with what was learnt; resolved: eras known by then.
@@ -50,7 +50,7 @@ class LearnReport:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What was chosen for an era: by every expert [P, M], their weights [P], answers of the regimes, the mix [M]."""
+    """Weights chosen for an era: each expert's [P, M], those of experts [P], answers of the regimes, the mix [M]."""
 
     experts_PM: FloatArray
     hedge_P: FloatArray

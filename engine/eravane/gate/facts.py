@@ -60,5 +60,5 @@ class OutsideFacts:
         return cls(eras[order], values_ED[order], names, lag)
 
     def at(self, era: int) -> FloatArray:
-        """What is known of an era [D]; NaN where its row is missing."""
+        """Facts known of an era [D]; NaN where its row is missing."""
         return np.asarray(self._row_of.get(era - self._lag, np.full(len(self.names), np.nan)))

@@ -151,7 +151,7 @@ class MetaLearner:
         return trained, loss
 
     def paid(self, outcome: EraOutcome) -> FloatArray:
-        """What every model was paid in an era by the run's aim [M]."""
+        """Payment of every model in an era by the run's aim [M]."""
         return outcome.c_M if self._paid == "c" else self._history.payout_of(outcome)
 
     @property
@@ -161,7 +161,7 @@ class MetaLearner:
 
     @property
     def earned(self) -> dict[str, float]:
-        """What the gate ("gate") and each expert would have earned over equal weight so far, in summed correlation."""
+        """Summed correlation over equal weight so far, of the gate ("gate") and of each expert alone."""
         return dict(zip(("gate", *self.experts), self._earned_P.tolist(), strict=True))
 
     def _note(self, topic: str, note: str) -> None:
@@ -212,7 +212,7 @@ class MetaLearner:
         return weights_M
 
     def expert_weights(self, era: int) -> dict[str, FloatArray]:
-        """What each expert of the top level chose for an era that was weighed and is not yet resolved, [M] each."""
+        """Weights of each expert of the top level for an era that was weighed and is not yet resolved, [M] each."""
         return dict(zip(self.experts, self._pending[era].experts_PM, strict=True))
 
     def comparators(self, era: int, dispersion_M: FloatArray) -> dict[str, FloatArray]:
@@ -253,7 +253,7 @@ class MetaLearner:
         self._earned_P = self._earned_P + [correlation(weights_M, c_M, C_MM) - equal for weights_M in chosen]
 
     def _rehearse(self, position: int) -> Choice:
-        """What would have been chosen for an era of the folds' history, from what was known then."""
+        """Weights that would have been chosen for an era of the folds' history, from what was known then."""
         history = self._history
         known = history.known(history.eras[position], self._lag)
         if known >= self._config.warmup:
@@ -307,7 +307,7 @@ class MetaLearner:
         return {name: expected_weights(c_M, C_MM, seen_M) for name, c_M in zip(RIDGES, expected_LM, strict=True)}
 
     def frozen(self) -> dict[str, Any]:
-        """What decides the era that was decided last, as `portable.experts` and `portable.open_models` take it."""
+        """Numbers from which `portable.experts` and `portable.open_models` decide the era that was decided last."""
         known, records = len(self._history), self._records
         lagged = self._lagged_experts(known)
         tiers = sorted({model.feature_set for model in self.models})

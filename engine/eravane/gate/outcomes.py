@@ -35,7 +35,7 @@ class GateModel:
 
 @dataclass(frozen=True, eq=False)
 class EraFacts:
-    """What is known of an era before any base model predicts it, not yet normalised.
+    """Facts known of an era before any base model predicts it, not yet normalised.
 
     Attributes:
         model_MS: float64 [M, S], statistics of each model's own feature cell; NaN where undefined.
@@ -127,7 +127,7 @@ class History:
         self.facts.append(outcome.facts)
 
     def present_in(self, outcome: EraOutcome) -> Bools:
-        """Models that count in an era [M]; one without predictions, or with constant ones, says nothing."""
+        """Models that count in an era [M]; one without predictions, or with constant ones, does not."""
         return np.asarray(np.isfinite(outcome.c_M) & (np.nan_to_num(np.diag(outcome.C_MM)) > 0))
 
     def payout_of(self, outcome: EraOutcome) -> FloatArray:

@@ -1,4 +1,4 @@
-"""What the gate is trained on: the ensemble's correlation from sufficient statistics, and rewards for sampled gates.
+"""Rewards of the gate: the ensemble's correlation from sufficient statistics, and rewards for sampled gates.
 
 Leading dimensions are free: weights and gates are [..., E, M], rewards [..., E, A] with one value per agent (a tier of
 feature sets); `agents_MA` [M, A] is 1 where a model belongs to an agent.

@@ -1,4 +1,4 @@
-"""What a gate's state holds beside arrays, read back with types checked: its pool, configuration and payout rule."""
+"""Facts in a gate's state beside arrays, read back with types checked: its pool, configuration and payout rule."""
 
 from __future__ import annotations
 

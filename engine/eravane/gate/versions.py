@@ -43,7 +43,7 @@ class Version:
 
 @dataclass(frozen=True, eq=False)
 class VersionScores:
-    """What versions that were out of sample in an era were paid in it.
+    """Payments in an era of the versions that were out of sample there.
 
     Attributes:
         versions: their numbers, the one in force last; paid_KM: float64 [K, M], NaN for a model without predictions.
@@ -86,7 +86,7 @@ class Versions:
         return np.asarray(C_MM + np.diag((np.diag(C_MM) <= 0).astype(np.float64)))
 
     def project(self, eras: Sequence[int], paid_EM: FloatArray) -> FloatArray:
-        """What the newest version would have been paid in past eras [E, M]; as it is where it was in force itself."""
+        """Payment of the newest version in past eras [E, M]: as it was where it was in force, else projected."""
         if len(self.kept) < 2:
             return paid_EM
         newest, found_EM, maps = self.kept[-1], paid_EM.copy(), {}

@@ -29,7 +29,7 @@ def one_of(**named: object) -> Argument:
 
 
 def only_auto(**named: object) -> None:
-    """Refuses arguments of LightGBM that say more than "auto".
+    """Refuses arguments of LightGBM other than "auto".
 
     Raises:
         ConfigError: one does.

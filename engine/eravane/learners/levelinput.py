@@ -161,7 +161,7 @@ def infinite_value(column: Column, row: int) -> DataError:
 
 
 def _cuts(value_CL: Float32s, held_C: NDArray[np.int64]) -> Float32s:
-    """For each column and b in 0..5 the least value held whose level is at least b; beyond it XGBoost's last cut."""
+    """Least value held whose level is at least b, for each column and b in 0..5; beyond it XGBoost's last cut."""
     top_C = np.zeros(len(value_CL), dtype=np.float32)
     for level in range(MOST):
         has_C = (held_C >> (level + 1)) & 1 == 1

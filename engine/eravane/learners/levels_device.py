@@ -83,7 +83,7 @@ class DeviceBoosting:
             return self._boosting.grow(rounds)
 
     def learn_at(self, eta: float) -> None:
-        """Not on a device.
+        """Refuses another learning rate, which trees on a device cannot take.
 
         Raises:
             ConfigError: always.

@@ -81,7 +81,7 @@ class Learner(Protocol):
 
     @property
     def name(self) -> str:
-        """As `zoo.learner` and zoo.parquet name it."""
+        """Its name in `zoo.learner` and zoo.parquet."""
         ...
 
     @property

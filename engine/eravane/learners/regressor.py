@@ -306,12 +306,12 @@ class LevelsRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def evals_result_(self) -> Mapping[str, Mapping[str, list[float]]]:
-        """As LightGBM names it."""
+        """The same under LightGBM's name."""
         return self.evals_result()
 
     @property
     def feature_importances_(self) -> NDArray[np.float32]:
-        """Share of each feature, float32 [C], in what `importance_type` says: the mean gain of splits, as XGBoost's."""
+        """Share of each feature, float32 [C], of the quantity that `importance_type` names, as XGBoost computes it."""
         kind = check(self.get_params(deep=False))["importance_type"]
         score = self.get_booster().get_score(importance_type=kind)
         names = self.get_booster().feature_names or [f"f{place}" for place in range(self.n_features_in_)]

@@ -48,11 +48,11 @@ class Ends:
         return cls(np.float32(intercept[0]), head)
 
     def started(self, rows: int, margin_N: Float32s | None) -> Float32s:
-        """What trees are added to, float32 [N], an array of its own: the margin; without one the intercept."""
+        """A new array to which trees are added, float32 [N]: the margin; without one the intercept."""
         return np.full(rows, self.intercept, dtype=np.float32) if margin_N is None else margin_N.astype(np.float32)
 
     def predicted(self, total_N: Float32s) -> Float32s:
-        """What the booster predicts where its trees and the intercept add up to this, float32 [N]."""
+        """Predictions of the booster where its trees and the intercept add up to this, float32 [N]."""
         if self.head is None or not total_N.size:
             return total_N
         rows_N1 = np.zeros((total_N.size, 1), dtype=np.float32)

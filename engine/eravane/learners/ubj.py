@@ -209,9 +209,9 @@ def _read_trees(data: bytes, at: int) -> tuple[JoinedTrees, int] | None:
 
 @lru_cache(4096)
 def _heads(nodes: int) -> tuple[tuple[int, bytes, str, int], ...]:
-    """For each array of a tree of so many nodes that is read: bytes before what stands before it, that, name and bytes.
+    """Layout of a tree of so many nodes, by array that is read: bytes skipped, bytes that precede it, name, its bytes.
 
-    At the end what stands behind the last array, under no name.
+    The last entry, without a name, is what follows the last array.
     """
     found, skipped, before = list[tuple[int, bytes, str, int]](), 0, b"{"
     for name, kind in _ARRAYS_OF_A_TREE:

@@ -74,7 +74,7 @@ def gate_pool(
     cells = {
         # A member from outside saw the whole market for all we know.
         (spec.feature_set, spec.group): np.array(
-            [places[name] for name in (columns if spec.given else spec.columns)], dtype=np.int64
+            [places[name] for name in (columns if spec.outside else spec.columns)], dtype=np.int64
         )
         for spec in specs
     }

@@ -199,7 +199,7 @@ class Session:
     ) -> Resumed:
         loop_start, kept = self.timeline.loop_start, Facts.of(facts)
         stored = kept.models
-        own = {spec.model_id for spec in self.specs if not spec.given}
+        own = {spec.model_id for spec in self.specs if not spec.outside}
         if not own <= stored.keys() <= self._columns.keys():
             raise RunError(
                 f"{self._path} was begun with the models {', '.join(stored)}, and selection now gives "
@@ -226,7 +226,7 @@ class Session:
         Args:
             era: the era of the checkpoint that `resume` restored; rows: how many.
         """
-        own_M = np.array([not spec.given for spec in self.specs])
+        own_M = np.array([not spec.outside for spec in self.specs])
         now_MN = self.loop.evaluate(source_of(self.features, era), own_M)[own_M, :rows]
         then_MN = self.journal.read(era).base_MN[own_M, :rows]
         return float(np.abs(now_MN - then_MN).max(initial=0.0))

@@ -41,7 +41,7 @@ class EraSource:
         return self.features.raw(self.era) if self.live is None else self.live.values
 
     def stored(self) -> Values:
-        """As `raw`, on the host."""
+        """All stored columns, unprepared, [C, N] on the host."""
         store = self.features.store
         frame = store.window(self.era, self.era, store.columns).era(self.era) if self.live is None else store.live()
         assert frame is not None, "there are live rows"
@@ -59,7 +59,7 @@ class EraSource:
 
 def values_of(source: EraSource, spec: ModelSpec) -> Values | LevelColumns:
     """Inputs of a base model: its prepared columns [C, N], or a member's prediction [1, N]."""
-    if spec.given:
+    if spec.outside:
         return source.member(spec.group)[None]
     levels = None if source.live is not None else source.features.levels(spec.columns, source.era, source.era)
     return source.cell(spec.columns) if levels is None else levels

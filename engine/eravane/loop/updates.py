@@ -226,7 +226,7 @@ class Updater:
 
     def update(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> dict[str, Model]:
         """Update the models of `specs` as is due at `era`; the others, and members from outside, stay as they are."""
-        specs = [spec for spec in specs if not spec.given]
+        specs = [spec for spec in specs if not spec.outside]
         kind = self.due(era)
         if kind == "refit":
             return {**models, **self._refit(specs, era)}

@@ -145,7 +145,7 @@ class _Batch:
         with self._events.stage("verify"):
             store.verify()
         timeline = self._timeline(store)
-        self._say_periods(timeline)
+        self._note_periods(timeline)
         self._note_missing(store)
         self._plan_memory(store, catalog, timeline)
         members = load_members(self._config, self._data, store)
@@ -219,7 +219,7 @@ class _Batch:
         newest = store.facts[self._config.data.target].newest
         return plan_timeline(self._config, store.index, newest, settled.horizons)
 
-    def _say_periods(self, timeline: Timeline) -> None:
+    def _note_periods(self, timeline: Timeline) -> None:
         clock = timeline.clock
         self._note(
             f"eras {timeline.first_era} to {timeline.last_era}, labels to {timeline.newest_label}; "
@@ -279,7 +279,7 @@ class _Batch:
         )
 
     def _out_of_fold(self, zoo: Zoo, specs: Sequence[ModelSpec], timeline: Timeline, features: Features) -> OutOfFold:
-        self._progress.start("zoo", sum(not spec.given for spec in specs) * len(timeline.folds))
+        self._progress.start("zoo", sum(not spec.outside for spec in specs) * len(timeline.folds))
         with self._events.stage("zoo", models=len(specs), folds=len(timeline.folds)) as found:
             oof = out_of_fold(zoo, specs, timeline.folds, features, self._stages.trained, folder=self._folder.path)
             found["tasks"] = {name: round(seconds, 4) for name, seconds in oof.parts.items()}

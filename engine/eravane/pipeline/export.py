@@ -199,7 +199,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     if learner not in GROW_XGBOOST:
         raise RunError(f"hosted models predict with XGBoost; the base models of {folder.path} are from {learner}")
     store = EraStore.open(manifest["data"]["store"])
-    given, prepare = _given(folder, config), _prepare(config.prepare, store.dtype)
+    outside, prepare = _outside(folder, config), _prepare(config.prepare, store.dtype)
     arrays, gate, stored = saved_state(folder.path, {"config": folder.known_digests()}, gate_of(config.gate))
     models = gate.models
     names = [model.model_id for model in models]
@@ -209,7 +209,7 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     trees = ModelFolder(folder.path).get(stored, columns)
     places = {name: place for place, name in enumerate(store.columns)}
     positions = {
-        name: np.array([places[column] for column in (store.columns if name in given else columns[name])])
+        name: np.array([places[column] for column in (store.columns if name in outside else columns[name])])
         for name in names
     }
     cells = list(dict.fromkeys((model.feature_set, model.group) for model in models))
@@ -220,14 +220,14 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
         "note": _note(newest, len(models)),
         "columns": list(store.columns),
         "dtype": store.dtype,
-        "benchmarks": sorted(given.values()),
+        "benchmarks": sorted(outside.values()),
         "models": [
             {
                 "id": model.model_id,
-                "given": given.get(model.model_id),
+                "given": outside.get(model.model_id),
                 "columns": positions[model.model_id],
                 "cell": cells.index((model.feature_set, model.group)),
-                "blocks": [] if model.model_id in given else portable_blocks(trees[model.model_id].trees),
+                "blocks": [] if model.model_id in outside else portable_blocks(trees[model.model_id].trees),
             }
             for model in models
         ],
@@ -249,17 +249,17 @@ def _payload(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _given(folder: RunFolder, config: RunConfig) -> dict[str, str]:
+def _outside(folder: RunFolder, config: RunConfig) -> dict[str, str]:
     """Members that are benchmark models of the dataset: model id -> the benchmark's name.
 
     Raises:
         RunError: a member comes from a file of the user's own.
     """
-    given = {spec.model_id: spec.group for spec in read_pool(folder.path)[0] if spec.given}
-    own = sorted(set(given.values()) - set(config.zoo.benchmarks))
+    outside = {spec.model_id: spec.group for spec in read_pool(folder.path)[0] if spec.outside}
+    own = sorted(set(outside.values()) - set(config.zoo.benchmarks))
     if own:
-        raise RunError(f"a hosted model cannot read the member {own[0]!r}; only zoo.benchmarks are given to it")
-    return given
+        raise RunError(f"a hosted model cannot read the member {own[0]!r}; it gets zoo.benchmarks alone")
+    return outside
 
 
 def _columns(run: Path) -> dict[str, tuple[str, ...]]:

@@ -169,7 +169,7 @@ def failing_imports(libraries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def driver_gpus() -> list[Gpu]:
-    """GPUs that the NVIDIA driver reports; none where it does not answer."""
+    """GPUs that nvidia-smi lists, none where it fails; NVML's bindings come with a GPU extra, which may be missing."""
     query = "--query-gpu=name,driver_version,memory.total,memory.free,uuid"
     try:
         command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]

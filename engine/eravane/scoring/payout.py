@@ -69,7 +69,7 @@ class PayoutRule:
         return span.days == self.horizon
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The rule as a JSON-able dictionary."""
         return asdict(self)
 
     def as_json(self) -> bytes:

@@ -88,7 +88,7 @@ class ScoreSheet:
     failures: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: numbers that are undefined are None."""
+        """The scores as a JSON-able dictionary, undefined numbers as None."""
         return {name: json_able(value) for name, value in asdict(self).items()}
 
 

@@ -64,7 +64,7 @@ class UnreachableError(TransientError):
 
 
 class OutOfTimeError(TransientError):
-    """The deadline of the operation passed within an attempt, which says nothing of why earlier attempts failed."""
+    """The deadline of the operation passed within an attempt, which is not why earlier attempts failed."""
 
 
 class RefusedError(TransientError):

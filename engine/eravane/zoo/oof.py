@@ -77,7 +77,7 @@ def out_of_fold(
     rows_of_model = {spec.model_id: values_MN[m] for m, spec in enumerate(specs)}
     seconds, parts = dict.fromkeys(rows_of_model, 0.0), dict.fromkeys(("matrix", "trees", "predictions"), 0.0)
     for spec in specs:
-        if spec.given:
+        if spec.outside:
             rows_of_model[spec.model_id][:] = features.member(spec.group, first, last)
     for task, trained in zoo.run(zoo.fold_tasks(specs), on_model, keep=False):
         where = covered.span(task.predict_first, task.predict_last)

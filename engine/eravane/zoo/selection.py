@@ -156,7 +156,7 @@ def _criterion(scores_ME: Floats, beyond: Mapping[str, Floats], config: Selectio
 
 def _merit(spec: ModelSpec, mean: float, sharpe: float) -> tuple[bool, float, float, str]:
     # NaN sorts last: a model without a score is the worst. Members come first: they are always kept.
-    return not spec.given, -np.nan_to_num(mean, nan=-np.inf), -np.nan_to_num(sharpe, nan=-np.inf), spec.model_id
+    return not spec.outside, -np.nan_to_num(mean, nan=-np.inf), -np.nan_to_num(sharpe, nan=-np.inf), spec.model_id
 
 
 def corr_bounds(config: SelectionConfig, outside: Sequence[float]) -> tuple[float, float]:
@@ -194,7 +194,7 @@ class _Judge:
     ) -> None:
         self._specs, self._summaries, self._criteria = specs, summaries, criteria
         self._similarity_MM, self._config = similarity_MM, config
-        outside = [summary.corr_mean for spec, summary in zip(specs, summaries, strict=True) if spec.given]
+        outside = [summary.corr_mean for spec, summary in zip(specs, summaries, strict=True) if spec.outside]
         self.minimum, self._floor = corr_bounds(config, outside)
 
     def decide(self, order: Sequence[int], minimum: float) -> dict[int, _Decision]:
@@ -210,7 +210,7 @@ class _Judge:
     def _decide(self, m: int, minimum: float, kept: Sequence[int], in_cell: Counter[tuple[str, str]]) -> _Decision:
         config, spec, mean = self._config, self._specs[m], self._criteria[m].mean
         cell, corr = (spec.feature_set, spec.group), self._summaries[m].corr_mean
-        if spec.given:
+        if spec.outside:
             return _Decision(Outcome.KEPT, f"kept: a member from outside, mean {NAMES[config.criterion]} {mean:.4f}")
         if np.isnan(mean):
             return _dropped("no out-of-fold score")
@@ -233,7 +233,7 @@ class _Judge:
         kept = [m for m in order if decisions[m].outcome.selected]
         for rank, m in enumerate(kept):
             corr = self._summaries[m].corr_mean
-            if self._specs[m].given or corr > self.minimum:
+            if self._specs[m].outside or corr > self.minimum:
                 continue
             if rank < self._config.least:
                 reason = f"kept: among the best {self._config.least} although mean CORR is {corr:.4f}"

@@ -37,7 +37,7 @@ class ModelSpec:
         return f"{self.feature_set}.{self.group}.{self.target.removeprefix('target_')}{less}.{self.seed}"
 
     @property
-    def given(self) -> bool:
+    def outside(self) -> bool:
         """Whether it is a member from outside: named by its group, never trained, without features."""
         return self.feature_set == OUTSIDE
 

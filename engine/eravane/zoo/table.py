@@ -36,15 +36,14 @@ def zoo_table(
     Columns ending in _se are HAC standard errors over eras; `criterion` is the mean of what models were ranked by.
     """
     specs, summaries = [verdict.spec for verdict in verdicts], [verdict.summary for verdict in verdicts]
-    given = [spec.given for spec in specs]
     columns: dict[str, list[object]] = {
         "model_id": [spec.model_id for spec in specs],
         "feature_set": [spec.feature_set for spec in specs],
         "group": [spec.group for spec in specs],
         "target": [spec.target for spec in specs],
-        "learner": [OUTSIDE if outside else config.learner for outside in given],
-        "n_features": [0 if spec.given else len(spec.columns) for spec in specs],
-        "n_trees": [0 if outside else config.trees for outside in given],
+        "learner": [OUTSIDE if spec.outside else config.learner for spec in specs],
+        "n_features": [0 if spec.outside else len(spec.columns) for spec in specs],
+        "n_trees": [0 if spec.outside else config.trees for spec in specs],
         "corr_mean": [summary.corr_mean for summary in summaries],
         "corr_std": [summary.corr_std for summary in summaries],
         "sharpe": [summary.sharpe for summary in summaries],
@@ -57,7 +56,7 @@ def zoo_table(
         "sharpe_se": [verdict.sharpe_se for verdict in verdicts],
         "criterion": [verdict.criterion.mean for verdict in verdicts],
         "criterion_se": [verdict.criterion.se for verdict in verdicts],
-        "device": ["" if outside else device for outside in given],
+        "device": ["" if spec.outside else device for spec in specs],
     }
     for name, values_ME in scores.beyond.items():
         columns[f"{name}_mean"] = [summarise(values_E).corr_mean for values_E in values_ME]

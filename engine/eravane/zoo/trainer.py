@@ -20,7 +20,7 @@ from eravane.data.resident import Residence, residence, resident
 from eravane.data.store.store import EraStore
 from eravane.learners.choice import resolve_learner
 from eravane.learners.forest import device_bytes
-from eravane.learners.outside import BLOCK as GIVEN
+from eravane.learners.outside import BLOCK as OUTSIDE_BLOCK
 from eravane.learners.registry import Trees, make_learner
 from eravane.zoo.cluster import worker_count
 from eravane.zoo.executor import run_tasks
@@ -87,7 +87,7 @@ class Zoo:
 
         Tasks share the rest of it.
         """
-        trained = [spec for spec in specs if not spec.given]
+        trained = [spec for spec in specs if not spec.outside]
         tasks = self.fold_tasks(trained) + self.start_tasks(trained, self._timeline.last_era)
         widest = max((len(spec.columns) for spec in trained), default=1)
         chosen = min(self._config.selection.most, len(trained))
@@ -119,7 +119,7 @@ class Zoo:
         def matrix(spec: ModelSpec) -> tuple[str, str, int]:
             return spec.feature_set, spec.group, lags[spec.target]
 
-        trained = sorted((spec for spec in specs if not spec.given), key=matrix)
+        trained = sorted((spec for spec in specs if not spec.outside), key=matrix)
         return [(key[2], tuple(group)) for key, group in groupby(trained, key=matrix)]
 
     def run(
@@ -240,7 +240,7 @@ def start_models(
     zoo: Zoo, specs: Sequence[ModelSpec], era: int, on_model: Callable[[Finished], None] | None = None
 ) -> dict[str, Trees]:
     """Models that may predict `era`: fitted on the labels trees may see then."""
-    blocks = {spec.model_id: GIVEN for spec in specs if spec.given}
+    blocks = {spec.model_id: OUTSIDE_BLOCK for spec in specs if spec.outside}
     for _, trained in zoo.run(zoo.start_tasks(specs, era), on_model):
         blocks |= trained.blocks
     return {spec.model_id: Trees((blocks[spec.model_id],), spec.columns) for spec in specs}

@@ -1,4 +1,4 @@
-"""What a thread does while trees grow: moves rows down a level, sums gradients, evaluates nodes, writes the trees.
+"""Work of a thread while trees grow: moves rows down a level, sums gradients, evaluates nodes, writes the trees.
 
 Rows are cut into shards that fit the second-level cache. A thread takes a shard, moves its rows down one level of every
 tree, and sums gradients per level of a column for the smaller child of every split; the larger child is the rest. Then

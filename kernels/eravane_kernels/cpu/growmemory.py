@@ -98,7 +98,7 @@ class Memory:
         return 4 * self._nodes
 
     def source(self, columns_K: Integers) -> Source:
-        """Where columns lie."""
+        """Addresses of columns, for the compiled functions."""
         return Source(self.columns.address_SC, self.shard_P4, columns_K, self._base)
 
     def rows(self, value_BN: Single, weight_BN: Single, margin_BN: Single, *, spent: bool = False) -> Rows:
@@ -112,7 +112,7 @@ class Memory:
         )
 
     def level(self, width: int) -> Level:
-        """What is kept per node of a level, for trees on some columns."""
+        """Memory per node of a level, for trees on some columns."""
         nodes, models = self._nodes, self.models
         counted_shape = self.threads, models, self._halves, width, self._base, 2
         sum_shape = models, 2, nodes, width, self._base, 2

@@ -1,4 +1,4 @@
-"""What is kept while trees grow, and by which names the compiled functions know it.
+"""Memory of trees that grow, under the names by which the compiled functions use it.
 
 Axes: B trees that grow at the same time, T threads, P shards of rows, J nodes of a level, K nodes of a tree or columns
 of the trees, D digits of a level, N rows.
@@ -23,7 +23,7 @@ SPLITS, ABOVE, NODES_SO_FAR, ENDED = range(4)
 
 
 class Source(NamedTuple):
-    """Where columns lie. shard_P4: segment, first row in it, first row of all, rows. column_K: those of the trees."""
+    """Addresses of columns. shard_P4: segment, first row in it, first row of all, rows. column_K: of the trees."""
 
     address_SC: Integers
     shard_P4: Integers
@@ -32,7 +32,7 @@ class Source(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What is kept per row and tree.
+    """Memory per row and tree.
 
     value_BN: gradient; NaN in rows that no sum counts, and it becomes NaN where gradient and weight are 0.
     weight_BN: Hessian; [0, 0] means ones, [1, N] the same in all trees.
@@ -52,7 +52,7 @@ class Rows(NamedTuple):
 
 
 class Level(NamedTuple):
-    """What is kept per node of a level; two levels of sums. done_D2: shards taken, and threads that have evaluated."""
+    """Memory per node of a level; two levels of sums. done_D2: shards taken, and threads that have evaluated."""
 
     counted_TBJKD2: Integers
     sum_B2JKD2: Integers
@@ -68,7 +68,7 @@ class Level(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What a thread needs for itself.
+    """Memory of a thread of its own.
 
     code_TGN: joint levels of as many groups of columns as are joined at a time.
     joint_TSJ: sums of joint levels, of as many groups as a pass serves; two for each where rows are weighed.

@@ -40,7 +40,7 @@ def _compiled(function: Function, **options: object) -> Function:
 
 @cache
 def cache_folder() -> str:
-    """Where compiled functions are kept; empty where no folder can be written, and all are compiled at each start.
+    """Folder of compiled functions; empty where none can be written, and all are compiled at each start.
 
     Numba compiles a function again when its own file changes, not when a function of another file that it calls does:
     after an upgrade, results would be those of the old code. A folder therefore belongs to the sources' digest.

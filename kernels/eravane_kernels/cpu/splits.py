@@ -40,7 +40,7 @@ def weight(gradient: float, hessian: float, rule_7: Double) -> np.float32:
 
 @dividing
 def _squared(gradient: float, hessian: float, alpha: float, penalty: float) -> np.float32:
-    """What a node gains over no output at all, from the square of its sum of gradients."""
+    """Gain of a node over no output at all, from the square of its sum of gradients."""
     pull = shrunk(gradient, alpha)
     gain = np.float32(pull * pull) / np.float32(hessian + penalty)
     return gain if hessian > 0.0 else np.float32(0.0)

@@ -39,7 +39,7 @@ MOST_COLUMNS = PER_WORD * (1 << (31 - _WORD)) // BLOCK_ROWS
 
 
 def keys(position_TK: Integers, below_TK: Levels, right_TK: Bools | None) -> Keys:
-    """What a row needs to know at each split of complete trees, int32 [T, K].
+    """Column, limit and direction of each split of complete trees in one number, int32 [T, K].
 
     Args:
         position_TK: place of the column among those handed to `walk`; -1 where every row goes left.

@@ -1,4 +1,4 @@
-"""What an era looks like as a whole, on the device: agreement of predictions, correlation inside and between groups."""
+"""Statistics of an era as a whole, on the device: agreement of predictions, correlation inside and between groups."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def numerai_corr(p_MN: Array, y_N: Array, offsets_E1: Integers) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Powers:
-    """What CORR needs of labels: known_N on the host, which rows are known; on the device powers of those rows less
+    """Labels as CORR reads them: known_N on the host, which rows are known; on the device powers of those rows less
     their mean, and per era the sums of their squares, NaN for constant labels or none."""
 
     known_N: Bools
@@ -165,7 +165,7 @@ def known_rows(p_MN: Array, known_N: Bools, eras: Runs) -> tuple[Array, Bools, R
 
 
 def _tables(eras: Runs, transform: Transform) -> tuple[Array, Array]:
-    """What twice an average rank becomes, for every size of era, and where each era's part begins."""
+    """Transformed ranks by twice the average rank, for every size of era, and where each era's part begins."""
     sizes, which_E = np.unique(eras.end_E - eras.begin_E, return_inverse=True)
     begin_S = np.concatenate([np.zeros(1, np.int64), np.cumsum(2 * sizes + 1)])
     return upload(_table(transform, tuple(sizes.tolist()))), upload(begin_S[:-1][which_E])

@@ -78,7 +78,7 @@ def half_step(rows: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """What trees are grown from: given, or of squared error.
+    """Gradients from which trees are grown: given, or of squared error.
 
     Attributes:
         gradient_BN: float32 [B, N] on the device; with a goal room for the gradients.

@@ -52,7 +52,7 @@ class Runs:
         return int((self.end_E - self.begin_E).max(initial=0))
 
     def of(self, x_CN: Array) -> tuple[Any, ...]:
-        """What every kernel takes first: values, their stride, begins, ends, number of eras and of columns."""
+        """The first arguments of every kernel: values, their stride, begins, ends, number of eras and of columns."""
         begin_E, end_E = upload(np.stack([self.begin_E, self.end_E]))
         return x_CN, stride(x_CN), begin_E, end_E, np.int64(len(self.begin_E)), np.int64(self.columns)
 
@@ -105,7 +105,7 @@ class Stretches:
         return (len(self.group_G1) - 1) * self.columns
 
     def of(self, x_CN: Array) -> tuple[Any, ...]:
-        """What cu/levels.cu takes first: values, their stride, offsets, groups, their number and that of columns."""
+        """First arguments of cu/levels.cu: values, their stride, offsets, groups, their number and that of columns."""
         groups = np.int64(len(self.group_G1) - 1)
         return x_CN, stride(x_CN), upload(self.offsets_E1), upload(self.group_G1), groups, np.int64(self.columns)
 
@@ -170,7 +170,7 @@ def made_table(kernel: str, shape: tuple[int, int], *given: Array, after: tuple[
 
 @dataclass(frozen=True)
 class Room:
-    """Where the blocks of a sorting kernel keep their keys.
+    """Memory for the keys of a sorting kernel's blocks.
 
     shared: bytes of dynamic shared memory; scratch and places: global memory and each block's share of it (0 where
     shared memory is enough); blocks: how many to launch.

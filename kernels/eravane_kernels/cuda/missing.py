@@ -27,7 +27,7 @@ def fill_values(
     constant: float | None = None,
     window: int = 0,
 ) -> Array:
-    """What a missing cell of every (era, column) becomes, from that era pooled with the `window` eras before it.
+    """Value for the missing cells of every (era, column), from that era pooled with the `window` eras before it.
 
     Arguments as `spec.fill_values`. Returns float64 [E, C] on the device, NaN where no value is present.
     Raises: ValueError for bad arrays, methods or windows, and for a missing constant.

@@ -51,7 +51,7 @@ def _filled_era(x_CN: Array, k: int) -> Array:
 
 
 def _nearest(value_CN: Array, held_CN: Array, rows: Array) -> tuple[Array, Array]:
-    """For every receiving row: all rows by distance, and which of them share a column with it."""
+    """All rows by distance from every receiving row, and which of them share a column with it."""
     xp = active().xp
     mask_CN = held_CN.astype(np.float64)
     value_CR, mask_CR = value_CN[:, rows], mask_CN[:, rows]

@@ -75,7 +75,7 @@ def _fitted(p_MN: Array, base_BN: Array) -> Array:
 
 
 def _solver(gram_BB: Array, base_BN: Array) -> tuple[Callable[[Array], Array], Array | None]:
-    """What multiplies by the (pseudo)inverse of a Gram matrix, and directions of the rows that it leaves out.
+    """Multiplication by the (pseudo)inverse of a Gram matrix, and directions of the rows that it leaves out.
 
     The latter, orthonormal, are those whose eigenvalues rounding may hide while their singular values count; None
     where there is no doubt.

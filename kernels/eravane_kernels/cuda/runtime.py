@@ -24,7 +24,7 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the launchers need of a device.
+    """Functions and facts of a device that the launchers use.
 
     xp: CuPy, or its double; kernel: the compiled kernel of a file in cu/, as `cupy.RawKernel`; host: copies an array to
     NumPy; address: of an array's first value; cholesky: raises LinAlgError for a matrix that is not positive definite;

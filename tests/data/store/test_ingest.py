@@ -59,11 +59,11 @@ def test_segments_filled_in_memory_and_in_their_files_are_the_same(
     made.train = made.train.iloc[np.random.default_rng(5).permutation(len(made.train))]
     data, mmap = made.write(tmp_path / "data"), matrixfile.mmap.mmap
 
-    def watched(file: int, size: int) -> Any:
+    def recorded(file: int, size: int) -> Any:
         mapped.extend([file] if file != -1 else [])
         return mmap(file, size)
 
-    monkeypatch.setattr(matrixfile.mmap, "mmap", watched)
+    monkeypatch.setattr(matrixfile.mmap, "mmap", recorded)
     counts = []
     for size in (1 << 20, 1_500, 0):
         monkeypatch.setattr(builder, "HELD_BYTES", size)
@@ -172,7 +172,7 @@ def test_a_file_has_one_reader_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(source, "BLOCK_BYTES", 500)
     inside, met = threading.Lock(), []
 
-    class Watched:
+    class Recorded:
         def __init__(self, file: Any) -> None:
             self._file = file
 
@@ -190,7 +190,7 @@ def test_a_file_has_one_reader_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
             inside.release()
             return self._file.iter_batches(*arguments, **options)
 
-    monkeypatch.setattr(source, "open_parquet", lambda path: Watched(open_parquet(path)))
+    monkeypatch.setattr(source, "open_parquet", lambda path: Recorded(open_parquet(path)))
     opened = source.Source(Dataset.make().write(tmp_path / "data") / "train.parquet")
     blocks = opened.blocks(FEATURES, opened.groups)
     next(blocks)

@@ -233,7 +233,7 @@ def test_equal_data_gives_equal_bytes(tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_what_is_no_store_is_said(tmp_path: Path) -> None:
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no store in"):
         EraStore.open(tmp_path / "absent")
     (tmp_path / "half").mkdir()

@@ -210,10 +210,10 @@ class _SparseSink:
         return self.position
 
     def flush(self) -> None:
-        """Nothing is buffered."""
+        """Does nothing: nothing is buffered."""
 
     def close(self) -> None:
-        """The descriptor belongs to the caller."""
+        """Does nothing: the descriptor belongs to the caller."""
 
 
 def _write_zeros(path: Path, columns: Sequence[str], dtype: str, rows: int) -> None:

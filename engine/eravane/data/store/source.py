@@ -55,7 +55,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """What a device makes of columns: values of a dtype, "int8" or "float32", each row of a group in its place.
+    """Type and order in which a device returns columns: "int8" or "float32", each row of a group in its place.
 
     Attributes:
         row_GN: by row group, int32 [N], -1 for rows that are not taken.

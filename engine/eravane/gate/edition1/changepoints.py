@@ -1,4 +1,4 @@
-"""What base models are worth now, if that stays for a while and then changes: Bayesian change-point detection.
+"""Present worth of base models that stays for a while and then changes: Bayesian change-point detection.
 
 Between two changes the models' c (see `outcomes`) scatter around a level of their own, and levels scatter around the
 models' long-run means. Every era may be the first of a segment, and the posterior over the start of the present one

@@ -66,12 +66,12 @@ class FirstMetaLearner(MetaLearner):
 
     @property
     def versions(self) -> None:
-        """None: this gate does not look at earlier versions of the base models."""
+        """Always None: this gate does not read earlier versions of the base models."""
         return None
 
     @property
     def earned(self) -> dict[str, float]:
-        """Nothing: this gate does not count what experts earn."""
+        """Always empty: this gate does not count what experts earn."""
         return {}
 
     @property
@@ -129,7 +129,7 @@ class FirstMetaLearner(MetaLearner):
         return [with_newcomers(row_M, self._records.seen_NM[known]) for row_M in self._records.chosen(known)]
 
     def frozen(self) -> dict[str, Any]:
-        """What decides the era that was decided last, as `portable.experts` and `portable.open_models` take it."""
+        """Numbers from which `portable.experts` and `portable.open_models` decide the era that was decided last."""
         known, records, size = len(self._history), self._records, len(self.models)
         tiers = sorted({model.feature_set for model in self.models})
         return {

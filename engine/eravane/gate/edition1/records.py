@@ -1,4 +1,4 @@
-"""What resolved eras say of each base model, as edition 1 drew it: two ridges, the best single model, AdaHedge."""
+"""Facts of each base model from resolved eras, as edition 1 had them: two ridges, the best single model, AdaHedge."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class FirstHistory(History):
 
 
 class FirstRecords(Records):
-    """Running averages over the resolved eras; entry n of every list holds what n resolved eras say.
+    """Running averages over the resolved eras; entry n of every list is of the first n of them.
 
     Args:
         size: models of the pool; config: the [gate] section; horizon: eras that a label spans.
