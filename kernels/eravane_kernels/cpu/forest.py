@@ -15,6 +15,7 @@ from eravane_kernels.arrays import Columns, Integers
 from eravane_kernels.cpu.jit import kernel
 from eravane_kernels.cpu.layout import flat
 from eravane_kernels.cpu.pointers import levels_at
+from eravane_kernels.cpu.vectors import LINE, prefetch
 from eravane_kernels.spec.forest import LEAF, check_trees, check_walk
 
 Levels = npt.NDArray[np.int8]
@@ -70,12 +71,12 @@ def _add_leaves(
     total_N: Floats,
 ) -> None:
     place_B, next_B = np.empty(block, np.uint8), np.empty(block, np.uint8)
-    start = 0
+    start, last = 0, leaf_TL.shape[0] - 1
     for segment in range(row_S.shape[0]):
         for first in range(0, row_S[segment], block):
             rows = min(block, row_S[segment] - first)
             total_B = total_N[start + first : start + first + rows]
-            for tree in range(leaf_TL.shape[0]):
+            for tree in range(last + 1):
                 for row in range(rows):
                     place_B[row] = 0
                 split = 0
@@ -87,12 +88,22 @@ def _add_leaves(
                         if column >= 0:
                             value_B = levels_at(address_SC[segment, column] + first, rows)
                             not_below(value_B, below_TK[tree, split], np.uint8(place), place_B, next_B)
+                        column = column_TK[min(tree + 1, last), split]
+                        if column >= 0:
+                            _ask_for(levels_at(address_SC[segment, column] + first, rows))
                         split += 1
                     place_B, next_B = next_B, place_B
                 leaf_L = leaf_TL[tree]
                 for row in range(rows):
                     total_B[row] += leaf_L[place_B[row]]
         start += row_S[segment]
+
+
+@kernel
+def _ask_for(value_B: Levels) -> None:
+    """Asks for rows of a column, which the next tree reads: the processor does not foresee which column that is."""
+    for row in range(0, value_B.size, LINE):
+        prefetch(value_B, row)
 
 
 @kernel
