@@ -11,9 +11,10 @@ from safetensors.numpy import load, save
 
 from eravane.core.layout import Layout
 from eravane.gate import regimes as module
+from eravane.gate.directions import directions, steady
 from eravane.gate.experts import STABLE
 from eravane.gate.portable import foresee
-from eravane.gate.regimes import CELLS, OUTSIDE, STATES, Bank, Regimes, _directions, _likelihood, _passes, _steady
+from eravane.gate.regimes import CELLS, OUTSIDE, STATES, Bank, Regimes, _likelihood, _passes
 
 MODELS, HORIZON, LAG = 5, 4, 6
 C_MM = 0.3 + 0.7 * np.eye(MODELS)
@@ -177,7 +178,7 @@ def test_forecasts_from_disk_and_from_the_frozen_numbers_are_the_same_bytes():
     again_M, _ = back.forecasts(LAG, own_EMF[115], outside_ED[115])
     assert np.array_equal(expected_M, again_M)
     assert np.array_equal(foresee(regimes.numbers(LAG), own_EMF[115], outside_ED[115])[0], expected_M)
-    assert len(answers_AM) == len(STATES) + 2 + 2 + 2 + 1
+    assert len(answers_AM) == len(STATES) + 2 + 2 + 2 + 3 + 1
 
 
 def test_forecasts_are_shrunk_by_the_slope_of_c_in_past_ones():
@@ -212,26 +213,20 @@ def test_forecasts_are_shrunk_by_the_slope_of_c_in_past_ones():
     assert (regimes._evidence_A != before_A).any()
 
 
-def test_a_state_without_the_slope_of_past_forecasts_starts_as_if_there_were_none():
+def test_the_slope_of_past_forecasts_is_kept():
     _, _, c_EM = series(7, eras=100)
-    regimes, back = Regimes(MODELS, HORIZON), Regimes(MODELS, HORIZON)
+    regimes, again = Regimes(MODELS, HORIZON), Regimes(MODELS, HORIZON)
     regimes.fit(c_EM, np.zeros((100, MODELS, 0)), np.zeros((100, 0)), C_MM)
-    regimes.settle(np.tile(-c_EM[99], (len(STATES) + 1, 1)), c_EM[99])
+    regimes.settle(np.tile(-c_EM[99], (len(STATES) + 1 + 1, 1)), c_EM[99])
     assert regimes.trust < 1.0
-    arrays = regimes.arrays()
-    back.load(
-        Layout({name: np.ascontiguousarray(arrays[name]) for name in arrays if name != "regimes.skill"}, M=MODELS)
-    )
-    assert back.trust == 1.0
-    again = Regimes(MODELS, HORIZON)
-    again.load(Layout({name: np.ascontiguousarray(array) for name, array in arrays.items()}, M=MODELS))
+    again.load(Layout({name: np.ascontiguousarray(array) for name, array in regimes.arrays().items()}, M=MODELS))
     assert again.trust == regimes.trust
 
 
 def test_directions_are_inverse_to_each_other_and_whiten_what_agrees_as_the_models_do():
     root = np.random.default_rng(2).standard_normal((MODELS, MODELS + 2))
     agreement_MM = root @ root.T / MODELS
-    basis = _directions(agreement_MM)
+    basis = directions(agreement_MM)
     np.testing.assert_allclose(basis.to_MK @ basis.back_KM, np.eye(MODELS), atol=1e-10)
     steady_MM = agreement_MM + STABLE * np.eye(MODELS)
     np.testing.assert_allclose(basis.to_MK.T @ steady_MM @ basis.to_MK, np.eye(MODELS), atol=1e-10)
@@ -239,9 +234,9 @@ def test_directions_are_inverse_to_each_other_and_whiten_what_agrees_as_the_mode
 
 def test_noise_of_few_eras_is_that_of_independent_models_and_of_many_their_own():
     root = np.random.default_rng(3).standard_normal((MODELS, MODELS + 2))
-    basis = _directions(root @ root.T / MODELS)
+    basis = directions(root @ root.T / MODELS)
     own_K = np.random.default_rng(4).uniform(1.0, 2.0, MODELS)
-    few_K, many_K = (_steady(own_K, basis.power_K, count) for count in (1e-9, 1e9))
+    few_K, many_K = (steady(own_K, basis.power_K, count) for count in (1e-9, 1e9))
     np.testing.assert_allclose(many_K, own_K, rtol=1e-5)
     independent_MM = basis.back_KM.T @ np.diag(few_K) @ basis.back_KM
     np.testing.assert_allclose(independent_MM, independent_MM[0, 0] * np.eye(MODELS), atol=1e-5)

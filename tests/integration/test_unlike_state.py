@@ -67,8 +67,8 @@ def _damaged(arrays: Arrays) -> dict[str, Arrays]:
     """Every array left out, of another dtype, longer in every dimension; and one that nobody knows."""
     found: dict[str, Arrays] = {"unknown": {**arrays, "regimes.new": np.zeros(3)}}
     for name, array in arrays.items():
-        # Versions may lack blocks: those that all have are used. States of development versions lack the skill.
-        if not name.startswith(("versions.z", "regimes.skill")):
+        # Versions may lack blocks: those that all have are used.
+        if not name.startswith("versions.z"):
             found[f"no {name}"] = {key: value for key, value in arrays.items() if key != name}
         other = np.float32 if array.dtype != np.float32 else np.float64
         found[f"dtype of {name}"] = {**arrays, name: array.astype(other)}

@@ -7,8 +7,8 @@ inferred from resolved eras, carried by the chain over those that are not resolv
 Labels of `horizon` eras overlap: likelihoods of c have the power 2 / horizon, between what overlap leaves of a mean
 (1 / horizon) and of a change (all of it). How many states there are, and whether facts help, is decided by forecasts:
 members are averaged by the squared errors of their forecasts, in the metric of the noise (Bayesian model averaging on
-prequential errors). Their mean is shrunk towards the c for which equal weights are best where the slope of a regression
-of c on past forecasts is small.
+prequential errors). Beside them stands the forecast of paths of regimes (see `paths`). The mean of all is shrunk
+towards the c for which equal weights are best where the slope of a regression of c on past forecasts is small.
 
 Models of one set, group or target agree, and what they share is paid to all of them. So c is read along the principal
 directions of the models' agreement, in units of their spread, and noise is taken as independent between directions:
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Integers as IntArray
 from eravane.core.layout import Layout
-from eravane.gate.experts import STABLE, shrunk
+from eravane.gate.directions import Directions, directions, overlapping, steady, usual
+from eravane.gate.paths import Paths
 from eravane.gate.portable import beside_level, foresee
 from eravane.gate.prototypes import find_regimes
 
@@ -50,6 +51,8 @@ OVERLAPPED = 2.0
 # much evidence. Where something is to be learnt the slope is .4 to 1.2, elsewhere 0 to .3; to shrink by the slope alone
 # costs many models 1 %.
 FULL_SLOPE, SLOPE_WORTH = 0.5, 16.0
+# Evidence between the bank and paths has this power: with all of it one is left out that earns more on some series.
+APART = 0.1
 # Eras over which scores are averaged before they are clustered for the start.
 SMOOTH = 8
 # The pooled slopes of c in facts are expected to explain this share of the variance of c.
@@ -97,6 +100,7 @@ class Regimes:
         self._state_BS = np.zeros((0, MOST))
         self._rest_BK, self._mass = np.zeros((0, size)), 0.0
         self._evidence_A = np.zeros(0)
+        self._paths: dict[int, Paths] = {}
         self._skill = np.zeros(2)
         self.known = self.fitted = 0
 
@@ -115,12 +119,12 @@ class Regimes:
         slope_F, scale = _pooled_slope(c_EM, own_EMF)
         views = {CELLS: own_EMF @ slope_F / scale, OUTSIDE: outside_ED}
         members = _members(bool(slope_F.any()), bool(np.isfinite(outside_ED).any()))
-        basis = _directions(C_MM)
-        u_EK, usual_K = c_EM @ basis.to_MK, _usual(c_EM, C_MM) @ basis.to_MK
+        basis = directions(C_MM)
+        u_EK, usual_K = c_EM @ basis.to_MK, usual(c_EM, C_MM) @ basis.to_MK
         rounds, bank = ROUNDS, self._bank
         if bank is None or not np.array_equal(bank.view_B, members[1]) or bank.fact_BSK.shape[2] != _width(views):
             bank, rounds = _start(c_EM, views, members, basis), FIRST_ROUNDS
-        noise_K = _steady(u_EK.var(axis=0), basis.power_K, len(c_EM) / self._horizon)
+        noise_K = steady(u_EK.var(axis=0), basis.power_K, len(c_EM) / self._horizon)
         bank = replace(
             bank,
             to_MK=basis.to_MK,
@@ -139,9 +143,14 @@ class Regimes:
         share_E = REST_DECAY ** np.arange(len(c_EM) - 1, -1, -1)
         rest_BK = share_E @ u_EK - np.einsum("e,bes,bsk->bk", share_E, state_BES, self._bank.mean_BSK, optimize=True)
         self._rest_BK, self._mass = np.ascontiguousarray(rest_BK), float(share_E.sum())
-        answers = len(members[0]) + (2 if slope_F.any() else 0)
-        if len(self._evidence_A) != answers:
-            self._evidence_A = np.zeros(answers)
+        noise_K = overlapping(u_EK, basis.power_K, self._horizon)
+        self._paths = {int(view): Paths(self._horizon) for view in np.unique(members[1])}
+        for view, paths in self._paths.items():
+            facts_EF = views.get(view, np.zeros((len(c_EM), 0)))
+            width_F, trust = self._bank.width_BK[_last(self._bank, view), : facts_EF.shape[1]], self._bank.trust_B
+            paths.fit(u_EK, usual_K, noise_K, facts_EF, width_F, float(trust[_last(self._bank, view)]))
+        if len(self._evidence_A) != _answers(self._bank):
+            self._evidence_A = np.zeros(_answers(self._bank))
         self.known = self.fitted = len(c_EM)
 
     def add(self, c_M: FloatArray, own_MF: FloatArray, outside_D: FloatArray) -> None:
@@ -155,6 +164,8 @@ class Regimes:
         self._state_BS = state_BS / state_BS.sum(axis=1, keepdims=True)
         rest_BK = u_K - np.einsum("bs,bsk->bk", self._state_BS, bank.mean_BSK)
         self._rest_BK, self._mass = REST_DECAY * self._rest_BK + rest_BK, REST_DECAY * self._mass + 1.0
+        for view, paths in self._paths.items():
+            paths.add(u_K, views[view][0] if view else np.zeros(0))
         self.known += 1
 
     def numbers(self, steps: int) -> dict[str, Any]:
@@ -164,10 +175,21 @@ class Regimes:
         state_BS = self._state_BS
         for _ in range(steps):
             state_BS = np.einsum("bs,bst->bt", state_BS, bank.chain_BSS)
-        evidence_A = np.exp(self._evidence_A - self._evidence_A.max())
         mean_BSM = (bank.mean_BSK + GOES_ON * self._rest_BK[:, None] / self._mass) @ bank.back_KM
-        found = {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": evidence_A / evidence_A.sum()}
-        return _content(bank) | found | {"trust": self.trust}
+        found = {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": self._shares_A, "trust": self.trust}
+        return _content(bank) | _joined(bank, found, {view: p.foreseen(steps) for view, p in self._paths.items()})
+
+    @property
+    def _shares_A(self) -> FloatArray:
+        """Weights of the answers: by their evidence, that between paths and all others to the power `APART`."""
+        share_A, logs, of_paths_A = np.zeros(len(self._evidence_A)), [], np.zeros(len(self._evidence_A), dtype=bool)
+        of_paths_A[len(self._state_BS) :][: len(self._paths)] = True
+        for group_A in (of_paths_A, ~of_paths_A):
+            ahead_A = np.exp(self._evidence_A[group_A] - self._evidence_A[group_A].max())
+            share_A[group_A] = ahead_A / ahead_A.sum()
+            logs.append(self._evidence_A[group_A].max() + np.log(ahead_A.mean()))
+        paths = 1 / (1 + np.exp(np.clip(APART * (logs[1] - logs[0]), -500, 500)))
+        return np.asarray(share_A * np.where(of_paths_A, paths, 1 - paths))
 
     @property
     def trust(self) -> float:
@@ -201,6 +223,8 @@ class Regimes:
         known = {"known": np.array([self.known, self.fitted])}
         state = {"state": self._state_BS, "evidence": self._evidence_A, "rest": self._rest_BK}
         state |= {"mass": np.array([self._mass]), "skill": self._skill}
+        for view, paths in self._paths.items():
+            state |= {f"paths.{view}.{name}": array for name, array in paths.arrays().items()}
         return {f"regimes.{name}": array for name, array in (_content(self._bank) | state | known).items()}
 
     def load(self, layout: Layout) -> None:
@@ -229,31 +253,45 @@ class Regimes:
             slope_F=take("slope_F", "slopes"),
             scale=take("scale", 1),
         )
-        answers = len(self._bank.states_B) + (2 if self._bank.slope_F.any() else 0)
-        self._state_BS, self._evidence_A = take("state", "members", MOST), take("evidence", answers)
+        self._state_BS, self._evidence_A = take("state", "members", MOST), take("evidence", _answers(self._bank))
+        self._paths = {int(view): Paths(self._horizon) for view in np.unique(self._bank.view_B)}
+        for view, paths in self._paths.items():
+            paths.load(layout, f"regimes.paths.{view}.")
         self._rest_BK, self._mass = take("rest", "members", "M"), float(take("mass", 1)[0])
-        if "regimes.skill" in layout:  # states of development versions lack it
-            self._skill = take("skill", 2)
+        self._skill = take("skill", 2)
         self.known, self.fitted = (int(value) for value in take("known", 2, dtype="i8"))
+
+
+def _answers(bank: Bank) -> int:
+    """Forecasts that are made: of every member, of paths of each view, and two by the slopes in facts."""
+    return len(bank.states_B) + len(np.unique(bank.view_B)) + (2 if bank.slope_F.any() else 0)
+
+
+def _last(bank: Bank, view: int) -> int:
+    """The last member of a view, which has the most states."""
+    return int(np.flatnonzero(bank.view_B == view)[-1])
+
+
+def _joined(
+    bank: Bank, found: dict[str, Any], foreseen: Mapping[int, tuple[FloatArray, FloatArray, FloatArray]]
+) -> dict[str, Any]:
+    """What members of the bank and, behind them, paths of each view expect, as `portable.foresee` takes it."""
+    parts: dict[str, list[NDArray[Any]]] = {
+        "mean_BSM": [found["mean_BSM"]],
+        "state_BS": [found["state_BS"]],
+        "fact_BSK": [bank.fact_BSK],
+    }
+    for state_R, u_RK, facts_RF in foreseen.values():
+        parts["mean_BSM"].append((u_RK @ bank.back_KM)[None])
+        parts["state_BS"].append(state_R[None])
+        parts["fact_BSK"].append(np.pad(facts_RF, ((0, 0), (0, bank.fact_BSK.shape[2] - facts_RF.shape[1])))[None])
+    like = [*range(len(bank.view_B)), *(_last(bank, view) for view in foreseen)]
+    same = {"view_B": bank.view_B[like], "width_BK": bank.width_BK[like], "trust_B": bank.trust_B[like]}
+    return found | same | {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 def _content(bank: Bank) -> dict[str, NDArray[Any]]:
     return {field.name: getattr(bank, field.name) for field in fields(Bank)}
-
-
-@dataclass(frozen=True, eq=False)
-class _Directions:
-    """Principal directions of agreement: the way to them and back, and the spread of the predictions along each."""
-
-    to_MK: FloatArray
-    back_KM: FloatArray
-    power_K: FloatArray
-
-
-def _directions(C_MM: FloatArray) -> _Directions:
-    power_K, vector_MK = np.linalg.eigh(C_MM)
-    power_K = np.maximum(power_K, 0.0) + STABLE
-    return _Directions(vector_MK / np.sqrt(power_K), np.ascontiguousarray((vector_MK * np.sqrt(power_K)).T), power_K)
 
 
 def _members(cells: bool, outside: bool) -> tuple[IntArray, IntArray]:
@@ -280,17 +318,8 @@ def _pooled_slope(c_EM: FloatArray, own_EMF: FloatArray) -> tuple[FloatArray, fl
     return slope_F, max(float((own_EMF @ slope_F).std()), 1e-12)
 
 
-def _usual(c_EM: FloatArray, C_MM: FloatArray) -> FloatArray:
-    """Long-run mean of c, shrunk towards what makes equal weights best."""
-    mean_M = c_EM.mean(axis=0)
-    rest_EM = c_EM - mean_M
-    stable_MM = C_MM + STABLE * np.eye(len(mean_M))
-    scale = float((rest_EM * np.linalg.solve(stable_MM, rest_EM.T).T).mean())
-    return shrunk(mean_M, C_MM, scale / len(c_EM))
-
-
 def _start(
-    c_EM: FloatArray, views: Mapping[int, FloatArray], members: tuple[IntArray, IntArray], basis: _Directions
+    c_EM: FloatArray, views: Mapping[int, FloatArray], members: tuple[IntArray, IntArray], basis: Directions
 ) -> Bank:
     """States from clusters of smoothed eras, kept for `STAY` eras; noise is left at 1."""
     states_B, view_B = members
@@ -337,16 +366,6 @@ def _trust(facts_EK: FloatArray) -> float:
         return 0.0
     R_KK = z_EK.T @ z_EK / len(z_EK)
     return float(np.trace(R_KK) ** 2 / (R_KK**2).sum() / len(R_KK))
-
-
-def _steady(variance_K: FloatArray, power_K: FloatArray, count: float) -> FloatArray:
-    """Variances of `count` independent eras, shrunk to those of models with independent noise as far as they are few.
-
-    Noise that is alike and independent between models is large in directions where they hardly spread.
-    """
-    size = len(variance_K)
-    share, level = (size + 1) / (count + size + 1), float((variance_K * power_K).mean())
-    return np.asarray((1 - share) * variance_K + share * level / power_K + max(1e-6 * level, 1e-12))
 
 
 def _likelihood(bank: Bank, u_EK: FloatArray, views: Mapping[int, FloatArray], horizon: int) -> FloatArray:
@@ -409,7 +428,7 @@ def _maximised(
     total_BSK = np.einsum("bes,ek->bsk", state_BES, u_EK, optimize=True)
     mean_BSK = (total_BSK + worth * usual_K) / (count_BS + worth)[:, :, None]
     around_BK = (u_EK**2).sum(axis=0) + ((count_BS[:, :, None] * mean_BSK - 2 * total_BSK) * mean_BSK).sum(axis=1)
-    noise_BK = np.stack([_steady(around_K / eras, power_K, eras / horizon) for around_K in np.maximum(around_BK, 0.0)])
+    noise_BK = np.stack([steady(around_K / eras, power_K, eras / horizon) for around_K in np.maximum(around_BK, 0.0)])
     fact_BSK, width_BK = bank.fact_BSK.copy(), bank.width_BK.copy()
     for b, view in enumerate(bank.view_B):
         if view:

@@ -1,0 +1,199 @@
+"""Regimes as paths: hypotheses about when the regime changed and to which one, with what each regime pays learnt along.
+
+Expectation and maximisation gives every era a share of every state and finds means that fit these shares, a local
+optimum in which short histories of many models end far from what can be known. Here a hypothesis is a path of regimes
+so far. Given a path all is linear and normal: an era shows the usual c, what its regime adds to that, a slow drift, and
+the noise of the weeks that its label spans, of which the next label shares all but one. So a Kalman filter gives the
+means of the regimes with their errors, overlap is accounted for exactly, and how well a path foresaw each next era is
+its evidence (a Rao-Blackwellised filter that keeps the likeliest paths).
+
+c is read along directions of the models' agreement in units of its noise, in which all directions are alike: they share
+one covariance, of the size of the regimes and weeks. Facts of an era scatter around means of its regime independently.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eravane.core.arrays import Floats as FloatArray
+from eravane.core.layout import Layout
+
+# Regimes of a path, paths that are kept, and log odds to the likeliest one beyond which a path is dropped.
+REGIMES, KEPT, UNLIKELY = 6, 32, 20.0
+# Probability that a regime ends with an era.
+LEAVE = 1 / 40.0
+# Variances in units of the noise of c: what a regime adds, the error of the usual c, the drift, and what is kept of it.
+OWN, USUAL, DRIFT, KEEP = 0.1, 0.1, 0.02, 0.5 ** (1 / 100.0)
+# Share of the noise that labels do not share with their neighbours.
+WHITE = 0.1
+# Eras of evidence that the facts of a regime are like the mean of all.
+PRIOR_FACTS = 0.3
+# Parts of the state: what every regime adds, the usual c, the drift, the noise of the newest week and of those before.
+_COMMON, _DRIFT, _WEEK = REGIMES, REGIMES + 1, REGIMES + 2
+
+
+class Paths:
+    """The likeliest paths after the newest resolved era, and the state of the filter on each.
+
+    Args:
+        horizon: eras that a label spans.
+
+    Attributes:
+        width_F: spread of facts within a regime; trust: power of their likelihood.
+    """
+
+    def __init__(self, horizon: int) -> None:
+        self._horizon, self._parts = horizon, _WEEK + horizon
+        self._mean_HPK, self._cov_HPP = np.zeros((0, self._parts, 0)), np.zeros((0, self._parts, self._parts))
+        self._regime_H, self._used_H, self._log_H = (
+            np.zeros(0, dtype=np.int64),
+            np.zeros(0, dtype=np.int64),
+            np.zeros(0),
+        )
+        self._count_HR, self._total_HRF = np.zeros((0, REGIMES)), np.zeros((0, REGIMES, 0))
+        self._unit_K, self._usual_F, self.width_F, self.trust = np.zeros(0), np.zeros(0), np.zeros(0), 0.0
+
+    def fit(
+        self,
+        u_EK: FloatArray,
+        usual_K: FloatArray,
+        noise_K: FloatArray,
+        facts_EF: FloatArray,
+        width_F: FloatArray,
+        trust: float,
+    ) -> None:
+        """Follow all resolved eras from the first one.
+
+        Args:
+            u_EK: c along the directions; usual_K: its long-run mean; noise_K: variance of its noise.
+            facts_EF: facts, NaN where missing (F may be 0); width_F, trust: see `Paths`.
+        """
+        known_EF = np.isfinite(facts_EF)
+        self._usual_F = np.where(known_EF, facts_EF, 0.0).sum(axis=0) / np.maximum(known_EF.sum(axis=0), 1)
+        self.width_F, self.trust = width_F, trust
+        self._unit_K = np.sqrt(noise_K)
+        self._mean_HPK = np.zeros((0, self._parts, len(usual_K)))
+        self._usual_K = usual_K / self._unit_K
+        for u_K, facts_F in zip(u_EK, facts_EF, strict=True):
+            self.add(u_K, facts_F)
+
+    def add(self, u_K: FloatArray, facts_F: FloatArray) -> None:
+        """Take in one resolved era: c along the directions, and its facts."""
+        u_K, weeks, fresh = u_K / self._unit_K, slice(_WEEK, None), 1.0 - WHITE
+        if not len(self._mean_HPK):
+            mean_HPK, cov_HPP = np.zeros((1, self._parts, len(u_K))), np.zeros((1, self._parts, self._parts))
+            mean_HPK[0, _COMMON] = self._usual_K
+            cov_HPP[0] = np.diag([OWN] * REGIMES + [USUAL, DRIFT] + [fresh] * self._horizon)
+            log_HR = np.where(np.arange(REGIMES) == 0, 0.0, -np.inf)[None]
+            regime_H, used_H = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+            self._count_HR, self._total_HRF = np.zeros((1, REGIMES)), np.zeros((1, REGIMES, len(facts_F)))
+        else:
+            regime_H, used_H = self._regime_H, self._used_H
+            mean_HPK, cov_HPP = self._mean_HPK.copy(), self._cov_HPP.copy()
+            mean_HPK[:, _WEEK + 1 :], mean_HPK[:, _WEEK] = self._mean_HPK[:, _WEEK:-1], 0.0
+            cov_HPP[:, _WEEK + 1 :] = self._cov_HPP[:, _WEEK:-1]
+            cov_HPP[:, :, _WEEK + 1 :] = cov_HPP[:, :, _WEEK:-1].copy()
+            cov_HPP[:, _WEEK], cov_HPP[:, :, _WEEK], cov_HPP[:, _WEEK, _WEEK] = 0.0, 0.0, fresh
+            mean_HPK[:, _DRIFT] *= KEEP
+            cov_HPP[:, _DRIFT] *= KEEP
+            cov_HPP[:, :, _DRIFT] *= KEEP
+            cov_HPP[:, _DRIFT, _DRIFT] += (1 - KEEP**2) * DRIFT
+            log_HR = self._log_H[:, None] + _moves(regime_H, used_H)
+        # What an era shows beside what its regime adds, and the variance of that.
+        show_P = np.zeros(self._parts)
+        show_P[[_COMMON, _DRIFT]], show_P[weeks] = 1.0, 1 / np.sqrt(self._horizon)
+        beside_HP = cov_HPP @ show_P
+        own_HR = np.diagonal(cov_HPP, axis1=1, axis2=2)[:, :REGIMES]
+        variance_HR = own_HR + 2 * beside_HP[:, :REGIMES] + (beside_HP @ show_P)[:, None] + WHITE
+        error_HRK = (u_K - np.einsum("p,hpk->hk", show_P, mean_HPK))[:, None] - mean_HPK[:, :REGIMES]
+        log_HR = log_HR - 0.5 * ((error_HRK**2).sum(axis=2) / variance_HR + len(u_K) * np.log(variance_HR))
+        known_F, mean_HRF = np.isfinite(facts_F), self._facts_HRF
+        if self.trust and known_F.any():
+            count_HR = self._count_HR + PRIOR_FACTS
+            apart_HRF = np.where(known_F, (facts_F - mean_HRF) / self.width_F, 0.0)
+            spread_HR = 1 + 1 / count_HR
+            miss_HR = (apart_HRF**2).sum(axis=2) / spread_HR + known_F.sum() * np.log(spread_HR)
+            log_HR = log_HR - 0.5 * self.trust * miss_HR
+        best = np.argsort(-log_HR, axis=None, kind="stable")[:KEPT]
+        best = best[log_HR.flat[best] > log_HR.max() - UNLIKELY]
+        h, r = np.divmod(best, REGIMES)
+        cross_HP = beside_HP[h] + cov_HPP[h, r]
+        gain_HP = cross_HP / variance_HR[h, r][:, None]
+        self._mean_HPK = mean_HPK[h] + gain_HP[:, :, None] * error_HRK[h, r][:, None]
+        self._cov_HPP = cov_HPP[h] - gain_HP[:, :, None] * cross_HP[:, None]
+        self._regime_H, self._used_H = r, np.maximum(used_H[h], r + 1)
+        self._count_HR, self._total_HRF, every = self._count_HR[h], self._total_HRF[h], np.arange(len(h))
+        self._count_HR[every, r] += 1
+        self._total_HRF[every, r] += np.where(known_F, facts_F, mean_HRF[h, r])
+        log_H = log_HR[h, r] - log_HR[h, r].max()
+        self._log_H = log_H - np.log(np.exp(log_H).sum())
+
+    @property
+    def _facts_HRF(self) -> FloatArray:
+        """Expected facts in each regime of each path."""
+        total_HRF = self._total_HRF + PRIOR_FACTS * self._usual_F
+        return np.asarray(total_HRF / (self._count_HR + PRIOR_FACTS)[:, :, None])
+
+    def foreseen(self, steps: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Probabilities of the regimes [R] `steps` eras after the newest resolved one, before its facts are seen.
+
+        Also returns expected c along the directions [R, K] and facts [R, F] in each of them. Regimes of one number are
+        taken together over all paths, which descend from few.
+        """
+        at = np.arange(len(self._log_H))
+        # The chain is symmetric: it has one probability of being back or still in the regime, one for the others.
+        stays = 1 / REGIMES + (1 - 1 / REGIMES) * (1 - LEAVE * REGIMES / (REGIMES - 1)) ** steps
+        state_HR = np.full((len(at), REGIMES), (1 - stays) / (REGIMES - 1))
+        state_HR[at, self._regime_H] = stays
+        state_HR *= np.exp(self._log_H)[:, None]
+        state_R = state_HR.sum(axis=0)
+        usual_HK = self._mean_HPK[:, _COMMON] + KEEP**steps * self._mean_HPK[:, _DRIFT]
+        u_HRK = self._mean_HPK[:, :REGIMES] + usual_HK[:, None]
+        u_RK, facts_RF = (np.einsum("hr,hrx->rx", state_HR / state_R, x_HRX) for x_HRX in (u_HRK, self._facts_HRF))
+        return state_R, u_RK * self._unit_K, facts_RF
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All state, for safetensors."""
+        return {
+            "mean": self._mean_HPK,
+            "cov": self._cov_HPP,
+            "regime": self._regime_H,
+            "used": self._used_H,
+            "log": self._log_H,
+            "unit": self._unit_K,
+            "count": self._count_HR,
+            "total": self._total_HRF,
+            "usual": self._usual_F,
+            "width": self.width_F,
+            "trust": np.array([self.trust]),
+        }
+
+    def load(self, layout: Layout, prefix: str) -> None:
+        """Take over the state of `arrays()`, each name of which begins with `prefix` there.
+
+        Raises:
+            LayoutError: it is laid out in another way.
+        """
+
+        def take(name: str, *dimensions: str | int, dtype: str = "f8") -> NDArray[Any]:
+            return np.array(layout.take(f"{prefix}{name}", dtype, *dimensions))
+
+        count, facts = f"{prefix}paths", f"{prefix}facts"
+        self._mean_HPK, self._cov_HPP = take("mean", count, self._parts, "M"), take("cov", count, *[self._parts] * 2)
+        self._regime_H, self._used_H = take("regime", count, dtype="i8"), take("used", count, dtype="i8")
+        self._log_H, self._unit_K, self._count_HR = take("log", count), take("unit", "M"), take("count", count, REGIMES)
+        self._total_HRF, self._usual_F = take("total", count, REGIMES, facts), take("usual", facts)
+        self.width_F, self.trust = take("width", facts), float(take("trust", 1)[0])
+
+
+def _moves(regime_H: NDArray[np.int64], used_H: NDArray[np.int64]) -> FloatArray:
+    """Log probability of the next regime [H, R]; regimes not used yet are alike, so the first of them has their sum."""
+    regime_R = np.arange(REGIMES)
+    new_HR = np.where(regime_R == used_H[:, None], REGIMES - used_H[:, None], 0)
+    move_HR = LEAVE / (REGIMES - 1) * np.where(regime_R < used_H[:, None], 1, new_HR)
+    move_HR[np.arange(len(regime_H)), regime_H] = 1 - LEAVE
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(move_HR))

@@ -1,0 +1,107 @@
+"""Paths of regimes against sums over all of them by dense normal distributions, and on series whose regime is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from eravane.gate import paths as module
+from eravane.gate.paths import DRIFT, KEEP, LEAVE, OWN, REGIMES, USUAL, WHITE, Paths
+
+
+def every_path(eras):
+    """Paths that start in regime 0 and call new regimes by the next number, with their log probabilities."""
+    for path in itertools.product(range(REGIMES), repeat=eras):
+        log, used, fits = 0.0, 1, path[0] == 0
+        for before, now in itertools.pairwise(path):
+            fits &= now <= used
+            new = REGIMES - used if now == used else 1
+            log += np.log(1 - LEAVE if now == before else LEAVE / (REGIMES - 1) * new)
+            used = max(used, now + 1)
+        if fits:
+            yield path, log
+
+
+def expected(paths, steps):
+    """Expected c along the directions, over all regimes."""
+    state_R, u_RK, _ = paths.foreseen(steps)
+    return state_R @ u_RK
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 4])
+def test_forecasts_are_means_over_all_paths(monkeypatch, horizon):
+    """Every path's joint normal distribution of all eras and of the one to come, written out."""
+    monkeypatch.setattr(module, "KEPT", 10_000)
+    monkeypatch.setattr(module, "UNLIKELY", np.inf)
+    eras, steps, rng = 5, 6, np.random.default_rng(horizon)
+    noise_K, usual_K = np.array([0.5, 2.0, 1.0]), np.array([0.1, -0.3, 0.0])
+    u_EK = rng.standard_normal((eras, 3)) * np.sqrt(noise_K)
+    z_EK, mean_K = u_EK / np.sqrt(noise_K), usual_K / np.sqrt(noise_K)
+    apart_TT = np.abs(np.subtract.outer([*range(eras), eras - 1 + steps], [*range(eras), eras - 1 + steps]))
+    shared_TT = USUAL + DRIFT * KEEP**apart_TT
+    label_EE = ((1 - WHITE) * np.maximum(0, 1 - apart_TT / horizon) + WHITE * (apart_TT == 0))[:eras, :eras]
+    chain_RR = np.full((REGIMES, REGIMES), LEAVE / (REGIMES - 1))
+    np.fill_diagonal(chain_RR, 1 - LEAVE)
+    ahead_RR = np.linalg.matrix_power(chain_RR, steps)
+    logs, forecasts = [], []
+    for path, log in every_path(eras):
+        same_EE = np.equal.outer(path, path)
+        V_EE = shared_TT[:eras, :eras] + OWN * same_EE + label_EE
+        solved_EK = np.linalg.solve(V_EE, z_EK - mean_K)
+        logs.append(log - 0.5 * ((z_EK - mean_K) * solved_EK).sum() - 1.5 * np.linalg.slogdet(V_EE)[1])
+        own_RE = OWN * (np.arange(REGIMES)[:, None] == np.array(path))
+        forecasts.append(mean_K + (shared_TT[-1, :eras] + ahead_RR[path[-1]] @ own_RE) @ solved_EK)
+    share = np.exp(np.array(logs) - max(logs))
+    paths = Paths(horizon)
+    paths.fit(u_EK, usual_K, noise_K, np.zeros((eras, 0)), np.zeros(0), 0.0)
+    expected_K = (share / share.sum()) @ np.array(forecasts) * np.sqrt(noise_K)
+    np.testing.assert_allclose(expected(paths, steps), expected_K, rtol=1e-8, atol=1e-12)
+
+
+def test_regimes_of_a_short_history_of_many_models_are_found():
+    """200 eras of 40 directions, three regimes: the newest regime is called what it was called before."""
+    rng = np.random.default_rng(0)
+    regime_E = np.repeat([0, 1, 0, 2, 1, 2], [40, 30, 35, 30, 40, 25])
+    pay_RK = 0.4 * rng.standard_normal((3, 40))
+    weeks_TK = rng.standard_normal((len(regime_E) + 3, 40))
+    u_EK = pay_RK[regime_E] + sum(weeks_TK[i : len(regime_E) + i] for i in range(4)) / 2
+    paths, found = Paths(4), []
+    paths.fit(u_EK[:1], np.zeros(40), np.ones(40), np.zeros((1, 0)), np.zeros(0), 0.0)
+    for era in range(1, len(u_EK)):
+        paths.add(u_EK[era], np.zeros(0))
+        found.append(paths._regime_H[0])
+    assert (np.array(found) == regime_E[1:]).mean() > 0.85
+    error = expected(paths, 6) - pay_RK[2]
+    assert (error**2).mean() < 0.6 * ((u_EK[regime_E == 2].mean(axis=0) - pay_RK[2]) ** 2).mean() + 0.02
+
+
+def test_facts_tell_the_regime_of_an_era_that_is_not_resolved_and_of_those_that_are():
+    """Regimes that change with every other era: facts sort the eras, so that the means are those of regimes."""
+    rng = np.random.default_rng(5)
+    regime_E = rng.integers(3, size=400)
+    pay_RK, sign_RF = 0.5 * rng.standard_normal((3, 10)), np.array([[0.0, 3.0], [3.0, 0.0], [-3.0, -3.0]])
+    u_EK = pay_RK[regime_E] + rng.standard_normal((400, 10))
+    facts_EF = sign_RF[regime_E] + rng.standard_normal((400, 2))
+    facts_EF[::7, 0] = np.nan
+    paths = Paths(1)
+    paths.fit(u_EK, np.zeros(10), np.ones(10), facts_EF, np.ones(2), 1.0)
+    state_R, u_RK, facts_RF = paths.foreseen(6)
+    assert state_R.sum() == pytest.approx(1)
+    for regime in range(3):
+        nearest = ((facts_RF - sign_RF[regime]) ** 2).sum(axis=1).argmin()
+        assert np.abs(facts_RF[nearest] - sign_RF[regime]).max() < 0.8
+        assert np.corrcoef(u_RK[nearest], pay_RK[regime])[0, 1] > 0.8
+
+
+def test_paths_go_on_after_the_eras_they_were_fitted_to():
+    rng = np.random.default_rng(3)
+    u_EK, usual_K, noise_K = rng.standard_normal((60, 5)), rng.standard_normal(5), rng.uniform(0.5, 2, 5)
+    facts_EF = np.zeros((60, 0))
+    whole, parts = Paths(4), Paths(4)
+    whole.fit(u_EK, usual_K, noise_K, facts_EF, np.zeros(0), 0.0)
+    parts.fit(u_EK[:25], usual_K, noise_K, facts_EF[:25], np.zeros(0), 0.0)
+    for u_K in u_EK[25:]:
+        parts.add(u_K, np.zeros(0))
+    np.testing.assert_array_equal(expected(whole, 6), expected(parts, 6))
