@@ -43,7 +43,7 @@ def test_cells_keep_the_order_of_the_set_and_skip_empty_ones(path: Path) -> None
 def test_large_is_all_and_a_chosen_group_can_miss_a_set(path: Path) -> None:
     catalog = FeatureCatalog.load(path, sets=["large", "small"], groups=["wisdom"])
     assert list(catalog.sets) == ["all", "small"]
-    only = FeatureCatalog({"small": ("c",)}, {"wisdom": ("a", "b")}, ())
+    only = FeatureCatalog({"small": ("c",)}, {"wisdom": ("a", "b")})
     assert only.empty_cells() == [("small", "wisdom")]
     assert [cell.name for cell in only.cells()] == ["small.all"]
 

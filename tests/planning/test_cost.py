@@ -51,7 +51,7 @@ GROUPS = {"one": ("f0", "f5"), "two": ("f1", "f2", "f6", "f7")}
 
 def shape(*, eras: int = 80, rows: int = 400, dtype: str = "int8", stored: bool = False) -> DataShape:
     index = EraIndex.from_counts(range(1, eras + 1), [rows + era for era in range(eras)])
-    catalog = FeatureCatalog(SETS, GROUPS, (TARGET,))
+    catalog = FeatureCatalog(SETS, GROUPS)
     horizons = {name: TargetHorizon(name, Horizon.required(name), "name") for name in (TARGET, "target_ender_60")}
     return DataShape(index, eras - 5, catalog, dtype, 3, rows, stored, horizons)
 

@@ -26,7 +26,7 @@ def plan(
 ) -> MemoryPlan:
     config: RunConfig = parse_config(settings)
     groups = {"even": tuple(f"f{n}" for n in range(0, 800, 2)), "odd": tuple(f"f{n}" for n in range(1, 800, 2))}
-    catalog = FeatureCatalog({"medium": tuple(f"f{n}" for n in range(800))}, groups, ("target",))
+    catalog = FeatureCatalog({"medium": tuple(f"f{n}" for n in range(800))}, groups)
     index = EraIndex.from_counts(range(1, 121), [rows] * 120)
     return plan_memory(
         config, catalog, index, dtype, plan_timeline(config, index, 115), workers, device, programs=programs

@@ -55,12 +55,10 @@ class FeatureCatalog:
     Attributes:
         sets: set name -> feature names.
         groups: group name -> feature names; groups may overlap and need not cover a set.
-        targets: target columns, as listed.
     """
 
     sets: Mapping[str, tuple[str, ...]]
     groups: Mapping[str, tuple[str, ...]]
-    targets: tuple[str, ...]
 
     @classmethod
     def load(
@@ -77,7 +75,7 @@ class FeatureCatalog:
             DataError: the file is missing, is no JSON, or lacks `feature_sets`.
             ConfigError: a requested set or group is not in the file.
         """
-        listed, targets = _read(path)
+        listed = _read(path)
         wanted_sets = tuple(dict.fromkeys("all" if name == "large" else name for name in sets))
         known_groups = tuple(name for name in listed if name not in FEATURE_SETS and not _OTHER_SETS.match(name))
         wanted_groups = known_groups if groups is None else tuple(groups)
@@ -88,7 +86,6 @@ class FeatureCatalog:
         return cls(
             sets={name: listed[name] for name in wanted_sets},
             groups={name: listed[name] for name in wanted_groups if name != WHOLE_SET},
-            targets=targets,
         )
 
     @classmethod
@@ -135,11 +132,10 @@ def listed_features(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: the file is missing, is no JSON, or lacks `feature_sets`.
     """
-    listed, _ = _read(path)
-    return tuple(dict.fromkeys(name for members in listed.values() for name in members))
+    return tuple(dict.fromkeys(name for members in _read(path).values() for name in members))
 
 
-def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+def _read(path: Path) -> dict[str, tuple[str, ...]]:
     require_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -157,11 +153,7 @@ def _read(path: Path) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     for name, features in content["feature_sets"].items():
         if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
             raise DataError(f"{path}: the set {name!r} is {_shown(features)}; it must be a list of feature names")
-    targets = content.get("targets") or ()
-    if not isinstance(targets, list | tuple) or not all(isinstance(target, str) for target in targets):
-        raise DataError(f"{path}: 'targets' is {_shown(targets)}; it must be a list of names, or left out")
-    sets = {name: tuple(dict.fromkeys(features)) for name, features in content["feature_sets"].items()}
-    return sets, tuple(targets)
+    return {name: tuple(dict.fromkeys(features)) for name, features in content["feature_sets"].items()}
 
 
 def _shown(value: object) -> str:

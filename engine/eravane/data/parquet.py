@@ -89,12 +89,10 @@ class Rows:
     """Rows of a file by id.
 
     Attributes:
-        path: the file.
         ids: row ids, each once.
         values: column -> float32 [N] where the file has that precision, else float64 [N]; NaN where it has none.
     """
 
-    path: Path
     ids: pa.Array
     values: dict[str, Floats] = field(repr=False)
 
@@ -165,7 +163,7 @@ def read_rows(path: Path, columns: Sequence[str], *, eras: Collection[int] | Non
     if kept is not None:
         ids, values = ids.take(pa.array(kept)), {name: found[kept] for name, found in values.items()}
     _check_once(path, ids)
-    return Rows(path, ids, values)
+    return Rows(ids, values)
 
 
 def id_column(path: Path, schema: pa.Schema) -> str:

@@ -23,21 +23,17 @@ class LearnReport:
 
     Attributes:
         era: the era that will be decided with what was learnt; resolved: eras known by then.
-        trained: "none" (warm-up), "warm" (a few steps) or "full" (from scratch); loss: of the last step, or NaN.
+        trained: "none" (warm-up), "warm" (a few steps) or "full" (from scratch).
         hedge: weight of each expert at the top level.
         earned: summed correlation over equal weight on resolved eras, of the gate and of each expert alone.
-        marginals, marginals_kept: marginal statistics measured, and how many of them vary over eras.
         notes: sentences for the log.
     """
 
     era: int
     resolved: int
     trained: str
-    loss: float
     hedge: dict[str, float]
     earned: dict[str, float]
-    marginals: int
-    marginals_kept: int
     notes: tuple[str, ...]
 
     def as_event(self) -> dict[str, Any]:

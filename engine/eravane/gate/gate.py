@@ -111,13 +111,13 @@ class MetaLearner:
             if self._history.eras[position] in self._pending or known - position <= self._config.rehearsal:
                 self._settle(position)
         self._hedged = known
-        trained, loss = "none", float("nan")
+        trained = "none"
         if known < self._config.warmup:
             self._note(
                 "warm-up", f"{known} resolved eras, warm-up needs {self._config.warmup}: equal weight until then"
             )
         else:
-            trained, loss = self._train(known)
+            trained = self._train(known)
         self._notes += self._news()
         measured, kept = self._network.marginals
         if measured:
@@ -126,7 +126,7 @@ class MetaLearner:
             )
         notes, self._notes = tuple(self._notes), []
         hedge = dict(zip(self.experts, self._hedge_P.tolist(), strict=True))
-        return LearnReport(era, known, trained, loss, hedge, self.earned, measured, kept, notes)
+        return LearnReport(era, known, trained, hedge, self.earned, notes)
 
     @property
     def _hedge_P(self) -> FloatArray:
@@ -139,16 +139,18 @@ class MetaLearner:
         self._out_M = self._records.standing.out_M.copy()
         return news
 
-    def _train(self, known: int, *, warm: bool = True) -> tuple[str, float]:
-        """Refit what is due on the first `known` resolved eras; return what the network did, and its last loss."""
-        trained, loss = "none", float("nan")
+    def _train(self, known: int, *, warm: bool = True) -> str:
+        """Refit what is due on the first `known` resolved eras; return what the network did."""
+        trained = "none"
         if self._network.due(known):
-            trained, loss = "full", self._network.refit(self._history, self._records, known)
+            trained = "full"
+            self._network.refit(self._history, self._records, known)
         elif warm and self._config.networked:
-            trained, loss = "warm", self._network.warm_start(self._history, self._records, known)
+            trained = "warm"
+            self._network.warm_start(self._history, self._records, known)
         if "regimes" in self._config.experts and known:
             self._cells.follow(known, refit=trained == "full")
-        return trained, loss
+        return trained
 
     def paid(self, outcome: EraOutcome) -> FloatArray:
         """Payment of every model in an era by the run's aim [M]."""

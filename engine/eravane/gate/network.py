@@ -77,8 +77,8 @@ class Network:
         """Whether a full refit is due when `known` eras are resolved."""
         return self._scorer is None or known - self.fitted >= self._config.refit_every
 
-    def refit(self, history: History, records: Records, known: int) -> float:
-        """Fit normalisers and nets from scratch on the first `known` resolved eras; return the last loss."""
+    def refit(self, history: History, records: Records, known: int) -> None:
+        """Fit normalisers and nets from scratch on the first `known` resolved eras."""
         config = self._config
         self.input_map = InputMap.fit(history, records, known, self._lag, config)
         self._replayed.clear()
@@ -88,16 +88,16 @@ class Network:
         self._scorer = Scorer(*sizes, self._agents_MA.shape[1], config, seed).to(self._device)
         self.fitted = known
         steps = config.steps if config.networked else 0
-        return self._trainer.fit(self._scorer, batch, steps=steps, rate=self._constants.rate, seed=seed, warm=False)
+        self._trainer.fit(self._scorer, batch, steps=steps, rate=self._constants.rate, seed=seed, warm=False)
 
-    def warm_start(self, history: History, records: Records, known: int) -> float:
-        """Take a few steps on the newest resolved era and a sample of the others; return the last loss."""
+    def warm_start(self, history: History, records: Records, known: int) -> None:
+        """Take a few steps on the newest resolved era and a sample of the others."""
         assert self._scorer is not None
         seed = zlib.crc32(f"warm {self._seed} {known}".encode())
         others = np.random.default_rng(seed).permutation(known - 1)[: self._constants.replay - 1]
         batch = self._batch(history, records, np.append(np.sort(others), known - 1))
         steps, rate = self._constants.warm_steps, WARM_RATE * self._constants.rate
-        return self._trainer.fit(self._scorer, batch, steps=steps, rate=rate, seed=seed, warm=True)
+        self._trainer.fit(self._scorer, batch, steps=steps, rate=rate, seed=seed, warm=True)
 
     @property
     def _trainer(self) -> Trainer:

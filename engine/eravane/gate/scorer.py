@@ -133,25 +133,21 @@ class Trainer:
         self._agents_MA = agents_MA
         self._lag = lag
 
-    def fit(self, scorer: Scorer, batch: Batch, *, steps: int, rate: float, seed: int, warm: bool) -> float:
-        """Take a fixed number of Adam steps, each on `replay` of the eras; return the last loss.
+    def fit(self, scorer: Scorer, batch: Batch, *, steps: int, rate: float, seed: int, warm: bool) -> None:
+        """Take a fixed number of Adam steps, each on `replay` of the eras.
 
         A step's cost is flat however long the history, and the temperature is annealed unless `warm`.
         """
         generator = torch.Generator().manual_seed(seed)
         optimiser = _optimiser(list(scorer.parameters()), rate, self._constants.decay)
-        value = 0.0
         with single_thread():
             for step in range(steps):
                 done = 1.0 if warm else step / max(steps - 1, 1)
                 temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** done
                 optimiser.zero_grad()
                 noisy = self._drawn(batch, generator).with_noise(self._constants.noise, generator)
-                loss_S = self.loss(scorer, noisy, temperature, generator)
-                loss_S.sum().backward()
+                self.loss(scorer, noisy, temperature, generator).sum().backward()
                 optimiser.step()
-                value = float(loss_S.detach().mean())
-        return value
 
     def _drawn(self, batch: Batch, generator: torch.Generator) -> Batch:
         eras = len(batch.era_E)

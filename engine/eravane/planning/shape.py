@@ -121,7 +121,7 @@ def published(config: RunConfig) -> DataShape:
         if name not in sets and name not in listed:
             raise ConfigError(f"{VERSION} has no feature set or group {name!r}; it has {', '.join([*sets, *listed])}")
     catalog = FeatureCatalog(
-        {name: sets[name] for name in wanted}, {name: listed[name] for name in chosen if name in listed}, ()
+        {name: sets[name] for name in wanted}, {name: listed[name] for name in chosen if name in listed}
     )
     index = EraIndex.from_counts(range(1, ERAS + 1), [ROWS] * ERAS)
     horizons = {target: _published_horizon(target, config) for target in (config.data.target, *config.targets)}

@@ -120,7 +120,6 @@ class Finished:
     """One model is done.
 
     Attributes:
-        label: cell and newest training era.
         model_id: the model.
         train_last: newest training era.
         cached: whether it came from the cache.
@@ -129,7 +128,6 @@ class Finished:
         device: where its trees were grown.
     """
 
-    label: str
     model_id: str
     train_last: int
     cached: bool
@@ -153,7 +151,6 @@ class Trained:
         blocks, predictions: per model its booster and its float32 [N].
         seconds: per model the time to grow its trees; 0 where it came from the cache.
         matrix_seconds, predict_seconds: time to bin the matrix, and to predict with all models.
-        cached: models that came from the cache.
         finished: the report of each model.
     """
 
@@ -162,7 +159,6 @@ class Trained:
     seconds: Mapping[str, float]
     matrix_seconds: float
     predict_seconds: float
-    cached: int
     finished: tuple[Finished, ...]
 
     @property
@@ -223,7 +219,7 @@ def train(task: TrainTask, control: TaskControl | None = None, grower: Grower | 
     started = time.perf_counter()
     predictions = _predict(task, blocks, features)
     predict_seconds = time.perf_counter() - started
-    return Trained(blocks, predictions, seconds, matrix_seconds, predict_seconds, len(cached), tuple(finished))
+    return Trained(blocks, predictions, seconds, matrix_seconds, predict_seconds, tuple(finished))
 
 
 def train_to_predict(task: TrainTask, control: TaskControl | None = None) -> Trained:
@@ -261,7 +257,7 @@ def _grown(task: TrainTask, specs: Sequence[ModelSpec], grower: Grower, features
 
 def _finished(task: TrainTask, spec: ModelSpec, cached: bool, seconds: float) -> Finished:
     return Finished(
-        task.label, spec.model_id, task.train_last, cached, seconds, task.rows, len(spec.columns), task.trees,
+        spec.model_id, task.train_last, cached, seconds, task.rows, len(spec.columns), task.trees,
         task.learner.device,
     )  # fmt: skip
 

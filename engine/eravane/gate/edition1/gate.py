@@ -81,12 +81,14 @@ class FirstMetaLearner(MetaLearner):
     def _news(self) -> list[str]:
         return []
 
-    def _train(self, known: int, *, warm: bool = True) -> tuple[str, float]:
+    def _train(self, known: int, *, warm: bool = True) -> str:
         if self._network.due(known):
-            return "full", self._network.refit(self._history, self._records, known)
+            self._network.refit(self._history, self._records, known)
+            return "full"
         if warm and self._config.warm_steps:
-            return "warm", self._network.warm_start(self._history, self._records, known)
-        return "none", float("nan")
+            self._network.warm_start(self._history, self._records, known)
+            return "warm"
+        return "none"
 
     def comparators(self, era: int, dispersion_M: FloatArray) -> dict[str, FloatArray]:
         """Weights of the comparators for `era`, from outcomes up to `era - lag` alone."""
