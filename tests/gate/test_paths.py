@@ -71,7 +71,7 @@ def test_regimes_of_a_short_history_of_many_models_are_found():
     paths.fit(u_EK[:1], np.zeros(40), np.ones(40), np.zeros((1, 0)), np.zeros(0), 0.0)
     for era in range(1, len(u_EK)):
         paths.add(u_EK[era], np.zeros(0))
-        found.append(paths._regime_H[0])
+        found.append(paths.arrays()["regime"][0])
     assert (np.array(found) == regime_E[1:]).mean() > 0.85
     error = expected(paths, 6) - pay_RK[2]
     assert (error**2).mean() < 0.6 * ((u_EK[regime_E == 2].mean(axis=0) - pay_RK[2]) ** 2).mean() + 0.02

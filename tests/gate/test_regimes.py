@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,10 +130,9 @@ def test_what_the_states_leave_over_is_expected_to_go_on():
     regimes.fit(c_EM[:100], np.zeros((100, MODELS, 0)), np.zeros((100, 0)), C_MM)
     for position in range(100, 140):
         regimes.add(c_EM[position], np.zeros((MODELS, 0)), np.zeros(0))
-    bank = regimes._bank
-    assert bank is not None
+    bank = regimes.numbers(LAG)
     share_E = 0.5 ** (np.arange(139, -1, -1) / 16)
-    mean_M = bank.mean_BSK[0, 0] @ bank.back_KM
+    mean_M = bank["mean_BSK"][0, 0] @ bank["back_KM"]
     rest_M = (share_E / share_E.sum()) @ (c_EM[:140] - mean_M)
     answers_AM = regimes.forecasts(LAG, np.zeros((MODELS, 0)), np.zeros(0))[1]
     np.testing.assert_allclose(answers_AM[0], mean_M + module.GOES_ON * rest_M, rtol=1e-9)
@@ -188,7 +186,8 @@ def test_forecasts_are_shrunk_by_the_slope_of_c_in_past_ones():
     regimes.fit(c_EM[:100], own[:100], outside[:100], C_MM)
     assert regimes.trust == 1.0
     stable_MM = C_MM + STABLE * np.eye(MODELS)
-    noise_K, to_MK = regimes._bank.noise_BK[0], regimes._bank.to_MK
+    bank = regimes.numbers(LAG)
+    noise_K, to_MK = bank["noise_BK"][0], bank["to_MK"]
     weight_MM = to_MK @ np.diag(1 / noise_K) @ to_MK.T
     product = square = 0.0
     for _ in range(20):
@@ -206,11 +205,11 @@ def test_forecasts_are_shrunk_by_the_slope_of_c_in_past_ones():
         slope = (0.5 * module.SLOPE_WORTH + product) / (module.SLOPE_WORTH + square)
         assert regimes.trust == pytest.approx(np.clip(slope / 0.5, 0.0, 1.0), abs=1e-9)
     assert regimes.trust == 0.0
-    before_A = regimes._evidence_A
+    before_A = regimes.numbers(LAG)["share_A"]
     for _ in range(200):  # what comes true is trusted again
         regimes.settle(answers_AM, answers_AM[-1])
     assert regimes.trust > 0.5
-    assert (regimes._evidence_A != before_A).any()
+    assert (regimes.numbers(LAG)["share_A"] != before_A).any()
 
 
 def test_the_slope_of_past_forecasts_is_kept():
@@ -248,7 +247,6 @@ def test_what_cannot_vary_is_survived():
     regimes.fit(constant, np.zeros((40, MODELS, 1)), np.full((40, 1), 3.0), C_MM)
     expected_M, _ = regimes.forecasts(LAG, np.zeros((MODELS, 1)), np.array([np.nan]))
     np.testing.assert_allclose(expected_M, 0.01, atol=1e-3)
-    bank = regimes._bank
-    assert bank is not None
-    assert CELLS not in bank.view_B
-    assert np.isfinite(replace(bank).mean_BSK).all()
+    bank = regimes.numbers(LAG)
+    assert CELLS not in bank["view_B"]
+    assert np.isfinite(bank["mean_BSK"]).all()
