@@ -4,7 +4,7 @@ Everything is CPU time of one process with one worker, in which the engine's own
 processor. Bounds are measured right after the run, in a process of its own: bytes that have to be moved, over the
 rates at which NumPy moves such bytes on this machine; trees grown alone on matrices that are ready; splits compared and
 scores computed on columns that are ready; files read by Arrow; products of matrices at the rate of a large one. A stage
-without such a bound has no goal.
+that works in a better way than that may take less than its bound; one without such a bound has no goal.
 """
 
 from __future__ import annotations
