@@ -361,9 +361,12 @@ class _Work:
         kernels = sum(self._predict(features, dataclasses.replace(
             task, predict_first=timeline.loop_start, predict_last=timeline.last_era)) for task in starts)  # fmt: skip
         shown = sum(len(spec.columns) for spec in specs) * sum(store.index.select(eras[0], eras[-1]).counts)
-        ranking = self._ranking()
-        how = f"{shown / 1e9:.2f} GB read, splits {kernels:.2f} s, predictions as ranks {ranking:.2f} s"
-        yield "loop predict", kernels + shown / rates.read + ranking, how
+        ranking, tasks = self._ranking(), [*starts, *later]
+        blocks = [block for task in tasks for block in train(task).blocks.values()]  # from the cache of the run
+        reading = sum(spent(partial(Forest.read, block), 3) for block in blocks)
+        how = f"{shown / 1e9:.2f} GB read, splits {kernels:.2f} s, predictions as ranks {ranking:.2f} s, "
+        how += f"{len(blocks)} models read {reading:.2f} s"
+        yield "loop predict", kernels + shown / rates.read + ranking + reading, how
 
     def _ranking(self) -> float:
         """CPU seconds in which the loop's predictions become normal quantiles of ranks: with that the stage ends."""
