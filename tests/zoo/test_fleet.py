@@ -128,20 +128,28 @@ def test_room_is_given_back_after_an_error() -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.floats(0, 1e6), max_size=60), st.integers(1, 9))
-def test_tasks_are_sent_together_in_parts_of_like_costs(costs: list[float], workers: int) -> None:
-    found, at = sent_together(costs, workers), 0
-    assert sum(found) == len(costs)
-    assert len(found) <= workers * MESSAGES
-    for count in found:
-        part, at = costs[at : at + count], at + count
-        assert count == 1 or sum(part) <= sum(costs) / (workers * MESSAGES) * (1 + 1e-9) + (part[0] + part[-1]) / 2
+def test_tasks_are_sent_together_as_much_to_every_worker(costs: list[float], workers: int) -> None:
+    costs.sort(reverse=True)
+    found = sent_together(costs, workers)
+    assert sorted(number for message in found for number in message) == list(range(len(costs)))
+    assert all(message == sorted(message) for message in found)
+    assert len(found) <= workers * (MESSAGES + 1)
+    least = sum(costs) / workers
+    assert sum(costs) == 0 or max(len(message) for message in found) == 1 or len(found) >= min(workers, len(costs))
+    for message in found:
+        part = sum(costs[number] for number in message)
+        assert len(message) == 1 or part <= least / MESSAGES * (1 + 1e-9) + costs[message[0]]
 
 
-def test_every_worker_is_sent_as_much_in_messages_of_a_few_seconds() -> None:
-    assert sent_together([1.0] * 160, 2) == [10] * 16
-    assert sent_together([MOST_SENT / 4] * 400, 2) == [4] * 100
-    assert sent_together([MOST_SENT * 3] * 7, 2) == [1] * 7
-    assert sent_together([1.0] * 8 + [0.0], 1) == [1] * 7 + [2]
+def test_messages_come_in_turn_and_hold_seconds_of_work() -> None:
+    assert [len(message) for message in sent_together([1.0] * 160, 2)] == [10] * 16
+    costs = [9.0, 7.0, *[1.0] * 100]
+    found = sent_together(costs, 2)
+    loads = [sum(costs[number] for message in found[worker::2] for number in message) for worker in range(2)]
+    assert loads == [58.0, 58.0]
+    assert found[:2] == [[0], [1]]
+    assert [len(message) for message in sent_together([MOST_SENT / 4] * 400, 2)] == [4] * 100
+    assert sent_together([MOST_SENT * 3] * 3, 2) == [[0], [1], [2]]
 
 
 def test_reports_that_follow_each_other_quickly_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:

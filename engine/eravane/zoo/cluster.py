@@ -11,11 +11,10 @@ import queue
 import time
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from eravane.core.config import ComputeConfig
@@ -251,15 +250,21 @@ def _label(function: Callable[..., object], task: object) -> str:
     return str(getattr(task, "label", function.__name__))
 
 
-def sent_together(costs: Sequence[float], workers: int) -> list[int]:
-    """How many tasks to send at a time, in their order: parts of like costs, as many for every worker.
+def sent_together(costs: Sequence[float], workers: int) -> list[list[int]]:
+    """Numbers of the tasks of each message: as much for every worker, and the longest tasks first.
 
-    Dask deals out what it has no experience with in turn, so that a part more is a longer way for one worker.
+    Dask deals out messages in turn while it does not know how long they take, so every worker's come in turn here.
     """
-    parts = workers * max(MESSAGES, math.ceil(sum(costs) / MOST_SENT / workers))
-    unit = max(sum(costs) / parts, 1e-300)
-    middles = [end - cost / 2 for end, cost in zip(accumulate(costs), costs, strict=True)]
-    return list(Counter(min(parts - 1, int(middle / unit)) for middle in middles).values())
+    parts = max(MESSAGES, math.ceil(sum(costs) / MOST_SENT / workers))
+    load_W, messages = [0.0] * workers, [list[list[int]]() for _ in range(workers)]
+    unit = max(sum(costs) / workers / parts, 1e-300)
+    for number, cost in enumerate(costs):
+        worker = load_W.index(min(load_W))
+        if not messages[worker] or load_W[worker] + cost / 2 > unit * len(messages[worker]):
+            messages[worker].append([])
+        messages[worker][-1].append(number)
+        load_W[worker] += cost
+    return [message for turn in zip_longest(*messages) for message in turn if message]
 
 
 def run_on_dask(
@@ -268,13 +273,13 @@ def run_on_dask(
     scheduler: str,
     on_news: News | None,
     reporter: UsageReporter | None = None,
-    together: Sequence[int] = (),
+    together: Sequence[Sequence[int]] = (),
 ) -> Iterator[tuple[Task, Result]]:
     """Run tasks on the workers of a scheduler; see `executor.run_tasks`.
 
     The tasks of a worker that dies run again elsewhere, and workers that join late take what has not started. The
-    tasks' labels are the names on Dask's dashboard. `together` numbers the tasks that are sent at a time, one after the
-    other (none: each alone).
+    tasks' labels are the names on Dask's dashboard. `together` has the numbers of each message's tasks (none: each task
+    alone).
 
     Raises:
         RunError: the scheduler does not answer or vanishes, no worker is there, or workers die of the same task.
@@ -285,12 +290,12 @@ def run_on_dask(
         client.subscribe_topic(topic, lambda event: inbox.put((None, pickle.loads(event[1]))))
         run = _Remote(function, topic, reporter is not None and reporter.gpus)
         waiting: dict[str, tuple[Sequence[Task], Future]] = {}
-        ends = list(accumulate(together or [1] * len(tasks)))
-        for number, (first, last) in enumerate(pairwise([0, *ends])):
-            more = f" and {last - first - 1} more" if last - first > 1 else ""
-            key = f"{_label(function, tasks[first])}{more}-{uuid.uuid4().hex}"
-            future = client.submit(run, tasks[first:last], key=key, priority=-number, pure=False)
-            waiting[key] = tasks[first:last], future
+        for number, places in enumerate(together or [[place] for place in range(len(tasks))]):
+            sent = [tasks[place] for place in places]
+            more = f" and {len(sent) - 1} more" if len(sent) > 1 else ""
+            key = f"{_label(function, sent[0])}{more}-{uuid.uuid4().hex}"
+            future = client.submit(run, sent, key=key, priority=-number, pure=False)
+            waiting[key] = sent, future
             future.add_done_callback(lambda done: inbox.put((done, None)))
         try:
             for task, (result, usage) in _collect(client, scheduler, waiting, inbox, on_news):
