@@ -438,7 +438,7 @@ def test_too_few_addresses_are_refused_before_a_library_aborts(line: str, tmp_pa
         capture_output=True,
         text=True,
     )
-    assert "ulimit -v allows 0.6 GB of addresses" in done.stderr
+    assert "ulimit -v allows 614.4 MB of addresses" in done.stderr
     assert "`ulimit -v unlimited`" in done.stderr
     if "--debug" not in line:
         assert done.returncode == 2

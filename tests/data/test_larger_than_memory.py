@@ -89,7 +89,7 @@ def test_eras_are_streamed_under_a_limit_below_the_size_of_the_store(tmp_path: P
     assert refused == "the host refuses a copy of the store"
     assert digest == expected.hexdigest()
     assert int(sent) >= size
-    assert sentence.startswith(f"a matrix of {len(COLUMNS)} columns x {size // len(COLUMNS)} rows needs 0.1 GB")
+    assert sentence.startswith(f"a matrix of {len(COLUMNS)} columns x {size // len(COLUMNS)} rows needs 80.0 MB, ")
     assert sentence.endswith("take fewer eras or columns")
 
 
