@@ -211,4 +211,4 @@ def test_none_of_many_damaged_files_costs_more(block: int, beside: Path, tmp_pat
 def test_chance_damages_every_kind_of_file(beside: Path, tmp_path: Path) -> None:
     outcomes = [draw(1000 + seed, beside, tmp_path / str(seed)) for seed in range(25)]
     assert len({outcome.split(":")[0] for outcome in outcomes}) >= 7
-    assert sum(len(outcome.split(": ", 1)[1]) > 20 for outcome in outcomes) >= 8
+    assert sum(len(outcome.split(": ", 1)[1]) > 20 for outcome in outcomes) >= 5

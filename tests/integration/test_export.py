@@ -381,7 +381,9 @@ def test_a_member_of_ones_own_is_refused(micro_data: Path, cache: Path, tmp_path
     frame[["era"]].assign(prediction=frame["target"].fillna(0.5) + 0.5 * noise).to_parquet(tmp_path / "mine.parquet")
     config = parse_config({**MICRO, "zoo": {**MICRO["zoo"], "members": {"mine": str(tmp_path / "mine.parquet")}}})
     finished = run(micro_data, config, tmp_path / "run", cache=cache).path
-    with pytest.raises(RunError, match=r"cannot read the member 'mine'; only zoo\.benchmarks"):
+    with pytest.raises(
+        RunError, match=r"cannot read the member 'mine'; it gets zoo\.benchmarks alone: export a run without"
+    ):
         export(finished, tmp_path / "model.pkl")
 
 

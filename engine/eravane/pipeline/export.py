@@ -258,7 +258,10 @@ def _outside(folder: RunFolder, config: RunConfig) -> dict[str, str]:
     outside = {spec.model_id: spec.group for spec in read_pool(folder.path)[0] if spec.outside}
     own = sorted(set(outside.values()) - set(config.zoo.benchmarks))
     if own:
-        raise RunError(f"a hosted model cannot read the member {own[0]!r}; it gets zoo.benchmarks alone")
+        raise RunError(
+            f"a hosted model cannot read the member {own[0]!r}; it gets zoo.benchmarks alone: export a run without it in "
+            "zoo.members"
+        )
     return outside
 
 
