@@ -259,8 +259,8 @@ def _outside(folder: RunFolder, config: RunConfig) -> dict[str, str]:
     own = sorted(set(outside.values()) - set(config.zoo.benchmarks))
     if own:
         raise RunError(
-            f"a hosted model cannot read the member {own[0]!r}; it gets zoo.benchmarks alone: export a run without it in "
-            "zoo.members"
+            f"a hosted model cannot read the member {own[0]!r}; it gets zoo.benchmarks alone: export a run without it "
+            "in zoo.members"
         )
     return outside
 
