@@ -48,7 +48,9 @@ class Kept:
 
     def __init__(self, name: str, folder: Path) -> None:
         with tarfile.open(RELEASE / f"{name}.tar.xz") as archive:
-            archive.extractall(folder, filter="data")
+            if hasattr(tarfile, "data_filter"):
+                archive.extraction_filter = tarfile.data_filter  # which Python 3.11.2 lacks
+            archive.extractall(folder)
         self.folder = folder / name
         self.run, self.data = self.folder / "run", self.folder / "data"
         for path in self.run.glob("*.json*"):
