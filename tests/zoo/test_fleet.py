@@ -127,7 +127,7 @@ def test_room_is_given_back_after_an_error() -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.integers(1, 10**6).map(float), max_size=60), st.integers(1, 9))
+@given(st.lists(st.integers(0, 10**6).map(float), max_size=60), st.integers(1, 9))
 def test_tasks_are_sent_together_as_much_to_every_worker(costs: list[float], workers: int) -> None:
     costs.sort(reverse=True)
     found = sent_together(costs, workers)

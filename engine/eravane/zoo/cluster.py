@@ -259,7 +259,7 @@ def sent_together(costs: Sequence[float], workers: int) -> list[list[int]]:
     load_W, messages = [0.0] * workers, [list[list[int]]() for _ in range(workers)]
     unit = max(sum(costs) / workers / parts, 1e-300)
     for number, cost in enumerate(costs):
-        worker = load_W.index(min(load_W))
+        worker = min(range(workers), key=lambda one: (load_W[one], len(messages[one])))
         if not messages[worker] or load_W[worker] + cost / 2 > unit * len(messages[worker]):
             messages[worker].append([])
         messages[worker][-1].append(number)
