@@ -36,7 +36,17 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(2.34e9, "2.3 GB"), (1e12, "1.0 TB"), (5_100_000, "5.1 MB"), (12_345, "12.3 kB"), (340, "340 B"), (0, "0 B")],
+    [
+        (999_960, "1.0 MB"),
+        (999_940, "999.9 kB"),
+        (999_960_000_000, "1.0 TB"),
+        (2.34e9, "2.3 GB"),
+        (1e12, "1.0 TB"),
+        (5_100_000, "5.1 MB"),
+        (12_345, "12.3 kB"),
+        (340, "340 B"),
+        (0, "0 B"),
+    ],
 )
 def test_sizes_are_written(size: float, text: str) -> None:
     assert format_size(size) == text
@@ -45,6 +55,12 @@ def test_sizes_are_written(size: float, text: str) -> None:
 @given(st.integers(1, 10**15))
 def test_a_written_size_is_near_the_size(size: int) -> None:
     assert parse_size(format_size(size)) == pytest.approx(size, rel=0.051)
+
+
+@given(st.integers(0, 14), st.floats(0.999, 1.001))
+def test_no_size_is_written_as_a_thousand_of_a_unit(power: int, share: float) -> None:
+    """Just below a unit, rounding would make a thousand of the one before."""
+    assert float(format_size(round(10**power * share)).split()[0]) < 1000
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def parse_size(text: str) -> int:
 def format_size(size: float) -> str:
     """Bytes in decimal units: 2_340_000_000 -> "2.3 GB"."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
+        if size >= 0.99995 * scale:  # less is not rounded to 1000.0 of the unit below
             return f"{size / scale:.1f} {unit}"
     return f"{size:.0f} B"
 
