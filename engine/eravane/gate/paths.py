@@ -54,7 +54,8 @@ class Paths:
             np.zeros(0),
         )
         self._count_HR, self._total_HRF = np.zeros((0, REGIMES)), np.zeros((0, REGIMES, 0))
-        self._unit_K, self._usual_F, self.width_F, self.trust = np.zeros(0), np.zeros(0), np.zeros(0), 0.0
+        self._unit_K, self._usual_K, self._usual_F = np.zeros(0), np.zeros(0), np.zeros(0)
+        self.width_F, self.trust = np.zeros(0), 0.0
 
     def fit(
         self,

@@ -28,13 +28,14 @@ from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Integers as IntArray
 from eravane.core.layout import Layout
 from eravane.gate.directions import Directions, directions, overlapping, steady, usual
-from eravane.gate.paths import Paths
+from eravane.gate.paths import REGIMES, Paths
 from eravane.gate.portable import beside_level, foresee
 from eravane.gate.prototypes import find_regimes
 
+# Most states of a member: as many as a path has regimes, since `foresee` reads members and paths as one array.
+MOST = REGIMES
 # States of the members: those that read scores alone, and those that read facts too.
-STATES, STATES_WITH_FACTS = (1, 2, 4, 6), (4, 6)
-MOST = max(*STATES, *STATES_WITH_FACTS)
+STATES, STATES_WITH_FACTS = (1, 2, 4, MOST), (4, MOST)
 # Views of an era: scores alone, facts of the models' cells, facts from outside.
 SCORES, CELLS, OUTSIDE = 0, 1, 2
 # Eras that a state is expected to last, and eras of evidence that this expectation is worth.
