@@ -22,11 +22,11 @@ BY_BYTES = not (numba.config.CPU_NAME or numba.config.CPU_FEATURES) and bool(
     llvm.get_host_cpu_features().get("avx512vnni", False)
 )
 """Whether the processor adds up products of bytes (AVX-512 VNNI)."""
-LINE, SIDE = 64, 4
+VECTOR, SIDE = 64, 4
 """Rows of an instruction; columns of a tile on either side, whose sums stay in registers."""
 BLOCK = 2048
 """Rows of a tile at a time: they fit into the first cache."""
-_SUMS = ir.VectorType(ir.IntType(32), LINE // 4)
+_SUMS = ir.VectorType(ir.IntType(32), VECTOR // 4)
 
 Whole = npt.NDArray[np.int32]
 Products = Whole | Single
@@ -41,9 +41,9 @@ def level_products(x_S: Levels, start_U: Integers, rows: int) -> tuple[Products,
     if not BY_BYTES:
         single_UN = np.empty((len(start_U), rows), dtype=np.float32)
         return (single_UN @ single_UN.T, total_U) if _copy(x_S, start_U, rows, single_UN, total_U) else None
-    padded, width = -(-len(start_U) // SIDE) * SIDE, -(-rows // LINE) * LINE
-    memory = np.empty(padded * width + LINE, dtype=np.int8)  # loads that straddle two cache lines take twice the time
-    byte_UP = memory[-memory.ctypes.data % LINE :][: padded * width].reshape(padded, width)
+    padded, width = -(-len(start_U) // SIDE) * SIDE, -(-rows // VECTOR) * VECTOR
+    memory = np.empty(padded * width + VECTOR, dtype=np.int8)  # loads that straddle two cache lines take twice the time
+    byte_UP = memory[-memory.ctypes.data % VECTOR :][: padded * width].reshape(padded, width)
     if not _copy(x_S, start_U, rows, byte_UP, total_U):
         return None
     product_UU = np.zeros((padded, padded), dtype=np.int32)
@@ -98,8 +98,8 @@ def _tile(_: Any, array: Any, left: Any, right: Any, width: Any, rows: Any, tile
         sums = [cgutils.alloca_once_value(builder, ir.Constant(_SUMS, None)) for _ in range(SIDE * SIDE)]
         add = function(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, _SUMS, _SUMS, _SUMS)
         starts = [builder.add(side, builder.mul(args[3], WORD(place))) for side in args[1:3] for place in range(SIDE)]
-        with cgutils.for_range(builder, builder.udiv(args[4], WORD(LINE))) as loop:
-            row = builder.mul(loop.index, WORD(LINE))
+        with cgutils.for_range(builder, builder.udiv(args[4], WORD(VECTOR))) as loop:
+            row = builder.mul(loop.index, WORD(VECTOR))
             places = [builder.gep(data, [builder.add(start, row)]) for start in starts]
             vectors = [builder.load(builder.bitcast(place, _SUMS.as_pointer()), align=1) for place in places]
             for number, total in enumerate(sums):
