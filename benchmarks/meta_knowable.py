@@ -63,7 +63,7 @@ def condensed(c_K: FloatArray, loads_KG: FloatArray, C_KK: FloatArray, rows: int
 
 
 def knowable(outcomes: Sequence[EraOutcome], truth: Truth, lag: int, learnt: bool = False) -> FloatArray:
-    """Weights [E, M] of the best method; `learnt`: it is told past regimes, and learns from them what each one pays."""
+    """Weights [E, M] of the best method; `learnt`: it knows past regimes, and learns from them what each one pays."""
     x_EG = _expected(truth, lag, learnt)
     rows = []
     for outcome, loads_MG, x_G in zip(outcomes, truth.loads_EMG, x_EG, strict=True):
@@ -74,13 +74,13 @@ def knowable(outcomes: Sequence[EraOutcome], truth: Truth, lag: int, learnt: boo
 
 
 def _expected(truth: Truth, lag: int, learnt: bool) -> FloatArray:
-    """Expected x of every era [E, G], given what is resolved `lag` eras before.
+    """Expected x of every era [E, G], from what is resolved `lag` eras before.
 
     A Kalman filter over what regimes pay, the drift, and the noise of the last `WEEKS` weeks; one mean for each
     hypothesis about the regime and its age, one covariance for all of them.
     """
     (eras, G), R = truth.seen_EG.shape, len(truth.pay_RG)
-    told = truth.shown or learnt
+    known = truth.shown or learnt
     size, drift, weeks = (R + 1 + WEEKS) * G, slice(R * G, (R + 1) * G), slice((R + 1) * G, None)
     move_DD = np.eye(size)
     move_DD[drift, drift] *= truth.keep
@@ -112,7 +112,7 @@ def _expected(truth: Truth, lag: int, learnt: bool) -> FloatArray:
             age_NR = np.where(np.arange(R) == regime_N[:, None], age_N[:, None] + 1, 1)
             parent_N, regime_N = np.divmod(np.arange(log_NR.size), R)
             mean_ND, log_N, age_N = mean_ND[parent_N], log_NR.ravel(), age_NR.ravel()
-        if told:
+        if known:
             log_N = np.where(regime_N == truth.regime_E[e], log_N, -np.inf)
         alive_N = log_N > log_N.max() - 60
         mean_ND, log_N, regime_N, age_N = mean_ND[alive_N], log_N[alive_N], regime_N[alive_N], age_N[alive_N]

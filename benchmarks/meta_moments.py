@@ -90,11 +90,11 @@ def moment_world(name: str, seed: int) -> Planted:
     pool = tuple(GateModel(f"m{m}", "medium" if m % 2 else "small", str(m)) for m in range(kind.models))
     regime_E = regime_T[WARM : WARM + kind.eras]
     in_force = [(o.era - WARM) // REFIT for o in outcomes]
-    told = {"data": [condensed(cov_TF[o.era], loads_FB, S_FF, ROWS) for o in outcomes], "scores": []}
+    resolved = {"data": [condensed(cov_TF[o.era], loads_FB, S_FF, ROWS) for o in outcomes], "scores": []}
     for outcome in outcomes:
         scored = version_scores[outcome.era]
         w_KF = np.concatenate(versions_VMF[list(scored.versions)])
-        told["scores"].append(condensed(scored.paid_KM.ravel(), w_KF @ loads_FB, w_KF @ S_FF @ w_KF.T, ROWS))
+        resolved["scores"].append(condensed(scored.paid_KM.ravel(), w_KF @ loads_FB, w_KF @ S_FF @ w_KF.T, ROWS))
     truths = {
         what: Truth(
             pay_RG=pay_RB,
@@ -110,7 +110,7 @@ def moment_world(name: str, seed: int) -> Planted:
             reads_EGG=np.stack([reads_GG for _, reads_GG in pairs]),
             renewed_E=(what == "scores") & (np.diff(in_force, prepend=-1) > 0),
         )
-        for what, pairs in told.items()
+        for what, pairs in resolved.items()
     }
     return Planted(outcomes, pool, regime_E, kept, version_scores, truths)
 

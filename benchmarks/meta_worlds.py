@@ -93,7 +93,7 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
     base = _Base(columns)
     outcomes, regime, version_scores, reference_FN = [], [], {}, None
     loads: list[FloatArray] = []
-    told: dict[str, list[tuple[FloatArray, FloatArray]]] = {"data": [], "scores": []}
+    resolved: dict[str, list[tuple[FloatArray, FloatArray]]] = {"data": [], "scores": []}
     for made in world.eras():
         if made.era > eras:
             break
@@ -121,8 +121,8 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
             loads_KG, agree_GG = config.snr * KEPT_SHARE * z_KN @ s_GN.T / rows, s_GN @ s_GN.T / rows
             loads.append(loads_KG[-len(models) :])
             paid_K = version_scores[made.era].paid_KM.ravel()
-            told["scores"].append(condensed(paid_K, loads_KG, z_KN @ z_KN.T / rows, rows))
-            told["data"].append(condensed(s_GN @ y_N / rows, config.snr * KEPT_SHARE * agree_GG, agree_GG, rows))
+            resolved["scores"].append(condensed(paid_K, loads_KG, z_KN @ z_KN.T / rows, rows))
+            resolved["data"].append(condensed(s_GN @ y_N / rows, config.snr * KEPT_SHARE * agree_GG, agree_GG, rows))
         base.add(made.era, x_FN, standardised_target(label_N))
     assert reference_FN is not None
     fresh_E = np.array([(outcome.era - FIRST_PREDICTED) % REFIT_EVERY == 0 for outcome in outcomes])
@@ -141,7 +141,7 @@ def make_world(kind: str, seed: int, *, eras: int, rows: int) -> Planted:
             reads_EGG=np.stack([reads_GG for _, reads_GG in pairs]),
             renewed_E=(what == "scores") & fresh_E,
         )
-        for what, pairs in told.items()
+        for what, pairs in resolved.items()
     }
     return Planted(outcomes, models, np.array(regime), base.versions(reference_FN), version_scores, truths)
 
