@@ -52,14 +52,13 @@ struct Fiber {
     unsigned lane;
     Warp* warp;
     Wait wait;
-    const char* barrier;          // the place of the __syncthreads() that it waits at
-    uint64_t received[WARP];      // what the lanes of its last warp operation brought
     void* sanitizer;              // the ThreadSanitizer's name of this fiber
 };
 
-// Lanes that meet in a warp operation, known by the mask they pass; those of another mask meet apart.
+// Lanes that meet in a warp operation, known by the mask they pass; those of another mask meet apart. Once all have
+// come, `leaving` are those that have yet to read what was brought.
 struct Meeting {
-    unsigned mask, arrived;
+    unsigned mask, arrived, leaving;
     uint64_t brought[WARP];
 };
 struct Warp {
@@ -82,6 +81,7 @@ const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body 
 void share(void* variable, size_t bytes);
 template <class T> void share(T& variable) { share(&variable, sizeof variable); }
 void barrier(const char* place);
+// What the lanes of the mask bring; to be read before the next barrier or warp operation.
 const uint64_t* exchange(unsigned mask, uint64_t value);
 
 // A copy into shared memory that is under way, known by the barrier it arrives at.

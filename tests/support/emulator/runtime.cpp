@@ -57,6 +57,9 @@ static struct Scheduler {
     void* argument;
     unsigned alive;
     unsigned phase;                             // barriers that the block has passed
+    unsigned waiting;                           // threads at a barrier, all at the one of `place` unless `apart`
+    const char* place;
+    bool apart;
     // Addresses by which the ThreadSanitizer learns of an order. The two of the barrier take turns: a thread that has
     // run ahead to the next barrier must not come before one that has yet to leave this one.
     char begin_edge, end_edge, barrier_edge[2];
@@ -64,24 +67,29 @@ static struct Scheduler {
     char message[256];
 } scheduler;
 
-// Saves the callee-saved registers and the stack pointer, and goes on where the other one stopped.
-extern "C" void emulated_switch(void** save, void* load);
-asm(".text\n"
-    ".hidden emulated_switch\n"
-    ".globl emulated_switch\n"
-    ".type emulated_switch,@function\n"
-    "emulated_switch:\n"
-    "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
-    "  movq %rsp,(%rdi)\n"
-    "  movq %rsi,%rsp\n"
-    "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n"
-    "  ret\n");
-constexpr size_t SAVED_REGISTERS = 6;
+// Saves where this stack stops, and goes on where the other one did. In line and without a return, so that processors
+// predict where it goes: after a call, the return addresses that they remember would be those of the other stack.
+static inline __attribute__((always_inline)) void switch_stacks(void** save, void* load) {
+    asm volatile("leaq -128(%%rsp), %%rsp\n"    // the red zone
+                 "pushq %%rbp\n  pushq %%rbx\n"
+                 "leaq 1f(%%rip), %%rax\n  pushq %%rax\n"
+                 "movq %%rsp, (%0)\n"
+                 "movq %1, %%rsp\n"
+                 "popq %%rax\n  jmpq *%%rax\n"
+                 "1:\n"
+                 "popq %%rbx\n  popq %%rbp\n"
+                 "leaq 128(%%rsp), %%rsp\n"
+                 : "+D"(save), "+S"(load)
+                 :
+                 : "rax", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "xmm0", "xmm1", "xmm2",
+                   "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+                   "xmm15", "cc", "memory");
+}
 
-static void yield() {
+static inline void yield() {
     Fiber* fiber = state.current;
     sanitizer_switch(scheduler.sanitizer);
-    emulated_switch(&fiber->stack_pointer, scheduler.stack_pointer);
+    switch_stacks(&fiber->stack_pointer, scheduler.stack_pointer);
 }
 
 static void enter() {
@@ -108,36 +116,35 @@ static void fail_here(const char* what) {
 }
 
 void barrier(const char* place) {
-    Fiber* fiber = state.current;
-    fiber->barrier = place;
-    fiber->wait = Wait::at_barrier;
+    if (scheduler.waiting++ == 0) scheduler.place = place;
+    scheduler.apart |= place != scheduler.place;
+    state.current->wait = Wait::at_barrier;
     char* edge = &scheduler.barrier_edge[scheduler.phase & 1];
     sanitizer_release(edge);
     yield();
     sanitizer_acquire(edge);
 }
 
-// The meeting of that mask, or a new one: a lane waits in one at most, so there are never more than lanes.
+// The meeting of that mask, or a new one: a lane waits in one or has one to read, so there are never more than lanes.
 static Meeting& meeting_of(Warp& warp, unsigned mask) {
     for (Meeting& meeting : warp.meetings)
         if (meeting.arrived && meeting.mask == mask) return meeting;
-    const auto is_free = [](const Meeting& meeting) { return !meeting.arrived; };
+    const auto is_free = [](const Meeting& meeting) { return !meeting.arrived && !meeting.leaving; };
     Meeting& meeting = *std::find_if(std::begin(warp.meetings), std::end(warp.meetings), is_free);
     meeting.mask = mask;
     return meeting;
 }
 
-// Hands every lane what all have brought, and lets it go on.
+// Lets every lane go on.
 static void part(Warp& warp, Meeting& meeting) {
     sanitizer_acquire(&meeting);
-    for (unsigned lane = 0; lane < WARP; lane++) {
-        if (!(meeting.mask >> lane & 1)) continue;
-        Fiber& fiber = *warp.fibers[lane];
-        std::copy(std::begin(meeting.brought), std::end(meeting.brought), fiber.received);
+    for (unsigned left = meeting.mask; left; left &= left - 1) {
+        Fiber& fiber = *warp.fibers[__builtin_ctz(left)];
         fiber.wait = Wait::runnable;
-        sanitizer_release(fiber.received);
+        sanitizer_release(&fiber);
     }
     meeting.arrived = 0;
+    meeting.leaving = meeting.mask;
 }
 
 const uint64_t* exchange(unsigned mask, uint64_t value) {
@@ -153,8 +160,9 @@ const uint64_t* exchange(unsigned mask, uint64_t value) {
         fiber->wait = Wait::at_warp;
         yield();
     }
-    sanitizer_acquire(fiber->received);
-    return fiber->received;
+    sanitizer_acquire(fiber);
+    meeting.leaving &= ~(1u << fiber->lane);
+    return meeting.brought;
 }
 
 static std::map<const void*, Copy> copies;
@@ -186,7 +194,7 @@ public:
     }
     const std::vector<size_t>& next() {
         if (order_ > 1)
-            for (size_t i = turns_.size(); i-- > 1;) std::swap(turns_[i], turns_[draw() % (i + 1)]);
+            for (size_t i = turns_.size(); i-- > 1;) std::swap(turns_[i], turns_[(draw() >> 32) * (i + 1) >> 32]);
         return turns_;
     }
 
@@ -225,31 +233,23 @@ static void start(Fiber& fiber, size_t number, Warp* warps) {
     void** frame = reinterpret_cast<void**>(top) - 2;   // leaves the stack aligned as after a call
     frame[0] = reinterpret_cast<void*>(enter);
     frame[1] = nullptr;
-    fiber.stack_pointer = frame - SAVED_REGISTERS;
+    fiber.stack_pointer = frame;
 }
 
 static bool resume(Fiber& fiber) {
     if (fiber.wait != Wait::runnable) return false;
     state.current = &fiber;
     sanitizer_switch(fiber.sanitizer);
-    emulated_switch(&scheduler.stack_pointer, fiber.stack_pointer);
+    switch_stacks(&scheduler.stack_pointer, fiber.stack_pointer);
     if (fiber.wait == Wait::done) scheduler.alive--;
     return true;
 }
 
-// Opens the barrier when all living threads wait at it. False when they wait but not all at one __syncthreads().
-static bool open_barrier(std::vector<Fiber>& fibers, bool& opened) {
-    const char* place = nullptr;
-    unsigned waiting = 0;
-    for (Fiber& fiber : fibers) {
-        if (fiber.wait != Wait::at_barrier) continue;
-        if (place && fiber.barrier != place) return false;
-        place = fiber.barrier;
-        waiting++;
-    }
-    opened = waiting && waiting == scheduler.alive;
-    if (!opened) return true;
+// Opens the barrier when all living threads wait at it.
+static bool open_barrier(std::vector<Fiber>& fibers) {
+    if (!scheduler.waiting || scheduler.waiting != scheduler.alive) return false;
     scheduler.phase++;
+    scheduler.waiting = 0;
     for (Fiber& fiber : fibers)
         if (fiber.wait == Wait::at_barrier) fiber.wait = Wait::runnable;
     return true;
@@ -260,17 +260,19 @@ static void run_block(std::vector<Fiber>& fibers, std::vector<Warp>& warps, int 
     copies.clear();
     for (size_t i = 0; i < fibers.size(); i++) start(fibers[i], i, warps.data());
     scheduler.alive = static_cast<unsigned>(fibers.size());
+    scheduler.waiting = 0;
+    scheduler.apart = false;
     sanitizer_release(&scheduler.begin_edge);
     Turns turns(fibers.size(), order);
     while (scheduler.alive && !scheduler.failure) {
-        bool progress = false, opened = false;
+        bool progress = false;
         for (size_t i : turns.next()) {
             progress |= resume(fibers[i]);
             if (scheduler.failure) break;
         }
         if (scheduler.failure || !scheduler.alive) break;
-        if (!open_barrier(fibers, opened)) fail("threads wait at different __syncthreads()");
-        else if (!progress && !opened) fail("a barrier or a warp mask that not all threads reach");
+        if (scheduler.apart) fail("threads wait at different __syncthreads()");
+        else if (!open_barrier(fibers) && !progress) fail("a barrier or a warp mask that not all threads reach");
     }
     sanitizer_acquire(&scheduler.end_edge);
 }
@@ -281,10 +283,14 @@ struct Shared {
 };
 static std::vector<Shared> shared_variables;
 
-// Byte by byte, since the ThreadSanitizer would take a memset for a write by the thread that comes here first.
 static void poison(const Shared& shared) {
+#ifdef EMULATED_TSAN
+    // Byte by byte, since the ThreadSanitizer would take a memset for a write by the thread that comes here first.
     volatile unsigned char* bytes = static_cast<unsigned char*>(shared.variable);
     for (size_t i = 0; i < shared.bytes; i++) bytes[i] = POISON;
+#else
+    std::memset(shared.variable, POISON, shared.bytes);
+#endif
 }
 
 void share(void* variable, size_t bytes) {
