@@ -23,12 +23,13 @@ from eravane.zoo import clustercheck
 from eravane.zoo.cluster import connect, run_on_dask
 from eravane.zoo.clustercheck import bounded, check_versions
 from tests.cluster.work import pause
+from tests.support import workers
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     # Longer than a healthy worker is silent under load, and short of the 45 seconds that a run waits.
-    monkeypatch.setattr(clustercheck, "SILENT_SECONDS", 12.0)
+    monkeypatch.setattr(clustercheck, "SILENT_SECONDS", 6.0)
     monkeypatch.setattr(clustercheck.Heartbeats, "CHECK_EVERY", 1.0)
     monkeypatch.setattr(zoo_cluster, "PATIENCE_SECONDS", 20.0)
     monkeypatch.setattr(zoo_cluster, "CONNECT_SECONDS", 30)
@@ -36,7 +37,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started:
+    with workers.cluster(2) as started:
         yield started
 
 
@@ -64,6 +65,7 @@ def test_a_frozen_worker_loses_its_tasks_to_others(
 def test_a_frozen_scheduler_ends_in_a_sentence(
     impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(clustercheck, "SILENT_SECONDS", 3.0)  # no healthy worker waits
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     file = tmp_path / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
@@ -76,7 +78,7 @@ def test_a_frozen_scheduler_ends_in_a_sentence(
             time.sleep(0.5)
             with Client(scheduler_file=str(file)) as client:
                 address = client.scheduler.address
-            threading.Timer(3.0, scheduler.send_signal, (signal.SIGSTOP,)).start()
+            threading.Timer(1.0, scheduler.send_signal, (signal.SIGSTOP,)).start()
             with pytest.raises(
                 RunError,
                 match=r"Dask scheduler at .* (has not answered for|is gone|has no workers)|no Dask scheduler answers",

@@ -23,6 +23,7 @@ from eravane.report.load import load_run
 from eravane.zoo import cluster as zoo_cluster
 from eravane.zoo.executor import run_tasks
 from eravane.zoo.fleet import TaskControl
+from tests.support import workers
 from tests.support.nvml import NVML, Driver
 from tests.support.zoo_case import Case, configured, make_case
 
@@ -36,7 +37,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started:
+    with workers.cluster(2) as started:
         yield started
 
 
@@ -121,7 +122,7 @@ def test_a_booster_over_the_cluster_is_sampled_on_every_worker(case: Case, clust
 def test_a_worker_that_has_just_died_does_not_end_the_sampling() -> None:
     usages: list[WorkerUsage] = []
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started,
+        workers.cluster(2) as started,
         Client(started) as client,
     ):
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)

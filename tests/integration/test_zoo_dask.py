@@ -24,6 +24,7 @@ from eravane.zoo.fleet import TaskControl
 from eravane.zoo.spanning import era_ranges, part_of
 from eravane.zoo.trainer import Zoo
 from eravane.zoo.training import Finished
+from tests.support import workers
 from tests.support.zoo_case import SETTINGS, Case, blocks_of, configured, make_case
 
 
@@ -40,7 +41,7 @@ def threaded(case: Case) -> dict[tuple[str, int], bytes]:
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started:
+    with workers.cluster(2) as started:
         yield started
 
 
@@ -76,7 +77,7 @@ def test_a_killed_worker_changes_no_byte(
 
 
 def test_a_worker_that_joins_late(case: Case, threaded: dict[tuple[str, int], bytes]) -> None:
-    with LocalCluster(n_workers=0, threads_per_worker=1, processes=True, dashboard_address=None) as late:
+    with workers.cluster(0) as late:
         timer = threading.Timer(1.5, late.scale, (1,))
         timer.start()
         found = blocks_of(case.zoo(scheduler=late.scheduler_address), case.specs)
@@ -173,7 +174,7 @@ def test_parts_of_a_spread_booster_hold_every_nth_era_once(case: Case, every: in
 def test_workers_that_die_of_a_task_are_one_error() -> None:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as fragile,
+        workers.cluster(1) as fragile,
         pytest.raises(
             RunError,
             match=r"1 workers died of it, the last tcp:.* with [\d.]+ GB allowed .*, most likely out of memory",

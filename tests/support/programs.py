@@ -18,7 +18,7 @@ from subprocess import CompletedProcess, TimeoutExpired
 
 # All tests of a worker share this server; another list of modules would have no effect where it has started.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["eravane.cli", "eravane.pipeline.week", "sklearn.linear_model"])
+PROCESSES.set_forkserver_preload(["distributed.nanny", "eravane.cli", "eravane.pipeline.week", "sklearn.linear_model"])
 
 
 class Program:
