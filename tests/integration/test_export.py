@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from eravane.gate import portable
 from eravane.learners.registry import Trees
 from eravane.pipeline.batch import run
 from eravane.pipeline.export import CHECK, compare, export, portable_blocks
+from tests.support import bare
 from tests.support.micro import MICRO
 
 # What the tournament's container had when `eravane.pipeline.export` was written, beside the Python that runs the tests.
@@ -57,6 +59,18 @@ def model(done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(done, tmp_path_factory.mktemp("exported") / "model.pkl").path
 
 
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[bare.Interpreter]:
+    with bare.interpreter() as started:
+        yield started
+
+
+@pytest.fixture
+def forked(interpreter: bare.Interpreter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks run in a fork of an interpreter without eravane, which has imported pandas and XGBoost."""
+    monkeypatch.setattr("eravane.pipeline.export.subprocess", interpreter)
+
+
 def test_the_model_predicts_what_the_run_predicted(done: Path, tmp_path: Path) -> None:
     exported = export(done, tmp_path / "model.pkl", check=True)
     assert exported.difference is not None
@@ -80,6 +94,7 @@ def test_the_model_predicts_what_the_run_predicted(done: Path, tmp_path: Path) -
         proof({"prepare": {"outliers": "winsorize", "missing_eras": "impute"}}),
     ],
 )
+@pytest.mark.usefixtures("forked")
 def test_every_gate_and_preparation_is_repeated(
     changes: dict[str, Any], micro_data: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +134,7 @@ def float_data(micro_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         proof({"prepare": {"impute": "constant", "constant": 0.25}}),
     ],
 )
+@pytest.mark.usefixtures("forked")
 def test_float_features_are_repeated(changes: dict[str, Any], float_data: Path, cache: Path, tmp_path: Path) -> None:
     finished = run(float_data, parse_config({**MICRO, **changes}), tmp_path / "run", cache=cache).path
     exported = export(finished, tmp_path / "model.pkl", check=True)
@@ -214,6 +230,7 @@ def test_a_model_names_no_path_of_the_machine_that_wrote_it(model: Path) -> None
     assert Path(portable.__file__).is_file(), "the module itself keeps its path"
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_model_for_another_python_is_refused_by_name(
     model: Path, done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +299,7 @@ def test_base_score_is_written_as_a_scalar(base_score: float) -> None:
     np.testing.assert_array_equal(again.inplace_predict(values), booster.inplace_predict(values))
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_difference_is_found(done: Path, model: Path, tmp_path: Path) -> None:
     for name in ("run.toml", "manifest.json", "live_predictions.csv"):
         (tmp_path / name).write_bytes((done / name).read_bytes())
@@ -307,6 +325,7 @@ def test_what_is_no_interpreter(python: str, words: str, done: Path, model: Path
         compare(model, done, python)
 
 
+@pytest.mark.usefixtures("forked")
 def test_predictions_of_the_run_that_are_damaged(done: Path, model: Path, tmp_path: Path) -> None:
     for name in ("run.toml", "manifest.json"):
         (tmp_path / name).write_bytes((done / name).read_bytes())
@@ -357,6 +376,7 @@ def benchmarked(micro_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return data
 
 
+@pytest.mark.usefixtures("forked")
 def test_benchmark_models_that_are_members_are_asked_for(benchmarked: Path, cache: Path, tmp_path: Path) -> None:
     config = parse_config({**MICRO, "zoo": {**MICRO["zoo"], "benchmarks": ["v5_one", "v5_two"], "residual": 0.5}})
     finished = run(benchmarked, config, tmp_path / "run", cache=cache).path
