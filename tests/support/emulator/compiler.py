@@ -119,9 +119,9 @@ def _names(declaration: str) -> list[str]:
 
 def _made(suffix: str, text: str, *arguments: str) -> Path:
     """What the compiler makes of a C++ text, or of the objects among the arguments; made once and kept."""
-    made = _cache() / f"{_digest(text, HEADER.read_text(), *compiler(), _version(), *arguments)}{suffix}"
+    made = made_folder() / f"{digest(text, HEADER.read_text(), *compiler(), _version(), *arguments)}{suffix}"
     if not made.exists():
-        with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+        with tempfile.TemporaryDirectory(dir=made_folder()) as scratch:
             unit, fresh = Path(scratch) / "unit.cpp", Path(scratch) / made.name
             unit.write_text(text)
             sources = (str(unit),) if text else ()
@@ -146,11 +146,13 @@ def _run(*arguments: str) -> str:
     return done.stdout
 
 
-def _cache() -> Path:
+def made_folder() -> Path:
+    """Where what compilers make is kept, for all sessions of this user."""
     folder = Path(tempfile.gettempdir()) / f"eravane-emulator-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
-def _digest(*texts: str) -> str:
+def digest(*texts: str) -> str:
+    """A name for what is made of these."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
