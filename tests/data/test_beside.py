@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,11 @@ UNTOUCHED = {
 }
 
 
+@cache
+def _sound_scores(sound: Path) -> pd.DataFrame:
+    return era_scores(sound / "run", sound / "data")
+
+
 def draw(seed: int, sound: Path, folder: Path) -> str:
     """Use everything beside one damaged file; the name of the file and what it cost."""
     rng = np.random.default_rng(seed)
@@ -186,7 +192,7 @@ def draw(seed: int, sound: Path, folder: Path) -> str:
             failed[what] = str(error)
         else:
             if what == "scores" and name in UNTOUCHED:
-                before = era_scores(sound / "run", sound / "data")
+                before = _sound_scores(sound)
                 for metric in UNTOUCHED[name]:
                     pd.testing.assert_series_equal(found[metric], before[metric])
     assert set(failed) <= NEEDED[name], (name, failed)
