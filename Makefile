@@ -12,6 +12,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
+# Tests start many programs; those of an environment that writes no bytecode would compile all of eravane, each.
+export PYTHONDONTWRITEBYTECODE =
 
 # Kernels are compiled before the tests, not by each of their workers; again where their sources have changed.
 KERNELS := $(wildcard kernels/eravane_kernels/*.py kernels/eravane_kernels/cpu/*.py)

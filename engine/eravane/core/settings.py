@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 
 from eravane.core.editions import RETIRED, meaning_left_out
@@ -54,6 +55,9 @@ class Reading(Generic[T]):
     lost: tuple[str, ...]
 
 
+_hints = cache(typing.get_type_hints)  # each call compiles every annotation
+
+
 class Builder:
     """Builds nested settings out of nested tables.
 
@@ -79,7 +83,7 @@ class Builder:
     def _build(self, kind: type[T], content: Mapping[str, object], prefix: str) -> T:
         kind = self._sections.get(kind, kind)
         fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        hints = typing.get_type_hints(kind)
+        hints = _hints(typing.cast(Any, kind))
         own = set(vars(kind)["__annotations__"]) if kind in self._sections.values() else set()
         values: dict[str, object] = {}
         for key, value in self._present(content, fields, own, prefix).items():
