@@ -28,8 +28,8 @@ COMMANDS = [
 EAGER = "import sys; from eravane.cli import main; sys.argv[0] = 'eravane'; main()"
 
 
-def _eravane(*arguments: object) -> CompletedProcess[str]:
-    return programs.run(["-c", EAGER, *arguments], environment=os.environ | {"NO_COLOR": "1", "COLUMNS": "120"})
+def _eravane(*arguments: object, code: str = EAGER) -> CompletedProcess[str]:
+    return programs.run(["-c", code, *arguments], environment=os.environ | {"NO_COLOR": "1", "COLUMNS": "120"})
 
 
 def test_help_lists_every_command_with_a_sentence() -> None:
@@ -101,7 +101,9 @@ def test_doctor_speaks_json_and_fails_where_something_must_be_fixed() -> None:
     checks = json.loads(found.stdout)
     assert {"name", "status", "found", "advice"} <= set(checks[0])
     assert found.returncode == int(any(check["status"] == "fail" for check in checks))
-    unreachable = _eravane("doctor", "--scheduler", "nonsense")
+    # Libraries were imported above, each in a process of its own, which takes seconds.
+    trusting = EAGER.replace("main()", "import eravane.planning.machine as m; m.failing_imports = lambda _: (); main()")
+    unreachable = _eravane("doctor", "--scheduler", "nonsense", code=trusting)
     assert unreachable.returncode == 1
     assert "tcp://host:8786" in unreachable.stdout
 
