@@ -180,20 +180,19 @@ def test_a_rolling_window_gives_back_what_lies_behind(tmp_path: Path, monkeypatc
         assert list(window.index) == list(range(era - 2, era + 1))
         want = expected(made, era - 2, era)[list(FEATURES[2:5])].to_numpy().T
         np.testing.assert_array_equal(window.frame().values, want)
-        for segment in store.segments:
-            if segment.index.last < era - 2:
-                assert resident(segment.features.path) == 0
+        behind = [segment.features.path for segment in store.segments if segment.index.last < era - 2]
+        assert resident(*behind) == 0
         assert resident(window.pieces[-1].segment.features.path) > 0
     with pytest.raises(ValueError, match="forwards"):
         rolling.advance(5)
 
 
-def resident(path: Path) -> int:
-    """Kilobytes of a mapped file that this process holds in memory."""
+def resident(*paths: Path) -> int:
+    """Kilobytes of mapped files that this process holds in memory."""
     held, inside = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(" ", 1)[0] and not line.split(" ", 1)[0].endswith(":"):
-            inside = line.endswith(str(path))
+            inside = line.endswith(tuple(map(str, paths)))
         elif inside and line.startswith("Rss:"):
             held += int(line.split()[1])
     return held
@@ -204,7 +203,7 @@ def test_opening_a_window_holds_no_memory(tmp_path: Path) -> None:
     window = store.window(1, 14, FEATURES[1:5])
     table, paths = window.arrow(), [segment.features.path for segment in store.segments]
     assert table.num_rows == window.index.rows
-    assert sum(map(resident, paths)) == 0
+    assert resident(*paths) == 0
     assert window.parts[0].sum() > 0
     assert resident(paths[0]) > 0
 
