@@ -189,10 +189,10 @@ def test_a_rolling_window_gives_back_what_lies_behind(tmp_path: Path, monkeypatc
 
 def resident(*paths: Path) -> int:
     """Kilobytes of mapped files that this process holds in memory."""
-    held, inside = 0, False
+    held, inside, names = 0, False, tuple(map(str, paths))
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(" ", 1)[0] and not line.split(" ", 1)[0].endswith(":"):
-            inside = line.endswith(tuple(map(str, paths)))
+            inside = line.endswith(names)
         elif inside and line.startswith("Rss:"):
             held += int(line.split()[1])
     return held

@@ -209,15 +209,17 @@ private:
     uint64_t random_;
 };
 
-static char* stacks() {
+// The stacks of all threads, of which at least `count` have their guard pages: each is a mapping, and a process with
+// many of these libraries in it would come near the 65,530 that Linux allows.
+static char* stacks(size_t count = 0) {
     static char* memory = [] {
         void* pages = mmap(nullptr, STACK_STRIDE * MAX_THREADS, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (pages == MAP_FAILED) return static_cast<char*>(nullptr);
-        char* first = static_cast<char*>(pages);
-        for (size_t i = 0; i < MAX_THREADS; i++) mprotect(first + i * STACK_STRIDE, PAGE, PROT_NONE);
-        return first;
+        return static_cast<char*>(pages);
     }();
+    static size_t guarded = 0;
+    for (; memory && guarded < count; guarded++) mprotect(memory + guarded * STACK_STRIDE, PAGE, PROT_NONE);
     return memory;
 }
 
@@ -306,8 +308,8 @@ static uint3 unravel(size_t i, const dim3& size) {
 }
 
 const char* run(dim3 grid, dim3 threads, size_t dynamic_shared, int order, Body body, void* argument) {
-    if (!stacks()) return "no memory for the stacks of the threads";
     const size_t count = size_t{threads.x} * threads.y * threads.z;
+    if (!stacks(count)) return "no memory for the stacks of the threads";
     std::vector<Fiber> fibers(count);
     std::vector<Warp> warps((count + WARP - 1) / WARP);
     // Exactly the bytes asked for, so that the AddressSanitizer sees the first one beyond.
