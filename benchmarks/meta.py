@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Result, say
-from benchmarks.meta_knowable import knowable
+from benchmarks.meta_knowable import knowable, regimes_known
 from benchmarks.meta_moments import KINDS, moment_world
 from benchmarks.meta_real import FIRST, folder, real_pools
 from benchmarks.meta_rivals import boa, exponential_weights, fixed_share, stacking, static_ridge
@@ -73,8 +73,8 @@ LAGGED_GOALS = {"hidden": 0.9, "moments: hidden": 0.9, "moments: weak": 0.5, "mo
 # On real pools the gate may lose this much to the best of equal weight and any ridge.
 MAY_LOSE = 1e-4
 RIDGES = ("ridge", "ridge_64", "ridge_all")
-# Methods that have parameters of the generator: what can be known, no rivals.
-KNOWN = ("knowable_from_data", "knowable_from_scores", "knowable_learnt")
+# Methods that have parameters or regimes of the generator: what can be known, no rivals.
+KNOWN = ("knowable_from_data", "knowable_from_scores", "knowable_learnt", "regimes_known")
 
 
 def main(quick: bool) -> list[Result]:
@@ -152,9 +152,11 @@ def measure(kind: str, seed: int, size: Size, until: float) -> Measured | None:
 
 
 def known_weights(world: Planted) -> dict[str, FloatArray]:
-    """Weights [E, M] of methods that have a generator's parameters; the last one learns what regimes pay."""
-    return {f"knowable_from_{what}": knowable(world.outcomes, truth, LAG) for what, truth in world.truths.items()} | {
-        "knowable_learnt": knowable(world.outcomes, world.truths["scores"], LAG, learnt=True)
+    """Weights [E, M] of methods that have a generator's parameters; the last one has its regimes alone."""
+    outcomes, truth = world.outcomes, world.truths["scores"]
+    return {f"knowable_from_{what}": knowable(outcomes, known, LAG) for what, known in world.truths.items()} | {
+        "knowable_learnt": knowable(outcomes, truth, LAG, learnt=True),
+        "regimes_known": regimes_known(outcomes, world.versions, world.version_scores, truth, LAG),
     }
 
 

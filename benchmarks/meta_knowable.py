@@ -4,23 +4,33 @@ In an era the blocks of features pay x = pay of the regime + drift + returns, an
 x, plus the noise of the labels. With all these parameters the method filters regime, drift and noise (labels overlap)
 from resolved eras, or reads the regime where facts show it, carries them over the eras that are not resolved, and takes
 the weights that maximise expected CORR. Nothing is estimated, unless it is to learn what regimes pay.
+
+Where models are refitted, that method also knows how much of each block every version loads. `regimes_known` does not:
+it reads histories of the present versions as the gate projects them, and learns by the gate's own paths, to which the
+regime is a fact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from eravane.gate.directions import directions, overlapping, usual
 from eravane.gate.outcomes import EraOutcome
+from eravane.gate.paths import REGIMES, Paths
+from eravane.gate.portable_weights import expected_weights
+from eravane.gate.versions import Version, Versions, VersionScores
 
 FloatArray = NDArray[np.float64]
 
 # Weeks that a label spans, and hypotheses about the past regimes that are followed.
 WEEKS, FOLLOWED = 4, 100
+# How far apart facts put the regimes, in standard deviations.
+APART = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +80,46 @@ def knowable(outcomes: Sequence[EraOutcome], truth: Truth, lag: int, learnt: boo
         root_MM = np.linalg.cholesky(outcome.C_MM + 1e-6 * np.eye(len(outcome.C_MM)))
         best_M = nnls(root_MM.T, np.linalg.solve(root_MM, loads_MG @ x_G))[0]
         rows.append(best_M / best_M.sum() if best_M.sum() > 0 else np.full(len(best_M), 1 / len(best_M)))
+    return np.stack(rows)
+
+
+def regimes_known(
+    outcomes: Sequence[EraOutcome],
+    versions: Sequence[Version],
+    version_scores: Mapping[int, VersionScores],
+    truth: Truth,
+    lag: int,
+) -> FloatArray:
+    """Weights [E, M] by paths that know past regimes, and the era's own where facts show it; equal without a past."""
+    kept, paths, used = Versions(), Paths(WEEKS), 0
+    fact_ER = APART * np.eye(max(REGIMES, len(truth.pay_RG)))[truth.regime_E]
+    rows = []
+    for e, outcome in enumerate(outcomes):
+        begun = [version for version in versions if version.start <= outcome.era]
+        renewed = len(begun) > len(kept.kept) or not used
+        for version in begun[len(kept.kept) :]:
+            kept.add(version)
+        known = max(0, e + 1 - lag)
+        for resolved in outcomes[used:known] if versions else ():
+            kept.score(resolved.era, version_scores[resolved.era])
+        if known and renewed:
+            newest_MM = kept.agreement_MM
+            C_MM = np.mean([o.C_MM for o in outcomes[:known]], axis=0) if newest_MM is None else newest_MM
+            basis, c_EM = directions(C_MM), np.stack([o.c_M for o in outcomes[:known]])
+            c_EM = kept.project([o.era for o in outcomes[:known]], c_EM)
+            u_EK, usual_K = c_EM @ basis.to_MK, usual(c_EM, C_MM) @ basis.to_MK
+            noise_K = overlapping(u_EK, basis.power_K, WEEKS)
+            paths.fit(u_EK, usual_K, noise_K, fact_ER[:known], np.ones(fact_ER.shape[1]), 1.0)
+        elif known > used:
+            paths.add(outcomes[known - 1].c_M @ basis.to_MK, fact_ER[known - 1])
+        used, everyone = known, np.ones(len(outcome.c_M), dtype=bool)
+        expected_M = outcome.C_MM.sum(axis=1)
+        if known:
+            state_R, u_RK, fact_RF = paths.foreseen(lag)
+            if truth.shown:
+                state_R = np.eye(REGIMES)[((fact_RF - fact_ER[e]) ** 2).sum(axis=1).argmin()]
+            expected_M = (state_R @ u_RK) @ basis.back_KM
+        rows.append(expected_weights(expected_M, outcome.C_MM, everyone))
     return np.stack(rows)
 
 

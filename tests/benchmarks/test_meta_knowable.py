@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.meta import LAG, scores
-from benchmarks.meta_knowable import Truth, condensed, knowable
+from benchmarks.meta_knowable import Truth, condensed, knowable, regimes_known
 from benchmarks.meta_moments import moment_world
 from benchmarks.meta_worlds import Planted, oracle_weights, simulated_history
 
@@ -105,6 +105,32 @@ def test_no_label_that_is_not_resolved_is_read(kind, learnt):
         other_EM = knowable(outcomes, replace(truth, seen_EG=seen_EG, regime_E=regime_E), LAG, learnt)
         np.testing.assert_array_equal(known_EM[: at + 1], other_EM[: at + 1])
         assert not np.allclose(known_EM[at + 1 :], other_EM[at + 1 :])
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_known_regimes_are_read_where_they_are_resolved_or_show_and_what_they_pay_is_learnt(shown):
+    world = plain_world(400, shown=shown, noise=0.0)
+    known_EM = regimes_known(world.outcomes, (), {}, world.truths["scores"], LAG)
+    known_E, oracle_E = (scores(world.outcomes, w_EM)[200:] for w_EM in (known_EM, oracle_weights(world)))
+    late_E = world.regime_E[200 - LAG : -LAG] == world.regime_E[200:]
+    assert known_E[late_E].mean() > 0.93 * oracle_E[late_E].mean()
+    assert (known_E[~late_E].mean() > 0.93 * oracle_E[~late_E].mean()) == shown
+
+
+@pytest.mark.parametrize("kind", ["hidden", "visible"])
+def test_known_regimes_read_no_label_that_is_not_resolved(kind):
+    world, at, eras = made(kind, 0), 200, 260
+    outcomes, truth = list(world.outcomes[:eras]), first_eras(world.truths["scores"], eras)
+    known_EM = regimes_known(outcomes, world.versions, world.version_scores, truth, LAG)
+    later = {o.era for o in outcomes[at - LAG + 1 :]}
+    others = [replace(o, c_M=o.c_M[::-1].copy()) if o.era in later else o for o in outcomes]
+    paid = {e: replace(s, paid_KM=-s.paid_KM) if e in later else s for e, s in world.version_scores.items()}
+    regime_E = truth.regime_E.copy()
+    if not truth.shown:
+        regime_E[at - LAG + 1 :] = (regime_E[at - LAG + 1 :] + 1) % len(truth.pay_RG)
+    other_EM = regimes_known(others, world.versions, paid, replace(truth, regime_E=regime_E), LAG)
+    np.testing.assert_array_equal(known_EM[: at + 1], other_EM[: at + 1])
+    assert not np.allclose(known_EM[at + 1 :], other_EM[at + 1 :])
 
 
 def test_scores_are_condensed_without_loss():
