@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 LOCK ?= newest
 TORCH ?= cpu
 STAMP := $(VENV)/.installed-$(LOCK)-$(TORCH)
-WORKERS ?= 2
+# Tests wait for a quarter of their time: three workers keep two processors busy.
+WORKERS ?= 3
 SHUFFLE ?=
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=1 $(if $(SHUFFLE),--shuffle $(SHUFFLE))
 
