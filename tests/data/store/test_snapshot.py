@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,50 @@ def test_opening_while_a_writer_swaps_never_calls_the_store_damaged(data: Path, 
         for reader in readers:
             reader.join()
     assert failures == []
+
+
+class Swapped:
+    """A snapshot that is deleted, and made anew by another reader, between the opening of its lock and its holding."""
+
+    def __init__(self, store: EraStore, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.other = ExitStack()
+        self._store, self._place, self._flock = store, place, snapshot.fcntl.flock
+        self.done = False
+        monkeypatch.setattr(snapshot.fcntl, "flock", self._hold)
+
+    def _hold(self, descriptor: int, operation: int) -> None:
+        if not self.done:
+            self.done = True
+            shutil.rmtree(self._place)
+            self.other.enter_context(held(self._store))
+        self._flock(descriptor, operation)
+
+
+def test_a_reader_does_not_take_the_lock_of_a_deleted_snapshot_for_that_of_its_successor(
+    store: EraStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held(store) as first:
+        swapped = Swapped(store, first.path, monkeypatch)
+        with held(store) as mine:
+            assert swapped.done
+            swapped.other.close()
+            mine.verify()
+
+
+def test_what_deletes_does_not_take_the_lock_of_a_deleted_snapshot_for_that_of_its_successor(
+    store: EraStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held(store) as first:
+        place = first.path
+        shutil.copytree(place, tmp_path / "unused")
+    place.parent.mkdir()
+    (tmp_path / "unused").rename(place)
+    swapped = Swapped(store, place, monkeypatch)
+    delete_unused(store.path)
+    assert swapped.done
+    with swapped.other:
+        EraStore.open(place).verify()
+    assert not place.exists()
 
 
 def test_a_folder_of_snapshots_that_another_reader_deletes_meanwhile_ends_nothing(

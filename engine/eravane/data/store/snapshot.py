@@ -129,12 +129,25 @@ def _link(store: EraStore, path: Path) -> None:
 
 def _hold(path: Path, owner: Path | None) -> int:
     descriptor = os.open(path / LOCK, os.O_RDWR)
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if owner is not None:
-        with (path / OWNERS).open("a", encoding="utf-8") as file:
-            file.write(f"{json.dumps(str(owner.resolve()))}\n")
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if not _lock_of(path, descriptor):
+            raise FileNotFoundError(errno.ENOENT, "the snapshot was deleted before its lock was held", str(path))
+        if owner is not None:
+            with (path / OWNERS).open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(str(owner.resolve()))}\n")
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def _lock_of(path: Path, descriptor: int) -> bool:
+    """Whether a lock is that of the snapshot now: one that was deleted may have been made anew at the same place."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path / LOCK))
+    return False
 
 
 @contextmanager
@@ -143,7 +156,7 @@ def _alone(path: Path) -> Iterator[bool]:
     descriptor = os.open(path / LOCK, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
+        yield _lock_of(path, descriptor)
     except BlockingIOError:
         yield False
     finally:
