@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,25 @@ def test_a_held_folder_is_refused_or_waited_for(tmp_path: Path) -> None:
     waiting.join(timeout=60)  # it asks once a second, and a loaded machine is slow to let it
     assert entered.is_set()
     assert notes == [f"waiting for another process that writes to {tmp_path}"]
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_folder_that_is_deleted_while_one_waits_is_held_where_it_was_made_anew(anew: bool, tmp_path: Path) -> None:
+    folder, holder = tmp_path / "folder", ExitStack()
+    folder.mkdir()
+    holder.enter_context(exclusive(folder))
+
+    def deleted(_: str) -> None:
+        folder.rmdir()
+        if anew:
+            folder.mkdir()
+        holder.close()
+
+    with ExitStack() as stack:
+        if not anew:
+            stack.enter_context(pytest.raises(FileNotFoundError))
+        with exclusive(folder, deleted), pytest.raises(StoreError, match="another process"), exclusive(folder):
+            pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

@@ -112,13 +112,18 @@ def exclusive(folder: Path, wait: Callable[[str], None] | None = None) -> Iterat
 
     Raises:
         StoreError: another process holds it.
+        FileNotFoundError: there is no such folder, or it was deleted while this waited for it.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder, wait)
-        yield
-    finally:
-        os.close(descriptor)
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            _lock(descriptor, folder, wait)
+            if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                continue  # it was made anew while this waited: the lock is that of the deleted one
+            yield
+            return
+        finally:
+            os.close(descriptor)
 
 
 def _lock(descriptor: int, folder: Path, wait: Callable[[str], None] | None) -> None:

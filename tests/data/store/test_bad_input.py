@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from eravane.core.errors import DataError, StoreError
 from eravane.data.ingest import ingest
+from eravane.data.store.site import writing
 from eravane.data.store.store import EraStore
 from tests.support.made_store import FEATURES, Dataset, contents
 
@@ -364,6 +366,18 @@ def test_two_writers_are_kept_apart(tmp_path: Path) -> None:
     ingest(data, tmp_path / "store")
     with exclusive(tmp_path / "store"), pytest.raises(StoreError, match="another process"):
         ingest(data, tmp_path / "store")
+
+
+def test_a_writer_that_waited_for_one_with_bad_data_writes_a_folder_of_its_own(tmp_path: Path) -> None:
+    data, store, other = Dataset.make().write(tmp_path / "data"), tmp_path / "store", ExitStack()
+    other.enter_context(writing(store))
+
+    def ends(_: str) -> None:
+        with pytest.raises(DataError), other:
+            raise DataError("bad")
+
+    ingest(data, store, wait=ends)
+    EraStore.open(store).verify()
 
 
 def test_optional_columns_without_nulls_are_taken(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from eravane.core.errors import DataError, StoreError
@@ -98,17 +98,21 @@ def writing(path: Path, wait: Callable[[str], None] | None = None) -> Iterator[S
         DataError: passed on.
     """
     fresh = not path.exists()
-    with _storage_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-        with exclusive(path, wait):
-            site = Site(path)
-            try:
-                yield site
-            except DataError:
-                site.discard()
-                if fresh:
-                    path.rmdir()
-                raise
+    with _storage_errors(path), ExitStack() as stack:
+        held = False
+        while not held:
+            path.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # deleted by another writer, whose data was bad, while this one waited
+                stack.enter_context(exclusive(path, wait))
+                held = True
+        site = Site(path)
+        try:
+            yield site
+        except DataError:
+            site.discard()
+            if fresh:
+                path.rmdir()
+            raise
 
 
 def _read_manifest(path: Path) -> Manifest | None:
