@@ -376,6 +376,10 @@ def test_a_writer_that_waited_for_one_with_bad_data_writes_a_folder_of_its_own(t
         with pytest.raises(DataError), other:
             raise DataError("bad")
 
+    with pytest.raises(DataError), writing(store, ends):
+        raise DataError("bad, too")
+    assert not store.exists()
+    other.enter_context(writing(store))
     ingest(data, store, wait=ends)
     EraStore.open(store).verify()
 

@@ -97,10 +97,10 @@ def writing(path: Path, wait: Callable[[str], None] | None = None) -> Iterator[S
         StoreError: the folder holds something else, another process is writing, or the disk is full.
         DataError: passed on.
     """
-    fresh = not path.exists()
     with _storage_errors(path), ExitStack() as stack:
         held = False
         while not held:
+            fresh = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # deleted by another writer, whose data was bad, while this one waited
                 stack.enter_context(exclusive(path, wait))
