@@ -91,10 +91,10 @@ def test_every_array_of_the_gate_is_checked_for_presence_dtype_and_shape(
     shutil.copytree(made / "run", folder)
     read_history, read = session.read_history, list[History]()
 
-    def once(*given: Any) -> History:
+    def once(*arguments: Any) -> History:
         """The eras' files are those of the run each time."""
         if not read:
-            read.append(read_history(*given))
+            read.append(read_history(*arguments))
         return read[0]
 
     monkeypatch.setattr(session, "read_history", once)
