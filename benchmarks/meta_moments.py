@@ -1,9 +1,10 @@
 """A second generator of worlds, at the level of moments: other correlations, drift and switching than `eravane.synth`.
 
 Stocks have 60 latent features in 12 blocks with uneven loadings and a common factor. A base model is a ridge on the
-covariances of its features with the target over 80 eras, refitted every 40. Regimes last for gamma-distributed times,
-and each is followed by another one; what blocks pay drifts around the regime; weekly returns overlap over four eras.
-Nothing is shared with the generator that the gate was first tuned on but the overlap of labels.
+covariances of its features with the target over 80 eras, refitted every 40, and scored before that window as the loop
+does. Regimes last for gamma-distributed times, and each is followed by another one; what blocks pay drifts around the
+regime; weekly returns overlap over four eras. Nothing is shared with the generator that the gate was first tuned on but
+the overlap of labels.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 from scipy.stats import gamma
 
 from benchmarks.meta_knowable import Truth, condensed
-from benchmarks.meta_worlds import CLOCK, Planted
+from benchmarks.meta_worlds import CLOCK, WINDOW, Planted, before
 from eravane.gate.context import STRUCTURE
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
 from eravane.gate.versions import SCORED_VERSIONS, Version, VersionScores
 
 FloatArray = NDArray[np.float64]
 
-BLOCKS, WIDTH, WARM, REFIT, WINDOW, RIDGE, ROWS = 12, 5, 100, 40, 80, 0.05, 4_000
+BLOCKS, WIDTH, WARM, REFIT, RIDGE, ROWS = 12, 5, 100, 40, 0.05, 4_000
 FEATURES = BLOCKS * WIDTH
 # Half-life of the drift of what blocks pay, and its size; the size of weekly returns of blocks.
 DRIFT_HALF_LIFE, DRIFT, RETURNS = 150.0, 0.12, 0.15
@@ -72,7 +73,11 @@ def moment_world(name: str, seed: int) -> Planted:
     versions_VMF = np.stack([_fitted(cov_TF, S_FF, cells, start) for start in starts])
     root_FF = np.linalg.cholesky(S_FF)
     kept = tuple(
-        Version(start, {0: (np.sqrt(FEATURES) * w_MF @ root_FF).astype(np.float32)})
+        Version(
+            start,
+            {0: (np.sqrt(FEATURES) * w_MF @ root_FF).astype(np.float32)},
+            {era: w_MF @ cov_TF[era] for era in before(start) if era >= WARM},
+        )
         for start, w_MF in zip(starts, versions_VMF, strict=True)
     )
     block_M = np.array([np.bincount(home[cell]).argmax() for cell in cells])

@@ -1,14 +1,14 @@
 """Planted worlds for the meta-learner's benchmark: made data, a ridge model per feature group, resolved outcomes.
 
 Features, regimes and overlapping targets come from `eravane.synth`; facts from the engine's own `ContextBuilder`. The
-base models are linear (refitted every 40 eras on the last 80, purged as trees are), so that a world takes a minute.
+base models are linear (refitted every 40 eras on the last 80, purged as trees are, and scored before that window as the
+loop does), so that a world takes a minute.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from eravane.core.files import write_atomically
 from eravane.gate.context import STRUCTURE, ContextBuilder
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
 from eravane.gate.versions import SCORED_VERSIONS, Version, VersionScores
+from eravane.loop.updates import PAST_WINDOWS
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import World
@@ -151,7 +152,7 @@ class _Base:
 
     def __init__(self, columns: Sequence[NDArray[np.int64]]) -> None:
         self._columns = columns
-        self._moments: deque[tuple[int, list[FloatArray], list[FloatArray]]] = deque(maxlen=WINDOW + CLOCK.tree_lag)
+        self._moments: list[tuple[int, list[FloatArray], list[FloatArray]]] = []
         self._weights: list[FloatArray] = []
         self._kept: list[tuple[int, list[FloatArray]]] = []
 
@@ -184,11 +185,24 @@ class _Base:
         for start, weights in self._kept:
             z_MN = self._evaluate(weights, reference_FN)
             z_MN = (z_MN - z_MN.mean(axis=1, keepdims=True)) / z_MN.std(axis=1, keepdims=True)
-            found.append(Version(start, {0: z_MN.astype(np.float32)}))
+            past = {era: _c(weights, moments) for era, *moments in self._moments if era in before(start)}
+            found.append(Version(start, {0: z_MN.astype(np.float32)}, past))
         return tuple(found)
 
     def _evaluate(self, weights: Sequence[FloatArray], x_FN: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.stack([w @ x_FN[c] for w, c in zip(weights, self._columns, strict=True)]).astype(np.float32)
+
+
+def before(start: int) -> range:
+    """Predicted eras before the window of models that start in an era, as far as the loop scores them there."""
+    last = start - CLOCK.tree_lag - WINDOW - CLOCK.purge
+    return range(max(FIRST_PREDICTED, last - PAST_WINDOWS * WINDOW + 1), last + 1)
+
+
+def _c(weights: Sequence[FloatArray], moments: Sequence[Sequence[FloatArray]]) -> FloatArray:
+    """c of linear models by an era's moments [M], from their predictions in place of ranks (correlation .999)."""
+    squares, products = moments
+    return np.array([w @ p / np.sqrt(w @ s @ w) for w, s, p in zip(weights, squares, products, strict=True)])
 
 
 def _standard(values_FN: NDArray[np.int8] | NDArray[np.float32]) -> NDArray[np.float32]:

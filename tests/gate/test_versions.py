@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from eravane.core.errors import LayoutError
 from eravane.core.layout import Layout
 from eravane.gate.versions import Version, Versions, VersionScores
 
@@ -71,6 +73,33 @@ def test_without_versions_scores_or_common_rows_scores_stay():
     versions.add(Version(50, {1: z_VMR[1]}))
     versions.score(3, VersionScores((0,), c_EM[3][None]))
     assert np.array_equal(versions.project(range(len(c_EM)), c_EM), c_EM)
+
+
+def test_where_the_newest_version_was_scored_itself_that_counts():
+    weights_VMF, cov_EF, z_VMR = world()
+    versions, c_EM = filled(weights_VMF, cov_EF, z_VMR.astype(np.float16))
+    projected_EM = versions.project(range(len(c_EM)), c_EM)
+    past = {era: cov_EF[era] @ weights_VMF[-1].T for era in (3, 7)}
+    past[7][1] = np.nan  # this model was not trained anew
+    versions.kept[-1] = Version(versions.kept[-1].start, versions.kept[-1].z, past)
+    found_EM = versions.project(range(len(c_EM)), c_EM)
+    assert np.array_equal(found_EM[3], past[3])
+    assert np.array_equal(found_EM[7], [past[7][0], projected_EM[7, 1], *past[7][2:]])
+    others = [era for era in range(len(c_EM)) if era not in past]
+    assert np.array_equal(found_EM[others], projected_EM[others])
+    back = Versions()
+    back.load(Layout(versions.arrays()))
+    assert np.allclose(back.project(range(len(c_EM)), c_EM)[[3, 7]], found_EM[[3, 7]])
+    versions.freeze(versions.kept[-1].z)
+    assert versions.kept[-1].past.keys() == past.keys()
+    versions.add(Version(len(c_EM), versions.kept[-1].z))
+    assert not any(version.past for version in versions.kept)
+
+
+def test_past_eras_of_no_version_are_refused():
+    arrays = {"versions.start": np.zeros(0, dtype=np.int64), "versions.past.era": np.array([3])}
+    with pytest.raises(LayoutError, match="there is none"):
+        Versions().load(Layout(arrays | {"versions.past.paid": np.zeros((1, MODELS))}))
 
 
 def test_a_model_without_predictions_says_nothing_and_state_survives_the_disk():

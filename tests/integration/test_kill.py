@@ -28,9 +28,9 @@ FINAL = ("live_predictions.csv", "metrics.json", "known_at.json", "models/index.
 
 @pytest.fixture(scope="module", params=["refit+leaves", pytest.param("append", marks=pytest.mark.full)])
 def config(request: pytest.FixtureRequest) -> RunConfig:
-    """With the default learner and the default update of its models, and with appended trees."""
+    """With the default learner and the default update of its models on a rolling window, and with appended trees."""
     loop = {"append": {"every": 4, "append_trees": 2}}.get(request.param, MICRO["loop"])
-    return parse_config({**MICRO, "loop": {**loop, "update": request.param}})
+    return parse_config({**MICRO, "zoo": {**MICRO["zoo"], "window": 4}, "loop": {**loop, "update": request.param}})
 
 
 def _state(folder: Path) -> dict[str, bytes]:

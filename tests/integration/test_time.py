@@ -150,7 +150,12 @@ def _any_config(base: RunConfig, seed: int) -> RunConfig:
         "outliers": one("winsorize", "std", "mad"),
         "k": 1.0,
     }
-    zoo = {"half_life": one(0.0, 6.0), "window": one(0, 12), "fold_eras": int(rng.integers(8, 11)), "folds": one(0, 2)}
+    zoo = {
+        "half_life": one(0.0, 6.0),
+        "window": one(0, 4, 12),
+        "fold_eras": int(rng.integers(8, 11)),
+        "folds": one(0, 2),
+    }
     time = {"score_lag": one(None, 7), "tree_lag": one(None, 11)}
     sections = {"loop": loop, "prepare": prepare, "zoo": zoo, "time": time}
     return dataclasses.replace(

@@ -29,7 +29,7 @@ Arrays = dict[str, NDArray[Any]]
 CONFIG = {
     "data": {"feature_sets": ["small", "all"]},
     "time": {"loop_eras": 12},
-    "zoo": {"trees": 2, "fold_eras": 10, "folds": 2, "minimum_eras": 2, "learner": "xgboost", "seeds": 2},
+    "zoo": {"trees": 2, "fold_eras": 10, "folds": 2, "minimum_eras": 2, "learner": "xgboost", "seeds": 2, "window": 8},
     "selection": {"most": 3, "minimum_corr": -1.0},
     "gate": {"warmup": 6, "seeds": 2, "steps": 4, "refit_every": 6, "rehearsal": 2},
     "loop": {"update": "refit", "every": 4},
@@ -87,6 +87,7 @@ def test_every_array_of_the_gate_is_checked_for_presence_dtype_and_shape(
     arrays = _arrays(made / "run")
     kinds = {name.partition(".")[0] for name in arrays}
     assert kinds >= {"regimes", "inputs", "scorer", "network", "squint", "pending", "versions", "scores", "closed"}
+    assert "versions.past.paid" in arrays
     folder = tmp_path / "run"
     shutil.copytree(made / "run", folder)
     read_history, read = session.read_history, list[History]()

@@ -152,9 +152,14 @@ class MetaLearner:
             self._cells.follow(known, refit=trained == "full")
         return trained
 
-    def paid(self, outcome: EraOutcome) -> FloatArray:
-        """Payment of every model in an era by the run's aim [M]."""
-        return outcome.c_M if self._paid == "c" else self._history.payout_of(outcome)
+    def paid(self, c_M: FloatArray, contribution_M: FloatArray | None) -> FloatArray:
+        """Payment of models in an era by the run's aim, from their c and their contribution [M]."""
+        return c_M if self._paid == "c" else self._history.payout_of(c_M, contribution_M)
+
+    @property
+    def resolved(self) -> tuple[int, ...]:
+        """Resolved eras, ascending."""
+        return tuple(self._history.eras)
 
     @property
     def versions(self) -> Versions | None:

@@ -115,7 +115,7 @@ class History:
             "c": outcome.c_M,
             "C": outcome.C_MM,
             "dispersion": outcome.dispersion_M,
-            "payout": self.payout_of(outcome),
+            "payout": self.payout_of(outcome.c_M, outcome.contribution_M),
         }
         for name, value in values.items():
             self._rows[name].append(np.nan_to_num(np.asarray(value, dtype=np.float64), posinf=0.0, neginf=0.0))
@@ -130,14 +130,14 @@ class History:
         """Models that count in an era [M]; one without predictions, or with constant ones, does not."""
         return np.asarray(np.isfinite(outcome.c_M) & (np.nan_to_num(np.diag(outcome.C_MM)) > 0))
 
-    def payout_of(self, outcome: EraOutcome) -> FloatArray:
-        """The payout mix of every model in an era [M].
+    def payout_of(self, c_M: FloatArray, contribution_M: FloatArray | None) -> FloatArray:
+        """The payout mix of models in an era, from their c and their contribution [M].
 
         MMC unknown counts as 0, in the mix's own unit; runs before the table took plain c.
         """
-        if outcome.contribution_M is not None:
-            return self._payout.mix(outcome.c_M, outcome.contribution_M)
-        return outcome.c_M * (1.0 if self._payout == BEFORE_TABLE else self._payout.corr)
+        if contribution_M is not None:
+            return self._payout.mix(c_M, contribution_M)
+        return c_M * (1.0 if self._payout == BEFORE_TABLE else self._payout.corr)
 
     def column(self, name: str, count: int | None = None) -> NDArray[Any]:
         """Stack one of scores, c, payout, dispersion, present [E, M] or C [E, M, M] over the first `count` eras."""

@@ -7,12 +7,15 @@ The score of the newest version follows from how its predictions correlate with 
     c_new(s) = C_new,old (C_old + k I)^-1 c_old(s),
 
 over all cells together. No label of the newest version's training enters but those that older versions were scored on.
+
+Where models are trained on a window that rolls, the newest version is out of sample in eras before its window, too:
+there it is scored itself, once, when it is put in force.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +38,13 @@ class Version:
     Attributes:
         start: first era that it was in force for.
         z: block of reference rows -> float16 [M, R], standardised predictions of them.
+        past: era before the windows that it was trained on -> payments there [M], NaN for a model that is not out of
+            sample there or was not trained anew. Of the newest version alone.
     """
 
     start: int
     z: Mapping[int, NDArray[np.float16]]
+    past: Mapping[int, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +68,13 @@ class Versions:
 
     def add(self, version: Version) -> None:
         """Put a new version in force."""
+        if self.kept:
+            self.kept[-1] = replace(self.kept[-1], past={})
         self.kept.append(version)
 
     def freeze(self, z: Mapping[int, NDArray[np.float16]]) -> None:
         """The newest version as it ends: leaf values may have moved since it started."""
-        self.kept[-1] = Version(self.kept[-1].start, z)
+        self.kept[-1] = replace(self.kept[-1], z=z)
 
     def at(self, era: int) -> tuple[int, ...]:
         """Numbers of the versions that are scored in an era: of those begun by then the last `SCORED_VERSIONS`."""
@@ -86,18 +94,22 @@ class Versions:
         return np.asarray(C_MM + np.diag((np.diag(C_MM) <= 0).astype(np.float64)))
 
     def project(self, eras: Sequence[int], paid_EM: FloatArray) -> FloatArray:
-        """Payment of the newest version in past eras [E, M]: as it was where it was in force, else projected."""
+        """Payment of the newest version in past eras [E, M].
+
+        As it was where it was in force, or where it was scored before the window of its training; else projected.
+        """
         if len(self.kept) < 2:
             return paid_EM
         newest, found_EM, maps = self.kept[-1], paid_EM.copy(), {}
         for e, era in enumerate(eras):
             scores = self._scores.get(era)
-            if era >= newest.start or scores is None:
-                continue
-            if scores.versions not in maps:
-                maps[scores.versions] = self._map(scores.versions)
-            if (map_MK := maps[scores.versions]) is not None:
-                found_EM[e] = map_MK @ np.nan_to_num(scores.paid_KM.ravel())
+            if era < newest.start and scores is not None:
+                if scores.versions not in maps:
+                    maps[scores.versions] = self._map(scores.versions)
+                if (map_MK := maps[scores.versions]) is not None:
+                    found_EM[e] = map_MK @ np.nan_to_num(scores.paid_KM.ravel())
+            if (past_M := newest.past.get(era)) is not None:
+                found_EM[e] = np.where(np.isfinite(past_M), past_M, found_EM[e])
         return found_EM
 
     def _map(self, versions: tuple[int, ...]) -> FloatArray | None:
@@ -120,6 +132,10 @@ class Versions:
         for era, scores in self._scores.items():
             found[f"scores.versions.{era}"] = np.array(scores.versions, dtype=np.int64)
             found[f"scores.paid.{era}"] = scores.paid_KM
+        if self.kept and self.kept[-1].past:
+            past = self.kept[-1].past
+            found |= {"versions.past.era": np.array(list(past), dtype=np.int64)}
+            found |= {"versions.past.paid": np.stack(list(past.values()))}
         return found
 
     def load(self, layout: Layout) -> None:
@@ -137,6 +153,13 @@ class Versions:
             blocks = layout.numbers(prefix)
             z = {block: layout.take(f"{prefix}{block}", "f2", "M", f"block {block}") for block in blocks}
             self.kept.append(Version(int(start), z))
+        if layout.names("versions.past."):
+            eras = layout.take("versions.past.era", "i8", "past eras")
+            paid_EM = layout.take("versions.past.paid", "f8", "past eras", "M")
+            if not self.kept:
+                raise LayoutError("reads 'versions.past.era' of the newest version, and there is none")
+            past = {int(era): np.array(paid_M) for era, paid_M in zip(eras, paid_EM, strict=True)}
+            self.kept[-1] = replace(self.kept[-1], past=past)
         for era in layout.numbers("scores.versions."):
             numbers = layout.take(f"scores.versions.{era}", "i8", f"versions scored in {era}")
             paid_KM = layout.take(f"scores.paid.{era}", "f8", len(numbers), "M")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from eravane.learners.protocol import Model as Booster
 from eravane.learners.registry import predict
 from eravane.loop.decision import Measured, decide
 from eravane.loop.sources import EraSource, source_of, values_of
-from eravane.loop.updates import Model, Updater
+from eravane.loop.updates import NO_ERAS, Model, Updater
 from eravane.loop.versions import EarlierModels
 from eravane.runstate.journal import EraRecord
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target, to_prediction
@@ -219,10 +219,35 @@ class Loop:
             return outcome
         *before, _ = numbers = versions.at(pending.era) or (0,)
         if versions.at(pending.era) and all(number in self.earlier.frozen for number in before):
-            shadows = [replace(pending, base_MN=self.earlier.predictions(number, pending.era)) for number in before]
-            outcomes = [*(outcome_of(shadow, label_N, self._ops, meta_N) for shadow in shadows), outcome]
-            versions.score(pending.era, VersionScores(numbers, np.stack([self._gate.paid(one) for one in outcomes])))
+            paid = [self._paid(pending.era, self.earlier.predictions(number, pending.era)) for number in before]
+            paid.append(self._gate.paid(outcome.c_M, outcome.contribution_M))
+            versions.score(pending.era, VersionScores(numbers, np.stack(paid)))
         return outcome
+
+    def _paid(self, era: int, base_MN: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Payments of models in an era by their predictions [M]."""
+        label_N, meta_N = self._features.labels(self._target, era, era), self._features.meta_model(era, era)
+        known = ~np.isnan(label_N)
+        base_MN = np.ascontiguousarray(base_MN[:, known])
+        meta_N = None if meta_N is None else meta_N[known]
+        return self._gate.paid(*c_and_mmc(base_MN, gaussianize(base_MN, self._ops), label_N[known], self._ops, meta_N))
+
+    def _paid_before(self, refitted: Sequence[str], era: int) -> dict[int, NDArray[np.float64]]:
+        """Payments [M] of models refitted for `era` in resolved eras before the windows that they were trained on.
+
+        NaN for the others. Empty where models are trained on all eras.
+        """
+        past_M = np.array(
+            [self._updater.scored_before(spec, era) if spec.model_id in refitted else NO_ERAS for spec in self._specs]
+        )
+        found = {}
+        for before in self._gate.resolved:
+            which_M = (past_M[:, 0] <= before) & (before <= past_M[:, 1])
+            if which_M.any():
+                base_MN = self.evaluate(source_of(self._features, before), which_M)
+                found[before] = np.full(len(which_M), np.nan)
+                found[before][which_M] = self._paid(before, base_MN[which_M])
+        return found
 
     def _update(self, era: int) -> tuple[str, tuple[str, ...]]:
         kind = self._updater.due(era)
@@ -235,7 +260,7 @@ class Loop:
         for name in names:
             self._boosters.pop(name, None)
         if kind == "refit" and self._gate.versions is not None:
-            self.earlier.renew(self._gate.versions, before, self.models, era)
+            self.earlier.renew(self._gate.versions, before, self.models, era, self._paid_before(names, era))
         return kind, names
 
     def evaluate(self, source: EraSource, which_M: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -263,21 +288,39 @@ def outcome_of(
     """
     known = ~np.isnan(label_N)
     base_MN = np.ascontiguousarray(pending.base_MN[:, known])
-    y_N = standardised_target(label_N[known])
     z_MN = gaussianize(base_MN, ops)
     C_MM, dispersion_M = agreement_of(z_MN, base_MN, Measured(ops))
-    contribution_M = None
-    if meta_N is not None and not np.isnan(meta_N[known]).all():
-        contribution_M = on_host(ops.contribution(base_MN, meta_N[known], label_N[known], one_era(y_N.size)))[:, 0]
+    c_M, contribution_M = c_and_mmc(base_MN, z_MN, label_N[known], ops, None if meta_N is None else meta_N[known])
     return EraOutcome(
         era=pending.era,
-        scores_M=on_host(ops.numerai_corr(base_MN, label_N[known], one_era(y_N.size)))[:, 0],
-        c_M=on_host(ops.mean_products(z_MN, y_N, one_era(y_N.size)))[:, 0],
+        scores_M=on_host(ops.numerai_corr(base_MN, label_N[known], one_era(base_MN.shape[1])))[:, 0],
+        c_M=c_M,
         C_MM=C_MM,
         facts=pending.facts,
         dispersion_M=dispersion_M,
         contribution_M=contribution_M,
     )
+
+
+def c_and_mmc(
+    base_MN: NDArray[np.float32],
+    z_MN: NDArray[np.float64],
+    label_N: NDArray[np.float32],
+    ops: Kernels,
+    meta_N: NDArray[np.float32] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """c of every model in an era [M], and its contribution (MMC) where the meta model is known, else None.
+
+    Args:
+        base_MN, z_MN: predictions of the labelled rows, raw and gaussianized; label_N: their labels.
+        ops: the kernels' namespace.
+        meta_N: the meta model's predictions of them, NaN where it has none; None where it is not read.
+    """
+    y_N = standardised_target(label_N)
+    c_M: NDArray[np.float64] = on_host(ops.mean_products(z_MN, y_N, one_era(y_N.size)))[:, 0]
+    if meta_N is None or np.isnan(meta_N).all():
+        return c_M, None
+    return c_M, on_host(ops.contribution(base_MN, meta_N, label_N, one_era(y_N.size)))[:, 0]
 
 
 class _StopClock:

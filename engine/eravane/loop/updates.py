@@ -36,6 +36,8 @@ from eravane.zoo.training import era_weights
 APPEND_ERAS = 40  # newest eras that appended trees are grown on
 MOST_BLOCKS = 20  # appended blocks kept before the oldest is dropped: predictions stay as fast as they were
 LEAVES_HALF_LIFE = 24.0  # eras after which half of a leaf's value comes from newer eras
+PAST_WINDOWS = 4  # windows of eras before the one trained on in which a refitted model is scored: the cost stays flat
+NO_ERAS = (0, -1)  # a range of no era
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,17 @@ class Updater:
         if loop.update != "leaves" and since % loop.every == 0:
             return "append" if loop.update == "append" else "refit"
         return "leaves" if self._leaves and since % loop.leaves_every == 0 else ""
+
+    def scored_before(self, spec: ModelSpec, era: int) -> tuple[int, int]:
+        """First and last era before the window on which a model refitted for `era` was trained, as far as it is scored.
+
+        The main target's labels there overlap with none of the training, by the purge of the folds.
+        """
+        window, lags = self._config.zoo.window, self._timeline.tree_lags
+        if spec.outside or not window:
+            return NO_ERAS
+        last = self._zoo.trained_from(era - lags[spec.target]) - self._timeline.clock.purge - 1
+        return last - PAST_WINDOWS * window + 1, last
 
     def update(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> dict[str, Model]:
         """Update the models of `specs` as is due at `era`; the others, and members from outside, stay as they are."""

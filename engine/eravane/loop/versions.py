@@ -46,14 +46,24 @@ class EarlierModels:
         """Put the models that start the loop in force."""
         versions.add(Version(era, self._compared(models)))
 
-    def renew(self, versions: Versions, before: Mapping[str, Model], after: Mapping[str, Model], era: int) -> None:
-        """Freeze the version that ends, and put the refitted models in force from `era` on."""
+    def renew(
+        self,
+        versions: Versions,
+        before: Mapping[str, Model],
+        after: Mapping[str, Model],
+        era: int,
+        past: Mapping[int, NDArray[np.float64]],
+    ) -> None:
+        """Freeze the version that ends, and put the refitted models in force from `era` on.
+
+        `past` are payments of the refitted models in eras before their training, see `Version`.
+        """
         number = len(versions.kept) - 1
         versions.freeze(self._compared(before))
         self.frozen[number] = dict(before)
         self.frozen = {n: models for n, models in self.frozen.items() if n > number - SCORED_VERSIONS}
         self._boosters = {key: found for key, found in self._boosters.items() if key[0] in self.frozen}
-        versions.add(Version(era, self._compared(after)))
+        versions.add(Version(era, self._compared(after), past))
 
     def predictions(self, number: int, era: int) -> NDArray[np.float32]:
         """Predictions of a frozen version for a stored era, float32 [M, N]."""

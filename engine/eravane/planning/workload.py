@@ -23,7 +23,7 @@ from eravane.gate.context import WIDEST_CELL
 from eravane.gate.training import Training
 from eravane.learners.forest import device_bytes
 from eravane.learners.registry import make_learner
-from eravane.loop.updates import APPEND_ERAS
+from eravane.loop.updates import APPEND_ERAS, PAST_WINDOWS
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100, SHALLOW
 from eravane.planning.shape import DataShape
 from eravane_kernels.cpu.walk import DEEPEST
@@ -257,7 +257,7 @@ class Workload:
             if not number or loop.update == "none":
                 continue
             if loop.update != "leaves" and number % loop.every == 0:
-                trained += self._append(era) if loop.update == "append" else self._train(era, self._config.zoo.window)
+                trained += self._append(era) if loop.update == "append" else self._refit(era)
             elif "leaves" in loop.update and number % loop.leaves_every == 0:
                 trained += self._renew(era)
         return trained
@@ -271,6 +271,17 @@ class Workload:
         first, last = self._timeline.first_era, era - max(self._lags)
         rows = self._training_rows(max(first, last - window + 1) if window else first, last)
         return sum(self._fit(rows, cell, self._config.zoo.trees) for cell in self._kept)
+
+    def _refit(self, era: int) -> float:
+        """Seconds to refit the chosen models at an era, and to score them in eras before a window that rolls."""
+        window, timeline = self._config.zoo.window, self._timeline
+        seconds = self._train(era, window)
+        last = era - max(self._lags) - window - timeline.clock.purge
+        first = max(timeline.folds[0].predict_first, last - PAST_WINDOWS * window + 1)
+        if not window or first > last:
+            return seconds
+        eras, rows = len(self._shape.index.select(first, last)), self._rows(first, last)
+        return seconds + sum(self._predict(rows, eras, cell, self._config.zoo.trees) for cell in self._kept)
 
     def _fit(self, rows: int, cell: Cell, trees: int) -> float:
         columns = len(cell.columns)

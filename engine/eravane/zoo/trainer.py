@@ -182,9 +182,13 @@ class Zoo:
                     "or use newer eras (zoo.folds, data.first_era)"
                 )
 
+    def trained_from(self, train_last: int) -> int:
+        """First era that models are trained on whose newest one is `train_last`."""
+        first, window = self._timeline.first_era, self._config.zoo.window
+        return max(first, train_last - window + 1) if window else first
+
     def _task(self, specs: tuple[ModelSpec, ...], train_last: int, predict_first: int, predict_last: int) -> TrainTask:
-        zoo, first = self._config.zoo, self._timeline.first_era
-        train_first = max(first, train_last - zoo.window + 1) if zoo.window else first
+        zoo, train_first = self._config.zoo, self.trained_from(train_last)
         return TrainTask(
             store=self._store.path,
             prepare=self._config.prepare,
