@@ -237,12 +237,12 @@ class Loop:
 
         NaN for the others. Empty where models are trained on all eras.
         """
-        past_M = np.array(
+        range_M2 = np.array(
             [self._updater.scored_before(spec, era) if spec.model_id in refitted else NO_ERAS for spec in self._specs]
         )
         found = {}
         for before in self._gate.resolved:
-            which_M = (past_M[:, 0] <= before) & (before <= past_M[:, 1])
+            which_M = (range_M2[:, 0] <= before) & (before <= range_M2[:, 1])
             if which_M.any():
                 base_MN = self.evaluate(source_of(self._features, before), which_M)
                 found[before] = np.full(len(which_M), np.nan)
