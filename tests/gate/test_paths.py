@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eravane.gate import paths as module
-from eravane.gate.paths import DRIFT, KEEP, LEAVE, OWN, REGIMES, USUAL, WHITE, Paths
+from eravane.gate.paths import BY_SPREAD, DRIFT, KEEP, LEAVE, OWN, REGIMES, USUAL, WHITE, Paths
 
 
 def every_path(eras):
@@ -37,6 +37,9 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon):
     monkeypatch.setattr(module, "UNLIKELY", np.inf)
     eras, steps, rng = 5, 6, np.random.default_rng(horizon)
     noise_K, usual_K = np.array([0.5, 2.0, 1.0]), np.array([0.1, -0.3, 0.0])
+    power_K = np.array([1.0, 0.3, 5.0])  # the last one is wide
+    strength_K = np.array([0.65, 0.65, 5.0]) ** BY_SPREAD
+    strength_K /= strength_K.mean()
     u_EK = rng.standard_normal((eras, 3)) * np.sqrt(noise_K)
     z_EK, mean_K = u_EK / np.sqrt(noise_K), usual_K / np.sqrt(noise_K)
     apart_TT = np.abs(np.subtract.outer([*range(eras), eras - 1 + steps], [*range(eras), eras - 1 + steps]))
@@ -48,14 +51,18 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon):
     logs, forecasts = [], []
     for path, log in every_path(eras):
         same_EE = np.equal.outer(path, path)
-        V_EE = shared_TT[:eras, :eras] + OWN * same_EE + label_EE
-        solved_EK = np.linalg.solve(V_EE, z_EK - mean_K)
-        logs.append(log - 0.5 * ((z_EK - mean_K) * solved_EK).sum() - 1.5 * np.linalg.slogdet(V_EE)[1])
         own_RE = OWN * (np.arange(REGIMES)[:, None] == np.array(path))
-        forecasts.append(mean_K + (shared_TT[-1, :eras] + ahead_RR[path[-1]] @ own_RE) @ solved_EK)
+        forecast_K = mean_K.copy()
+        for k, strength in enumerate(strength_K):
+            V_EE = strength * (shared_TT[:eras, :eras] + OWN * same_EE) + label_EE
+            solved_E = np.linalg.solve(V_EE, z_EK[:, k] - mean_K[k])
+            log -= 0.5 * ((z_EK[:, k] - mean_K[k]) @ solved_E + np.linalg.slogdet(V_EE)[1])
+            forecast_K[k] += strength * (shared_TT[-1, :eras] + ahead_RR[path[-1]] @ own_RE) @ solved_E
+        logs.append(log)
+        forecasts.append(forecast_K)
     share = np.exp(np.array(logs) - max(logs))
     paths = Paths(horizon)
-    paths.fit(u_EK, usual_K, noise_K, np.zeros((eras, 0)), np.zeros(0), 0.0)
+    paths.fit(u_EK, usual_K, noise_K, power_K, np.zeros((eras, 0)), np.zeros(0), 0.0)
     expected_K = (share / share.sum()) @ np.array(forecasts) * np.sqrt(noise_K)
     np.testing.assert_allclose(expected(paths, steps), expected_K, rtol=1e-8, atol=1e-12)
 
@@ -68,7 +75,7 @@ def test_regimes_of_a_short_history_of_many_models_are_found():
     weeks_TK = rng.standard_normal((len(regime_E) + 3, 40))
     u_EK = pay_RK[regime_E] + sum(weeks_TK[i : len(regime_E) + i] for i in range(4)) / 2
     paths, found = Paths(4), []
-    paths.fit(u_EK[:1], np.zeros(40), np.ones(40), np.zeros((1, 0)), np.zeros(0), 0.0)
+    paths.fit(u_EK[:1], np.zeros(40), np.ones(40), np.ones(40), np.zeros((1, 0)), np.zeros(0), 0.0)
     for era in range(1, len(u_EK)):
         paths.add(u_EK[era], np.zeros(0))
         found.append(paths.arrays()["regime"][0])
@@ -86,7 +93,7 @@ def test_facts_tell_the_regime_of_an_era_that_is_not_resolved_and_of_those_that_
     facts_EF = sign_RF[regime_E] + rng.standard_normal((400, 2))
     facts_EF[::7, 0] = np.nan
     paths = Paths(1)
-    paths.fit(u_EK, np.zeros(10), np.ones(10), facts_EF, np.ones(2), 1.0)
+    paths.fit(u_EK, np.zeros(10), np.ones(10), np.ones(10), facts_EF, np.ones(2), 1.0)
     state_R, u_RK, facts_RF = paths.foreseen(6)
     assert state_R.sum() == pytest.approx(1)
     for regime in range(3):
@@ -99,9 +106,9 @@ def test_paths_go_on_after_the_eras_they_were_fitted_to():
     rng = np.random.default_rng(3)
     u_EK, usual_K, noise_K = rng.standard_normal((60, 5)), rng.standard_normal(5), rng.uniform(0.5, 2, 5)
     facts_EF = np.zeros((60, 0))
-    whole, parts = Paths(4), Paths(4)
-    whole.fit(u_EK, usual_K, noise_K, facts_EF, np.zeros(0), 0.0)
-    parts.fit(u_EK[:25], usual_K, noise_K, facts_EF[:25], np.zeros(0), 0.0)
+    whole, parts, power_K = Paths(4), Paths(4), rng.uniform(0.1, 3, 5)
+    whole.fit(u_EK, usual_K, noise_K, power_K, facts_EF, np.zeros(0), 0.0)
+    parts.fit(u_EK[:25], usual_K, noise_K, power_K, facts_EF[:25], np.zeros(0), 0.0)
     for u_K in u_EK[25:]:
         parts.add(u_K, np.zeros(0))
     np.testing.assert_array_equal(expected(whole, 6), expected(parts, 6))

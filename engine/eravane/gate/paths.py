@@ -7,8 +7,10 @@ the noise of the weeks that its label spans, of which the next label shares all 
 means of the regimes with their errors, overlap is accounted for exactly, and how well a path foresaw each next era is
 its evidence (a Rao-Blackwellised filter that keeps the likeliest paths).
 
-c is read along directions of the models' agreement in units of its noise, in which all directions are alike: they share
-one covariance, of the size of the regimes and weeks. Facts of an era scatter around means of its regime independently.
+c is read along directions of the models' agreement, in units of its noise. What regimes add is larger where
+predictions spread much: those are what many models have in common. So directions are of two kinds, the widest sixth and
+the others, and those of a kind share one covariance, of the size of the regimes and weeks. Facts of an era scatter
+around means of its regime independently.
 """
 
 from __future__ import annotations
@@ -25,12 +27,15 @@ from eravane.core.layout import Layout
 REGIMES, KEPT, UNLIKELY = 6, 32, 20.0
 # Probability that a regime ends with an era.
 LEAVE = 1 / 40.0
-# Variances in units of the noise of c: what a regime adds, the error of the usual c, the drift, and what is kept of it.
-OWN, USUAL, DRIFT, KEEP = 0.1, 0.1, 0.02, 0.5 ** (1 / 100.0)
+# Variances in units of the noise of c, means over directions: what a regime adds, the error of the usual c, the drift;
+# and what is kept of the drift.
+OWN, USUAL, DRIFT, KEEP = 0.2, 0.2, 0.02, 0.5 ** (1 / 100.0)
+# Share of the directions that are wide, and the power of a kind's spread to which its variances are proportional.
+WIDE, BY_SPREAD = 1 / 6.0, 0.5
 # Share of the noise that labels do not share with their neighbours.
 WHITE = 0.1
 # Eras of evidence that the facts of a regime are like the mean of all.
-PRIOR_FACTS = 0.3
+PRIOR_FACTS = 1.0
 # Parts of the state: what every regime adds, the usual c, the drift, the noise of the newest week and of those before.
 _COMMON, _DRIFT, _WEEK = REGIMES, REGIMES + 1, REGIMES + 2
 
@@ -47,7 +52,8 @@ class Paths:
 
     def __init__(self, horizon: int) -> None:
         self._horizon, self._parts = horizon, _WEEK + horizon
-        self._mean_HPK, self._cov_HPP = np.zeros((0, self._parts, 0)), np.zeros((0, self._parts, self._parts))
+        self._mean_HPK, self._cov_HGPP = np.zeros((0, self._parts, 0)), np.zeros((0, 0, self._parts, self._parts))
+        self._kind_K, self._strength_G = np.zeros(0, dtype=np.int64), np.zeros(0)
         self._regime_H, self._used_H, self._log_H = (
             np.zeros(0, dtype=np.int64),
             np.zeros(0, dtype=np.int64),
@@ -62,6 +68,7 @@ class Paths:
         u_EK: FloatArray,
         usual_K: FloatArray,
         noise_K: FloatArray,
+        power_K: FloatArray,
         facts_EF: FloatArray,
         width_F: FloatArray,
         trust: float,
@@ -70,12 +77,14 @@ class Paths:
 
         Args:
             u_EK: c along the directions; usual_K: its long-run mean; noise_K: variance of its noise.
+            power_K: spread of the predictions along the directions.
             facts_EF: facts, NaN where missing (F may be 0); width_F, trust: see `Paths`.
         """
         known_EF = np.isfinite(facts_EF)
         self._usual_F = np.where(known_EF, facts_EF, 0.0).sum(axis=0) / np.maximum(known_EF.sum(axis=0), 1)
         self.width_F, self.trust = width_F, trust
         self._unit_K = np.sqrt(noise_K)
+        self._kind_K, self._strength_G = _kinds(power_K)
         self._mean_HPK = np.zeros((0, self._parts, len(usual_K)))
         self._usual_K = usual_K / self._unit_K
         for u_K, facts_F in zip(u_EK, facts_EF, strict=True):
@@ -85,32 +94,37 @@ class Paths:
         """Take in one resolved era: c along the directions, and its facts."""
         u_K, weeks, fresh = u_K / self._unit_K, slice(_WEEK, None), 1.0 - WHITE
         if not len(self._mean_HPK):
-            mean_HPK, cov_HPP = np.zeros((1, self._parts, len(u_K))), np.zeros((1, self._parts, self._parts))
+            mean_HPK = np.zeros((1, self._parts, len(u_K)))
             mean_HPK[0, _COMMON] = self._usual_K
-            cov_HPP[0] = np.diag([OWN] * REGIMES + [USUAL, DRIFT] + [fresh] * self._horizon)
+            first_GP = np.outer(self._strength_G, [OWN] * REGIMES + [USUAL, DRIFT] + [0.0] * self._horizon)
+            first_GP[:, weeks] = fresh
+            cov_HGPP = (first_GP[:, :, None] * np.eye(self._parts))[None]
             log_HR = np.where(np.arange(REGIMES) == 0, 0.0, -np.inf)[None]
             regime_H, used_H = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
             self._count_HR, self._total_HRF = np.zeros((1, REGIMES)), np.zeros((1, REGIMES, len(facts_F)))
         else:
             regime_H, used_H = self._regime_H, self._used_H
-            mean_HPK, cov_HPP = self._mean_HPK.copy(), self._cov_HPP.copy()
+            mean_HPK, cov_HGPP = self._mean_HPK.copy(), self._cov_HGPP.copy()
             mean_HPK[:, _WEEK + 1 :], mean_HPK[:, _WEEK] = self._mean_HPK[:, _WEEK:-1], 0.0
-            cov_HPP[:, _WEEK + 1 :] = self._cov_HPP[:, _WEEK:-1]
-            cov_HPP[:, :, _WEEK + 1 :] = cov_HPP[:, :, _WEEK:-1].copy()
-            cov_HPP[:, _WEEK], cov_HPP[:, :, _WEEK], cov_HPP[:, _WEEK, _WEEK] = 0.0, 0.0, fresh
+            cov_HGPP[:, :, _WEEK + 1 :] = self._cov_HGPP[:, :, _WEEK:-1]
+            cov_HGPP[..., _WEEK + 1 :] = cov_HGPP[..., _WEEK:-1].copy()
+            cov_HGPP[:, :, _WEEK], cov_HGPP[..., _WEEK], cov_HGPP[:, :, _WEEK, _WEEK] = 0.0, 0.0, fresh
             mean_HPK[:, _DRIFT] *= KEEP
-            cov_HPP[:, _DRIFT] *= KEEP
-            cov_HPP[:, :, _DRIFT] *= KEEP
-            cov_HPP[:, _DRIFT, _DRIFT] += (1 - KEEP**2) * DRIFT
+            cov_HGPP[:, :, _DRIFT] *= KEEP
+            cov_HGPP[..., _DRIFT] *= KEEP
+            cov_HGPP[:, :, _DRIFT, _DRIFT] += (1 - KEEP**2) * DRIFT * self._strength_G
             log_HR = self._log_H[:, None] + _moves(regime_H, used_H)
         # What an era shows beside what its regime adds, and the variance of that.
         show_P = np.zeros(self._parts)
         show_P[[_COMMON, _DRIFT]], show_P[weeks] = 1.0, 1 / np.sqrt(self._horizon)
-        beside_HP = cov_HPP @ show_P
-        own_HR = np.diagonal(cov_HPP, axis1=1, axis2=2)[:, :REGIMES]
-        variance_HR = own_HR + 2 * beside_HP[:, :REGIMES] + (beside_HP @ show_P)[:, None] + WHITE
+        beside_HGP = cov_HGPP @ show_P
+        own_HGR = np.diagonal(cov_HGPP, axis1=2, axis2=3)[..., :REGIMES]
+        variance_HGR = own_HGR + 2 * beside_HGP[..., :REGIMES] + (beside_HGP @ show_P)[..., None] + WHITE
         error_HRK = (u_K - np.einsum("p,hpk->hk", show_P, mean_HPK))[:, None] - mean_HPK[:, :REGIMES]
-        log_HR = log_HR - 0.5 * ((error_HRK**2).sum(axis=2) / variance_HR + len(u_K) * np.log(variance_HR))
+        log_HR = log_HR - 0.5 * sum(
+            (error_HRK[..., on_K] ** 2).sum(axis=2) / variance_HGR[:, g] + on_K.sum() * np.log(variance_HGR[:, g])
+            for g, on_K in enumerate(np.arange(len(self._strength_G))[:, None] == self._kind_K)
+        )
         known_F, mean_HRF = np.isfinite(facts_F), self._facts_HRF
         if self.trust and known_F.any():
             count_HR = self._count_HR + PRIOR_FACTS
@@ -121,10 +135,12 @@ class Paths:
         best = np.argsort(-log_HR, axis=None, kind="stable")[:KEPT]
         best = best[log_HR.flat[best] > log_HR.max() - UNLIKELY]
         h, r = np.divmod(best, REGIMES)
-        cross_HP = beside_HP[h] + cov_HPP[h, r]
-        gain_HP = cross_HP / variance_HR[h, r][:, None]
-        self._mean_HPK = mean_HPK[h] + gain_HP[:, :, None] * error_HRK[h, r][:, None]
-        self._cov_HPP = cov_HPP[h] - gain_HP[:, :, None] * cross_HP[:, None]
+        cross_HGP = beside_HGP[h] + cov_HGPP[h, :, r]
+        gain_HGP = cross_HGP / variance_HGR[h, :, r][..., None]
+        # In one layout, as it comes back from disk: the order of a sum must not depend on it.
+        moved_HPK = np.ascontiguousarray(gain_HGP[:, self._kind_K].swapaxes(1, 2))
+        self._mean_HPK = mean_HPK[h] + moved_HPK * error_HRK[h, r][:, None]
+        self._cov_HGPP = cov_HGPP[h] - gain_HGP[..., None] * cross_HGP[:, :, None]
         self._regime_H, self._used_H = r, np.maximum(used_H[h], r + 1)
         self._count_HR, self._total_HRF, every = self._count_HR[h], self._total_HRF[h], np.arange(len(h))
         self._count_HR[every, r] += 1
@@ -160,7 +176,9 @@ class Paths:
         """All state, for safetensors."""
         return {
             "mean": self._mean_HPK,
-            "cov": self._cov_HPP,
+            "cov": self._cov_HGPP,
+            "kind": self._kind_K,
+            "strength": self._strength_G,
             "regime": self._regime_H,
             "used": self._used_H,
             "log": self._log_H,
@@ -182,12 +200,22 @@ class Paths:
         def take(name: str, *dimensions: str | int, dtype: str = "f8") -> NDArray[Any]:
             return np.array(layout.take(f"{prefix}{name}", dtype, *dimensions))
 
-        count, facts = f"{prefix}paths", f"{prefix}facts"
-        self._mean_HPK, self._cov_HPP = take("mean", count, self._parts, "M"), take("cov", count, *[self._parts] * 2)
+        count, facts, kinds = f"{prefix}paths", f"{prefix}facts", f"{prefix}kinds"
+        self._mean_HPK = take("mean", count, self._parts, "M")
+        self._cov_HGPP = take("cov", count, kinds, *[self._parts] * 2)
+        self._kind_K, self._strength_G = take("kind", "M", dtype="i8"), take("strength", kinds)
         self._regime_H, self._used_H = take("regime", count, dtype="i8"), take("used", count, dtype="i8")
         self._log_H, self._unit_K, self._count_HR = take("log", count), take("unit", "M"), take("count", count, REGIMES)
         self._total_HRF, self._usual_F = take("total", count, REGIMES, facts), take("usual", facts)
         self.width_F, self.trust = take("width", facts), float(take("trust", 1)[0])
+
+
+def _kinds(power_K: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+    """Kind of every direction [K], the widest first, and how strong the variances of a kind are [G], on average 1."""
+    wide = max(1, round(WIDE * len(power_K)))
+    kind_K = (np.argsort(np.argsort(-power_K, kind="stable"), kind="stable") >= wide).astype(np.int64)
+    strength_G = np.array([power_K[kind_K == g].mean() for g in range(int(kind_K.max()) + 1)]) ** BY_SPREAD
+    return kind_K, strength_G / strength_G[kind_K].mean()
 
 
 def _moves(regime_H: NDArray[np.int64], used_H: NDArray[np.int64]) -> FloatArray:

@@ -149,7 +149,8 @@ class Regimes:
         for view, paths in self._paths.items():
             facts_EF = views.get(view, np.zeros((len(c_EM), 0)))
             width_F, trust = self._bank.width_BK[_last(self._bank, view), : facts_EF.shape[1]], self._bank.trust_B
-            paths.fit(u_EK, usual_K, noise_K, facts_EF, width_F, float(trust[_last(self._bank, view)]))
+            own_trust = float(trust[_last(self._bank, view)])
+            paths.fit(u_EK, usual_K, noise_K, basis.power_K, facts_EF, width_F, own_trust)
         if len(self._evidence_A) != _answers(self._bank):
             self._evidence_A = np.zeros(_answers(self._bank))
         self.known = self.fitted = len(c_EM)
