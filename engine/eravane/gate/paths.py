@@ -29,7 +29,7 @@ REGIMES, KEPT, UNLIKELY = 6, 32, 20.0
 LEAVE = 1 / 40.0
 # Variances in units of the noise of c, means over directions: what a regime adds, the error of the usual c, the drift;
 # and what is kept of the drift.
-OWN, USUAL, DRIFT, KEEP = 0.2, 0.2, 0.02, 0.5 ** (1 / 100.0)
+OWN, USUAL, DRIFT, KEEP = 0.15, 0.15, 0.02, 0.5 ** (1 / 100.0)
 # Share of the directions that are wide, and the power of a kind's spread to which its variances are proportional.
 WIDE, BY_SPREAD = 1 / 6.0, 0.5
 # Share of the noise that labels do not share with their neighbours.
