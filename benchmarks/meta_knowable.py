@@ -109,7 +109,8 @@ def regimes_known(
             c_EM = kept.project([o.era for o in outcomes[:known]], c_EM)
             u_EK, usual_K = c_EM @ basis.to_MK, usual(c_EM, C_MM) @ basis.to_MK
             noise_K = overlapping(u_EK, basis.power_K, WEEKS)
-            paths.fit(u_EK, usual_K, noise_K, basis.power_K, fact_ER[:known], np.ones(fact_ER.shape[1]), 1.0)
+            alike_K, width_F = np.ones(len(usual_K)), np.ones(fact_ER.shape[1])
+            paths.fit(u_EK, usual_K, noise_K, basis.power_K, alike_K, fact_ER[:known], width_F, 1.0)
         elif known > used:
             paths.add(outcomes[known - 1].c_M @ basis.to_MK, fact_ER[known - 1])
         used, everyone = known, np.ones(len(outcome.c_M), dtype=bool)

@@ -20,7 +20,7 @@ from benchmarks.meta_knowable import Truth, condensed
 from benchmarks.meta_worlds import CLOCK, WINDOW, Planted, before
 from eravane.gate.context import STRUCTURE
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
-from eravane.gate.versions import SCORED_VERSIONS, Version, VersionScores
+from eravane.gate.versions import Version, VersionScores, scored
 
 FloatArray = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def moment_world(name: str, seed: int) -> Planted:
     outcomes, version_scores = [], {}
     for era in range(WARM, WARM + kind.eras):
         now = (era - WARM) // REFIT
-        numbers = tuple(range(now + 1))[-SCORED_VERSIONS:]
+        numbers = scored(now + 1)
         version_scores[era] = VersionScores(numbers, versions_VMF[list(numbers)] @ cov_TF[era])
         C_MM = versions_VMF[now] @ S_FF @ versions_VMF[now].T
         c_M = versions_VMF[now] @ cov_TF[era]
@@ -97,9 +97,9 @@ def moment_world(name: str, seed: int) -> Planted:
     in_force = [(o.era - WARM) // REFIT for o in outcomes]
     resolved = {"data": [condensed(cov_TF[o.era], loads_FB, S_FF, ROWS) for o in outcomes], "scores": []}
     for outcome in outcomes:
-        scored = version_scores[outcome.era]
-        w_KF = np.concatenate(versions_VMF[list(scored.versions)])
-        resolved["scores"].append(condensed(scored.paid_KM.ravel(), w_KF @ loads_FB, w_KF @ S_FF @ w_KF.T, ROWS))
+        seen = version_scores[outcome.era]
+        w_KF = np.concatenate(versions_VMF[list(seen.versions)])
+        resolved["scores"].append(condensed(seen.paid_KM.ravel(), w_KF @ loads_FB, w_KF @ S_FF @ w_KF.T, ROWS))
     truths = {
         what: Truth(
             pay_RG=pay_RB,

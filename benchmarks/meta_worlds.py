@@ -25,7 +25,7 @@ from eravane.core.config import GateConfig
 from eravane.core.files import write_atomically
 from eravane.gate.context import STRUCTURE, ContextBuilder
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
-from eravane.gate.versions import SCORED_VERSIONS, Version, VersionScores
+from eravane.gate.versions import Version, VersionScores, scored
 from eravane.loop.updates import PAST_WINDOWS
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target
 from eravane.synth.config import SynthConfig
@@ -173,8 +173,8 @@ class _Base:
         return self._evaluate(self._weights, x_FN)
 
     def scores(self, x_FN: NDArray[np.float32], y_N: FloatArray) -> tuple[VersionScores, FloatArray]:
-        """Scores of the newest versions in an era, all of them out of sample, and their predictions [K M, N]."""
-        numbers = tuple(range(len(self._kept)))[-SCORED_VERSIONS:]
+        """Scores of versions in an era, all of them out of sample, and their predictions [K M, N]."""
+        numbers = scored(len(self._kept))
         z_KMN = np.stack([gaussianize(self._evaluate(self._kept[n][1], x_FN), ops) for n in numbers])
         paid_KM = np.stack([z_MN @ y_N / y_N.size for z_MN in z_KMN])
         return VersionScores(numbers, paid_KM), z_KMN.reshape(-1, y_N.size).astype(np.float64)

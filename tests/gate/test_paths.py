@@ -62,7 +62,7 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon):
         forecasts.append(forecast_K)
     share = np.exp(np.array(logs) - max(logs))
     paths = Paths(horizon)
-    paths.fit(u_EK, usual_K, noise_K, power_K, np.zeros((eras, 0)), np.zeros(0), 0.0)
+    paths.fit(u_EK, usual_K, noise_K, power_K, np.ones(3), np.zeros((eras, 0)), np.zeros(0), 0.0)
     expected_K = (share / share.sum()) @ np.array(forecasts) * np.sqrt(noise_K)
     np.testing.assert_allclose(expected(paths, steps), expected_K, rtol=1e-8, atol=1e-12)
 
@@ -75,7 +75,7 @@ def test_regimes_of_a_short_history_of_many_models_are_found():
     weeks_TK = rng.standard_normal((len(regime_E) + 3, 40))
     u_EK = pay_RK[regime_E] + sum(weeks_TK[i : len(regime_E) + i] for i in range(4)) / 2
     paths, found = Paths(4), []
-    paths.fit(u_EK[:1], np.zeros(40), np.ones(40), np.ones(40), np.zeros((1, 0)), np.zeros(0), 0.0)
+    paths.fit(u_EK[:1], np.zeros(40), np.ones(40), np.ones(40), np.ones(40), np.zeros((1, 0)), np.zeros(0), 0.0)
     for era in range(1, len(u_EK)):
         paths.add(u_EK[era], np.zeros(0))
         found.append(paths.arrays()["regime"][0])
@@ -93,7 +93,7 @@ def test_facts_tell_the_regime_of_an_era_that_is_not_resolved_and_of_those_that_
     facts_EF = sign_RF[regime_E] + rng.standard_normal((400, 2))
     facts_EF[::7, 0] = np.nan
     paths = Paths(1)
-    paths.fit(u_EK, np.zeros(10), np.ones(10), np.ones(10), facts_EF, np.ones(2), 1.0)
+    paths.fit(u_EK, np.zeros(10), np.ones(10), np.ones(10), np.ones(10), facts_EF, np.ones(2), 1.0)
     state_R, u_RK, facts_RF = paths.foreseen(6)
     assert state_R.sum() == pytest.approx(1)
     for regime in range(3):
@@ -107,8 +107,8 @@ def test_paths_go_on_after_the_eras_they_were_fitted_to():
     u_EK, usual_K, noise_K = rng.standard_normal((60, 5)), rng.standard_normal(5), rng.uniform(0.5, 2, 5)
     facts_EF = np.zeros((60, 0))
     whole, parts, power_K = Paths(4), Paths(4), rng.uniform(0.1, 3, 5)
-    whole.fit(u_EK, usual_K, noise_K, power_K, facts_EF, np.zeros(0), 0.0)
-    parts.fit(u_EK[:25], usual_K, noise_K, power_K, facts_EF[:25], np.zeros(0), 0.0)
+    whole.fit(u_EK, usual_K, noise_K, power_K, np.ones(5), facts_EF, np.zeros(0), 0.0)
+    parts.fit(u_EK[:25], usual_K, noise_K, power_K, np.ones(5), facts_EF[:25], np.zeros(0), 0.0)
     for u_K in u_EK[25:]:
         parts.add(u_K, np.zeros(0))
     np.testing.assert_array_equal(expected(whole, 6), expected(parts, 6))

@@ -42,6 +42,7 @@ class Cells:
         self._regimes = Regimes(history.size, horizon)
         self.versions = Versions()
         self._paid_EM, self._projected, self._used = np.zeros((0, history.size)), 0, 0
+        self._first_EM = np.zeros((0, history.size))
         self._total_M, self._count_M = np.zeros(history.size), np.zeros(history.size)
         self._asked, self._expected_LM = (0, 0, 0), np.zeros((len(RIDGES), history.size))
 
@@ -57,12 +58,14 @@ class Cells:
         if refit or renewed or not regimes.ready or known - regimes.fitted >= FIT_EVERY:
             views = [self._views(history.facts[position]) for position in range(known)]
             own_EMF, outside_ED = np.stack([own_MF for own_MF, _ in views]), np.stack([out_D for _, out_D in views])
-            regimes.fit(self.paid(known), own_EMF, outside_ED, self._agreement_MM)
+            paid_EM, first_MM = self.paid(known), self.versions.first_MM
+            first = None if first_MM is None else (self._first_EM[:known], first_MM)
+            regimes.fit(paid_EM, own_EMF, outside_ED, self._agreement_MM, first)
             self._used = len(self.versions.kept)
         if regimes.known < known:
             paid_EM = self.paid(known)
             for position in range(regimes.known, known):
-                regimes.add(paid_EM[position], *self._views(history.facts[position]))
+                regimes.add(paid_EM[position], *self._views(history.facts[position]), self._first_EM[position])
 
     def expected(self, known: int) -> FloatArray:
         """Expected c of the models when `known` eras are resolved [L, M], a row for each of `RIDGES`.
@@ -132,7 +135,8 @@ class Cells:
         """
         history = self._history
         if self._projected != len(self.versions.kept):
-            self._paid_EM, self._projected = self._paid_EM[:0], len(self.versions.kept)
+            self._paid_EM, self._first_EM = self._paid_EM[:0], self._first_EM[:0]
+            self._projected = len(self.versions.kept)
             self._total_M, self._count_M = np.zeros(history.size), np.zeros(history.size)
         rows = []
         for position in range(len(self._paid_EM), known):
@@ -140,8 +144,9 @@ class Cells:
             self._total_M, self._count_M = self._total_M + paid_M, self._count_M + present_M
             rows.append(np.where(present_M, paid_M, self._total_M / np.maximum(self._count_M, 1)))
         if rows:
-            new_EM = self.versions.project(history.eras[known - len(rows) : known], np.stack(rows))
-            self._paid_EM = np.concatenate([self._paid_EM, new_EM])
+            eras, new_EM = history.eras[known - len(rows) : known], np.stack(rows)
+            self._paid_EM = np.concatenate([self._paid_EM, self.versions.project(eras, new_EM)])
+            self._first_EM = np.concatenate([self._first_EM, self.versions.first(eras, new_EM)])
         return self._paid_EM[:known]
 
     def _views(self, facts: EraFacts) -> tuple[FloatArray, FloatArray]:

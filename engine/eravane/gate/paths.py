@@ -53,7 +53,7 @@ class Paths:
     def __init__(self, horizon: int) -> None:
         self._horizon, self._parts = horizon, _WEEK + horizon
         self._mean_HPK, self._cov_HGPP = np.zeros((0, self._parts, 0)), np.zeros((0, 0, self._parts, self._parts))
-        self._kind_K, self._strength_G = np.zeros(0, dtype=np.int64), np.zeros(0)
+        self._kind_K, self._strength_G, self._share_K = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
         self._regime_H, self._used_H, self._log_H = (
             np.zeros(0, dtype=np.int64),
             np.zeros(0, dtype=np.int64),
@@ -69,6 +69,7 @@ class Paths:
         usual_K: FloatArray,
         noise_K: FloatArray,
         power_K: FloatArray,
+        share_K: FloatArray,
         facts_EF: FloatArray,
         width_F: FloatArray,
         trust: float,
@@ -77,7 +78,7 @@ class Paths:
 
         Args:
             u_EK: c along the directions; usual_K: its long-run mean; noise_K: variance of its noise.
-            power_K: spread of the predictions along the directions.
+            power_K: spread of the predictions along the directions; share_K: power of each direction's likelihood.
             facts_EF: facts, NaN where missing (F may be 0); width_F, trust: see `Paths`.
         """
         known_EF = np.isfinite(facts_EF)
@@ -85,6 +86,7 @@ class Paths:
         self.width_F, self.trust = width_F, trust
         self._unit_K = np.sqrt(noise_K)
         self._kind_K, self._strength_G = _kinds(power_K)
+        self._share_K = share_K
         self._mean_HPK = np.zeros((0, self._parts, len(usual_K)))
         self._usual_K = usual_K / self._unit_K
         for u_K, facts_F in zip(u_EK, facts_EF, strict=True):
@@ -121,10 +123,10 @@ class Paths:
         own_HGR = np.diagonal(cov_HGPP, axis1=2, axis2=3)[..., :REGIMES]
         variance_HGR = own_HGR + 2 * beside_HGP[..., :REGIMES] + (beside_HGP @ show_P)[..., None] + WHITE
         error_HRK = (u_K - np.einsum("p,hpk->hk", show_P, mean_HPK))[:, None] - mean_HPK[:, :REGIMES]
-        log_HR = log_HR - 0.5 * sum(
-            (error_HRK[..., on_K] ** 2).sum(axis=2) / variance_HGR[:, g] + on_K.sum() * np.log(variance_HGR[:, g])
-            for g, on_K in enumerate(np.arange(len(self._strength_G))[:, None] == self._kind_K)
-        )
+        for g in range(len(self._strength_G)):
+            share_K = np.where(self._kind_K == g, self._share_K, 0.0)
+            log_HR = log_HR - 0.5 * (error_HRK**2 @ share_K / variance_HGR[:, g])
+            log_HR = log_HR - 0.5 * share_K.sum() * np.log(variance_HGR[:, g])
         known_F, mean_HRF = np.isfinite(facts_F), self._facts_HRF
         if self.trust and known_F.any():
             count_HR = self._count_HR + PRIOR_FACTS
@@ -179,6 +181,7 @@ class Paths:
             "cov": self._cov_HGPP,
             "kind": self._kind_K,
             "strength": self._strength_G,
+            "share": self._share_K,
             "regime": self._regime_H,
             "used": self._used_H,
             "log": self._log_H,
@@ -200,12 +203,17 @@ class Paths:
         def take(name: str, *dimensions: str | int, dtype: str = "f8") -> NDArray[Any]:
             return np.array(layout.take(f"{prefix}{name}", dtype, *dimensions))
 
-        count, facts, kinds = f"{prefix}paths", f"{prefix}facts", f"{prefix}kinds"
-        self._mean_HPK = take("mean", count, self._parts, "M")
+        count, facts, kinds, along = (f"{prefix}{of}" for of in ("paths", "facts", "kinds", "directions"))
+        self._mean_HPK = take("mean", count, self._parts, along)
         self._cov_HGPP = take("cov", count, kinds, *[self._parts] * 2)
-        self._kind_K, self._strength_G = take("kind", "M", dtype="i8"), take("strength", kinds)
+        self._kind_K, self._strength_G = take("kind", along, dtype="i8"), take("strength", kinds)
+        self._share_K = take("share", along)
         self._regime_H, self._used_H = take("regime", count, dtype="i8"), take("used", count, dtype="i8")
-        self._log_H, self._unit_K, self._count_HR = take("log", count), take("unit", "M"), take("count", count, REGIMES)
+        self._log_H, self._unit_K, self._count_HR = (
+            take("log", count),
+            take("unit", along),
+            take("count", count, REGIMES),
+        )
         self._total_HRF, self._usual_F = take("total", count, REGIMES, facts), take("usual", facts)
         self.width_F, self.trust = take("width", facts), float(take("trust", 1)[0])
 

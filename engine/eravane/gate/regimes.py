@@ -54,6 +54,9 @@ OVERLAPPED = 2.0
 FULL_SLOPE, SLOPE_WORTH = 0.5, 16.0
 # Evidence between the bank and paths has this power: with all of it one is left out that earns more on some series.
 APART = 0.1
+# Share of the first version's history in what tells regimes apart by scores, where models have been refitted: it is of
+# one kind throughout, but tells less of the present models.
+FIRST = 0.3
 # Eras over which scores are averaged before they are clustered for the start.
 SMOOTH = 8
 # The pooled slopes of c in facts are expected to explain this share of the variance of c.
@@ -102,6 +105,7 @@ class Regimes:
         self._rest_BK, self._mass = np.zeros((0, size)), 0.0
         self._evidence_A = np.zeros(0)
         self._paths: dict[int, Paths] = {}
+        self._first_MK = np.zeros((0, size))
         self._skill = np.zeros(2)
         self.known = self.fitted = 0
 
@@ -110,12 +114,20 @@ class Regimes:
         """Whether it has been fitted."""
         return self._bank is not None
 
-    def fit(self, c_EM: FloatArray, own_EMF: FloatArray, outside_ED: FloatArray, C_MM: FloatArray) -> None:
+    def fit(
+        self,
+        c_EM: FloatArray,
+        own_EMF: FloatArray,
+        outside_ED: FloatArray,
+        C_MM: FloatArray,
+        first: tuple[FloatArray, FloatArray] | None = None,
+    ) -> None:
         """Fit every member to the resolved eras, from the last fit where there is one.
 
         Args:
             c_EM: c of the models, none missing; own_EMF: normalised facts of their cells (F may be 0).
             outside_ED: normalised facts from outside, NaN where missing (D may be 0); C_MM: mean agreement.
+            first: c of the models' first version [E, M], and its agreement [M, M]; None where there is no other one.
         """
         slope_F, scale = _pooled_slope(c_EM, own_EMF)
         views = {CELLS: own_EMF @ slope_F / scale, OUTSIDE: outside_ED}
@@ -144,19 +156,44 @@ class Regimes:
         share_E = REST_DECAY ** np.arange(len(c_EM) - 1, -1, -1)
         rest_BK = share_E @ u_EK - np.einsum("e,bes,bsk->bk", share_E, state_BES, self._bank.mean_BSK, optimize=True)
         self._rest_BK, self._mass = np.ascontiguousarray(rest_BK), float(share_E.sum())
-        noise_K = overlapping(u_EK, basis.power_K, self._horizon)
-        self._paths = {int(view): Paths(self._horizon) for view in np.unique(members[1])}
-        for view, paths in self._paths.items():
-            facts_EF = views.get(view, np.zeros((len(c_EM), 0)))
-            width_F, trust = self._bank.width_BK[_last(self._bank, view), : facts_EF.shape[1]], self._bank.trust_B
-            own_trust = float(trust[_last(self._bank, view)])
-            paths.fit(u_EK, usual_K, noise_K, basis.power_K, facts_EF, width_F, own_trust)
+        self._follow(basis, c_EM, C_MM, views, first)
         if len(self._evidence_A) != _answers(self._bank):
             self._evidence_A = np.zeros(_answers(self._bank))
         self.known = self.fitted = len(c_EM)
 
-    def add(self, c_M: FloatArray, own_MF: FloatArray, outside_D: FloatArray) -> None:
-        """Take in one resolved era: c of the models, and its facts."""
+    def _follow(
+        self,
+        basis: Directions,
+        c_EM: FloatArray,
+        C_MM: FloatArray,
+        views: Mapping[int, FloatArray],
+        first: tuple[FloatArray, FloatArray] | None,
+    ) -> None:
+        """Follow paths of every view over the resolved eras; paths of scores alone read the first version, too."""
+        bank = self._bank
+        assert bank is not None
+        present, size = _read(basis, c_EM, C_MM, self._horizon), c_EM.shape[1]
+        alone, share_K = present, np.ones(size)
+        self._first_MK = np.zeros((0, size))
+        if first is not None:
+            before = directions(first[1])
+            self._first_MK = before.to_MK
+            parts = zip(_read(before, *first, self._horizon), present, strict=True)
+            u_EK, usual_K, noise_K, power_K = (np.concatenate(pair, axis=-1) for pair in parts)
+            alone = u_EK, usual_K, noise_K, power_K
+            share_K = np.repeat([FIRST, 1 - FIRST], size)
+        self._paths = {int(view): Paths(self._horizon) for view in np.unique(bank.view_B)}
+        for view, paths in self._paths.items():
+            facts_EF = views.get(view, np.zeros((len(c_EM), 0)))
+            last = _last(bank, view)
+            facts = facts_EF, bank.width_BK[last, : facts_EF.shape[1]], float(bank.trust_B[last])
+            read = (*alone, share_K) if view == SCORES else (*present, np.ones(size))
+            paths.fit(*read, *facts)
+
+    def add(
+        self, c_M: FloatArray, own_MF: FloatArray, outside_D: FloatArray, first_M: FloatArray | None = None
+    ) -> None:
+        """Take in one resolved era: c of the models, its facts, and c of their first version if `fit` was given it."""
         bank = self._bank
         assert bank is not None
         views = {CELLS: (own_MF @ bank.slope_F / bank.scale)[None], OUTSIDE: outside_D[None]}
@@ -167,7 +204,11 @@ class Regimes:
         rest_BK = u_K - np.einsum("bs,bsk->bk", self._state_BS, bank.mean_BSK)
         self._rest_BK, self._mass = REST_DECAY * self._rest_BK + rest_BK, REST_DECAY * self._mass + 1.0
         for view, paths in self._paths.items():
-            paths.add(u_K, views[view][0] if view else np.zeros(0))
+            if view == SCORES:
+                before_K = first_M @ self._first_MK if first_M is not None and len(self._first_MK) else u_K[:0]
+                paths.add(np.concatenate([before_K, u_K]), np.zeros(0))
+            else:
+                paths.add(u_K, views[view][0])
         self.known += 1
 
     def numbers(self, steps: int) -> dict[str, Any]:
@@ -224,7 +265,7 @@ class Regimes:
             return {}
         known = {"known": np.array([self.known, self.fitted])}
         state = {"state": self._state_BS, "evidence": self._evidence_A, "rest": self._rest_BK}
-        state |= {"mass": np.array([self._mass]), "skill": self._skill}
+        state |= {"mass": np.array([self._mass]), "skill": self._skill, "first": self._first_MK}
         for view, paths in self._paths.items():
             state |= {f"paths.{view}.{name}": array for name, array in paths.arrays().items()}
         return {f"regimes.{name}": array for name, array in (_content(self._bank) | state | known).items()}
@@ -260,8 +301,17 @@ class Regimes:
         for view, paths in self._paths.items():
             paths.load(layout, f"regimes.paths.{view}.")
         self._rest_BK, self._mass = take("rest", "members", "M"), float(take("mass", 1)[0])
-        self._skill = take("skill", 2)
+        self._skill, self._first_MK = take("skill", 2), take("first", "first", "M")
         self.known, self.fitted = (int(value) for value in take("known", 2, dtype="i8"))
+
+
+def _read(
+    basis: Directions, c_EM: FloatArray, C_MM: FloatArray, horizon: int
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """c along directions [E, K], its long-run mean, the variance of its noise, and the predictions' spread [K]."""
+    u_EK = c_EM @ basis.to_MK
+    noise_K = overlapping(u_EK, basis.power_K, horizon)
+    return u_EK, usual(c_EM, C_MM) @ basis.to_MK, noise_K, basis.power_K
 
 
 def _answers(bank: Bank) -> int:
@@ -284,7 +334,7 @@ def _joined(
         "fact_BSK": [bank.fact_BSK],
     }
     for state_R, u_RK, facts_RF in foreseen.values():
-        parts["mean_BSM"].append((u_RK @ bank.back_KM)[None])
+        parts["mean_BSM"].append((u_RK[:, -len(bank.back_KM) :] @ bank.back_KM)[None])  # the present version's
         parts["state_BS"].append(state_R[None])
         parts["fact_BSK"].append(np.pad(facts_RF, ((0, 0), (0, bank.fact_BSK.shape[2] - facts_RF.shape[1])))[None])
     like = [*range(len(bank.view_B)), *(_last(bank, view) for view in foreseen)]

@@ -8,6 +8,8 @@ The score of the newest version follows from how its predictions correlate with 
 
 over all cells together. No label of the newest version's training enters but those that older versions were scored on.
 
+The first version is scored in all later eras: its history is of one kind throughout, by which regimes are told apart.
+
 Where models are trained on a window that rolls, the newest version is out of sample in eras before its window, too:
 there it is scored itself, once, when it is put in force.
 """
@@ -27,8 +29,15 @@ from eravane.core.layout import Layout
 
 # Ridge of the projection: without it noise in C^-1 costs more than the projection gains; .1 to .3 are alike.
 STEADY = 0.1
-# Versions that are scored in an era: the one in force then and its forerunners; one more adds next to nothing.
+# Versions that the newest one is projected from: the one in force in an era and its forerunners; one more adds next to
+# nothing.
 SCORED_VERSIONS = 3
+
+
+def scored(begun: int) -> tuple[int, ...]:
+    """Numbers of the versions scored in an era when `begun` have begun: the first, and the last `SCORED_VERSIONS`."""
+    newest = range(max(0, begun - SCORED_VERSIONS), begun)
+    return tuple(newest) if begun <= SCORED_VERSIONS else (0, *newest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +86,8 @@ class Versions:
         self.kept[-1] = replace(self.kept[-1], z=z)
 
     def at(self, era: int) -> tuple[int, ...]:
-        """Numbers of the versions that are scored in an era: of those begun by then the last `SCORED_VERSIONS`."""
-        return tuple(n for n, version in enumerate(self.kept) if version.start <= era)[-SCORED_VERSIONS:]
+        """Numbers of the versions that are scored in an era, see `scored`."""
+        return scored(sum(version.start <= era for version in self.kept))
 
     def score(self, era: int, scores: VersionScores) -> None:
         """Note what versions were paid in a resolved era."""
@@ -87,11 +96,24 @@ class Versions:
     @property
     def agreement_MM(self) -> FloatArray | None:
         """Agreement of the newest version's predictions of reference rows [M, M]; None where there is none."""
-        if not self.kept or not self.kept[-1].z:
-            return None
-        z_MR = _rows(self.kept[-1], sorted(self.kept[-1].z))
-        C_MM = (z_MR @ z_MR.T).astype(np.float64) / z_MR.shape[1]
-        return np.asarray(C_MM + np.diag((np.diag(C_MM) <= 0).astype(np.float64)))
+        return _agreement(self.kept[-1]) if self.kept and self.kept[-1].z else None
+
+    def first(self, eras: Sequence[int], paid_EM: FloatArray) -> FloatArray:
+        """Payment of the first version in past eras [E, M], a history that no refit breaks.
+
+        What was paid where that version was not scored: before it, out of fold, and where its models predicted nothing.
+        """
+        found_EM = paid_EM.copy()
+        for e, era in enumerate(eras):
+            scores = self._scores.get(era)
+            if scores is not None and scores.versions[0] == 0:
+                found_EM[e] = np.where(np.isfinite(scores.paid_KM[0]), scores.paid_KM[0], paid_EM[e])
+        return found_EM
+
+    @property
+    def first_MM(self) -> FloatArray | None:
+        """Agreement of the first version's predictions of reference rows [M, M]; None until there is another one."""
+        return _agreement(self.kept[0]) if len(self.kept) > 1 and self.kept[0].z else None
 
     def project(self, eras: Sequence[int], paid_EM: FloatArray) -> FloatArray:
         """Payment of the newest version in past eras [E, M].
@@ -104,10 +126,11 @@ class Versions:
         for e, era in enumerate(eras):
             scores = self._scores.get(era)
             if era < newest.start and scores is not None:
-                if scores.versions not in maps:
-                    maps[scores.versions] = self._map(scores.versions)
-                if (map_MK := maps[scores.versions]) is not None:
-                    found_EM[e] = map_MK @ np.nan_to_num(scores.paid_KM.ravel())
+                versions = scores.versions[-SCORED_VERSIONS:]
+                if versions not in maps:
+                    maps[versions] = self._map(versions)
+                if (map_MK := maps[versions]) is not None:
+                    found_EM[e] = map_MK @ np.nan_to_num(scores.paid_KM[-SCORED_VERSIONS:].ravel())
             if (past_M := newest.past.get(era)) is not None:
                 found_EM[e] = np.where(np.isfinite(past_M), past_M, found_EM[e])
         return found_EM
@@ -166,6 +189,13 @@ class Versions:
             if not all(0 <= n < len(starts) for n in numbers):
                 raise LayoutError(f"reads {f'scores.versions.{era}'!r} as numbers of {len(starts)} versions")
             self._scores[era] = VersionScores(tuple(int(n) for n in numbers), np.array(paid_KM))
+
+
+def _agreement(version: Version) -> FloatArray:
+    """Agreement of a version's predictions of reference rows [M, M]."""
+    z_MR = _rows(version, sorted(version.z))
+    C_MM = (z_MR @ z_MR.T).astype(np.float64) / z_MR.shape[1]
+    return np.asarray(C_MM + np.diag((np.diag(C_MM) <= 0).astype(np.float64)))
 
 
 def _rows(version: Version, blocks: Sequence[int]) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ REFERENCE_ROWS = 1_000
 
 
 class EarlierModels:
-    """The last versions of the base models before the present one, by number.
+    """Earlier versions of the base models: the first, and the last before the present one, by number.
 
     Args:
         features: gives the reference rows and eras that fall due.
@@ -32,7 +32,7 @@ class EarlierModels:
         ops: the kernels' namespace.
 
     Attributes:
-        frozen: version number -> models as they ended, at most `SCORED_VERSIONS` versions.
+        frozen: version number -> models as they ended, at most `SCORED_VERSIONS` versions and the first.
     """
 
     def __init__(self, features: Features, specs: Sequence[ModelSpec], loop_start: int, ops: Kernels) -> None:
@@ -61,7 +61,7 @@ class EarlierModels:
         number = len(versions.kept) - 1
         versions.freeze(self._compared(before))
         self.frozen[number] = dict(before)
-        self.frozen = {n: models for n, models in self.frozen.items() if n > number - SCORED_VERSIONS}
+        self.frozen = {n: models for n, models in self.frozen.items() if n == 0 or n > number - SCORED_VERSIONS}
         self._boosters = {key: found for key, found in self._boosters.items() if key[0] in self.frozen}
         versions.add(Version(era, self._compared(after), past))
 
