@@ -37,7 +37,7 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon):
     monkeypatch.setattr(module, "UNLIKELY", np.inf)
     eras, steps, rng = 5, 6, np.random.default_rng(horizon)
     noise_K, usual_K = np.array([0.5, 2.0, 1.0]), np.array([0.1, -0.3, 0.0])
-    power_K = np.array([1.0, 0.3, 5.0])  # the last one is wide
+    power_K, share_K = np.array([1.0, 0.3, 5.0]), np.array([0.3, 1.0, 0.7])  # the last one is wide
     strength_K = np.array([0.65, 0.65, 5.0]) ** BY_SPREAD
     strength_K /= strength_K.mean()
     u_EK = rng.standard_normal((eras, 3)) * np.sqrt(noise_K)
@@ -56,13 +56,13 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon):
         for k, strength in enumerate(strength_K):
             V_EE = strength * (shared_TT[:eras, :eras] + OWN * same_EE) + label_EE
             solved_E = np.linalg.solve(V_EE, z_EK[:, k] - mean_K[k])
-            log -= 0.5 * ((z_EK[:, k] - mean_K[k]) @ solved_E + np.linalg.slogdet(V_EE)[1])
+            log -= share_K[k] * 0.5 * ((z_EK[:, k] - mean_K[k]) @ solved_E + np.linalg.slogdet(V_EE)[1])
             forecast_K[k] += strength * (shared_TT[-1, :eras] + ahead_RR[path[-1]] @ own_RE) @ solved_E
         logs.append(log)
         forecasts.append(forecast_K)
     share = np.exp(np.array(logs) - max(logs))
     paths = Paths(horizon)
-    paths.fit(u_EK, usual_K, noise_K, power_K, np.ones(3), np.zeros((eras, 0)), np.zeros(0), 0.0)
+    paths.fit(u_EK, usual_K, noise_K, power_K, share_K, np.zeros((eras, 0)), np.zeros(0), 0.0)
     expected_K = (share / share.sum()) @ np.array(forecasts) * np.sqrt(noise_K)
     np.testing.assert_allclose(expected(paths, steps), expected_K, rtol=1e-8, atol=1e-12)
 

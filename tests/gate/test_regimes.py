@@ -159,18 +159,34 @@ def test_a_fact_that_tells_the_regime_is_found_and_a_useless_one_costs_nothing(k
     assert with_useless < 1.1 * without
 
 
-def test_forecasts_from_disk_and_from_the_frozen_numbers_are_the_same_bytes():
+def test_one_history_twice_is_that_history():
+    _, _, c_EM = series(8, eras=120)
+    nothing = np.zeros((120, MODELS, 0)), np.zeros((120, 0))
+    alone, twice = Regimes(MODELS, HORIZON), Regimes(MODELS, HORIZON)
+    alone.fit(c_EM[:100], nothing[0][:100], nothing[1][:100], C_MM)
+    twice.fit(c_EM[:100], nothing[0][:100], nothing[1][:100], C_MM, (c_EM[:100], C_MM))
+    for era in range(100, 110):
+        alone.add(c_EM[era], nothing[0][era], nothing[1][era])
+        twice.add(c_EM[era], nothing[0][era], nothing[1][era], c_EM[era])
+    expected = [regimes.forecasts(LAG, nothing[0][110], nothing[1][110])[0] for regimes in (alone, twice)]
+    np.testing.assert_allclose(*expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_forecasts_from_disk_and_from_the_frozen_numbers_are_the_same_bytes(begun):
     _, _, c_EM = series(5, eras=120)
+    _, _, first_EM = series(6, eras=120)
     own_EMF = np.random.default_rng(0).standard_normal((120, MODELS, 2))
     outside_ED = np.random.default_rng(1).standard_normal((120, 1))
     regimes = Regimes(MODELS, HORIZON)
-    regimes.fit(c_EM[:100], own_EMF[:100], outside_ED[:100], C_MM)
+    first = (first_EM[:100], C_MM + 0.1 * np.eye(MODELS)) if begun else None
+    regimes.fit(c_EM[:100], own_EMF[:100], outside_ED[:100], C_MM, first)
     back = Regimes(MODELS, HORIZON)
     packed = save({name: np.ascontiguousarray(value) for name, value in regimes.arrays().items()})
     back.load(Layout(load(packed), M=MODELS))
     for one in (regimes, back):
         for position in range(100, 110):
-            one.add(c_EM[position], own_EMF[position], outside_ED[position])
+            one.add(c_EM[position], own_EMF[position], outside_ED[position], first_EM[position])
             one.settle(one.forecasts(LAG, own_EMF[position], outside_ED[position])[1], c_EM[position])
     expected_M, answers_AM = regimes.forecasts(LAG, own_EMF[115], outside_ED[115])
     again_M, _ = back.forecasts(LAG, own_EMF[115], outside_ED[115])

@@ -32,7 +32,7 @@ def filled(weights_VMF, cov_EF, z_VMR):
         versions.add(Version(v * LENGTH, {0: z_VMR[v, :, : ROWS // 2], 1: z_VMR[v, :, ROWS // 2 :]}))
         for era in range(v * LENGTH, (v + 1) * LENGTH):
             at = versions.at(era)
-            assert at == tuple(range(max(0, v - 2), v + 1))
+            assert at == (0, 1, 2, 3, 4, 5)[: v + 1] if v < 3 else (0, v - 2, v - 1, v)
             versions.score(era, VersionScores(at, weights_VMF[list(at)] @ cov_EF[era]))
             c_EM.append(weights_VMF[v] @ cov_EF[era])
     return versions, np.array(c_EM)
@@ -94,6 +94,23 @@ def test_where_the_newest_version_was_scored_itself_that_counts():
     assert versions.kept[-1].past.keys() == past.keys()
     versions.add(Version(len(c_EM), versions.kept[-1].z))
     assert not any(version.past for version in versions.kept)
+
+
+def test_the_first_version_has_a_history_that_no_refit_breaks():
+    weights_VMF, cov_EF, z_VMR = world()
+    versions, c_EM = filled(weights_VMF, cov_EF, z_VMR)
+    before_EM = np.full((2, MODELS), 0.5)  # out of fold, before any version
+    versions._scores[30].paid_KM[0, 1] = np.nan
+    found_EM = versions.first([-2, -1, *range(len(c_EM))], np.concatenate([before_EM, c_EM]))
+    expected_EM = cov_EF @ weights_VMF[0].T
+    expected_EM[30, 1] = c_EM[30, 1]
+    np.testing.assert_allclose(found_EM, np.concatenate([before_EM, expected_EM]))
+    z_MR = z_VMR[0].astype(np.float64)
+    np.testing.assert_allclose(versions.first_MM, z_MR @ z_MR.T / ROWS, rtol=1e-5, atol=1e-6)
+    assert Versions().first_MM is None
+    alone = Versions()
+    alone.add(versions.kept[0])
+    assert alone.first_MM is None
 
 
 def test_past_eras_of_no_version_are_refused():

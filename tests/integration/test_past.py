@@ -13,6 +13,7 @@ import xgboost as xgb
 from scipy.stats import norm, rankdata
 
 from eravane.core.config import RunConfig
+from eravane.gate.versions import Versions, VersionScores
 from eravane.loop.versions import EarlierModels
 from eravane.pipeline.batch import run
 from tests.support.micro import ERAS, LOOP_START
@@ -38,6 +39,14 @@ def test_refitted_models_are_scored_before_their_window_alone(
         zoo=dataclasses.replace(micro_config.zoo, window=window),
         loop=dataclasses.replace(micro_config.loop, update="refit"),
     )
+    scored: dict[int, tuple[int, ...]] = {}
+    score = Versions.score
+
+    def note(self: Versions, era: int, scores: VersionScores) -> None:
+        scored[era] = scores.versions
+        score(self, era, scores)
+
+    monkeypatch.setattr(Versions, "score", note)
     put: list[tuple[int, dict[str, Any], dict[str, Any], dict[int, np.ndarray]]] = []
     honest = EarlierModels.renew
 
@@ -51,6 +60,11 @@ def test_refitted_models_are_scored_before_their_window_alone(
     frame = pd.concat([pd.read_parquet(micro_data / name) for name in ("train.parquet", "validation.parquet")])
     by_era = {int(era): rows for era, rows in frame.groupby("era")}
     assert [era for era, *_ in put] == [LOOP_START + n for n in range(EVERY, ERAS - LOOP_START + 2, EVERY)]
+    begun = [LOOP_START, *(era for era, *_ in put)]
+    assert scored == {
+        one: (0,) * (one >= begun[3]) + tuple(n for n, start in enumerate(begun) if start <= one)[-3:]
+        for one in range(LOOP_START, max(begun) - SCORE_LAG + 2)
+    }
     oldest = pd.read_parquet(tmp_path / "run" / "oof.parquet", columns=["era"])["era"].astype(int).min()
     for era, before, after, past in put:
         newest = era - TREE_LAG - window - PURGE
