@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Integers as IntArray
+from eravane.core.errors import LayoutError
 from eravane.core.layout import Layout
 from eravane.gate.directions import Directions, directions, overlapping, steady, usual
 from eravane.gate.paths import REGIMES, Paths
@@ -302,6 +303,8 @@ class Regimes:
             paths.load(layout, f"regimes.paths.{view}.")
         self._rest_BK, self._mass = take("rest", "members", "M"), float(take("mass", 1)[0])
         self._skill, self._first_MK = take("skill", 2), take("first", "first", "M")
+        if len(self._first_MK) not in (0, self._size):
+            raise LayoutError(f"reads 'regimes.first' for {self._size} models, and it has {len(self._first_MK)}")
         self.known, self.fitted = (int(value) for value in take("known", 2, dtype="i8"))
 
 
