@@ -15,13 +15,16 @@ around means of its regime independently.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eravane.core.arrays import Floats as FloatArray
+from eravane.core.errors import LayoutError
 from eravane.core.layout import Layout
+from eravane.gate.directions import Directions, directions, overlapping, usual
 
 # Regimes of a path, paths that are kept, and log odds to the likeliest one beyond which a path is dropped.
 REGIMES, KEPT, UNLIKELY = 6, 32, 20.0
@@ -36,6 +39,9 @@ WIDE, BY_SPREAD = 1 / 6.0, 0.5
 WHITE = 0.1
 # Eras of evidence that the facts of a regime are like the mean of all.
 PRIOR_FACTS = 1.0
+# Share of the first version in the evidence of paths that read no facts, where models have been refitted: its history
+# is of one kind throughout, but tells less of the present models.
+FIRST = 0.3
 # Parts of the state: what every regime adds, the usual c, the drift, the noise of the newest week and of those before.
 _COMMON, _DRIFT, _WEEK = REGIMES, REGIMES + 1, REGIMES + 2
 
@@ -216,6 +222,93 @@ class Paths:
         )
         self._total_HRF, self._usual_F = take("total", count, REGIMES, facts), take("usual", facts)
         self.width_F, self.trust = take("width", facts), float(take("trust", 1)[0])
+
+
+class PathBank:
+    """Paths of every view of an era; those that read no facts follow the models' first version, too.
+
+    Args:
+        size: models of the pool; horizon: eras that a label spans.
+    """
+
+    def __init__(self, size: int, horizon: int) -> None:
+        self._size, self._horizon = size, horizon
+        self._paths: dict[int, Paths] = {}
+        self._first_MK = np.zeros((0, size))
+
+    @property
+    def views(self) -> int:
+        """How many views are followed."""
+        return len(self._paths)
+
+    def fit(
+        self,
+        basis: Directions,
+        c_EM: FloatArray,
+        C_MM: FloatArray,
+        facts: Mapping[int, tuple[FloatArray, FloatArray, float]],
+        first: tuple[FloatArray, FloatArray] | None,
+    ) -> None:
+        """Follow all resolved eras from the first one.
+
+        Args:
+            basis: directions of the present models' agreement C_MM; c_EM: c of the present models.
+            facts: of every view, with width and trust as `Paths.fit` takes them.
+            first: c of the models' first version [E, M], and its agreement [M, M]; None where there is no other one.
+        """
+        present, alike_K = _read(basis, c_EM, C_MM, self._horizon), np.ones(self._size)
+        both, share_K, self._first_MK = present, alike_K, np.zeros((0, self._size))
+        if first is not None:
+            before = directions(first[1])
+            self._first_MK = before.to_MK
+            parts = zip(_read(before, *first, self._horizon), present, strict=True)
+            u_EK, usual_K, noise_K, power_K = (np.concatenate(pair, axis=-1) for pair in parts)
+            both, share_K = (u_EK, usual_K, noise_K, power_K), np.repeat([FIRST, 1 - FIRST], self._size)
+        self._paths = {view: Paths(self._horizon) for view in facts}
+        for view, (facts_EF, width_F, trust) in facts.items():
+            read = (*present, alike_K) if facts_EF.shape[1] else (*both, share_K)
+            self._paths[view].fit(*read, facts_EF, width_F, trust)
+
+    def add(self, u_K: FloatArray, facts: Mapping[int, FloatArray], first_M: FloatArray | None) -> None:
+        """Take in one resolved era: c along the directions, facts by view, and c of the models' first version."""
+        first_K = first_M @ self._first_MK if first_M is not None and len(self._first_MK) else u_K[:0]
+        for view, paths in self._paths.items():
+            facts_F = facts.get(view, np.zeros(0))
+            paths.add(u_K if len(facts_F) else np.concatenate([first_K, u_K]), facts_F)
+
+    def foreseen(self, steps: int) -> dict[int, tuple[FloatArray, FloatArray, FloatArray]]:
+        """What `Paths.foreseen` tells of the present models, by view."""
+        found = {view: paths.foreseen(steps) for view, paths in self._paths.items()}
+        return {view: (state_R, u_RK[:, -self._size :], facts_RF) for view, (state_R, u_RK, facts_RF) in found.items()}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All state, for safetensors."""
+        found = {"first": self._first_MK}
+        for view, paths in self._paths.items():
+            found |= {f"paths.{view}.{name}": array for name, array in paths.arrays().items()}
+        return found
+
+    def load(self, layout: Layout, prefix: str, views: Sequence[int]) -> None:
+        """Take over the state of `arrays()`, each name of which begins with `prefix` there.
+
+        Raises:
+            LayoutError: it is laid out in another way.
+        """
+        self._first_MK = np.array(layout.take(f"{prefix}first", "f8", "first", "M"))
+        if len(self._first_MK) not in (0, self._size):
+            raise LayoutError(f"reads '{prefix}first' for {self._size} models, and it has {len(self._first_MK)}")
+        self._paths = {view: Paths(self._horizon) for view in views}
+        for view, paths in self._paths.items():
+            paths.load(layout, f"{prefix}paths.{view}.")
+
+
+def _read(
+    basis: Directions, c_EM: FloatArray, C_MM: FloatArray, horizon: int
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """c along directions [E, K], its long-run mean, the variance of its noise, and the predictions' spread [K]."""
+    u_EK = c_EM @ basis.to_MK
+    noise_K = overlapping(u_EK, basis.power_K, horizon)
+    return u_EK, usual(c_EM, C_MM) @ basis.to_MK, noise_K, basis.power_K
 
 
 def _kinds(power_K: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:

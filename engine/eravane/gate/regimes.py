@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Integers as IntArray
-from eravane.core.errors import LayoutError
 from eravane.core.layout import Layout
-from eravane.gate.directions import Directions, directions, overlapping, steady, usual
-from eravane.gate.paths import REGIMES, Paths
+from eravane.gate.directions import Directions, directions, steady, usual
+from eravane.gate.paths import REGIMES, PathBank
 from eravane.gate.portable import beside_level, foresee
 from eravane.gate.prototypes import find_regimes
 
@@ -55,9 +54,6 @@ OVERLAPPED = 2.0
 FULL_SLOPE, SLOPE_WORTH = 0.5, 16.0
 # Evidence between the bank and paths has this power: with all of it one is left out that earns more on some series.
 APART = 0.1
-# Share of the first version's history in what tells regimes apart by scores, where models have been refitted: it is of
-# one kind throughout, but tells less of the present models.
-FIRST = 0.3
 # Eras over which scores are averaged before they are clustered for the start.
 SMOOTH = 8
 # The pooled slopes of c in facts are expected to explain this share of the variance of c.
@@ -105,8 +101,7 @@ class Regimes:
         self._state_BS = np.zeros((0, MOST))
         self._rest_BK, self._mass = np.zeros((0, size)), 0.0
         self._evidence_A = np.zeros(0)
-        self._paths: dict[int, Paths] = {}
-        self._first_MK = np.zeros((0, size))
+        self._paths = PathBank(size, horizon)
         self._skill = np.zeros(2)
         self.known = self.fitted = 0
 
@@ -157,39 +152,14 @@ class Regimes:
         share_E = REST_DECAY ** np.arange(len(c_EM) - 1, -1, -1)
         rest_BK = share_E @ u_EK - np.einsum("e,bes,bsk->bk", share_E, state_BES, self._bank.mean_BSK, optimize=True)
         self._rest_BK, self._mass = np.ascontiguousarray(rest_BK), float(share_E.sum())
-        self._follow(basis, c_EM, C_MM, views, first)
+        bank, facts = self._bank, {}
+        for view in np.unique(bank.view_B).tolist():
+            facts_EF, last = views.get(view, np.zeros((len(c_EM), 0))), _last(bank, view)
+            facts[view] = facts_EF, bank.width_BK[last, : facts_EF.shape[1]], float(bank.trust_B[last])
+        self._paths.fit(basis, c_EM, C_MM, facts, first)
         if len(self._evidence_A) != _answers(self._bank):
             self._evidence_A = np.zeros(_answers(self._bank))
         self.known = self.fitted = len(c_EM)
-
-    def _follow(
-        self,
-        basis: Directions,
-        c_EM: FloatArray,
-        C_MM: FloatArray,
-        views: Mapping[int, FloatArray],
-        first: tuple[FloatArray, FloatArray] | None,
-    ) -> None:
-        """Follow paths of every view over the resolved eras; paths of scores alone read the first version, too."""
-        bank = self._bank
-        assert bank is not None
-        present, size = _read(basis, c_EM, C_MM, self._horizon), c_EM.shape[1]
-        alone, share_K = present, np.ones(size)
-        self._first_MK = np.zeros((0, size))
-        if first is not None:
-            before = directions(first[1])
-            self._first_MK = before.to_MK
-            parts = zip(_read(before, *first, self._horizon), present, strict=True)
-            u_EK, usual_K, noise_K, power_K = (np.concatenate(pair, axis=-1) for pair in parts)
-            alone = u_EK, usual_K, noise_K, power_K
-            share_K = np.repeat([FIRST, 1 - FIRST], size)
-        self._paths = {int(view): Paths(self._horizon) for view in np.unique(bank.view_B)}
-        for view, paths in self._paths.items():
-            facts_EF = views.get(view, np.zeros((len(c_EM), 0)))
-            last = _last(bank, view)
-            facts = facts_EF, bank.width_BK[last, : facts_EF.shape[1]], float(bank.trust_B[last])
-            read = (*alone, share_K) if view == SCORES else (*present, np.ones(size))
-            paths.fit(*read, *facts)
 
     def add(
         self, c_M: FloatArray, own_MF: FloatArray, outside_D: FloatArray, first_M: FloatArray | None = None
@@ -204,12 +174,7 @@ class Regimes:
         self._state_BS = state_BS / state_BS.sum(axis=1, keepdims=True)
         rest_BK = u_K - np.einsum("bs,bsk->bk", self._state_BS, bank.mean_BSK)
         self._rest_BK, self._mass = REST_DECAY * self._rest_BK + rest_BK, REST_DECAY * self._mass + 1.0
-        for view, paths in self._paths.items():
-            if view == SCORES:
-                before_K = first_M @ self._first_MK if first_M is not None and len(self._first_MK) else u_K[:0]
-                paths.add(np.concatenate([before_K, u_K]), np.zeros(0))
-            else:
-                paths.add(u_K, views[view][0])
+        self._paths.add(u_K, {view: facts_ED[0] for view, facts_ED in views.items()}, first_M)
         self.known += 1
 
     def numbers(self, steps: int) -> dict[str, Any]:
@@ -221,13 +186,13 @@ class Regimes:
             state_BS = np.einsum("bs,bst->bt", state_BS, bank.chain_BSS)
         mean_BSM = (bank.mean_BSK + GOES_ON * self._rest_BK[:, None] / self._mass) @ bank.back_KM
         found = {"mean_BSM": mean_BSM, "state_BS": state_BS, "share_A": self._shares_A, "trust": self.trust}
-        return _content(bank) | _joined(bank, found, {view: p.foreseen(steps) for view, p in self._paths.items()})
+        return _content(bank) | _joined(bank, found, self._paths.foreseen(steps))
 
     @property
     def _shares_A(self) -> FloatArray:
         """Weights of the answers: by their evidence, that between paths and all others to the power `APART`."""
         share_A, logs, of_paths_A = np.zeros(len(self._evidence_A)), [], np.zeros(len(self._evidence_A), dtype=bool)
-        of_paths_A[len(self._state_BS) :][: len(self._paths)] = True
+        of_paths_A[len(self._state_BS) :][: self._paths.views] = True
         for group_A in (of_paths_A, ~of_paths_A):
             ahead_A = np.exp(self._evidence_A[group_A] - self._evidence_A[group_A].max())
             share_A[group_A] = ahead_A / ahead_A.sum()
@@ -266,9 +231,8 @@ class Regimes:
             return {}
         known = {"known": np.array([self.known, self.fitted])}
         state = {"state": self._state_BS, "evidence": self._evidence_A, "rest": self._rest_BK}
-        state |= {"mass": np.array([self._mass]), "skill": self._skill, "first": self._first_MK}
-        for view, paths in self._paths.items():
-            state |= {f"paths.{view}.{name}": array for name, array in paths.arrays().items()}
+        state |= {"mass": np.array([self._mass]), "skill": self._skill}
+        state |= self._paths.arrays()
         return {f"regimes.{name}": array for name, array in (_content(self._bank) | state | known).items()}
 
     def load(self, layout: Layout) -> None:
@@ -298,23 +262,10 @@ class Regimes:
             scale=take("scale", 1),
         )
         self._state_BS, self._evidence_A = take("state", "members", MOST), take("evidence", _answers(self._bank))
-        self._paths = {int(view): Paths(self._horizon) for view in np.unique(self._bank.view_B)}
-        for view, paths in self._paths.items():
-            paths.load(layout, f"regimes.paths.{view}.")
+        self._paths.load(layout, "regimes.", np.unique(self._bank.view_B).tolist())
         self._rest_BK, self._mass = take("rest", "members", "M"), float(take("mass", 1)[0])
-        self._skill, self._first_MK = take("skill", 2), take("first", "first", "M")
-        if len(self._first_MK) not in (0, self._size):
-            raise LayoutError(f"reads 'regimes.first' for {self._size} models, and it has {len(self._first_MK)}")
+        self._skill = take("skill", 2)
         self.known, self.fitted = (int(value) for value in take("known", 2, dtype="i8"))
-
-
-def _read(
-    basis: Directions, c_EM: FloatArray, C_MM: FloatArray, horizon: int
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """c along directions [E, K], its long-run mean, the variance of its noise, and the predictions' spread [K]."""
-    u_EK = c_EM @ basis.to_MK
-    noise_K = overlapping(u_EK, basis.power_K, horizon)
-    return u_EK, usual(c_EM, C_MM) @ basis.to_MK, noise_K, basis.power_K
 
 
 def _answers(bank: Bank) -> int:
@@ -337,7 +288,7 @@ def _joined(
         "fact_BSK": [bank.fact_BSK],
     }
     for state_R, u_RK, facts_RF in foreseen.values():
-        parts["mean_BSM"].append((u_RK[:, -len(bank.back_KM) :] @ bank.back_KM)[None])  # the present version's
+        parts["mean_BSM"].append((u_RK @ bank.back_KM)[None])
         parts["state_BS"].append(state_R[None])
         parts["fact_BSK"].append(np.pad(facts_RF, ((0, 0), (0, bank.fact_BSK.shape[2] - facts_RF.shape[1])))[None])
     like = [*range(len(bank.view_B)), *(_last(bank, view) for view in foreseen)]
