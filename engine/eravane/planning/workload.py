@@ -21,6 +21,7 @@ from eravane.data.catalog import Cell
 from eravane.data.resident import fitting
 from eravane.gate.context import WIDEST_CELL
 from eravane.gate.training import Training
+from eravane.gate.versions import scored as scored_versions
 from eravane.learners.forest import device_bytes
 from eravane.learners.registry import make_learner
 from eravane.loop.updates import APPEND_ERAS, PAST_WINDOWS
@@ -228,8 +229,11 @@ class Workload:
         count = len(history) + len(eras)
         per_row, per_era = HOST.outcome
         scored = 2 * per_row * rows * self._chosen + 2 * per_era * count
-        trees, looped = self._config.zoo.trees, rows - history.rows
-        predicted = sum(self._predict(looped, len(eras), cell, trees) for cell in self._kept)
+        trees, every = self._config.zoo.trees, self._config.loop.every
+        # The versions before a refit predict on, for the history of the present one.
+        versions = [len(scored_versions(number // every + 1)) if self._refits() else 1 for number in range(len(eras))]
+        looped = (rows - history.rows) * sum(versions) // len(eras)
+        predicted = sum(self._predict(looped, sum(versions), cell, trees) for cell in self._kept)
         saved = len(eras) * (HOST.save + HOST.decide * self._chosen)
         gate = self._gate(len(history), len(eras))
         return HOST.begin + self._context(rows, count) + scored + predicted + saved + gate
