@@ -7,6 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from eravane.core.errors import LayoutError
+from eravane.core.layout import Layout
 from eravane.gate import paths as module
 from eravane.gate.paths import BY_SPREAD, DRIFT, KEEP, LEAVE, OWN, REGIMES, USUAL, WHITE, Paths
 
@@ -112,3 +114,11 @@ def test_paths_go_on_after_the_eras_they_were_fitted_to():
     for u_K in u_EK[25:]:
         parts.add(u_K, np.zeros(0))
     np.testing.assert_array_equal(expected(whole, 6), expected(parts, 6))
+
+
+@pytest.mark.parametrize(("name", "value"), [("kind", np.array([0, 2, 1])), ("strength", np.array([1.0, 0.0]))])
+def test_kinds_of_directions_that_cannot_be_are_refused(name, value):
+    paths = Paths(2)
+    paths.fit(np.ones((4, 3)), np.zeros(3), np.ones(3), np.arange(3.0), np.ones(3), np.zeros((4, 0)), np.zeros(0), 0.0)
+    with pytest.raises(LayoutError, match="kind"):
+        Paths(2).load(Layout({f"p.{key}": array for key, array in (paths.arrays() | {name: value}).items()}), "p.")

@@ -23,6 +23,7 @@ from eravane.core.errors import ConfigError
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
 from eravane.data.ingest import ingest
+from eravane.learners.outside import OUTSIDE
 from eravane.learners.protocol import TrainingInterruptedError
 from eravane.learners.registry import load_booster
 from eravane.learners.xgboost import XGBoost, fit, quantile_matrix, resolve_params
@@ -331,6 +332,18 @@ def test_an_append_is_a_block_on_the_window_that_trees_may_see(bench: Bench) -> 
         assert len(model.trees.blocks) == 2
         total = load_booster(bytes(expected.save_raw("ubj"))).margin(values, margin)
         np.testing.assert_allclose(model.margins.joined(), total, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [0, 5, 100])
+def test_eras_before_a_window_leave_out_the_purge_and_what_may_have_seen_them(window: int, bench: Bench) -> None:
+    bench = dataclasses.replace(
+        bench, config=dataclasses.replace(bench.config, zoo=dataclasses.replace(bench.config.zoo, window=window))
+    )
+    updater, spec, none = bench.updater(update="refit"), bench.specs[0], (0, -1)
+    newest = 52 - 9 - window - 8  # the tree lag, the window, the purge
+    assert updater.eras_before(spec, 52) == {0: none, 5: (newest - 19, newest), 100: (1 - 9 - 399, 1 - 9)}[window]
+    assert updater.eras_before(dataclasses.replace(spec, residual=0.5), 52) == none
+    assert updater.eras_before(dataclasses.replace(spec, feature_set=OUTSIDE), 52) == none
 
 
 @pytest.mark.parametrize("half_life", [0.0, 5.0])

@@ -9,8 +9,8 @@ its evidence (a Rao-Blackwellised filter that keeps the likeliest paths).
 
 c is read along directions of the models' agreement, in units of its noise. What regimes add is larger where
 predictions spread much: those are what many models have in common. So directions are of two kinds, the widest sixth and
-the others, and those of a kind share one covariance, of the size of the regimes and weeks. Facts of an era scatter
-around means of its regime independently.
+the others (of all that are read: those of two versions may be), and those of a kind share one covariance, of the size
+of the regimes and weeks. Facts of an era scatter around means of its regime independently.
 """
 
 from __future__ import annotations
@@ -214,6 +214,8 @@ class Paths:
         self._cov_HGPP = take("cov", count, kinds, *[self._parts] * 2)
         self._kind_K, self._strength_G = take("kind", along, dtype="i8"), take("strength", kinds)
         self._share_K = take("share", along)
+        if not (np.isin(self._kind_K, np.arange(len(self._strength_G))).all() and (self._strength_G > 0).all()):
+            raise LayoutError(f"reads '{prefix}kind' as kinds of directions with positive '{prefix}strength'")
         self._regime_H, self._used_H = take("regime", count, dtype="i8"), take("used", count, dtype="i8")
         self._log_H, self._unit_K, self._count_HR = (
             take("log", count),

@@ -48,7 +48,7 @@ class Version:
         start: first era that it was in force for.
         z: block of reference rows -> float16 [M, R], standardised predictions of them.
         past: era before the windows that it was trained on -> payments there [M], NaN for a model that is not out of
-            sample there or was not trained anew. Of the newest version alone.
+            sample there, was not trained anew, or predicts constants. Of the newest version alone.
     """
 
     start: int
@@ -61,7 +61,8 @@ class VersionScores:
     """Payments in an era of the versions that were out of sample there.
 
     Attributes:
-        versions: their numbers, the one in force last; paid_KM: float64 [K, M], NaN for a model without predictions.
+        versions: their numbers, the one in force last; paid_KM: float64 [K, M], NaN for a model without predictions, or
+            with constant ones.
     """
 
     versions: tuple[int, ...]

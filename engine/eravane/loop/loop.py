@@ -217,20 +217,25 @@ class Loop:
         outcome = outcome_of(pending, label_N, self._ops, meta_N)
         if versions is None:
             return outcome
-        *before, _ = numbers = versions.at(pending.era) or (0,)
-        if versions.at(pending.era) and all(number in self.earlier.frozen for number in before):
-            paid = [self._paid(pending.era, self.earlier.predictions(number, pending.era)) for number in before]
-            paid.append(self._gate.paid(outcome.c_M, outcome.contribution_M))
-            versions.score(pending.era, VersionScores(numbers, np.stack(paid)))
+        if numbers := versions.at(pending.era):
+            # A checkpoint of a development version may lack the first one.
+            earlier = [number for number in numbers[:-1] if number in self.earlier.frozen]
+            paid = [self._payments(pending.era, self.earlier.predictions(number, pending.era)) for number in earlier]
+            own_M = self._gate.paid(outcome.c_M, outcome.contribution_M)
+            paid.append(np.where(np.nan_to_num(np.diag(outcome.C_MM)) > 0, own_M, np.nan))
+            versions.score(pending.era, VersionScores((*earlier, numbers[-1]), np.stack(paid)))
         return outcome
 
-    def _paid(self, era: int, base_MN: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Payments of models in an era by their predictions [M]."""
+    def _payments(self, era: int, base_MN: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Payments of models in an era by their predictions [M], NaN for constant ones."""
         label_N, meta_N = self._features.labels(self._target, era, era), self._features.meta_model(era, era)
         known = ~np.isnan(label_N)
         base_MN = np.ascontiguousarray(base_MN[:, known])
         meta_N = None if meta_N is None else meta_N[known]
-        return self._gate.paid(*c_and_mmc(base_MN, gaussianize(base_MN, self._ops), label_N[known], self._ops, meta_N))
+        paid_M = self._gate.paid(
+            *c_and_mmc(base_MN, gaussianize(base_MN, self._ops), label_N[known], self._ops, meta_N)
+        )
+        return np.where(base_MN.min(axis=1) < base_MN.max(axis=1), paid_M, np.nan)
 
     def _paid_before(self, refitted: Sequence[str], era: int) -> dict[int, NDArray[np.float64]]:
         """Payments [M] of models refitted for `era` in resolved eras before the windows that they were trained on.
@@ -238,7 +243,7 @@ class Loop:
         NaN for the others. Empty where models are trained on all eras.
         """
         range_M2 = np.array(
-            [self._updater.scored_before(spec, era) if spec.model_id in refitted else NO_ERAS for spec in self._specs]
+            [self._updater.eras_before(spec, era) if spec.model_id in refitted else NO_ERAS for spec in self._specs]
         )
         found = {}
         for before in self._gate.resolved:
@@ -246,7 +251,7 @@ class Loop:
             if which_M.any():
                 base_MN = self.evaluate(source_of(self._features, before), which_M)
                 found[before] = np.full(len(which_M), np.nan)
-                found[before][which_M] = self._paid(before, base_MN[which_M])
+                found[before][which_M] = self._payments(before, base_MN[which_M])
         return found
 
     def _update(self, era: int) -> tuple[str, tuple[str, ...]]:
@@ -260,7 +265,8 @@ class Loop:
         for name in names:
             self._boosters.pop(name, None)
         if kind == "refit" and self._gate.versions is not None:
-            self.earlier.renew(self._gate.versions, before, self.models, era, self._paid_before(names, era))
+            paid, waiting = self._paid_before(names, era), [pending.era for pending in self._pending]
+            self.earlier.renew(self._gate.versions, before, self.models, era, paid, waiting)
         return kind, names
 
     def evaluate(self, source: EraSource, which_M: NDArray[np.bool_]) -> NDArray[np.float32]:

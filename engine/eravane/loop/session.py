@@ -23,6 +23,7 @@ from eravane.core.errors import LayoutError, RunError
 from eravane.core.layout import value_of
 from eravane.core.seeds import derive_seed
 from eravane.data.features import Features
+from eravane.data.store.window import RollingWindow
 from eravane.gate.context import ContextBuilder
 from eravane.gate.facts import OutsideFacts
 from eravane.gate.gate import MetaLearner
@@ -45,7 +46,8 @@ from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, start_models
 from eravane.zoo.training import Finished
 
-# Eras before the present one that the loop may still read; older pages of the store are released.
+# Eras before the present one that every step may still read; older pages of the store are released. Refits read them
+# again.
 READ_BEHIND = 64
 ERAS, RESOLVED = "checkpoints/eras", "checkpoints/resolved"
 
@@ -139,7 +141,7 @@ class Session:
         self._checkpoints = Checkpoints(folder.path / "checkpoints", identity)
         self._models, self._path = ModelFolder(folder.path), folder.path
         self._columns = {spec.model_id: spec.columns for spec in specs}
-        self._rolling = features.store.roll(READ_BEHIND - features.needed(0))
+        self._rolling = self._from_the_start()
         self._newest_resolved = self.newest = -1
 
     @property
@@ -268,9 +270,15 @@ class Session:
         kept = [Facts.of(facts) for facts in saved]
         self._models.keep_only([models for facts in kept for models in (facts.models, *facts.versions.values())])
         self.newest = era
+        if report.update == "refit":
+            self._rolling = self._from_the_start()
         if stored:
             self._rolling.advance(era)
         return report
+
+    def _from_the_start(self) -> RollingWindow:
+        """A window of the store that has released nothing."""
+        return self.features.store.roll(READ_BEHIND - self.features.needed(0))
 
     def _stored(self, models: Mapping[str, Model]) -> dict[str, dict[str, object]]:
         return {name: asdict(where) for name, where in self._models.put(models).items()}

@@ -226,13 +226,14 @@ class Updater:
             return "append" if loop.update == "append" else "refit"
         return "leaves" if self._leaves and since % loop.leaves_every == 0 else ""
 
-    def scored_before(self, spec: ModelSpec, era: int) -> tuple[int, int]:
+    def eras_before(self, spec: ModelSpec, era: int) -> tuple[int, int]:
         """First and last era before the window on which a model refitted for `era` was trained, as far as it is scored.
 
-        The main target's labels there overlap with none of the training, by the purge of the folds.
+        The main target's labels there overlap with none of the training, by the purge of the folds. None for a model of
+        a residual target: the benchmark that is taken out of its labels may have been trained on those eras.
         """
         window, lags = self._config.zoo.window, self._timeline.tree_lags
-        if spec.outside or not window:
+        if spec.outside or spec.residual or not window:
             return NO_ERAS
         last = self._zoo.trained_from(era - lags[spec.target]) - self._timeline.clock.purge - 1
         return last - PAST_WINDOWS * window + 1, last

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eravane.core.arrays import on_host
 from eravane.data.features import Features
-from eravane.gate.versions import SCORED_VERSIONS, Version, Versions
+from eravane.gate.versions import Version, Versions
 from eravane.learners.protocol import Model as Booster
 from eravane.learners.registry import predict
 from eravane.loop.sources import EraSource, source_of, values_of
@@ -32,7 +32,7 @@ class EarlierModels:
         ops: the kernels' namespace.
 
     Attributes:
-        frozen: version number -> models as they ended, at most `SCORED_VERSIONS` versions and the first.
+        frozen: version number -> models as they ended, of all that are scored in eras that are not resolved yet.
     """
 
     def __init__(self, features: Features, specs: Sequence[ModelSpec], loop_start: int, ops: Kernels) -> None:
@@ -53,17 +53,23 @@ class EarlierModels:
         after: Mapping[str, Model],
         era: int,
         past: Mapping[int, NDArray[np.float64]],
+        waiting: Sequence[int],
     ) -> None:
         """Freeze the version that ends, and put the refitted models in force from `era` on.
 
-        `past` are payments of the refitted models in eras before their training, see `Version`.
+        Args:
+            versions: of the gate.
+            before, after: the models of the version that ends, and those of the new one.
+            era: first era of the new version.
+            past: payments of the refitted models in eras before their training, see `Version`.
+            waiting: predicted eras whose labels are not usable yet.
         """
         number = len(versions.kept) - 1
         versions.freeze(self._compared(before))
-        self.frozen[number] = dict(before)
-        self.frozen = {n: models for n, models in self.frozen.items() if n == 0 or n > number - SCORED_VERSIONS}
-        self._boosters = {key: found for key, found in self._boosters.items() if key[0] in self.frozen}
         versions.add(Version(era, self._compared(after), past))
+        wanted = {n for one in (*waiting, era) for n in versions.at(one)}
+        self.frozen = {n: models for n, models in {**self.frozen, number: dict(before)}.items() if n in wanted}
+        self._boosters = {key: found for key, found in self._boosters.items() if key[0] in self.frozen}
 
     def predictions(self, number: int, era: int) -> NDArray[np.float32]:
         """Predictions of a frozen version for a stored era, float32 [M, N]."""
