@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from eravane.gate.directions import directions, overlapping, usual
+from eravane.gate.directions import directions, read
 from eravane.gate.outcomes import EraOutcome
 from eravane.gate.paths import REGIMES, Paths
 from eravane.gate.portable_weights import expected_weights
@@ -107,10 +107,8 @@ def regimes_known(
             C_MM = np.mean([o.C_MM for o in outcomes[:known]], axis=0) if newest_MM is None else newest_MM
             basis, c_EM = directions(C_MM), np.stack([o.c_M for o in outcomes[:known]])
             c_EM = kept.project([o.era for o in outcomes[:known]], c_EM)
-            u_EK, usual_K = c_EM @ basis.to_MK, usual(c_EM, C_MM) @ basis.to_MK
-            noise_K = overlapping(u_EK, basis.power_K, WEEKS)
-            alike_K, width_F = np.ones(len(usual_K)), np.ones(fact_ER.shape[1])
-            paths.fit(u_EK, usual_K, noise_K, basis.power_K, alike_K, fact_ER[:known], width_F, 1.0)
+            share_K, width_F = np.ones(len(C_MM)), np.ones(fact_ER.shape[1])
+            paths.fit(read(basis, c_EM, C_MM, WEEKS), share_K, fact_ER[:known], width_F, 1.0)
         elif known > used:
             paths.add(outcomes[known - 1].c_M @ basis.to_MK, fact_ER[known - 1])
         used, everyone = known, np.ones(len(outcome.c_M), dtype=bool)

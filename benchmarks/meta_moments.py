@@ -20,7 +20,7 @@ from benchmarks.meta_knowable import Truth, condensed
 from benchmarks.meta_worlds import CLOCK, WINDOW, Planted, before
 from eravane.gate.context import STRUCTURE
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
-from eravane.gate.versions import Version, VersionScores, scored
+from eravane.gate.versions import Version, VersionScores, scored_versions
 
 FloatArray = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def moment_world(name: str, seed: int) -> Planted:
     outcomes, version_scores = [], {}
     for era in range(WARM, WARM + kind.eras):
         now = (era - WARM) // REFIT
-        numbers = scored(now + 1)
+        numbers = scored_versions(now + 1)
         version_scores[era] = VersionScores(numbers, versions_VMF[list(numbers)] @ cov_TF[era])
         C_MM = versions_VMF[now] @ S_FF @ versions_VMF[now].T
         c_M = versions_VMF[now] @ cov_TF[era]

@@ -25,8 +25,8 @@ from eravane.core.config import GateConfig
 from eravane.core.files import write_atomically
 from eravane.gate.context import STRUCTURE, ContextBuilder
 from eravane.gate.outcomes import EraFacts, EraOutcome, GateModel
-from eravane.gate.versions import Version, VersionScores, scored
-from eravane.loop.updates import PAST_WINDOWS
+from eravane.gate.versions import Version, VersionScores, scored_versions
+from eravane.loop.updates import eras_before
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target
 from eravane.synth.config import SynthConfig
 from eravane.synth.world import World
@@ -174,7 +174,7 @@ class _Base:
 
     def scores(self, x_FN: NDArray[np.float32], y_N: FloatArray) -> tuple[VersionScores, FloatArray]:
         """Scores of versions in an era, all of them out of sample, and their predictions [K M, N]."""
-        numbers = scored(len(self._kept))
+        numbers = scored_versions(len(self._kept))
         z_KMN = np.stack([gaussianize(self._evaluate(self._kept[n][1], x_FN), ops) for n in numbers])
         paid_KM = np.stack([z_MN @ y_N / y_N.size for z_MN in z_KMN])
         return VersionScores(numbers, paid_KM), z_KMN.reshape(-1, y_N.size).astype(np.float64)
@@ -195,8 +195,8 @@ class _Base:
 
 def before(start: int) -> range:
     """Predicted eras before the window of models that start in an era, as far as the loop scores them there."""
-    last = start - CLOCK.tree_lag - WINDOW - CLOCK.purge
-    return range(max(FIRST_PREDICTED, last - PAST_WINDOWS * WINDOW + 1), last + 1)
+    eras = eras_before(start - CLOCK.tree_lag - WINDOW + 1, WINDOW, CLOCK.purge)
+    return range(max(FIRST_PREDICTED, eras.start), eras.stop)
 
 
 def _c(weights: Sequence[FloatArray], moments: Sequence[Sequence[FloatArray]]) -> FloatArray:

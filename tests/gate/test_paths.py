@@ -10,6 +10,7 @@ import pytest
 from eravane.core.errors import LayoutError
 from eravane.core.layout import Layout
 from eravane.gate import paths as module
+from eravane.gate.directions import Reading
 from eravane.gate.paths import BY_SPREAD, DRIFT, KEEP, LEAVE, OWN, REGIMES, USUAL, WHITE, Paths
 
 
@@ -64,7 +65,7 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon):
         forecasts.append(forecast_K)
     share = np.exp(np.array(logs) - max(logs))
     paths = Paths(horizon)
-    paths.fit(u_EK, usual_K, noise_K, power_K, share_K, np.zeros((eras, 0)), np.zeros(0), 0.0)
+    paths.fit(Reading(u_EK, usual_K, noise_K, power_K), share_K, np.zeros((eras, 0)), np.zeros(0), 0.0)
     expected_K = (share / share.sum()) @ np.array(forecasts) * np.sqrt(noise_K)
     np.testing.assert_allclose(expected(paths, steps), expected_K, rtol=1e-8, atol=1e-12)
 
@@ -77,7 +78,8 @@ def test_regimes_of_a_short_history_of_many_models_are_found():
     weeks_TK = rng.standard_normal((len(regime_E) + 3, 40))
     u_EK = pay_RK[regime_E] + sum(weeks_TK[i : len(regime_E) + i] for i in range(4)) / 2
     paths, found = Paths(4), []
-    paths.fit(u_EK[:1], np.zeros(40), np.ones(40), np.ones(40), np.ones(40), np.zeros((1, 0)), np.zeros(0), 0.0)
+    first = Reading(u_EK[:1], np.zeros(40), np.ones(40), np.ones(40))
+    paths.fit(first, np.ones(40), np.zeros((1, 0)), np.zeros(0), 0.0)
     for era in range(1, len(u_EK)):
         paths.add(u_EK[era], np.zeros(0))
         found.append(paths.arrays()["regime"][0])
@@ -95,7 +97,7 @@ def test_facts_tell_the_regime_of_an_era_that_is_not_resolved_and_of_those_that_
     facts_EF = sign_RF[regime_E] + rng.standard_normal((400, 2))
     facts_EF[::7, 0] = np.nan
     paths = Paths(1)
-    paths.fit(u_EK, np.zeros(10), np.ones(10), np.ones(10), np.ones(10), facts_EF, np.ones(2), 1.0)
+    paths.fit(Reading(u_EK, np.zeros(10), np.ones(10), np.ones(10)), np.ones(10), facts_EF, np.ones(2), 1.0)
     state_R, u_RK, facts_RF = paths.foreseen(6)
     assert state_R.sum() == pytest.approx(1)
     for regime in range(3):
@@ -108,9 +110,9 @@ def test_paths_go_on_after_the_eras_they_were_fitted_to():
     rng = np.random.default_rng(3)
     u_EK, usual_K, noise_K = rng.standard_normal((60, 5)), rng.standard_normal(5), rng.uniform(0.5, 2, 5)
     facts_EF = np.zeros((60, 0))
-    whole, parts, power_K = Paths(4), Paths(4), rng.uniform(0.1, 3, 5)
-    whole.fit(u_EK, usual_K, noise_K, power_K, np.ones(5), facts_EF, np.zeros(0), 0.0)
-    parts.fit(u_EK[:25], usual_K, noise_K, power_K, np.ones(5), facts_EF[:25], np.zeros(0), 0.0)
+    whole, parts, reading = Paths(4), Paths(4), Reading(u_EK, usual_K, noise_K, rng.uniform(0.1, 3, 5))
+    whole.fit(reading, np.ones(5), facts_EF, np.zeros(0), 0.0)
+    parts.fit(reading._replace(u_EK=u_EK[:25]), np.ones(5), facts_EF[:25], np.zeros(0), 0.0)
     for u_K in u_EK[25:]:
         parts.add(u_K, np.zeros(0))
     np.testing.assert_array_equal(expected(whole, 6), expected(parts, 6))
@@ -119,6 +121,7 @@ def test_paths_go_on_after_the_eras_they_were_fitted_to():
 @pytest.mark.parametrize(("name", "value"), [("kind", np.array([0, 2, 1])), ("strength", np.array([1.0, 0.0]))])
 def test_kinds_of_directions_that_cannot_be_are_refused(name, value):
     paths = Paths(2)
-    paths.fit(np.ones((4, 3)), np.zeros(3), np.ones(3), np.arange(3.0), np.ones(3), np.zeros((4, 0)), np.zeros(0), 0.0)
+    reading = Reading(np.ones((4, 3)), np.zeros(3), np.ones(3), np.arange(3.0))
+    paths.fit(reading, np.ones(3), np.zeros((4, 0)), np.zeros(0), 0.0)
     with pytest.raises(LayoutError, match="kind"):
         Paths(2).load(Layout({f"p.{key}": array for key, array in (paths.arrays() | {name: value}).items()}), "p.")

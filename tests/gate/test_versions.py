@@ -100,7 +100,10 @@ def test_the_first_version_has_a_history_that_no_refit_breaks():
     weights_VMF, cov_EF, z_VMR = world()
     versions, c_EM = filled(weights_VMF, cov_EF, z_VMR)
     before_EM = np.full((2, MODELS), 0.5)  # out of fold, before any version
-    versions._scores[30].paid_KM[0, 1] = np.nan
+    at = versions.at(30)
+    paid_KM = weights_VMF[list(at)] @ cov_EF[30]
+    paid_KM[0, 1] = np.nan  # this model predicted nothing
+    versions.score(30, VersionScores(at, paid_KM))
     found_EM = versions.first([-2, -1, *range(len(c_EM))], np.concatenate([before_EM, c_EM]))
     expected_EM = cov_EF @ weights_VMF[0].T
     expected_EM[30, 1] = c_EM[30, 1]

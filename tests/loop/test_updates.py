@@ -339,11 +339,12 @@ def test_eras_before_a_window_leave_out_the_purge_and_what_may_have_seen_them(wi
     bench = dataclasses.replace(
         bench, config=dataclasses.replace(bench.config, zoo=dataclasses.replace(bench.config.zoo, window=window))
     )
-    updater, spec, none = bench.updater(update="refit"), bench.specs[0], (0, -1)
+    updater, spec = bench.updater(update="refit"), bench.specs[0]
     newest = 52 - 9 - window - 8  # the tree lag, the window, the purge
-    assert updater.eras_before(spec, 52) == {0: none, 5: (newest - 19, newest), 100: (1 - 9 - 399, 1 - 9)}[window]
-    assert updater.eras_before(dataclasses.replace(spec, residual=0.5), 52) == none
-    assert updater.eras_before(dataclasses.replace(spec, feature_set=OUTSIDE), 52) == none
+    wanted = {0: [], 5: [*range(newest - 19, newest + 1)], 100: [*range(1 - 8 - 400, 1 - 8)]}[window]
+    assert [*updater.eras_before(spec, 52)] == wanted
+    assert not updater.eras_before(dataclasses.replace(spec, residual=0.5), 52)
+    assert not updater.eras_before(dataclasses.replace(spec, feature_set=OUTSIDE), 52)
 
 
 @pytest.mark.parametrize("half_life", [0.0, 5.0])

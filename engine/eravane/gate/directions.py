@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,22 @@ def directions(C_MM: FloatArray) -> Directions:
     power_K, vector_MK = np.linalg.eigh(C_MM)
     power_K = np.maximum(power_K, 0.0) + STABLE
     return Directions(vector_MK / np.sqrt(power_K), np.ascontiguousarray((vector_MK * np.sqrt(power_K)).T), power_K)
+
+
+class Reading(NamedTuple):
+    """c along directions [E, K], its long-run mean, the variance of its noise, and the predictions' spread [K]."""
+
+    u_EK: FloatArray
+    usual_K: FloatArray
+    noise_K: FloatArray
+    power_K: FloatArray
+
+
+def read(basis: Directions, c_EM: FloatArray, C_MM: FloatArray, horizon: int) -> Reading:
+    """Read c [E, M] along the directions of the agreement C_MM; `horizon`: eras that a label spans."""
+    u_EK = c_EM @ basis.to_MK
+    noise_K = overlapping(u_EK, basis.power_K, horizon)
+    return Reading(u_EK, usual(c_EM, C_MM) @ basis.to_MK, noise_K, basis.power_K)
 
 
 def usual(c_EM: FloatArray, C_MM: FloatArray) -> FloatArray:

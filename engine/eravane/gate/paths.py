@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.errors import LayoutError
 from eravane.core.layout import Layout
-from eravane.gate.directions import Directions, directions, overlapping, usual
+from eravane.gate.directions import Directions, Reading, directions, read
 
 # Regimes of a path, paths that are kept, and log odds to the likeliest one beyond which a path is dropped.
 REGIMES, KEPT, UNLIKELY = 6, 32, 20.0
@@ -40,7 +40,7 @@ WHITE = 0.1
 # Eras of evidence that the facts of a regime are like the mean of all.
 PRIOR_FACTS = 1.0
 # Share of the first version in the evidence of paths that read no facts, where models have been refitted: its history
-# is of one kind throughout, but tells less of the present models.
+# is of one kind throughout, but says less about the present models.
 FIRST = 0.3
 # Parts of the state: what every regime adds, the usual c, the drift, the noise of the newest week and of those before.
 _COMMON, _DRIFT, _WEEK = REGIMES, REGIMES + 1, REGIMES + 2
@@ -70,32 +70,23 @@ class Paths:
         self.width_F, self.trust = np.zeros(0), 0.0
 
     def fit(
-        self,
-        u_EK: FloatArray,
-        usual_K: FloatArray,
-        noise_K: FloatArray,
-        power_K: FloatArray,
-        share_K: FloatArray,
-        facts_EF: FloatArray,
-        width_F: FloatArray,
-        trust: float,
+        self, reading: Reading, share_K: FloatArray, facts_EF: FloatArray, width_F: FloatArray, trust: float
     ) -> None:
         """Follow all resolved eras from the first one.
 
         Args:
-            u_EK: c along the directions; usual_K: its long-run mean; noise_K: variance of its noise.
-            power_K: spread of the predictions along the directions; share_K: power of each direction's likelihood.
+            reading: c along the directions; share_K: power of each direction's likelihood.
             facts_EF: facts, NaN where missing (F may be 0); width_F, trust: see `Paths`.
         """
         known_EF = np.isfinite(facts_EF)
         self._usual_F = np.where(known_EF, facts_EF, 0.0).sum(axis=0) / np.maximum(known_EF.sum(axis=0), 1)
         self.width_F, self.trust = width_F, trust
-        self._unit_K = np.sqrt(noise_K)
-        self._kind_K, self._strength_G = _kinds(power_K)
+        self._unit_K = np.sqrt(reading.noise_K)
+        self._kind_K, self._strength_G = _kinds(reading.power_K)
         self._share_K = share_K
-        self._mean_HPK = np.zeros((0, self._parts, len(usual_K)))
-        self._usual_K = usual_K / self._unit_K
-        for u_K, facts_F in zip(u_EK, facts_EF, strict=True):
+        self._mean_HPK = np.zeros((0, self._parts, len(reading.usual_K)))
+        self._usual_K = reading.usual_K / self._unit_K
+        for u_K, facts_F in zip(reading.u_EK, facts_EF, strict=True):
             self.add(u_K, facts_F)
 
     def add(self, u_K: FloatArray, facts_F: FloatArray) -> None:
@@ -258,18 +249,18 @@ class PathBank:
             facts: of every view, with width and trust as `Paths.fit` takes them.
             first: c of the models' first version [E, M], and its agreement [M, M]; None where there is no other one.
         """
-        present, alike_K = _read(basis, c_EM, C_MM, self._horizon), np.ones(self._size)
-        both, share_K, self._first_MK = present, alike_K, np.zeros((0, self._size))
+        present, share_K = read(basis, c_EM, C_MM, self._horizon), np.ones(self._size)
+        alone, alone_K, self._first_MK = present, share_K, np.zeros((0, self._size))
         if first is not None:
             before = directions(first[1])
             self._first_MK = before.to_MK
-            parts = zip(_read(before, *first, self._horizon), present, strict=True)
-            u_EK, usual_K, noise_K, power_K = (np.concatenate(pair, axis=-1) for pair in parts)
-            both, share_K = (u_EK, usual_K, noise_K, power_K), np.repeat([FIRST, 1 - FIRST], self._size)
+            both = zip(read(before, *first, self._horizon), present, strict=True)
+            alone = Reading(*(np.concatenate(pair, axis=-1) for pair in both))
+            alone_K = np.repeat([FIRST, 1 - FIRST], self._size)
         self._paths = {view: Paths(self._horizon) for view in facts}
         for view, (facts_EF, width_F, trust) in facts.items():
-            read = (*present, alike_K) if facts_EF.shape[1] else (*both, share_K)
-            self._paths[view].fit(*read, facts_EF, width_F, trust)
+            followed = (present, share_K) if facts_EF.shape[1] else (alone, alone_K)
+            self._paths[view].fit(*followed, facts_EF, width_F, trust)
 
     def add(self, u_K: FloatArray, facts: Mapping[int, FloatArray], first_M: FloatArray | None) -> None:
         """Take in one resolved era: c along the directions, facts by view, and c of the models' first version."""
@@ -279,7 +270,7 @@ class PathBank:
             paths.add(u_K if len(facts_F) else np.concatenate([first_K, u_K]), facts_F)
 
     def foreseen(self, steps: int) -> dict[int, tuple[FloatArray, FloatArray, FloatArray]]:
-        """What `Paths.foreseen` tells of the present models, by view."""
+        """Result of `Paths.foreseen` for the present models, by view."""
         found = {view: paths.foreseen(steps) for view, paths in self._paths.items()}
         return {view: (state_R, u_RK[:, -self._size :], facts_RF) for view, (state_R, u_RK, facts_RF) in found.items()}
 
@@ -302,15 +293,6 @@ class PathBank:
         self._paths = {view: Paths(self._horizon) for view in views}
         for view, paths in self._paths.items():
             paths.load(layout, f"{prefix}paths.{view}.")
-
-
-def _read(
-    basis: Directions, c_EM: FloatArray, C_MM: FloatArray, horizon: int
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """c along directions [E, K], its long-run mean, the variance of its noise, and the predictions' spread [K]."""
-    u_EK = c_EM @ basis.to_MK
-    noise_K = overlapping(u_EK, basis.power_K, horizon)
-    return u_EK, usual(c_EM, C_MM) @ basis.to_MK, noise_K, basis.power_K
 
 
 def _kinds(power_K: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:

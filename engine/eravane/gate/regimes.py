@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Integers as IntArray
 from eravane.core.layout import Layout
-from eravane.gate.directions import Directions, directions, steady, usual
+from eravane.gate.directions import Directions, directions, read, steady
 from eravane.gate.paths import REGIMES, PathBank
 from eravane.gate.portable import beside_level, foresee
 from eravane.gate.prototypes import find_regimes
@@ -129,7 +129,7 @@ class Regimes:
         views = {CELLS: own_EMF @ slope_F / scale, OUTSIDE: outside_ED}
         members = _members(bool(slope_F.any()), bool(np.isfinite(outside_ED).any()))
         basis = directions(C_MM)
-        u_EK, usual_K = c_EM @ basis.to_MK, usual(c_EM, C_MM) @ basis.to_MK
+        u_EK, usual_K, *_ = read(basis, c_EM, C_MM, self._horizon)
         rounds, bank = ROUNDS, self._bank
         if bank is None or not np.array_equal(bank.view_B, members[1]) or bank.fact_BSK.shape[2] != _width(views):
             bank, rounds = _start(c_EM, views, members, basis), FIRST_ROUNDS
@@ -164,7 +164,7 @@ class Regimes:
     def add(
         self, c_M: FloatArray, own_MF: FloatArray, outside_D: FloatArray, first_M: FloatArray | None = None
     ) -> None:
-        """Take in one resolved era: c of the models, its facts, and c of their first version if `fit` was given it."""
+        """Take in one resolved era: c of the models, its facts, and c of their first version if `fit` had one."""
         bank = self._bank
         assert bank is not None
         views = {CELLS: (own_MF @ bank.slope_F / bank.scale)[None], OUTSIDE: outside_D[None]}

@@ -8,7 +8,7 @@ The score of the newest version follows from how its predictions correlate with 
 
 over all cells together. No label of the newest version's training enters but those that older versions were scored on.
 
-The first version is scored in all later eras: its history is of one kind throughout, by which regimes are told apart.
+The first version is scored in all later eras, so that its history is of one kind: no refit looks like a regime in it.
 
 Where models are trained on a window that rolls, the newest version is out of sample in eras before its window, too:
 there it is scored itself, once, when it is put in force.
@@ -31,13 +31,13 @@ from eravane.core.layout import Layout
 STEADY = 0.1
 # Versions that the newest one is projected from: the one in force in an era and its forerunners; one more adds next to
 # nothing.
-SCORED_VERSIONS = 3
+PROJECTED_FROM = 3
 
 
-def scored(begun: int) -> tuple[int, ...]:
-    """Numbers of the versions scored in an era when `begun` have begun: the first, and the last `SCORED_VERSIONS`."""
-    newest = range(max(0, begun - SCORED_VERSIONS), begun)
-    return tuple(newest) if begun <= SCORED_VERSIONS else (0, *newest)
+def scored_versions(begun: int) -> tuple[int, ...]:
+    """Numbers of the versions scored in an era when `begun` have begun: the first, and the last `PROJECTED_FROM`."""
+    newest = range(max(0, begun - PROJECTED_FROM), begun)
+    return tuple(newest) if begun <= PROJECTED_FROM else (0, *newest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +87,8 @@ class Versions:
         self.kept[-1] = replace(self.kept[-1], z=z)
 
     def at(self, era: int) -> tuple[int, ...]:
-        """Numbers of the versions that are scored in an era, see `scored`."""
-        return scored(sum(version.start <= era for version in self.kept))
+        """Numbers of the versions that are scored in an era, see `scored_versions`."""
+        return scored_versions(sum(version.start <= era for version in self.kept))
 
     def score(self, era: int, scores: VersionScores) -> None:
         """Note what versions were paid in a resolved era."""
@@ -127,11 +127,11 @@ class Versions:
         for e, era in enumerate(eras):
             scores = self._scores.get(era)
             if era < newest.start and scores is not None:
-                versions = scores.versions[-SCORED_VERSIONS:]
+                versions = scores.versions[-PROJECTED_FROM:]
                 if versions not in maps:
                     maps[versions] = self._map(versions)
                 if (map_MK := maps[versions]) is not None:
-                    found_EM[e] = map_MK @ np.nan_to_num(scores.paid_KM[-SCORED_VERSIONS:].ravel())
+                    found_EM[e] = map_MK @ np.nan_to_num(scores.paid_KM[-PROJECTED_FROM:].ravel())
             if (past_M := newest.past.get(era)) is not None:
                 found_EM[e] = np.where(np.isfinite(past_M), past_M, found_EM[e])
         return found_EM

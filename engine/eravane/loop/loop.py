@@ -26,7 +26,7 @@ from eravane.learners.protocol import Model as Booster
 from eravane.learners.registry import predict
 from eravane.loop.decision import Measured, decide
 from eravane.loop.sources import EraSource, source_of, values_of
-from eravane.loop.updates import NO_ERAS, Model, Updater
+from eravane.loop.updates import Model, Updater
 from eravane.loop.versions import EarlierModels
 from eravane.runstate.journal import EraRecord
 from eravane.scoring.ensemble import gaussianize, one_era, standardised_target, to_prediction
@@ -242,12 +242,12 @@ class Loop:
 
         NaN for the others. Empty where models are trained on all eras.
         """
-        range_M2 = np.array(
-            [self._updater.eras_before(spec, era) if spec.model_id in refitted else NO_ERAS for spec in self._specs]
-        )
+        scored = [
+            self._updater.eras_before(spec, era) if spec.model_id in refitted else range(0) for spec in self._specs
+        ]
         found = {}
         for before in self._gate.resolved:
-            which_M = (range_M2[:, 0] <= before) & (before <= range_M2[:, 1])
+            which_M = np.array([before in eras for eras in scored])
             if which_M.any():
                 base_MN = self.evaluate(source_of(self._features, before), which_M)
                 found[before] = np.full(len(which_M), np.nan)

@@ -46,8 +46,8 @@ from eravane.zoo.specs import ModelSpec
 from eravane.zoo.trainer import Zoo, start_models
 from eravane.zoo.training import Finished
 
-# Eras before the present one that every step may still read; older pages of the store are released. Refits read them
-# again.
+# Eras before the present one that every step may read. Older pages of the store are released, again after refits, which
+# read them.
 READ_BEHIND = 64
 ERAS, RESOLVED = "checkpoints/eras", "checkpoints/resolved"
 
@@ -141,7 +141,7 @@ class Session:
         self._checkpoints = Checkpoints(folder.path / "checkpoints", identity)
         self._models, self._path = ModelFolder(folder.path), folder.path
         self._columns = {spec.model_id: spec.columns for spec in specs}
-        self._rolling = self._from_the_start()
+        self._rolling = self._roll()
         self._newest_resolved = self.newest = -1
 
     @property
@@ -271,12 +271,12 @@ class Session:
         self._models.keep_only([models for facts in kept for models in (facts.models, *facts.versions.values())])
         self.newest = era
         if report.update == "refit":
-            self._rolling = self._from_the_start()
+            self._rolling = self._roll()
         if stored:
             self._rolling.advance(era)
         return report
 
-    def _from_the_start(self) -> RollingWindow:
+    def _roll(self) -> RollingWindow:
         """A window of the store that has released nothing."""
         return self.features.store.roll(READ_BEHIND - self.features.needed(0))
 

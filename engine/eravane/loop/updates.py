@@ -37,7 +37,6 @@ APPEND_ERAS = 40  # newest eras that appended trees are grown on
 MOST_BLOCKS = 20  # appended blocks kept before the oldest is dropped: predictions stay as fast as they were
 LEAVES_HALF_LIFE = 24.0  # eras after which half of a leaf's value comes from newer eras
 PAST_WINDOWS = 4  # windows of eras before the one trained on in which a refitted model is scored: the cost stays flat
-NO_ERAS = (0, -1)  # a range of no era
 
 
 @dataclass(frozen=True)
@@ -177,6 +176,17 @@ def renew_leaves(task: RefreshTask, control: TaskControl | None = None) -> tuple
     return tuple(Model(Trees(own, spec.columns)) for own, spec in zip(blocks, task.specs, strict=True))
 
 
+def eras_before(first: int, window: int, purge: int) -> range:
+    """Eras before a training window in which a refitted model is scored; none without a window.
+
+    Labels there overlap with none of the training's, by the purge.
+
+    Args:
+        first: first era that it was trained on; window: eras of the window (0: all eras); purge: eras left out.
+    """
+    return range(first - purge - PAST_WINDOWS * window, first - purge)
+
+
 class Updater:
     """Updates base models on schedule, with labels that trees may see at that era and no others.
 
@@ -226,17 +236,16 @@ class Updater:
             return "append" if loop.update == "append" else "refit"
         return "leaves" if self._leaves and since % loop.leaves_every == 0 else ""
 
-    def eras_before(self, spec: ModelSpec, era: int) -> tuple[int, int]:
-        """First and last era before the window on which a model refitted for `era` was trained, as far as it is scored.
+    def eras_before(self, spec: ModelSpec, era: int) -> range:
+        """Eras before the window of a model that is refitted for `era`, as far as it is scored there.
 
-        The main target's labels there overlap with none of the training, by the purge of the folds. None for a model of
-        a residual target: the benchmark that is taken out of its labels may have been trained on those eras.
+        Empty for a model of a residual target: the benchmark that is taken out of its labels may have been trained on
+        those eras.
         """
-        window, lags = self._config.zoo.window, self._timeline.tree_lags
-        if spec.outside or spec.residual or not window:
-            return NO_ERAS
-        last = self._zoo.trained_from(era - lags[spec.target]) - self._timeline.clock.purge - 1
-        return last - PAST_WINDOWS * window + 1, last
+        if spec.outside or spec.residual:
+            return range(0)
+        first = self._zoo.trained_from(era - self._timeline.tree_lags[spec.target])
+        return eras_before(first, self._config.zoo.window, self._timeline.clock.purge)
 
     def update(self, specs: Sequence[ModelSpec], models: Mapping[str, Model], era: int) -> dict[str, Model]:
         """Update the models of `specs` as is due at `era`; the others, and members from outside, stay as they are."""

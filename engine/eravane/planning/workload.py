@@ -21,10 +21,10 @@ from eravane.data.catalog import Cell
 from eravane.data.resident import fitting
 from eravane.gate.context import WIDEST_CELL
 from eravane.gate.training import Training
-from eravane.gate.versions import scored as scored_versions
+from eravane.gate.versions import scored_versions
 from eravane.learners.forest import device_bytes
 from eravane.learners.registry import make_learner
-from eravane.loop.updates import APPEND_ERAS, PAST_WINDOWS
+from eravane.loop.updates import APPEND_ERAS, eras_before
 from eravane.planning.rates import CPU_CORE, H100, HOST, LEVELS_CORE, LEVELS_H100, SHALLOW
 from eravane.planning.shape import DataShape
 from eravane_kernels.cpu.walk import DEEPEST
@@ -280,9 +280,9 @@ class Workload:
         """Seconds to refit the chosen models at an era, and to score them in eras before a window that rolls."""
         window, timeline = self._config.zoo.window, self._timeline
         seconds = self._train(era, window)
-        last = era - max(self._lags) - window - timeline.clock.purge
-        first = max(timeline.folds[0].predict_first, last - PAST_WINDOWS * window + 1)
-        if not window or first > last:
+        scored = eras_before(era - max(self._lags) - window + 1, window, timeline.clock.purge)
+        first, last = max(timeline.folds[0].predict_first, scored.start), scored.stop - 1
+        if first > last:
             return seconds
         eras, rows = len(self._shape.index.select(first, last)), self._rows(first, last)
         return seconds + sum(self._predict(rows, eras, cell, self._config.zoo.trees) for cell in self._kept)
