@@ -16,17 +16,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load
 
 from eravane.calendar.eras import EraFrame, era_label
 from eravane.calendar.folds import Fold
 from eravane.calendar.timeline import Timeline
 from eravane.core.config import RunConfig
 from eravane.data.features import Features
+from eravane.gate.gate import MetaLearner
 from eravane.loop.sources import EraSource
+from eravane.loop.updates import Updater
 from eravane.pipeline.batch import run
 from eravane.runstate.checkpoint import Checkpoints
 from eravane.runstate.journal import Journal
 from eravane_kernels.cpu.levelcolumns import LevelColumns
+from tests.support.micro import ERAS
 
 SCORE_LAG = 6
 HISTORY = ("train.parquet", "validation.parquet")
@@ -104,6 +108,17 @@ def test_what_is_not_known_changes_nothing(
     cut = micro_config.time.loop_start if seed == 0 else int(np.random.default_rng(seed).choice(sorted(honest)))
     _scramble(micro_data, tmp_path / "data", cut, seed)
     assert _differences(honest, _journal(tmp_path / "data", micro_config, tmp_path), cut) == []
+
+
+def test_what_is_not_known_changes_nothing_where_models_are_scored_before_a_rolling_window(
+    micro_data: Path, micro_config: RunConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(micro_config, zoo=dataclasses.replace(micro_config.zoo, window=2))
+    before = _journal(micro_data, config, tmp_path / "before")
+    cut = max(before) - 2
+    assert "versions.past.paid" in load(before[cut]["gate.safetensors"])
+    _scramble(micro_data, tmp_path / "data", cut, 0)
+    assert _differences(before, _journal(tmp_path / "data", config, tmp_path / "after"), cut) == []
 
 
 def test_later_eras_do_change(
@@ -196,6 +211,12 @@ def _leak_into_selection(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Timeline, "selection_end", property(lambda self: self.loop_start - 1))
 
 
+def _leak_into_past_scores(patch: pytest.MonkeyPatch) -> None:
+    """Refitted models are scored in the newest eras, whose labels are not known yet."""
+    patch.setattr(Updater, "eras_before", lambda self, spec, era: range(era - 3, min(era, ERAS - 5)))
+    patch.setattr(MetaLearner, "resolved", property(lambda self: range(1, 100)))
+
+
 def _leak_into_maps(patch: pytest.MonkeyPatch) -> None:
     """The gate measures an era with the rows of the one after it."""
 
@@ -245,6 +266,7 @@ def _leak_into_levels(patch: pytest.MonkeyPatch) -> None:
     [
         (_leak_into_folds, 0),
         (_leak_into_selection, 0),
+        (_leak_into_past_scores, 10),
         (_leak_into_maps, 10),
         (_leak_into_preparation, 0),
         (_leak_into_levels, 0),
