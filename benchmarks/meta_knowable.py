@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 
 from eravane.gate.directions import directions, read
 from eravane.gate.outcomes import EraOutcome
-from eravane.gate.paths import REGIMES, Paths
+from eravane.gate.paths import REGIMES, Facts, Paths
 from eravane.gate.portable_weights import expected_weights
 from eravane.gate.versions import Version, Versions, VersionScores
 
@@ -108,13 +108,13 @@ def regimes_known(
             basis, c_EM = directions(C_MM), np.stack([o.c_M for o in outcomes[:known]])
             c_EM = kept.project([o.era for o in outcomes[:known]], c_EM)
             share_K, width_F = np.ones(len(C_MM)), np.ones(fact_ER.shape[1])
-            paths.fit(read(basis, c_EM, C_MM, WEEKS), share_K, fact_ER[:known], width_F, 1.0)
+            paths.fit(read(basis, c_EM, C_MM, WEEKS), share_K, Facts(fact_ER[:known], width_F, 0.0, 1.0))
         elif known > used:
             paths.add(outcomes[known - 1].c_M @ basis.to_MK, fact_ER[known - 1])
         used, everyone = known, np.ones(len(outcome.c_M), dtype=bool)
         expected_M = outcome.C_MM.sum(axis=1)
         if known:
-            state_R, u_RK, fact_RF = paths.foreseen(lag)
+            state_R, u_RK, fact_RF, _ = paths.foreseen(lag)
             if truth.shown:
                 state_R = np.eye(REGIMES)[((fact_RF - fact_ER[e]) ** 2).sum(axis=1).argmin()]
             expected_M = (state_R @ u_RK) @ basis.back_KM

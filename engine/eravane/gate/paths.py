@@ -10,13 +10,17 @@ its evidence (a Rao-Blackwellised filter that keeps the likeliest paths).
 c is read along directions of the models' agreement, in units of its noise. What regimes add is larger where
 predictions spread much: those are what many models have in common. So directions are of two kinds, the widest sixth and
 the others (of all that are read: those of two versions may be), and those of a kind share one covariance, of the size
-of the regimes and weeks. Facts of an era scatter around means of its regime independently.
+of the regimes and weeks.
+
+Facts of an era are kinds of their own: means of regimes, a drift, and noise without weeks. Statistics of features stay
+for months, as volatility and rates do: without a drift every slow move of them looks like a new regime. Facts that are
+known in the same eras share a covariance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +41,44 @@ OWN, USUAL, DRIFT, KEEP = 0.15, 0.15, 0.02, 0.5 ** (1 / 100.0)
 WIDE, BY_SPREAD = 1 / 6.0, 0.5
 # Share of the noise that labels do not share with their neighbours.
 WHITE = 0.1
-# Eras of evidence that the facts of a regime are like the mean of all.
-PRIOR_FACTS = 1.0
+# Eras of evidence that the facts of a regime are like the mean of all; what is kept of their drift, and the largest
+# share that it may have of what regimes leave of them: some of that is noise.
+PRIOR_FACTS, KEEP_FACTS, MOST_DRIFT = 1.0, 0.95, 0.98
 # Share of the first version in the evidence of paths that read no facts, where models have been refitted: its history
 # is of one kind throughout, but says less about the present models.
 FIRST = 0.3
 # Parts of the state: what every regime adds, the usual c, the drift, the noise of the newest week and of those before.
 _COMMON, _DRIFT, _WEEK = REGIMES, REGIMES + 1, REGIMES + 2
+# What holds for a kind of directions: variances of what a regime adds, of the error of the usual value, and of the
+# drift; what is kept of that; variances of the noise of a week, and of an era alone.
+_LAW = ("own", "usual", "drift", "keep", "week", "white")
+
+
+class Facts(NamedTuple):
+    """Facts of past eras [E, F], NaN where missing (F may be 0), and how they scatter within a regime.
+
+    Attributes:
+        width_F: their standard deviation; slow: share of its square that drifts; trust: power of their likelihood.
+    """
+
+    value_EF: FloatArray
+    width_F: FloatArray
+    slow: float
+    trust: float
+
+
+class Foreseen(NamedTuple):
+    """What paths expect of an era before its facts are seen.
+
+    Attributes:
+        state_R: probabilities of the regimes; u_RK, facts_RF: c along the directions and facts in each of them.
+        width_F: standard deviation of facts around that.
+    """
+
+    state_R: FloatArray
+    u_RK: FloatArray
+    facts_RF: FloatArray
+    width_F: FloatArray
 
 
 class Paths:
@@ -51,113 +86,94 @@ class Paths:
 
     Args:
         horizon: eras that a label spans.
-
-    Attributes:
-        width_F: spread of facts within a regime; trust: power of their likelihood.
     """
 
     def __init__(self, horizon: int) -> None:
         self._horizon, self._parts = horizon, _WEEK + horizon
         self._mean_HPK, self._cov_HGPP = np.zeros((0, self._parts, 0)), np.zeros((0, 0, self._parts, self._parts))
-        self._kind_K, self._strength_G, self._share_K = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
+        self._kind_K, self._share_K, self._unit_K = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
+        self._law_GX, self._usual_K, self._facts = np.zeros((0, len(_LAW))), np.zeros(0), 0
         self._regime_H, self._used_H, self._log_H = (
             np.zeros(0, dtype=np.int64),
             np.zeros(0, dtype=np.int64),
             np.zeros(0),
         )
-        self._count_HR, self._total_HRF = np.zeros((0, REGIMES)), np.zeros((0, REGIMES, 0))
-        self._unit_K, self._usual_K, self._usual_F = np.zeros(0), np.zeros(0), np.zeros(0)
-        self.width_F, self.trust = np.zeros(0), 0.0
 
-    def fit(
-        self, reading: Reading, share_K: FloatArray, facts_EF: FloatArray, width_F: FloatArray, trust: float
-    ) -> None:
+    def fit(self, reading: Reading, share_K: FloatArray, facts: Facts) -> None:
         """Follow all resolved eras from the first one.
 
         Args:
-            reading: c along the directions; share_K: power of each direction's likelihood.
-            facts_EF: facts, NaN where missing (F may be 0); width_F, trust: see `Paths`.
+            reading: c along the directions; share_K: power of each direction's likelihood; facts: of all eras.
         """
-        known_EF = np.isfinite(facts_EF)
-        self._usual_F = np.where(known_EF, facts_EF, 0.0).sum(axis=0) / np.maximum(known_EF.sum(axis=0), 1)
-        self.width_F, self.trust = width_F, trust
-        self._unit_K = np.sqrt(reading.noise_K)
-        self._kind_K, self._strength_G = _kinds(reading.power_K)
-        self._share_K = share_K
-        self._mean_HPK = np.zeros((0, self._parts, len(reading.usual_K)))
-        self._usual_K = reading.usual_K / self._unit_K
-        for u_K, facts_F in zip(reading.u_EK, facts_EF, strict=True):
+        known_EF = np.isfinite(facts.value_EF)
+        usual_F = np.where(known_EF, facts.value_EF, 0.0).sum(axis=0) / np.maximum(known_EF.sum(axis=0), 1)
+        self._facts, (kind_K, strength_G) = len(usual_F), _kinds(reading.power_K)
+        alike, kind_F = np.unique(known_EF, axis=1, return_inverse=True)
+        law = [(OWN * x, USUAL * x, DRIFT * x, KEEP, 1 - WHITE, WHITE) for x in strength_G]
+        law += [(1 / PRIOR_FACTS, 0.0, facts.slow, KEEP_FACTS, 0.0, 1 - facts.slow)] * alike.shape[1]
+        self._law_GX = np.array(law)
+        self._kind_K = np.concatenate([kind_K, len(strength_G) + kind_F.ravel()])
+        self._share_K = np.concatenate([share_K, np.full(self._facts, facts.trust)])
+        self._unit_K = np.concatenate([np.sqrt(reading.noise_K), facts.width_F])
+        self._usual_K = np.concatenate([reading.usual_K, usual_F]) / self._unit_K
+        self._mean_HPK = np.zeros((0, self._parts, len(self._unit_K)))
+        for u_K, facts_F in zip(reading.u_EK, facts.value_EF, strict=True):
             self.add(u_K, facts_F)
 
     def add(self, u_K: FloatArray, facts_F: FloatArray) -> None:
         """Take in one resolved era: c along the directions, and its facts."""
-        u_K, weeks, fresh = u_K / self._unit_K, slice(_WEEK, None), 1.0 - WHITE
+        own_G, usual_G, drift_G, keep_G, week_G, white_G = self._law_GX.T
+        u_K, weeks, kind_K = np.concatenate([u_K, facts_F]) / self._unit_K, slice(_WEEK, None), self._kind_K
+        seen_K = np.isfinite(u_K)
+        seen_G = np.isin(np.arange(len(self._law_GX)), kind_K[seen_K])
         if not len(self._mean_HPK):
             mean_HPK = np.zeros((1, self._parts, len(u_K)))
             mean_HPK[0, _COMMON] = self._usual_K
-            first_GP = np.outer(self._strength_G, [OWN] * REGIMES + [USUAL, DRIFT] + [0.0] * self._horizon)
-            first_GP[:, weeks] = fresh
+            first_GP = np.stack([own_G] * REGIMES + [usual_G, drift_G] + [week_G] * self._horizon, axis=1)
             cov_HGPP = (first_GP[:, :, None] * np.eye(self._parts))[None]
             log_HR = np.where(np.arange(REGIMES) == 0, 0.0, -np.inf)[None]
             regime_H, used_H = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
-            self._count_HR, self._total_HRF = np.zeros((1, REGIMES)), np.zeros((1, REGIMES, len(facts_F)))
         else:
             regime_H, used_H = self._regime_H, self._used_H
             mean_HPK, cov_HGPP = self._mean_HPK.copy(), self._cov_HGPP.copy()
             mean_HPK[:, _WEEK + 1 :], mean_HPK[:, _WEEK] = self._mean_HPK[:, _WEEK:-1], 0.0
             cov_HGPP[:, :, _WEEK + 1 :] = self._cov_HGPP[:, :, _WEEK:-1]
             cov_HGPP[..., _WEEK + 1 :] = cov_HGPP[..., _WEEK:-1].copy()
-            cov_HGPP[:, :, _WEEK], cov_HGPP[..., _WEEK], cov_HGPP[:, :, _WEEK, _WEEK] = 0.0, 0.0, fresh
-            mean_HPK[:, _DRIFT] *= KEEP
-            cov_HGPP[:, :, _DRIFT] *= KEEP
-            cov_HGPP[..., _DRIFT] *= KEEP
-            cov_HGPP[:, :, _DRIFT, _DRIFT] += (1 - KEEP**2) * DRIFT * self._strength_G
+            cov_HGPP[:, :, _WEEK], cov_HGPP[..., _WEEK], cov_HGPP[:, :, _WEEK, _WEEK] = 0.0, 0.0, week_G
+            mean_HPK[:, _DRIFT] *= keep_G[kind_K]
+            cov_HGPP[:, :, _DRIFT] *= keep_G[:, None]
+            cov_HGPP[..., _DRIFT] *= keep_G[:, None]
+            cov_HGPP[:, :, _DRIFT, _DRIFT] += (1 - keep_G**2) * drift_G
             log_HR = self._log_H[:, None] + _moves(regime_H, used_H)
         # What an era shows beside what its regime adds, and the variance of that.
         show_P = np.zeros(self._parts)
         show_P[[_COMMON, _DRIFT]], show_P[weeks] = 1.0, 1 / np.sqrt(self._horizon)
         beside_HGP = cov_HGPP @ show_P
         own_HGR = np.diagonal(cov_HGPP, axis1=2, axis2=3)[..., :REGIMES]
-        variance_HGR = own_HGR + 2 * beside_HGP[..., :REGIMES] + (beside_HGP @ show_P)[..., None] + WHITE
+        variance_HGR = own_HGR + 2 * beside_HGP[..., :REGIMES] + (beside_HGP @ show_P + white_G)[..., None]
         error_HRK = (u_K - np.einsum("p,hpk->hk", show_P, mean_HPK))[:, None] - mean_HPK[:, :REGIMES]
-        for g in range(len(self._strength_G)):
-            share_K = np.where(self._kind_K == g, self._share_K, 0.0)
+        error_HRK = np.where(seen_K, error_HRK, 0.0)
+        for g in range(len(seen_G)):
+            share_K = np.where((kind_K == g) & seen_K, self._share_K, 0.0)
             log_HR = log_HR - 0.5 * (error_HRK**2 @ share_K / variance_HGR[:, g])
             log_HR = log_HR - 0.5 * share_K.sum() * np.log(variance_HGR[:, g])
-        known_F, mean_HRF = np.isfinite(facts_F), self._facts_HRF
-        if self.trust and known_F.any():
-            count_HR = self._count_HR + PRIOR_FACTS
-            apart_HRF = np.where(known_F, (facts_F - mean_HRF) / self.width_F, 0.0)
-            spread_HR = 1 + 1 / count_HR
-            miss_HR = (apart_HRF**2).sum(axis=2) / spread_HR + known_F.sum() * np.log(spread_HR)
-            log_HR = log_HR - 0.5 * self.trust * miss_HR
         best = np.argsort(-log_HR, axis=None, kind="stable")[:KEPT]
         best = best[log_HR.flat[best] > log_HR.max() - UNLIKELY]
         h, r = np.divmod(best, REGIMES)
         cross_HGP = beside_HGP[h] + cov_HGPP[h, :, r]
-        gain_HGP = cross_HGP / variance_HGR[h, :, r][..., None]
+        gain_HGP = seen_G[:, None] * cross_HGP / variance_HGR[h, :, r][..., None]
         # In one layout, as it comes back from disk: the order of a sum must not depend on it.
-        moved_HPK = np.ascontiguousarray(gain_HGP[:, self._kind_K].swapaxes(1, 2))
+        moved_HPK = np.ascontiguousarray(gain_HGP[:, kind_K].swapaxes(1, 2))
         self._mean_HPK = mean_HPK[h] + moved_HPK * error_HRK[h, r][:, None]
         self._cov_HGPP = cov_HGPP[h] - gain_HGP[..., None] * cross_HGP[:, :, None]
         self._regime_H, self._used_H = r, np.maximum(used_H[h], r + 1)
-        self._count_HR, self._total_HRF, every = self._count_HR[h], self._total_HRF[h], np.arange(len(h))
-        self._count_HR[every, r] += 1
-        self._total_HRF[every, r] += np.where(known_F, facts_F, mean_HRF[h, r])
         log_H = log_HR[h, r] - log_HR[h, r].max()
         self._log_H = log_H - np.log(np.exp(log_H).sum())
 
-    @property
-    def _facts_HRF(self) -> FloatArray:
-        """Expected facts in each regime of each path."""
-        total_HRF = self._total_HRF + PRIOR_FACTS * self._usual_F
-        return np.asarray(total_HRF / (self._count_HR + PRIOR_FACTS)[:, :, None])
+    def foreseen(self, steps: int) -> Foreseen:
+        """What is expected `steps` eras after the newest resolved one.
 
-    def foreseen(self, steps: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Probabilities of the regimes [R] `steps` eras after the newest resolved one, before its facts are seen.
-
-        Also returns expected c along the directions [R, K] and facts [R, F] in each of them. Regimes of one number are
-        taken together over all paths, which descend from few.
+        Regimes of one number are taken together over all paths, which descend from few.
         """
         at = np.arange(len(self._log_H))
         # The chain is symmetric: it has one probability of being back or still in the regime, one for the others.
@@ -166,10 +182,13 @@ class Paths:
         state_HR[at, self._regime_H] = stays
         state_HR *= np.exp(self._log_H)[:, None]
         state_R = state_HR.sum(axis=0)
-        usual_HK = self._mean_HPK[:, _COMMON] + KEEP**steps * self._mean_HPK[:, _DRIFT]
+        _, _, drift_K, keep_K, _, white_K = self._law_GX[self._kind_K].T
+        usual_HK = self._mean_HPK[:, _COMMON] + keep_K**steps * self._mean_HPK[:, _DRIFT]
         u_HRK = self._mean_HPK[:, :REGIMES] + usual_HK[:, None]
-        u_RK, facts_RF = (np.einsum("hr,hrx->rx", state_HR / state_R, x_HRX) for x_HRX in (u_HRK, self._facts_HRF))
-        return state_R, u_RK * self._unit_K, facts_RF
+        u_RK = np.einsum("hr,hrk->rk", state_HR / state_R, u_HRK) * self._unit_K
+        width_K = self._unit_K * np.sqrt(white_K + drift_K * (1 - keep_K ** (2 * steps)))
+        along = len(self._unit_K) - self._facts
+        return Foreseen(state_R, u_RK[:, :along], u_RK[:, along:], width_K[along:])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All state, for safetensors."""
@@ -177,17 +196,13 @@ class Paths:
             "mean": self._mean_HPK,
             "cov": self._cov_HGPP,
             "kind": self._kind_K,
-            "strength": self._strength_G,
+            "law": self._law_GX,
             "share": self._share_K,
             "regime": self._regime_H,
             "used": self._used_H,
             "log": self._log_H,
             "unit": self._unit_K,
-            "count": self._count_HR,
-            "total": self._total_HRF,
-            "usual": self._usual_F,
-            "width": self.width_F,
-            "trust": np.array([self.trust]),
+            "facts": np.array([self._facts]),
         }
 
     def load(self, layout: Layout, prefix: str) -> None:
@@ -200,21 +215,15 @@ class Paths:
         def take(name: str, *dimensions: str | int, dtype: str = "f8") -> NDArray[Any]:
             return np.array(layout.take(f"{prefix}{name}", dtype, *dimensions))
 
-        count, facts, kinds, along = (f"{prefix}{of}" for of in ("paths", "facts", "kinds", "directions"))
+        count, kinds, along = (f"{prefix}{of}" for of in ("paths", "kinds", "directions"))
         self._mean_HPK = take("mean", count, self._parts, along)
         self._cov_HGPP = take("cov", count, kinds, *[self._parts] * 2)
-        self._kind_K, self._strength_G = take("kind", along, dtype="i8"), take("strength", kinds)
-        self._share_K = take("share", along)
-        if not (np.isin(self._kind_K, np.arange(len(self._strength_G))).all() and (self._strength_G > 0).all()):
-            raise LayoutError(f"reads '{prefix}kind' as kinds of directions with positive '{prefix}strength'")
+        self._kind_K, self._law_GX = take("kind", along, dtype="i8"), take("law", kinds, len(_LAW))
+        self._share_K, self._facts = take("share", along), int(take("facts", 1, dtype="i8")[0])
+        if not (np.isin(self._kind_K, np.arange(len(self._law_GX))).all() and 0 <= self._facts <= len(self._kind_K)):
+            raise LayoutError(f"reads '{prefix}kind' as kinds of '{prefix}law', of directions and '{prefix}facts'")
         self._regime_H, self._used_H = take("regime", count, dtype="i8"), take("used", count, dtype="i8")
-        self._log_H, self._unit_K, self._count_HR = (
-            take("log", count),
-            take("unit", along),
-            take("count", count, REGIMES),
-        )
-        self._total_HRF, self._usual_F = take("total", count, REGIMES, facts), take("usual", facts)
-        self.width_F, self.trust = take("width", facts), float(take("trust", 1)[0])
+        self._log_H, self._unit_K = take("log", count), take("unit", along)
 
 
 class PathBank:
@@ -239,7 +248,7 @@ class PathBank:
         basis: Directions,
         c_EM: FloatArray,
         C_MM: FloatArray,
-        facts: Mapping[int, tuple[FloatArray, FloatArray, float]],
+        facts: Mapping[int, Facts],
         first: tuple[FloatArray, FloatArray] | None,
     ) -> None:
         """Follow all resolved eras from the first one.
@@ -258,9 +267,9 @@ class PathBank:
             alone = Reading(*(np.concatenate(pair, axis=-1) for pair in both))
             alone_K = np.repeat([FIRST, 1 - FIRST], self._size)
         self._paths = {view: Paths(self._horizon) for view in facts}
-        for view, (facts_EF, width_F, trust) in facts.items():
-            followed = (present, share_K) if facts_EF.shape[1] else (alone, alone_K)
-            self._paths[view].fit(*followed, facts_EF, width_F, trust)
+        for view, of_view in facts.items():
+            followed = (present, share_K) if of_view.value_EF.shape[1] else (alone, alone_K)
+            self._paths[view].fit(*followed, of_view)
 
     def add(self, u_K: FloatArray, facts: Mapping[int, FloatArray], first_M: FloatArray | None) -> None:
         """Take in one resolved era: c along the directions, facts by view, and c of the models' first version."""
@@ -269,10 +278,10 @@ class PathBank:
             facts_F = facts.get(view, np.zeros(0))
             paths.add(u_K if len(facts_F) else np.concatenate([first_K, u_K]), facts_F)
 
-    def foreseen(self, steps: int) -> dict[int, tuple[FloatArray, FloatArray, FloatArray]]:
+    def foreseen(self, steps: int) -> dict[int, Foreseen]:
         """Result of `Paths.foreseen` for the present models, by view."""
         found = {view: paths.foreseen(steps) for view, paths in self._paths.items()}
-        return {view: (state_R, u_RK[:, -self._size :], facts_RF) for view, (state_R, u_RK, facts_RF) in found.items()}
+        return {view: expected._replace(u_RK=expected.u_RK[:, -self._size :]) for view, expected in found.items()}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All state, for safetensors."""
@@ -293,6 +302,30 @@ class PathBank:
         self._paths = {view: Paths(self._horizon) for view in views}
         for view, paths in self._paths.items():
             paths.load(layout, f"{prefix}paths.{view}.")
+
+
+def independent(facts_EK: FloatArray) -> float:
+    """Share of independent facts: (tr R)^2 / tr R^2 over K, R their correlations."""
+    known_EK = np.isfinite(facts_EK)
+    mean_K = np.where(known_EK, facts_EK, 0.0).sum(axis=0) / np.maximum(known_EK.sum(axis=0), 1)
+    z_EK = np.where(known_EK, facts_EK - mean_K, 0.0)
+    spread_K = z_EK.std(axis=0)
+    z_EK = z_EK[:, spread_K > 0] / spread_K[spread_K > 0]
+    if not z_EK.shape[1]:
+        return 0.0
+    R_KK = z_EK.T @ z_EK / len(z_EK)
+    return float(np.trace(R_KK) ** 2 / (R_KK**2).sum() / len(R_KK))
+
+
+def drifting(rest_EF: FloatArray) -> float:
+    """Share of the variance of facts that drifts, from products of neighbouring eras, of which noise shares nothing."""
+    known_EF = np.isfinite(rest_EF)
+    rest_EF = np.where(known_EF, rest_EF, 0.0)
+    pairs, square = (known_EF[1:] & known_EF[:-1]).sum(), (rest_EF**2).sum()
+    if not pairs or not square:
+        return 0.0
+    shared = (rest_EF[1:] * rest_EF[:-1]).sum() / pairs / (square / known_EF.sum())
+    return min(MOST_DRIFT, max(0.0, float(shared) / KEEP_FACTS))
 
 
 def _kinds(power_K: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:

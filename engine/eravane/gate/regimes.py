@@ -28,7 +28,7 @@ from eravane.core.arrays import Floats as FloatArray
 from eravane.core.arrays import Integers as IntArray
 from eravane.core.layout import Layout
 from eravane.gate.directions import Directions, directions, read, steady
-from eravane.gate.paths import REGIMES, PathBank
+from eravane.gate.paths import REGIMES, Facts, Foreseen, PathBank, drifting, independent
 from eravane.gate.portable import beside_level, foresee
 from eravane.gate.prototypes import find_regimes
 
@@ -152,11 +152,7 @@ class Regimes:
         share_E = REST_DECAY ** np.arange(len(c_EM) - 1, -1, -1)
         rest_BK = share_E @ u_EK - np.einsum("e,bes,bsk->bk", share_E, state_BES, self._bank.mean_BSK, optimize=True)
         self._rest_BK, self._mass = np.ascontiguousarray(rest_BK), float(share_E.sum())
-        bank, facts = self._bank, {}
-        for view in np.unique(bank.view_B).tolist():
-            facts_EF, last = views.get(view, np.zeros((len(c_EM), 0))), _last(bank, view)
-            facts[view] = facts_EF, bank.width_BK[last, : facts_EF.shape[1]], float(bank.trust_B[last])
-        self._paths.fit(basis, c_EM, C_MM, facts, first)
+        self._paths.fit(basis, c_EM, C_MM, _scattered(self._bank, views, state_BES), first)
         if len(self._evidence_A) != _answers(self._bank):
             self._evidence_A = np.zeros(_answers(self._bank))
         self.known = self.fitted = len(c_EM)
@@ -273,26 +269,39 @@ def _answers(bank: Bank) -> int:
     return len(bank.states_B) + len(np.unique(bank.view_B)) + (2 if bank.slope_F.any() else 0)
 
 
+def _scattered(bank: Bank, views: Mapping[int, FloatArray], state_BES: FloatArray) -> dict[int, Facts]:
+    """Facts of every view as its paths read them, from how they scatter around the states of its last member."""
+    found = {}
+    for view in np.unique(bank.view_B).tolist():
+        last, facts_EF = _last(bank, view), views.get(view, np.zeros((state_BES.shape[1], 0)))
+        of_view = slice(facts_EF.shape[1])
+        rest_EF = facts_EF - state_BES[last] @ bank.fact_BSK[last, :, of_view]
+        width_F = bank.width_BK[last, of_view]
+        found[view] = Facts(facts_EF, width_F, drifting(rest_EF / width_F), float(bank.trust_B[last]))
+    return found
+
+
 def _last(bank: Bank, view: int) -> int:
     """The last member of a view, which has the most states."""
     return int(np.flatnonzero(bank.view_B == view)[-1])
 
 
-def _joined(
-    bank: Bank, found: dict[str, Any], foreseen: Mapping[int, tuple[FloatArray, FloatArray, FloatArray]]
-) -> dict[str, Any]:
+def _joined(bank: Bank, found: dict[str, Any], foreseen: Mapping[int, Foreseen]) -> dict[str, Any]:
     """What members of the bank and, behind them, paths of each view expect, as `portable.foresee` takes it."""
     parts: dict[str, list[NDArray[Any]]] = {
         "mean_BSM": [found["mean_BSM"]],
         "state_BS": [found["state_BS"]],
         "fact_BSK": [bank.fact_BSK],
+        "width_BK": [bank.width_BK],
     }
-    for state_R, u_RK, facts_RF in foreseen.values():
+    for state_R, u_RK, facts_RF, width_F in foreseen.values():
+        more = (0, bank.fact_BSK.shape[2] - len(width_F))
         parts["mean_BSM"].append((u_RK @ bank.back_KM)[None])
         parts["state_BS"].append(state_R[None])
-        parts["fact_BSK"].append(np.pad(facts_RF, ((0, 0), (0, bank.fact_BSK.shape[2] - facts_RF.shape[1])))[None])
+        parts["fact_BSK"].append(np.pad(facts_RF, ((0, 0), more))[None])
+        parts["width_BK"].append(np.pad(width_F, more, constant_values=1.0)[None])
     like = [*range(len(bank.view_B)), *(_last(bank, view) for view in foreseen)]
-    same = {"view_B": bank.view_B[like], "width_BK": bank.width_BK[like], "trust_B": bank.trust_B[like]}
+    same = {"view_B": bank.view_B[like], "trust_B": bank.trust_B[like]}
     return found | same | {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
@@ -355,23 +364,10 @@ def _start(
         chain_BSS=chain_BSS,
         fact_BSK=fact_BSK,
         width_BK=np.ones((len(states_B), width)),
-        trust_B=np.array([_trust(views[view]) if view else 0.0 for view in view_B]),
+        trust_B=np.array([independent(views[view]) if view else 0.0 for view in view_B]),
         slope_F=np.zeros(0),
         scale=np.ones(1),
     )
-
-
-def _trust(facts_EK: FloatArray) -> float:
-    """Share of independent facts: (tr R)^2 / tr R^2 over K, R their correlations."""
-    known_EK = np.isfinite(facts_EK)
-    mean_K = np.where(known_EK, facts_EK, 0.0).sum(axis=0) / np.maximum(known_EK.sum(axis=0), 1)
-    z_EK = np.where(known_EK, facts_EK - mean_K, 0.0)
-    spread_K = z_EK.std(axis=0)
-    z_EK = z_EK[:, spread_K > 0] / spread_K[spread_K > 0]
-    if not z_EK.shape[1]:
-        return 0.0
-    R_KK = z_EK.T @ z_EK / len(z_EK)
-    return float(np.trace(R_KK) ** 2 / (R_KK**2).sum() / len(R_KK))
 
 
 def _likelihood(bank: Bank, u_EK: FloatArray, views: Mapping[int, FloatArray], horizon: int) -> FloatArray:
