@@ -159,6 +159,24 @@ def test_a_fact_that_tells_the_regime_is_found_and_a_useless_one_costs_nothing(k
     assert with_useless < 1.1 * without
 
 
+def test_facts_that_tell_the_regime_are_found_where_they_drift_beside():
+    """Rates and volatility stay for months; what a regime adds to them is seen all the same."""
+    rng, told, useless = np.random.default_rng(9), [], []
+    for seed in range(4, 7):
+        regime_E, mean_RM, c_EM = series(seed, stay=20)
+        slow_ED = np.zeros((500, 3))
+        for era in range(1, 500):
+            slow_ED[era] = 0.97 * slow_ED[era - 1] + np.sqrt(1 - 0.97**2) * rng.standard_normal(3)
+        shown_ED = 2 * np.eye(3)[regime_E] + slow_ED
+        shown_ED[::17] = np.nan
+        facts = (np.zeros((500, 0)), shown_ED, slow_ED)
+        without, with_shown, with_slow = (errors(c_EM, mean_RM[regime_E], facts_ED)[0] for facts_ED in facts)
+        told.append(with_shown / without)
+        useless.append(with_slow / without)
+    assert np.mean(told) < 0.5  # .7 where neighbouring eras count as independent
+    assert np.mean(useless) < 1.1
+
+
 def test_one_history_twice_is_that_history():
     _, _, c_EM = series(8, eras=120)
     nothing = np.zeros((120, MODELS, 0)), np.zeros((120, 0))
