@@ -177,6 +177,33 @@ def test_facts_that_tell_the_regime_are_found_where_they_drift_beside():
     assert np.mean(useless) < 1.1
 
 
+GAPS = {
+    "none": (slice(0, 0), 0),
+    "all eras": (slice(None), 0),
+    "begins late": (slice(0, 30), 0),
+    "begins after the fit": (slice(0, 45), 0),
+    "ends": (slice(40, None), 1),
+    "every fact": (slice(None), slice(None)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("unit", [0.0, 1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("gap", GAPS)
+def test_facts_of_every_size_and_with_every_gap_are_survived(gap, unit):
+    rng, own = np.random.default_rng(3), np.zeros((MODELS, 0))
+    outside_ED, c_EM = unit * rng.standard_normal((80, 2)), 0.02 * rng.standard_normal((80, MODELS))
+    outside_ED[GAPS[gap]] = np.nan
+    regimes, back = Regimes(MODELS, HORIZON), Regimes(MODELS, HORIZON)
+    regimes.fit(c_EM[:41], np.zeros((41, MODELS, 0)), outside_ED[:41], C_MM)
+    for position in range(41, 80):
+        regimes.add(c_EM[position], own, outside_ED[position])
+    expected_M, answers_AM = regimes.forecasts(LAG, own, outside_ED[-1])
+    assert np.isfinite(answers_AM).all()
+    back.load(Layout(regimes.arrays()))
+    np.testing.assert_array_equal(back.forecasts(LAG, own, outside_ED[-1])[0], expected_M)
+
+
 def test_one_history_twice_is_that_history():
     _, _, c_EM = series(8, eras=120)
     nothing = np.zeros((120, MODELS, 0)), np.zeros((120, 0))

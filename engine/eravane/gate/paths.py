@@ -113,7 +113,8 @@ class Paths:
         law += [(1 / PRIOR_FACTS, 0.0, facts.slow, KEEP_FACTS, 0.0, 1 - facts.slow)] * alike.shape[1]
         self._law_GX = np.array(law)
         self._kind_K = np.concatenate([kind_K, len(strength_G) + kind_F.ravel()])
-        self._share_K = np.concatenate([share_K, np.full(self._facts, facts.trust)])
+        # A fact that was never known has no width: it is not read before the next fit.
+        self._share_K = np.concatenate([share_K, np.where(known_EF.any(axis=0), facts.trust, 0.0)])
         self._unit_K = np.concatenate([np.sqrt(reading.noise_K), facts.width_F])
         self._usual_K = np.concatenate([reading.usual_K, usual_F]) / self._unit_K
         self._mean_HPK = np.zeros((0, self._parts, len(self._unit_K)))
@@ -124,7 +125,7 @@ class Paths:
         """Take in one resolved era: c along the directions, and its facts."""
         own_G, usual_G, drift_G, keep_G, week_G, white_G = self._law_GX.T
         u_K, weeks, kind_K = np.concatenate([u_K, facts_F]) / self._unit_K, slice(_WEEK, None), self._kind_K
-        seen_K = np.isfinite(u_K)
+        seen_K = np.isfinite(u_K) & (self._share_K > 0)
         seen_G = np.isin(np.arange(len(self._law_GX)), kind_K[seen_K])
         if not len(self._mean_HPK):
             mean_HPK = np.zeros((1, self._parts, len(u_K)))
