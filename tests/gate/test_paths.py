@@ -73,8 +73,8 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon, slow):
     np.fill_diagonal(chain_RR, 1 - LEAVE)
     ahead_RR = np.linalg.matrix_power(chain_RR, steps)
     width_F, trust, facts_EF = np.array([0.5, 2.0, 1.0]), 0.8, rng.standard_normal((eras, 3))
-    facts_EF[:2, 0] = facts_EF[3, 1:] = np.nan  # one begins late, two have a gap
-    usual_F = np.nanmean(facts_EF, axis=0)
+    facts_EF[:2, 0] = facts_EF[1, 1:] = facts_EF[3, 1] = np.nan  # one begins late, two have a gap, then one of them
+    usual_F = np.nanmean(facts_EF[:3], axis=0)
     drift_TT = slow * KEEP_FACTS**apart_TT
     logs, forecasts, facts = [], [], []
     for path, log in every_path(eras):
@@ -100,7 +100,9 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon, slow):
         facts.append(facts_F)
     share = np.exp(np.array(logs) - max(logs))
     paths = Paths(horizon)
-    paths.fit(Reading(u_EK, usual_K, noise_K, power_K), share_K, Facts(facts_EF, width_F, slow, trust))
+    paths.fit(Reading(u_EK[:3], usual_K, noise_K, power_K), share_K, Facts(facts_EF[:3], width_F, slow, trust))
+    for u_K, facts_F in zip(u_EK[3:], facts_EF[3:], strict=True):
+        paths.add(u_K, facts_F)
     state_R, _, facts_RF, ahead_F = paths.foreseen(steps)
     np.testing.assert_allclose(state_R @ facts_RF, (share / share.sum()) @ np.array(facts), rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(ahead_F, width_F * np.sqrt(1 - slow * KEEP_FACTS ** (2 * steps)), rtol=1e-12)

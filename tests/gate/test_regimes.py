@@ -177,6 +177,19 @@ def test_facts_that_tell_the_regime_are_found_where_they_drift_beside():
     assert np.mean(useless) < 1.1
 
 
+def test_a_fact_that_begins_to_move_after_the_first_fit_is_read():
+    """How far facts count is found anew at every fit."""
+    rng = np.random.default_rng(9)
+    regime_E, _, c_EM = series(4, stay=8)
+    outside_ED, own_EMF = regime_E[:, None] - 1.0 + 0.2 * rng.standard_normal((500, 1)), np.zeros((500, MODELS, 0))
+    outside_ED[:60] = 0.0
+    regimes = Regimes(MODELS, HORIZON)
+    for known in (60, 100, 300, 500):
+        regimes.fit(c_EM[:known], own_EMF[:known], outside_ED[:known], C_MM)
+    high_M, low_M = (regimes.forecasts(LAG, own_EMF[0], np.array([value]))[0] for value in (1.0, -1.0))
+    assert np.abs(high_M - low_M).max() > 0.01
+
+
 GAPS = {
     "none": (slice(0, 0), 0),
     "all eras": (slice(None), 0),

@@ -12,9 +12,9 @@ predictions spread much: those are what many models have in common. So direction
 the others (of all that are read: those of two versions may be), and those of a kind share one covariance, of the size
 of the regimes and weeks.
 
-Facts of an era are kinds of their own: means of regimes, a drift, and noise without weeks. Statistics of features stay
-for months, as volatility and rates do: without a drift every slow move of them looks like a new regime. Facts that are
-known in the same eras share a covariance.
+Facts of an era are read as further directions, in kinds of their own: means of regimes, a drift, and noise without
+weeks. Statistics of features stay for months, as volatility and rates do: where eras count as independent, slow moves
+of them look like new regimes. Facts that have been known in the same eras share a covariance.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ OWN, USUAL, DRIFT, KEEP = 0.15, 0.15, 0.02, 0.5 ** (1 / 100.0)
 WIDE, BY_SPREAD = 1 / 6.0, 0.5
 # Share of the noise that labels do not share with their neighbours.
 WHITE = 0.1
-# Eras of evidence that the facts of a regime are like the mean of all; what is kept of their drift, and the largest
-# share that it may have of what regimes leave of them: some of that is noise.
+# Facts: one over the variance of the mean of a regime, in squared widths; what is kept of the drift from era to era;
+# the largest share of the variance within a regime that may drift.
 PRIOR_FACTS, KEEP_FACTS, MOST_DRIFT = 1.0, 0.95, 0.98
 # Share of the first version in the evidence of paths that read no facts, where models have been refitted: its history
 # is of one kind throughout, but says less about the present models.
@@ -58,7 +58,8 @@ class Facts(NamedTuple):
     """Facts of past eras [E, F], NaN where missing (F may be 0), and how they scatter within a regime.
 
     Attributes:
-        width_F: their standard deviation; slow: share of its square that drifts; trust: power of their likelihood.
+        width_F: their standard deviation; slow: share of the variance within a regime that drifts, one for all facts.
+        trust: power of their likelihood.
     """
 
     value_EF: FloatArray
@@ -72,7 +73,7 @@ class Foreseen(NamedTuple):
 
     Attributes:
         state_R: probabilities of the regimes; u_RK, facts_RF: c along the directions and facts in each of them.
-        width_F: standard deviation of facts around that.
+        width_F: standard deviation of facts around that; errors of the means and of the newest drift are left out.
     """
 
     state_R: FloatArray
@@ -103,16 +104,15 @@ class Paths:
         """Follow all resolved eras from the first one.
 
         Args:
-            reading: c along the directions; share_K: power of each direction's likelihood; facts: of all eras.
+            reading: c along the directions; share_K: power of each direction's likelihood; facts: of these eras.
         """
         known_EF = np.isfinite(facts.value_EF)
         usual_F = np.where(known_EF, facts.value_EF, 0.0).sum(axis=0) / np.maximum(known_EF.sum(axis=0), 1)
         self._facts, (kind_K, strength_G) = len(usual_F), _kinds(reading.power_K)
-        alike, kind_F = np.unique(known_EF, axis=1, return_inverse=True)
         law = [(OWN * x, USUAL * x, DRIFT * x, KEEP, 1 - WHITE, WHITE) for x in strength_G]
-        law += [(1 / PRIOR_FACTS, 0.0, facts.slow, KEEP_FACTS, 0.0, 1 - facts.slow)] * alike.shape[1]
+        law += [(1 / PRIOR_FACTS, 0.0, facts.slow, KEEP_FACTS, 0.0, 1 - facts.slow)] if self._facts else []
         self._law_GX = np.array(law)
-        self._kind_K = np.concatenate([kind_K, len(strength_G) + kind_F.ravel()])
+        self._kind_K = np.concatenate([kind_K, np.full(self._facts, len(strength_G))])
         # A fact that was never known has no width: it is not read before the next fit.
         self._share_K = np.concatenate([share_K, np.where(known_EF.any(axis=0), facts.trust, 0.0)])
         self._unit_K = np.concatenate([np.sqrt(reading.noise_K), facts.width_F])
@@ -123,9 +123,11 @@ class Paths:
 
     def add(self, u_K: FloatArray, facts_F: FloatArray) -> None:
         """Take in one resolved era: c along the directions, and its facts."""
-        own_G, usual_G, drift_G, keep_G, week_G, white_G = self._law_GX.T
-        u_K, weeks, kind_K = np.concatenate([u_K, facts_F]) / self._unit_K, slice(_WEEK, None), self._kind_K
+        u_K, weeks = np.concatenate([u_K, facts_F]) / self._unit_K, slice(_WEEK, None)
         seen_K = np.isfinite(u_K) & (self._share_K > 0)
+        self._part(seen_K)
+        own_G, usual_G, drift_G, keep_G, week_G, white_G = self._law_GX.T
+        kind_K = self._kind_K
         seen_G = np.isin(np.arange(len(self._law_GX)), kind_K[seen_K])
         if not len(self._mean_HPK):
             mean_HPK = np.zeros((1, self._parts, len(u_K)))
@@ -170,6 +172,14 @@ class Paths:
         self._regime_H, self._used_H = r, np.maximum(used_H[h], r + 1)
         log_H = log_HR[h, r] - log_HR[h, r].max()
         self._log_H = log_H - np.log(np.exp(log_H).sum())
+
+    def _part(self, seen_K: NDArray[np.bool_]) -> None:
+        """Make kinds of their own of directions that are not seen while others of their kind are."""
+        for g in np.intersect1d(self._kind_K[seen_K], self._kind_K[~seen_K]):
+            self._kind_K = np.where((self._kind_K == g) & ~seen_K, len(self._law_GX), self._kind_K)
+            self._law_GX = np.vstack([self._law_GX, self._law_GX[g]])
+            if len(self._mean_HPK):
+                self._cov_HGPP = np.concatenate([self._cov_HGPP, self._cov_HGPP[:, g : g + 1]], axis=1)
 
     def foreseen(self, steps: int) -> Foreseen:
         """What is expected `steps` eras after the newest resolved one.

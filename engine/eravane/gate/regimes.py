@@ -140,6 +140,7 @@ class Regimes:
             back_KM=basis.back_KM,
             mean_BSK=bank.mean_BSK @ bank.back_KM @ basis.to_MK,
             noise_BK=np.tile(noise_K, (len(members[0]), 1)),
+            trust_B=np.array([independent(views[view]) if view else 0.0 for view in members[1].tolist()]),
         )
         for _ in range(rounds):
             state_BES, moves_BSS, self._state_BS = _passes(_likelihood(bank, u_EK, views, self._horizon), bank)
@@ -270,7 +271,10 @@ def _answers(bank: Bank) -> int:
 
 
 def _scattered(bank: Bank, views: Mapping[int, FloatArray], state_BES: FloatArray) -> dict[int, Facts]:
-    """Facts of every view as its paths read them, from how they scatter around the states of its last member."""
+    """Facts of every view for its paths: width and share of the drift are of the residuals from its last member.
+
+    That member reads eras as independent and takes slow moves for states, so both are too small rather than too large.
+    """
     found = {}
     for view in np.unique(bank.view_B).tolist():
         last, facts_EF = _last(bank, view), views.get(view, np.zeros((state_BES.shape[1], 0)))
@@ -364,7 +368,7 @@ def _start(
         chain_BSS=chain_BSS,
         fact_BSK=fact_BSK,
         width_BK=np.ones((len(states_B), width)),
-        trust_B=np.array([independent(views[view]) if view else 0.0 for view in view_B]),
+        trust_B=np.zeros(len(states_B)),
         slope_F=np.zeros(0),
         scale=np.ones(1),
     )
