@@ -19,7 +19,7 @@ from eravane.gate.paths import (
     LEAVE,
     MOST_DRIFT,
     OWN,
-    PRIOR_FACTS,
+    OWN_FACTS,
     REGIMES,
     USUAL,
     WHITE,
@@ -89,11 +89,11 @@ def test_forecasts_are_means_over_all_paths(monkeypatch, horizon, slow):
         facts_F = usual_F.copy()
         for f, fact_E in enumerate(facts_EF.T):
             known_E = np.isfinite(fact_E)
-            V_EE = same_EE / PRIOR_FACTS + drift_TT[:eras, :eras] + (1 - slow) * np.eye(eras)
+            V_EE = OWN_FACTS * same_EE + drift_TT[:eras, :eras] + (1 - slow) * np.eye(eras)
             rest_E, V_EE = (fact_E[known_E] - usual_F[f]) / width_F[f], V_EE[known_E][:, known_E]
             solved_E = np.linalg.solve(V_EE, rest_E)
             log -= trust * 0.5 * (rest_E @ solved_E + np.linalg.slogdet(V_EE)[1])
-            ahead_E = drift_TT[-1, :eras] + ahead_RR[path[-1]] @ own_RE / OWN / PRIOR_FACTS
+            ahead_E = drift_TT[-1, :eras] + ahead_RR[path[-1]] @ own_RE / OWN * OWN_FACTS
             facts_F[f] += width_F[f] * (ahead_E[known_E] @ solved_E)
         logs.append(log)
         forecasts.append(forecast_K)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from eravane.core.errors import LayoutError
 from eravane.core.layout import Layout
 from eravane.gate import regimes as module
 from eravane.gate.directions import directions, steady
@@ -188,6 +189,16 @@ def test_a_fact_that_begins_to_move_after_the_first_fit_is_read():
         regimes.fit(c_EM[:known], own_EMF[:known], outside_ED[:known], C_MM)
     high_M, low_M = (regimes.forecasts(LAG, own_EMF[0], np.array([value]))[0] for value in (1.0, -1.0))
     assert np.abs(high_M - low_M).max() > 0.01
+
+
+def test_paths_of_another_number_of_models_are_refused():
+    rng = np.random.default_rng(5)
+    regimes = Regimes(MODELS, HORIZON)
+    facts_ED = rng.standard_normal((60, 2))
+    regimes.fit(0.02 * rng.standard_normal((60, MODELS)), np.zeros((60, MODELS, 0)), facts_ED, C_MM)
+    arrays = regimes.arrays() | {f"regimes.paths.{OUTSIDE}.facts": np.array([1])}
+    with pytest.raises(LayoutError, match=f"paths.{OUTSIDE}.facts"):
+        Regimes(MODELS, HORIZON).load(Layout(arrays))
 
 
 GAPS = {

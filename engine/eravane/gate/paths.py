@@ -41,30 +41,30 @@ OWN, USUAL, DRIFT, KEEP = 0.15, 0.15, 0.02, 0.5 ** (1 / 100.0)
 WIDE, BY_SPREAD = 1 / 6.0, 0.5
 # Share of the noise that labels do not share with their neighbours.
 WHITE = 0.1
-# Facts: one over the variance of the mean of a regime, in squared widths; what is kept of the drift from era to era;
-# the largest share of the variance within a regime that may drift.
-PRIOR_FACTS, KEEP_FACTS, MOST_DRIFT = 1.0, 0.95, 0.98
+# Facts: variance of what a regime adds, in squared widths; what is kept of the drift from era to era; the largest share
+# of the variance within a regime that may drift.
+OWN_FACTS, KEEP_FACTS, MOST_DRIFT = 1.0, 0.95, 0.98
 # Share of the first version in the evidence of paths that read no facts, where models have been refitted: its history
 # is of one kind throughout, but says less about the present models.
 FIRST = 0.3
 # Parts of the state: what every regime adds, the usual c, the drift, the noise of the newest week and of those before.
 _COMMON, _DRIFT, _WEEK = REGIMES, REGIMES + 1, REGIMES + 2
-# What holds for a kind of directions: variances of what a regime adds, of the error of the usual value, and of the
+# Parameters of a kind of directions: variances of what a regime adds, of the error of the usual value, and of the
 # drift; what is kept of that; variances of the noise of a week, and of an era alone.
-_LAW = ("own", "usual", "drift", "keep", "week", "white")
+_PARAMETERS = ("own", "usual", "drift", "keep", "week", "white")
 
 
 class Facts(NamedTuple):
     """Facts of past eras [E, F], NaN where missing (F may be 0), and how they scatter within a regime.
 
     Attributes:
-        width_F: their standard deviation; slow: share of the variance within a regime that drifts, one for all facts.
-        trust: power of their likelihood.
+        width_F: their standard deviation; trust: power of their likelihood.
+        drift_share: share of the variance within a regime that drifts, one for all facts.
     """
 
     value_EF: FloatArray
     width_F: FloatArray
-    slow: float
+    drift_share: float
     trust: float
 
 
@@ -93,7 +93,7 @@ class Paths:
         self._horizon, self._parts = horizon, _WEEK + horizon
         self._mean_HPK, self._cov_HGPP = np.zeros((0, self._parts, 0)), np.zeros((0, 0, self._parts, self._parts))
         self._kind_K, self._share_K, self._unit_K = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
-        self._law_GX, self._usual_K, self._facts = np.zeros((0, len(_LAW))), np.zeros(0), 0
+        self._parameters_GX, self._usual_K, self._facts = np.zeros((0, len(_PARAMETERS))), np.zeros(0), 0
         self._regime_H, self._used_H, self._log_H = (
             np.zeros(0, dtype=np.int64),
             np.zeros(0, dtype=np.int64),
@@ -109,9 +109,11 @@ class Paths:
         known_EF = np.isfinite(facts.value_EF)
         usual_F = np.where(known_EF, facts.value_EF, 0.0).sum(axis=0) / np.maximum(known_EF.sum(axis=0), 1)
         self._facts, (kind_K, strength_G) = len(usual_F), _kinds(reading.power_K)
-        law = [(OWN * x, USUAL * x, DRIFT * x, KEEP, 1 - WHITE, WHITE) for x in strength_G]
-        law += [(1 / PRIOR_FACTS, 0.0, facts.slow, KEEP_FACTS, 0.0, 1 - facts.slow)] if self._facts else []
-        self._law_GX = np.array(law)
+        parameters = [(OWN * x, USUAL * x, DRIFT * x, KEEP, 1 - WHITE, WHITE) for x in strength_G]
+        parameters += (
+            [(OWN_FACTS, 0.0, facts.drift_share, KEEP_FACTS, 0.0, 1 - facts.drift_share)] if self._facts else []
+        )
+        self._parameters_GX = np.array(parameters)
         self._kind_K = np.concatenate([kind_K, np.full(self._facts, len(strength_G))])
         # A fact that was never known has no width: it is not read before the next fit.
         self._share_K = np.concatenate([share_K, np.where(known_EF.any(axis=0), facts.trust, 0.0)])
@@ -126,9 +128,9 @@ class Paths:
         u_K, weeks = np.concatenate([u_K, facts_F]) / self._unit_K, slice(_WEEK, None)
         seen_K = np.isfinite(u_K) & (self._share_K > 0)
         self._part(seen_K)
-        own_G, usual_G, drift_G, keep_G, week_G, white_G = self._law_GX.T
+        own_G, usual_G, drift_G, keep_G, week_G, white_G = self._parameters_GX.T
         kind_K = self._kind_K
-        seen_G = np.isin(np.arange(len(self._law_GX)), kind_K[seen_K])
+        seen_G = np.isin(np.arange(len(self._parameters_GX)), kind_K[seen_K])
         if not len(self._mean_HPK):
             mean_HPK = np.zeros((1, self._parts, len(u_K)))
             mean_HPK[0, _COMMON] = self._usual_K
@@ -173,11 +175,16 @@ class Paths:
         log_H = log_HR[h, r] - log_HR[h, r].max()
         self._log_H = log_H - np.log(np.exp(log_H).sum())
 
+    @property
+    def directions(self) -> int:
+        """Directions of c that are followed."""
+        return len(self._unit_K) - self._facts
+
     def _part(self, seen_K: NDArray[np.bool_]) -> None:
         """Make kinds of their own of directions that are not seen while others of their kind are."""
         for g in np.intersect1d(self._kind_K[seen_K], self._kind_K[~seen_K]):
-            self._kind_K = np.where((self._kind_K == g) & ~seen_K, len(self._law_GX), self._kind_K)
-            self._law_GX = np.vstack([self._law_GX, self._law_GX[g]])
+            self._kind_K = np.where((self._kind_K == g) & ~seen_K, len(self._parameters_GX), self._kind_K)
+            self._parameters_GX = np.vstack([self._parameters_GX, self._parameters_GX[g]])
             if len(self._mean_HPK):
                 self._cov_HGPP = np.concatenate([self._cov_HGPP, self._cov_HGPP[:, g : g + 1]], axis=1)
 
@@ -193,13 +200,13 @@ class Paths:
         state_HR[at, self._regime_H] = stays
         state_HR *= np.exp(self._log_H)[:, None]
         state_R = state_HR.sum(axis=0)
-        _, _, drift_K, keep_K, _, white_K = self._law_GX[self._kind_K].T
+        _, _, drift_K, keep_K, _, white_K = self._parameters_GX[self._kind_K].T
         usual_HK = self._mean_HPK[:, _COMMON] + keep_K**steps * self._mean_HPK[:, _DRIFT]
         u_HRK = self._mean_HPK[:, :REGIMES] + usual_HK[:, None]
         u_RK = np.einsum("hr,hrk->rk", state_HR / state_R, u_HRK) * self._unit_K
         width_K = self._unit_K * np.sqrt(white_K + drift_K * (1 - keep_K ** (2 * steps)))
-        along = len(self._unit_K) - self._facts
-        return Foreseen(state_R, u_RK[:, :along], u_RK[:, along:], width_K[along:])
+        c, facts = slice(self.directions), slice(self.directions, None)
+        return Foreseen(state_R, u_RK[:, c], u_RK[:, facts], width_K[facts])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All state, for safetensors."""
@@ -207,7 +214,7 @@ class Paths:
             "mean": self._mean_HPK,
             "cov": self._cov_HGPP,
             "kind": self._kind_K,
-            "law": self._law_GX,
+            "parameters": self._parameters_GX,
             "share": self._share_K,
             "regime": self._regime_H,
             "used": self._used_H,
@@ -229,10 +236,14 @@ class Paths:
         count, kinds, along = (f"{prefix}{of}" for of in ("paths", "kinds", "directions"))
         self._mean_HPK = take("mean", count, self._parts, along)
         self._cov_HGPP = take("cov", count, kinds, *[self._parts] * 2)
-        self._kind_K, self._law_GX = take("kind", along, dtype="i8"), take("law", kinds, len(_LAW))
+        self._kind_K, self._parameters_GX = take("kind", along, dtype="i8"), take("parameters", kinds, len(_PARAMETERS))
         self._share_K, self._facts = take("share", along), int(take("facts", 1, dtype="i8")[0])
-        if not (np.isin(self._kind_K, np.arange(len(self._law_GX))).all() and 0 <= self._facts <= len(self._kind_K)):
-            raise LayoutError(f"reads '{prefix}kind' as kinds of '{prefix}law', of directions and '{prefix}facts'")
+        if not (
+            np.isin(self._kind_K, np.arange(len(self._parameters_GX))).all() and 0 <= self._facts <= len(self._kind_K)
+        ):
+            raise LayoutError(
+                f"reads '{prefix}kind' as kinds of '{prefix}parameters', of directions and '{prefix}facts'"
+            )
         self._regime_H, self._used_H = take("regime", count, dtype="i8"), take("used", count, dtype="i8")
         self._log_H, self._unit_K = take("log", count), take("unit", along)
 
@@ -266,7 +277,7 @@ class PathBank:
 
         Args:
             basis: directions of the present models' agreement C_MM; c_EM: c of the present models.
-            facts: of every view, with width and trust as `Paths.fit` takes them.
+            facts: of every view.
             first: c of the models' first version [E, M], and its agreement [M, M]; None where there is no other one.
         """
         present, share_K = read(basis, c_EM, C_MM, self._horizon), np.ones(self._size)
@@ -313,6 +324,8 @@ class PathBank:
         self._paths = {view: Paths(self._horizon) for view in views}
         for view, paths in self._paths.items():
             paths.load(layout, f"{prefix}paths.{view}.")
+            if paths.directions not in (self._size, self._size + len(self._first_MK)):
+                raise LayoutError(f"reads '{prefix}paths.{view}.facts' beside directions of {self._size} models")
 
 
 def independent(facts_EK: FloatArray) -> float:
